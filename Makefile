@@ -1,0 +1,45 @@
+# What people run; .ci/run calls the same targets.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+TORCH  := $(shell grep '^torch==' constraints.txt)
+
+.PHONY: setup demo test lint format typecheck clean
+.DELETE_ON_ERROR:
+
+setup: $(VENV)/.everything      ## everything that development and tests need
+
+$(VENV)/.base: pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) (PyTorch and a dozen packages, about a minute) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) $(TORCH)            # first and pinned: any other way of asking for torch pulls in CUDA
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.everything: $(VENV)/.base
+	@echo "Adding what tests and linters need ..."
+	@$(PIP) -e '.[hub,postgres,test,dev]'
+	@touch $@
+
+demo: $(VENV)/.base             ## the quickstart round, from submit to summary
+	@FSQ_HOME=$(CURDIR)/demo $(BIN)/fsq run examples/quickstart.yaml
+
+test: setup                     ## the test suite
+	@$(BIN)/python -m pytest
+
+lint: setup                     ## style, formatting and the import layers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+
+format: setup
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+typecheck: setup                ## mypy --strict
+	@$(BIN)/mypy
+
+clean:                          ## removes the environment, caches and the demo's output
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,172 @@
+"""The job queue: claims with leases and fencing tokens, heartbeats, completion, requeueing.
+
+Every transition names its holder's fencing token, so a worker that comes back from the dead cannot overwrite
+what its successor wrote. Execution is at least once; each job ends in exactly one recorded outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import CursorResult, Update, delete, select, update
+from sqlalchemy.orm import Session
+
+from db.errors import LeaseLost
+from db.tables import Evaluation, Job, JobState, Round, RoundState, Worker
+
+MAX_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A worker's right to run one job until it expires."""
+
+    job_id: int
+    worker_id: int
+    token: int
+
+
+def claim(
+    session: Session, *, worker_id: int, now: datetime, lease_for: timedelta, round_id: int | None = None
+) -> Lease | None:
+    """Leases the oldest job that may run now, of one round or of any; None when there is none."""
+    query = (
+        select(Job)
+        .join(Round)
+        .where(Job.state == JobState.QUEUED, Job.not_before <= now, Round.state == RoundState.ACTIVE)
+        .order_by(Job.id)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=Job)
+    )
+    if round_id is not None:
+        query = query.where(Job.round_id == round_id)
+    job = session.scalars(query).first()
+    if job is None:
+        return None
+    job.state = JobState.RUNNING
+    job.attempts += 1
+    job.worker_id = worker_id
+    job.fencing_token += 1
+    job.lease_expires_at = now + lease_for
+    job.started_at = now
+    session.execute(delete(Evaluation).where(Evaluation.job_id == job.id))  # of an attempt that was cut short
+    session.flush()
+    return Lease(job_id=job.id, worker_id=worker_id, token=job.fencing_token)
+
+
+def heartbeat(session: Session, lease: Lease, *, now: datetime, lease_for: timedelta) -> None:
+    """Extends the lease; raises LeaseLost when the job is no longer this worker's."""
+    _transition(session, lease, _held(lease).values(lease_expires_at=now + lease_for))
+    session.execute(update(Worker).where(Worker.id == lease.worker_id).values(seen_at=now))
+
+
+def record_evaluation(session: Session, lease: Lease, evaluation: dict[str, Any]) -> None:
+    """Stores one evaluation of a running job; raises LeaseLost."""
+    _transition(session, lease, _held(lease).values(state=JobState.RUNNING))
+    session.merge(Evaluation(job_id=lease.job_id, **evaluation))
+
+
+def complete(
+    session: Session, lease: Lease, *, now: datetime, outcome: str, reason: str | None, result: dict[str, Any]
+) -> None:
+    """Ends the job with its outcome; raises LeaseLost when it is no longer this worker's."""
+    ended = {"state": JobState.DONE, "lease_expires_at": None, "finished_at": now}
+    _transition(session, lease, _held(lease).values(outcome=outcome, reason=reason, result=result, **ended))
+
+
+def complete_from_cache(session: Session, lease: Lease, source: Job, *, now: datetime, outcome: str) -> None:
+    """Ends the job with the result of another of equal fingerprint; raises LeaseLost."""
+    complete(session, lease, now=now, outcome=outcome, reason=source.reason, result=source.result or {})
+    session.execute(update(Job).where(Job.id == lease.job_id).values(cached_from_id=source.id))
+
+
+def give_up(
+    session: Session, lease: Lease, *, now: datetime, outcome: str, reason: str, back_off: timedelta
+) -> bool:
+    """Requeues a job whose attempt failed, to be run after `back_off`; ends it after MAX_ATTEMPTS.
+
+    Returns whether the job will run again; raises LeaseLost.
+    """
+    attempts = session.scalar(select(Job.attempts).where(Job.id == lease.job_id)) or 0
+    if attempts >= MAX_ATTEMPTS:
+        complete(session, lease, now=now, outcome=outcome, reason=reason, result={"outcome": outcome})
+        return False
+    requeued = {"state": JobState.QUEUED, "lease_expires_at": None, "worker_id": None}
+    _transition(session, lease, _held(lease).values(not_before=now + back_off, reason=reason, **requeued))
+    return True
+
+
+def hand_back(session: Session, lease: Lease, *, now: datetime) -> None:
+    """Requeues a job that was interrupted through no fault of its own; the attempt does not count."""
+    requeued = {"state": JobState.QUEUED, "lease_expires_at": None, "worker_id": None}
+    _transition(session, lease, _held(lease).values(not_before=now, attempts=Job.attempts - 1, **requeued))
+
+
+def requeue_expired(session: Session, *, now: datetime) -> list[int]:
+    """Takes back the jobs whose lease ran out, ends those without attempts left; returns their ids."""
+    return _take_back(session, Job.lease_expires_at < now, now, "lost", "the lease expired")
+
+
+def requeue_dead(session: Session, *, device_lock: str, worker_id: int, now: datetime) -> list[int]:
+    """Takes back the jobs of earlier holders of a device lock that `worker_id` now holds; returns their ids."""
+    dead = select(Worker.id).where(Worker.device_lock == device_lock, Worker.id != worker_id)
+    session.execute(
+        update(Worker).where(Worker.id.in_(dead), Worker.stopped_at.is_(None)).values(stopped_at=Worker.seen_at)
+    )
+    return _take_back(session, Job.worker_id.in_(dead), now, "lost", "its worker died")
+
+
+def _take_back(session: Session, which: Any, now: datetime, outcome: str, reason: str) -> list[int]:
+    query = select(Job).where(Job.state == JobState.RUNNING, which).with_for_update(skip_locked=True)
+    jobs = list(session.scalars(query))
+    for job in jobs:
+        job.lease_expires_at = None
+        job.worker_id = None
+        job.reason = reason
+        if job.attempts < MAX_ATTEMPTS:
+            job.state, job.not_before = JobState.QUEUED, now
+        else:
+            job.state, job.outcome, job.finished_at = JobState.DONE, outcome, now
+            job.result = {"outcome": outcome}
+    session.flush()
+    return [job.id for job in jobs]
+
+
+def known_result(session: Session, fingerprint: str, outcomes: Collection[str]) -> Job | None:
+    """The job that first ended with one of these outcomes under a fingerprint."""
+    query = select(Job).where(
+        Job.fingerprint == fingerprint, Job.state == JobState.DONE, Job.outcome.in_(outcomes)
+    )
+    return session.scalars(query.order_by(Job.id).limit(1)).first()
+
+
+def next_start(session: Session, *, round_id: int | None = None) -> datetime | None:
+    """When the next queued job may start at the earliest; None when nothing is queued."""
+    query = select(Job.not_before).join(Round).where(Job.state == JobState.QUEUED, Round.state == RoundState.ACTIVE)
+    if round_id is not None:
+        query = query.where(Job.round_id == round_id)
+    return session.scalars(query.order_by(Job.not_before).limit(1)).first()
+
+
+def is_running(session: Session, *, round_id: int | None = None) -> bool:
+    """Whether some worker holds a job, of one round or of any."""
+    query = select(Job.id).where(Job.state == JobState.RUNNING)
+    if round_id is not None:
+        query = query.where(Job.round_id == round_id)
+    return session.execute(query.limit(1)).first() is not None
+
+
+def _held(lease: Lease) -> Update:
+    return update(Job).where(
+        Job.id == lease.job_id, Job.state == JobState.RUNNING, Job.fencing_token == lease.token
+    )
+
+
+def _transition(session: Session, lease: Lease, statement: Update) -> None:
+    result = session.execute(statement)
+    assert isinstance(result, CursorResult)  # noqa: S101  (an UPDATE always gives one)
+    if result.rowcount != 1:
+        raise LeaseLost(f"job {lease.job_id} is no longer leased to worker {lease.worker_id}")

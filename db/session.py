@@ -1,0 +1,109 @@
+"""Opening a database: SQLite (WAL, immediate writes) or PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.orm import Session, sessionmaker
+
+from db.errors import DatabaseUnreachable
+
+BUSY_TIMEOUT_SECONDS = 30
+HEAD = "0001"  # the newest migration in alembic/versions
+
+
+class Database:
+    """Short transactions on one database; readers never block the writer, nor the writer them.
+
+    Raises DatabaseUnreachable when the URL is malformed or nothing answers there.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.engine = _open(url)
+        reader = self.engine.execution_options(fsq_readonly=True)
+        self._write = sessionmaker(self.engine, expire_on_commit=False)
+        self._read = sessionmaker(reader, expire_on_commit=False)
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction that is committed at the end, or rolled back by an exception."""
+        with _reachable(), self._write.begin() as session:
+            yield session
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A consistent view; nothing is written."""
+        with _reachable(), self._read() as session:
+            yield session
+
+    def revision(self) -> str | None:
+        """The migration that the schema is at; None for an empty database."""
+        with _reachable(), self.engine.connect() as connection:
+            if not inspect(connection).has_table("alembic_version"):
+                return None
+            return connection.scalar(text("SELECT version_num FROM alembic_version"))
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def open_current(url: str) -> Database:
+    """Opens a database whose schema is this version's, making it so where it is new or a migration behind.
+
+    Raises DatabaseUnreachable, or SchemaMismatch for the schema of a newer fsq.
+    """
+    database = Database(url)
+    if database.revision() != HEAD:
+        from db.migrations import upgrade  # Alembic takes a while to import, and is rarely needed
+
+        upgrade(database)
+    return database
+
+
+@contextmanager
+def _reachable() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        raise DatabaseUnreachable(f"the database does not answer: {error.orig}") from error
+
+
+def _open(url: str) -> Engine:
+    try:
+        parsed = make_url(url)
+        if parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        sqlite = parsed.get_backend_name() == "sqlite"
+        if sqlite and parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}} if sqlite else {}
+        engine = create_engine(parsed, pool_pre_ping=not sqlite, **options)
+    except (ArgumentError, ModuleNotFoundError) as error:
+        raise DatabaseUnreachable(f"database URL {url!r} cannot be used: {error}") from error
+    except OSError as error:
+        raise DatabaseUnreachable(f"the folder of {url!r} cannot be made: {error}") from error
+    if sqlite:
+        _prepare_sqlite(engine)
+    return engine
+
+
+def _prepare_sqlite(engine: Engine) -> None:
+    """Readers see a snapshot (WAL); writers take the write lock at once, so that they queue instead of failing."""
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver emits no BEGIN of its own; `begin` below does
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")  # a completed job survives a power cut
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        readonly = connection.get_execution_options().get("fsq_readonly")
+        connection.exec_driver_sql("BEGIN" if readonly else "BEGIN IMMEDIATE")

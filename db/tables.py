@@ -1,0 +1,183 @@
+"""The tables: rounds, their jobs with evaluations, the decisions taken, and the workers."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Enum,
+    ForeignKey,
+    Index,
+    MetaData,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware datetimes in UTC on every database; SQLite alone would forget the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value and value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value and value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC)
+
+
+class RoundState(StrEnum):
+    ACTIVE = "active"  # jobs are missing or running
+    FINISHED = "finished"  # everything is decided
+    CANCELLED = "cancelled"  # by the user; what is decided stays
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"  # waits for a worker
+    RUNNING = "running"  # leased to a worker
+    DONE = "done"  # has an outcome
+
+
+def _enum(kind: type[StrEnum]) -> Enum:
+    """Stored as its value in a plain text column: a new member needs no change of schema."""
+    return Enum(
+        kind, native_enum=False, create_constraint=False, length=16, values_callable=lambda e: [m.value for m in e]
+    )
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012  (read by SQLAlchemy on the class)
+        datetime: UtcDateTime,
+        dict[str, Any]: JSON().with_variant(JSONB(), "postgresql"),
+        list[int]: JSON().with_variant(JSONB(), "postgresql"),
+        RoundState: _enum(RoundState),
+        JobState: _enum(JobState),
+        str: Text,
+    }
+
+
+class Round(Base):
+    """A submitted round."""
+
+    __tablename__ = "rounds"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    digest: Mapped[str]  # of what was asked for and what its inputs contained; equal digest: the same round
+    source: Mapped[str]  # the file as submitted
+    spec: Mapped[dict[str, Any]]
+    facts: Mapped[dict[str, Any]]
+    state: Mapped[RoundState] = mapped_column(default=RoundState.ACTIVE, index=True)
+    created_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+
+    jobs: Mapped[list[Job]] = relationship(back_populates="round", order_by="Job.id")
+    decisions: Mapped[list[Decision]] = relationship(back_populates="round", order_by="Decision.id")
+
+
+class Worker(Base):
+    """A process that runs jobs on one device."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    host: Mapped[str]
+    pid: Mapped[int]
+    device: Mapped[str]
+    device_lock: Mapped[str] = mapped_column(index=True)  # host and lock file; whoever holds it now is alone
+    started_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    stopped_at: Mapped[datetime | None]
+
+
+class Job(Base):
+    """One training run, and its lease while a worker has it."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        UniqueConstraint("round_id", "task", "stage", "variant", "seed"),
+        Index("ix_jobs_claim", "state", "not_before", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id", ondelete="CASCADE"))
+    task: Mapped[str]
+    stage: Mapped[str]
+    variant: Mapped[str]
+    seed: Mapped[int]
+    fingerprint: Mapped[str] = mapped_column(index=True)
+    payload: Mapped[dict[str, Any]]
+    state: Mapped[JobState] = mapped_column(default=JobState.QUEUED)
+    attempts: Mapped[int] = mapped_column(default=0)
+    not_before: Mapped[datetime]  # earliest time of the next attempt
+
+    worker_id: Mapped[int | None] = mapped_column(ForeignKey("workers.id"))
+    fencing_token: Mapped[int] = mapped_column(default=0)  # rises with every claim; a stale holder cannot write
+    lease_expires_at: Mapped[datetime | None]
+
+    outcome: Mapped[str | None]
+    reason: Mapped[str | None]
+    result: Mapped[dict[str, Any] | None]
+    cached_from_id: Mapped[int | None] = mapped_column(ForeignKey("jobs.id"))
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    round: Mapped[Round] = relationship(back_populates="jobs")
+    cached_from: Mapped[Job | None] = relationship(remote_side="Job.id")
+
+
+class Evaluation(Base):
+    """One evaluation of a running or finished job."""
+
+    __tablename__ = "evaluations"
+
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True)
+    seconds: Mapped[float]
+    tokens: Mapped[int] = mapped_column(BigInteger)
+    train_loss: Mapped[float]
+    val_loss: Mapped[float]
+    val_tok_acc: Mapped[float]
+    val_seq_acc: Mapped[float]
+    distinct_predictions: Mapped[int]
+    correct: Mapped[list[int]]
+
+
+class Decision(Base):
+    """What was concluded for a variant at a stage."""
+
+    __tablename__ = "decisions"
+    __table_args__ = (UniqueConstraint("round_id", "task", "stage", "variant", "seed"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id", ondelete="CASCADE"))
+    task: Mapped[str]
+    stage: Mapped[str]
+    variant: Mapped[str]
+    seed: Mapped[int]
+    decision: Mapped[str]
+    reason: Mapped[str]
+    d_acc: Mapped[float | None]
+    d_loss: Mapped[float | None]
+    created_at: Mapped[datetime]
+
+    round: Mapped[Round] = relationship(back_populates="decisions")

@@ -1,0 +1,77 @@
+"""WKV-7, the only kernel: one function, several backends that compute the same numbers.
+
+S_t = S_{t-1} diag(exp(w_t)) + (S_{t-1} a_t) b_t^T + v_t k_t^T        y_t = S_t r_t
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from model.errors import KernelError, ShapeError
+from model.kernels import chunked, compiled, reference
+
+Backend = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+_BACKENDS: dict[str, Backend] = {
+    "reference": reference.wkv7,
+    "chunked": chunked.wkv7,
+    "compiled": compiled.wkv7,
+}
+
+
+def wkv7(
+    r: Tensor,
+    w: Tensor,
+    k: Tensor,
+    v: Tensor,
+    a: Tensor,
+    b: Tensor,
+    s0: Tensor | None = None,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Run the WKV-7 recurrence over a batch of sequences.
+
+    `r w k v a b` are (B, T, H, N), `w` the log-decay (<= 0); `s0` is (B, H, N, N) indexed [value, key], default zero.
+    Computes in float32 (float64 if any input is), whatever dtype comes in. Returns `y` (B, T, H, N) and the final state
+    `sT` (B, H, N, N) in that dtype; both are differentiable with respect to all seven inputs.
+
+    Raises `ShapeError` for shapes that do not fit, `KernelError` for a backend that is unknown or not available here.
+    """
+    _check_shapes(r, w, k, v, a, b, s0)
+    B, T, H, N = r.shape
+    dtype = torch.float64 if any(x.dtype == torch.float64 for x in (r, w, k, v, a, b)) else torch.float32
+    s0 = torch.zeros(B, H, N, N, dtype=dtype, device=r.device) if s0 is None else s0.to(dtype)
+    if T == 0:
+        return r.to(dtype), s0
+    name = default_backend(r.device, dtype, N) if backend is None else backend
+    if name not in _BACKENDS:
+        raise KernelError(f"unknown WKV-7 backend {name!r}: expected one of {', '.join(_BACKENDS)}")
+    with torch.autocast(r.device.type, enabled=False):
+        return _BACKENDS[name](*(x.to(dtype) for x in (r, w, k, v, a, b)), s0)
+
+
+def available_backends() -> tuple[str, ...]:
+    """Return the names of the backends that work on this machine."""
+    return tuple(name for name in _BACKENDS if name != "compiled" or compiled.is_available(64))
+
+
+def default_backend(
+    device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, head_size: int = 64
+) -> str:
+    """Return the name of the fastest backend for tensors of this kind."""
+    on_cpu = torch.device(device).type == "cpu"
+    return "compiled" if on_cpu and dtype == torch.float32 and compiled.is_available(head_size) else "chunked"
+
+
+def _check_shapes(
+    r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0: Tensor | None
+) -> None:
+    if r.dim() != 4:
+        raise ShapeError(f"r has shape {tuple(r.shape)}: expected four dimensions (B, T, H, N)")
+    for name, x in {"w": w, "k": k, "v": v, "a": a, "b": b}.items():
+        if x.shape != r.shape:
+            raise ShapeError(f"{name} has shape {tuple(x.shape)}: expected {tuple(r.shape)}, the shape of r")
+    B, _, H, N = r.shape
+    if s0 is not None and s0.shape != (B, H, N, N):
+        raise ShapeError(f"s0 has shape {tuple(s0.shape)}: expected (B, H, N, N) = {(B, H, N, N)}")

@@ -1,0 +1,62 @@
+"""Builds the C kernels with the system's compiler on first use, into the user's cache directory."""
+
+import ctypes
+import hashlib
+import os
+import platform
+import subprocess
+import tempfile
+from pathlib import Path
+
+import platformdirs
+
+from model.errors import KernelError
+
+_SOURCE = Path(__file__).with_name("wkv7.c")
+_FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
+_CPU_INFO = Path("/proc/cpuinfo")
+
+
+def library(head_size: int) -> ctypes.CDLL:
+    """Return the kernels compiled for a head size.
+
+    Raises `KernelError` if the head size is no multiple of 4, or if there is no compiler that can build them.
+    """
+    lanes = next((lanes for lanes in (16, 8, 4) if head_size % lanes == 0), None)
+    if lanes is None:
+        raise KernelError(f"head size {head_size} is not a multiple of 4: the compiled kernels need one")
+    command = [os.environ.get("CC", "cc"), *_FLAGS, f"-DN={head_size}", f"-DLANES={lanes}"]
+    path = platformdirs.user_cache_path("fsq") / "kernels" / f"wkv7-{_key(command)}.so"
+    try:
+        if not path.exists():
+            _compile(command, path)
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise KernelError(f"cannot build or load {path} ({error}): check that its directory is writable") from error
+
+
+def _key(command: list[str]) -> str:
+    """Everything that the binary depends on: source, command, compiler and processor."""
+    compiler = _run([command[0], "--version"])
+    processor = [platform.machine()]
+    if _CPU_INFO.exists():
+        processor += sorted({line for line in _CPU_INFO.read_text().splitlines() if line.startswith(("flags", "model name"))})
+    parts = [_SOURCE.read_text(), *command, compiler, *processor]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _compile(command: list[str], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as directory:
+        built = Path(directory) / path.name
+        _run([*command, str(_SOURCE), "-o", str(built)])
+        built.replace(path)  # atomic: a process that builds at the same time finds a whole file
+
+
+def _run(command: list[str]) -> str:
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603
+    except FileNotFoundError as error:
+        raise KernelError(f"no C compiler {command[0]!r}: install gcc, or name one in the variable CC") from error
+    except subprocess.CalledProcessError as error:
+        raise KernelError(f"{' '.join(command)} failed: {error.stderr.strip()[-500:]}") from error

@@ -1,0 +1,135 @@
+"""RWKV-7 ("Goose", x070) as the official code computes it, with the state as an explicit input and output."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from model import checkpoint
+from model.channel_mix import ChannelMix
+from model.errors import ShapeError
+from model.future_seed import FutureSeed
+from model.settings import FutureSeedSettings
+from model.shapes import ModelShape
+from model.state import LayerState, State, zero_state
+from model.time_mix import TimeMix
+from model.token_shift import last_position
+
+
+def load(path: str | Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> "RWKV7":
+    """Return the model in a checkpoint file. Raises `CheckpointError` if the file is not a usable checkpoint."""
+    return RWKV7.from_state_dict(checkpoint.read(path), dtype=dtype, device=device)
+
+
+class Block(nn.Module):
+    """One layer: attention and FFN, each on a normalised residual stream."""
+
+    def __init__(self, shape: ModelShape, layer: int) -> None:
+        super().__init__()
+        if layer == 0:
+            self.ln0 = nn.LayerNorm(shape.n_embd)
+        self.ln1, self.ln2 = nn.LayerNorm(shape.n_embd), nn.LayerNorm(shape.n_embd)
+        self.att = TimeMix(shape, layer)
+        self.ffn = ChannelMix(shape)
+
+    def forward(
+        self,
+        x: Tensor,
+        state: LayerState,
+        v_first: Tensor | None,
+        lengths: Tensor | None,
+        real: Tensor | None,
+    ) -> tuple[Tensor, LayerState, Tensor]:
+        """Return the residual stream after this block, the new state and the values of block 0."""
+        mixed, att_shift, wkv, v_first = self.att(
+            self.ln1(x), state.att_shift, state.wkv, v_first, lengths, real
+        )
+        x = x + mixed
+        mixed, ffn_shift = self.ffn(self.ln2(x), state.ffn_shift, lengths)
+        return x + mixed, LayerState(att_shift, wkv, ffn_shift), v_first
+
+
+class RWKV7(nn.Module):
+    """The network. Parameters carry the official names; their values are undefined until a state dict is loaded."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.emb = nn.Embedding(shape.vocab_size, shape.n_embd)
+        self.blocks = nn.ModuleList(Block(shape, layer) for layer in range(shape.n_layer))
+        self.ln_out = nn.LayerNorm(shape.n_embd)
+        self.head = nn.Linear(shape.n_embd, shape.vocab_size, bias=False)
+
+    @classmethod
+    def from_state_dict(
+        cls,
+        tensors: Mapping[str, Tensor],
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Self:
+        """Return a model with a copy of official tensors. Raises `CheckpointError` if they do not fit together."""
+        shape = ModelShape.infer({key: tuple(tensor.shape) for key, tensor in tensors.items()})
+        with torch.device("meta"):
+            model = cls(shape)
+        copies = {key: tensor.to(device=device, dtype=dtype, copy=True) for key, tensor in tensors.items()}
+        model.load_state_dict(copies, assign=True)
+        return model
+
+    def forward(
+        self,
+        tokens: Tensor,
+        state: State | None = None,
+        future_seed: FutureSeed | FutureSeedSettings | None = None,
+        lengths: Tensor | None = None,
+    ) -> tuple[Tensor, State]:
+        """Run (B, T) int64 tokens from a state (default: none seen yet).
+
+        `lengths` (B,) counts the real tokens of right padded rows: padding leaves the state as it is, and the output
+        there has no meaning. `future_seed` (prompt pass only) seeds the memory of each layer, on top of `state`; settings
+        instead of a module mean gates that are not trained. Returns the hidden states (B, T, C) after the last
+        normalisation, for `logits`, and the new state. Raises `ShapeError` for lengths that do not fit.
+        """
+        _check_lengths(tokens, lengths)
+        B, T = tokens.shape
+        x = self.emb(tokens)
+        if state is None:
+            state = zero_state(self.shape, B, x.dtype, x.device)
+        if T == 0:
+            return x, state
+        if isinstance(future_seed, FutureSeedSettings):
+            future_seed = FutureSeed(future_seed, self.shape).to(x.device)
+        real = None
+        if lengths is not None:
+            real = (torch.arange(T, device=x.device) < lengths.unsqueeze(-1)).unsqueeze(-1).to(x.dtype)
+        x, v_first = self.blocks[0].ln0(x), None
+        new_state: list[LayerState] = []
+        for layer, (block, old) in enumerate(zip(self.blocks, state, strict=True)):
+            if future_seed is not None and layer in future_seed.layers:
+                seed = future_seed.initial_state(layer, new_state[-1].wkv, last_position(x, lengths))
+                if lengths is not None:  # a row without a prompt has nothing to be seeded from
+                    seed = seed * (lengths > 0).view(-1, 1, 1, 1)
+                old = old._replace(wkv=old.wkv + seed)
+            x, new, v_first = block(x, old, v_first, lengths, real)
+            new_state.append(new)
+        return self.ln_out(x), tuple(new_state)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return the scores of the next token, (..., C) -> (..., V)."""
+        logits: Tensor = self.head(hidden)
+        return logits
+
+
+def _check_lengths(tokens: Tensor, lengths: Tensor | None) -> None:
+    if tokens.dim() != 2:
+        raise ShapeError(f"tokens have shape {tuple(tokens.shape)}: expected (B, T)")
+    if lengths is None:
+        return
+    B, T = tokens.shape
+    if lengths.shape != (B,):
+        raise ShapeError(
+            f"lengths have shape {tuple(lengths.shape)}: expected ({B},), one for each row of tokens"
+        )
+    if B and not (int(lengths.min()) >= 0 and int(lengths.max()) <= T):
+        raise ShapeError(f"lengths are {lengths.tolist()}: expected 0 to {T}, the number of token positions")

@@ -1,0 +1,91 @@
+"""Machine-readable reasons to doubt a number, each explained in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+
+from orchestrator.rules import ROUNDING
+from orchestrator.spec import ResolvedRound
+from worker.job import BuildReport, Metrics, Usage
+
+
+class Caveat(StrEnum):
+    BELOW_RESOLUTION = "below_resolution"
+    AT_CHANCE = "at_chance"
+    DEGENERATE = "degenerate"
+    LEAK = "leak"
+    UNMATCHED_STEPS = "unmatched_steps"
+    UNMATCHED_BASELINE = "unmatched_baseline"
+    SINGLE_SEED = "single_seed"
+    NOT_SIGNIFICANT = "not_significant"
+    SELECTED_OF_N = "selected_of_n"
+    SHRUNK_MICRO_BATCH = "shrunk_micro_batch"
+    TRUNCATED = "truncated"
+
+
+EXPLANATIONS = {
+    Caveat.BELOW_RESOLUTION: "the threshold is smaller than one answer token of the validation set",
+    Caveat.AT_CHANCE: "the baseline is not above always giving the most frequent answer, or a uniform guess",
+    Caveat.DEGENERATE: "every predicted token is the same",
+    Caveat.LEAK: "in some examples the answer stands word for word in the prompt's notes",
+    Caveat.UNMATCHED_STEPS: "variant and baseline differ by more than 2 % in training steps",
+    Caveat.UNMATCHED_BASELINE: "the stage has no baseline of its own",
+    Caveat.SINGLE_SEED: "one seed only: the spread between seeds is unknown",
+    Caveat.NOT_SIGNIFICANT: "the paired interval of the delta contains 0",
+    Caveat.SELECTED_OF_N: "the variant was chosen among several on the same seed and data",
+    Caveat.SHRUNK_MICRO_BATCH: "the micro-batch was halved for lack of memory; the effective batch is unchanged",
+    Caveat.TRUNCATED: "some prompts were cut to their limit",
+}
+
+STEPS_TOLERANCE = 0.02
+
+
+def of_data(report: BuildReport) -> Iterator[Caveat]:
+    """What the examples themselves make doubtful."""
+    if max(report.train.leak, report.val.leak) > 0:
+        yield Caveat.LEAK
+    if max(report.train.truncated, report.val.truncated) > 0:
+        yield Caveat.TRUNCATED
+
+
+def of_protocol(resolved: ResolvedRound, task: str) -> Iterator[Caveat]:
+    """What the round's own settings make doubtful about any delta of a task."""
+    if resolved.spec.prune.min_delta < resolution(resolved, task) - ROUNDING:
+        yield Caveat.BELOW_RESOLUTION
+    if len(resolved.spec.seeds) == 1:
+        yield Caveat.SINGLE_SEED
+
+
+def resolution(resolved: ResolvedRound, task: str) -> float:
+    """The smallest step of the rule's metric on a task, a fraction."""
+    val = resolved.facts.tasks[task].val
+    return 1 / (val.kept if resolved.spec.prune.metric == "best_val_seq_acc" else val.n_tokens)
+
+
+def of_run(usage: Usage, metrics: Metrics, batch_size: int) -> Iterator[Caveat]:
+    """What one run makes doubtful about its own accuracy."""
+    if metrics.distinct_predictions == 1:
+        yield Caveat.DEGENERATE
+    if usage.micro_batch < batch_size:
+        yield Caveat.SHRUNK_MICRO_BATCH
+
+
+def of_baseline(baseline: Metrics, report: BuildReport) -> Iterator[Caveat]:
+    """Whether a baseline has learned anything that a constant answer does not have."""
+    chance = max(report.val.majority_accuracy, report.val.uniform_accuracy)
+    if baseline.best_val_tok_acc <= chance + ROUNDING:
+        yield Caveat.AT_CHANCE
+
+
+def of_pair(variant: Metrics, baseline: Metrics) -> Iterator[Caveat]:
+    """What two runs together make doubtful about their difference."""
+    if abs(variant.steps - baseline.steps) > STEPS_TOLERANCE * max(variant.steps, baseline.steps):
+        yield Caveat.UNMATCHED_STEPS
+
+
+def of_selection(resolved: ResolvedRound, stage: str) -> Iterator[Caveat]:
+    """Whether the stage's arms are there because they did best on the same seed and data."""
+    search = resolved.search
+    if stage != search.stages[0] and len(search.variants) - len(search.no_ops) > 1:
+        yield Caveat.SELECTED_OF_N

@@ -1,0 +1,218 @@
+"""What `fsq run` and `fsq work` show while they work: a live panel on a terminal, plain lines elsewhere.
+
+Both are told the same by the worker (`worker.service.Listener`) and by the engine (`decided`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.planner import Decision, Verdict, points
+from worker.job import BASELINE, Budget, Evaluation, JobResult
+
+if TYPE_CHECKING:
+    from worker.service import RunningJob
+
+COLOURS = {
+    Verdict.PROMOTED: "green",
+    Verdict.CONFIRMED: "bold green",
+    Verdict.PRUNED: "yellow",
+    Verdict.REJECTED: "yellow",
+    Verdict.NO_OP: "cyan",
+    Verdict.UNDECIDED: "red",
+}
+BARS = "▁▂▃▄▅▆▇█"
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What the display asks of the database about the running job."""
+
+    baseline: Mapping[int, float]  # step -> token accuracy of the baseline of the same task, stage and seed
+    done: int  # finished jobs of the round
+    at_most: int  # jobs of the round if every variant is promoted
+    seconds_left: float | None  # of the round, if every variant is promoted; None while no job has finished
+
+
+AskOutlook = Callable[["RunningJob"], Outlook]
+
+
+class Display(Protocol):
+    """A listener that also hears of decisions, and is closed at the end."""
+
+    def started(self, job: RunningJob) -> None: ...
+    def progressed(self, job: RunningJob, step: int, seconds: float, loss: float) -> None: ...
+    def evaluated(self, job: RunningJob, evaluation: Evaluation) -> None: ...
+    def ended(self, job: RunningJob, result: JobResult, will_retry: bool) -> None: ...
+    def decided(self, decisions: Sequence[Decision]) -> None: ...
+    def close(self) -> None: ...
+
+
+def display_for(console: Console, outlook: AskOutlook) -> Display:
+    """The display that suits where the output goes."""
+    return LiveDisplay(console, outlook) if console.is_terminal else PlainDisplay(console, outlook)
+
+
+class PlainDisplay:
+    """One line for each thing that happens."""
+
+    def __init__(self, console: Console, outlook: AskOutlook) -> None:
+        self._console = console
+        self._outlook = outlook
+        self._now: Outlook | None = None
+
+    def started(self, job: RunningJob) -> None:
+        self._now = self._outlook(job)
+        again = f" (attempt {job.attempt})" if job.attempt > 1 else ""
+        left = f", at most {duration(self._now.seconds_left)} left" if self._now.seconds_left else ""
+        self._line(f"{job}{again}: started ({self._now.done} of at most {self._now.at_most} jobs done{left})")
+
+    def progressed(self, job: RunningJob, step: int, seconds: float, loss: float) -> None:
+        """Too often for plain lines."""
+
+    def evaluated(self, job: RunningJob, evaluation: Evaluation) -> None:
+        self._line(f"  step {evaluation.step:>5}  {_curve_point(job, evaluation, self._now)}")
+
+    def ended(self, job: RunningJob, result: JobResult, will_retry: bool) -> None:
+        self._line(f"{job}: {_ending(result, will_retry)}")
+
+    def decided(self, decisions: Sequence[Decision]) -> None:
+        for decision in decisions:
+            self._line(_verdict(decision))
+
+    def close(self) -> None:
+        """Nothing to put away."""
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@dataclass
+class _Panel:
+    """What the live panel shows of the running job."""
+
+    job: RunningJob
+    outlook: Outlook
+    step: int = 0
+    seconds: float = 0.0
+    loss: float = 0.0
+    curve: dict[int, float] = field(default_factory=dict)
+
+    def __rich__(self) -> Group:
+        done = budget_share(self.job.spec.budget, self.step, self.seconds)
+        left = duration(self.seconds / done - self.seconds) if done else "?"
+        head = Text.assemble(
+            ("● ", "green"),
+            (f"{self.job.round}  {self.job}", "bold"),
+            f"  step {self.step}{_of(self.job.spec.budget)}  loss {self.loss:.3f}",
+        )
+        bar = Table.grid(padding=(0, 1))
+        round_left = self.outlook.seconds_left
+        round_text = f"round: {self.outlook.done} of at most {self.outlook.at_most} jobs"
+        round_text += f", at most {duration(round_left)} left" if round_left else ""
+        bar.add_row(ProgressBar(total=1.0, completed=done, width=30), f"{left} left in the budget;  {round_text}")
+        return Group(head, bar, *self._curves())
+
+    def _curves(self) -> list[Text]:
+        if not self.curve:
+            return []
+        values = [*self.curve.values(), *self.outlook.baseline.values()]
+        low, high = min(values), max(values)
+        name = self.job.variant
+        lines = [Text(f"{name:>24} {sparkline(self.curve.values(), low, high)} {[*self.curve.values()][-1]:.2%}")]
+        if name != BASELINE and self.outlook.baseline:
+            same = [accuracy for step, accuracy in self.outlook.baseline.items() if step <= max(self.curve)]
+            if same:
+                lines.append(Text(f"{BASELINE:>24} {sparkline(same, low, high)} {same[-1]:.2%}", style="dim"))
+        return lines
+
+
+class LiveDisplay:
+    """A panel with the running job; decisions and endings scroll by above it."""
+
+    def __init__(self, console: Console, outlook: AskOutlook) -> None:
+        self._outlook = outlook
+        self._panel: _Panel | None = None
+        self._live = Live(console=console, refresh_per_second=4, transient=True)
+        self._live.start()
+
+    def started(self, job: RunningJob) -> None:
+        self._panel = _Panel(job, self._outlook(job))
+        self._live.update(self._panel)
+
+    def progressed(self, job: RunningJob, step: int, seconds: float, loss: float) -> None:
+        if self._panel is not None:
+            self._panel.step, self._panel.seconds, self._panel.loss = step, seconds, loss
+
+    def evaluated(self, job: RunningJob, evaluation: Evaluation) -> None:
+        if self._panel is not None:
+            self._panel.curve[evaluation.step] = evaluation.val_tok_acc
+
+    def ended(self, job: RunningJob, result: JobResult, will_retry: bool) -> None:
+        self._print(Text(f"{job}: {_ending(result, will_retry)}"))
+
+    def decided(self, decisions: Sequence[Decision]) -> None:
+        for decision in decisions:
+            self._print(Text(_verdict(decision), style=COLOURS[decision.verdict]))
+
+    def close(self) -> None:
+        self._live.stop()
+
+    def _print(self, text: Text) -> None:
+        self._live.console.print(text, soft_wrap=True)
+
+
+def budget_share(budget: Budget, step: int, seconds: float) -> float:
+    """How much of a budget is spent, 0 to 1: of its steps or its seconds, whichever is further."""
+    shares = [step / budget.steps if budget.steps else 0.0, seconds / budget.seconds if budget.seconds else 0.0]
+    return min(1.0, max(shares))
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people: 42 s, 3 min 20 s, 2 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def sparkline(values: Iterable[float], low: float, high: float) -> str:
+    """Values as a row of bars between `low` and `high`."""
+    span = (high - low) or 1.0
+    return "".join(BARS[round((value - low) / span * (len(BARS) - 1))] for value in values)
+
+
+def _of(budget: Budget) -> str:
+    return f"/{budget.steps}" if budget.steps else ""
+
+
+def _curve_point(job: RunningJob, evaluation: Evaluation, outlook: Outlook | None) -> str:
+    text = f"loss {evaluation.val_loss:.4f}  acc {evaluation.val_tok_acc:.2%}"
+    baseline = outlook.baseline.get(evaluation.step) if outlook and job.variant != BASELINE else None
+    if baseline is None:
+        return text
+    return f"{text}  baseline {baseline:.2%}  ({points(evaluation.val_tok_acc - baseline)})"
+
+
+def _ending(result: JobResult, will_retry: bool) -> str:
+    if result.metrics is None:
+        return f"{result.outcome}: {result.reason}{' (will be tried again)' if will_retry else ''}"
+    metrics = result.metrics
+    text = f"best {metrics.best_val_tok_acc:.2%} at step {metrics.best_step}, {metrics.steps} steps"
+    continued = result.usage.continued_from if result.usage else 0
+    return f"{text} in {duration(metrics.seconds)}" + (f", continued from step {continued}" if continued else "")
+
+
+def _verdict(decision: Decision) -> str:
+    key = decision.key
+    return f"=> {key.task} {key.variant} seed {key.seed} {decision.verdict} at {key.stage}: {decision.reason}"

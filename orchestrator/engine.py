@@ -1,0 +1,194 @@
+"""Storing rounds and what the planner derives for them: the thin shell around `planner.plan`.
+
+`advance` may be called at any time, twice, by anyone, after any crash: it comes to the same state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from db import queue, tables
+from db.tables import JobState, RoundState
+from orchestrator.errors import Conflict, NotFound
+from orchestrator.planner import Decision, JobKey, Measurement, Plan, State, Verdict, plan
+from orchestrator.spec import ResolvedRound, RoundSpec
+from worker.job import BASELINE, MEASURED, JobSpec, Metrics, Outcome, RoundFacts
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A round in the database, and whether this call put it there."""
+
+    round_id: int
+    is_new: bool
+
+
+@dataclass(frozen=True)
+class Advance:
+    """What one call of `advance` added."""
+
+    decisions: tuple[Decision, ...]
+    closed_trajectories: tuple[str, ...]  # no later stage will continue from these
+
+
+def submit(session: Session, resolved: ResolvedRound, source: str, *, now: datetime) -> Submission:
+    """Stores a round and its first jobs; the same round again changes nothing.
+
+    Raises Conflict when the name is taken by a round that asks for something else, or whose data differ.
+    """
+    name = resolved.spec.round
+    existing = session.scalars(select(tables.Round).where(tables.Round.name == name)).first()
+    if existing is not None:
+        if existing.digest != resolved.digest:
+            raise Conflict(
+                f"a round named {name!r} exists and differs from this one (its settings, its data or its "
+                "checkpoint); give this one another name"
+            )
+        return Submission(existing.id, is_new=False)
+    row = tables.Round(
+        name=name,
+        digest=resolved.digest,
+        source=source,
+        spec=resolved.spec.model_dump(mode="json"),
+        facts=resolved.facts.model_dump(mode="json"),
+        created_at=now,
+    )
+    session.add(row)
+    session.flush()
+    advance(session, row.id, now=now)
+    return Submission(row.id, is_new=True)
+
+
+def find(session: Session, name: str) -> tables.Round:
+    """The round of this name; raises NotFound."""
+    row = session.scalars(select(tables.Round).where(tables.Round.name == name)).first()
+    if row is None:
+        raise NotFound(f"there is no round named {name!r} (`fsq status` lists them)")
+    return row
+
+
+def resolve(row: tables.Round) -> ResolvedRound:
+    """The round as it was submitted."""
+    return ResolvedRound(RoundSpec.from_json(row.spec), RoundFacts.from_json(row.facts))
+
+
+def advance(session: Session, round_id: int, *, now: datetime) -> Advance:
+    """Stores the decisions and jobs that follow from what has finished, in the caller's transaction."""
+    row = session.get_one(tables.Round, round_id, with_for_update=True)
+    if row.state is not RoundState.ACTIVE:
+        return Advance((), ())
+    resolved = resolve(row)
+    while True:
+        jobs = {job_key(job): job for job in row.jobs}
+        planned = current_plan(resolved, jobs)
+        missing = [key for key in planned.jobs if key not in jobs]
+        row.jobs.extend([_new_job(session, resolved.job(key), key, now) for key in missing])
+        session.flush()
+        if all(job.state is not JobState.DONE for job in row.jobs[len(jobs) :]):
+            break
+    decisions = _store_new(row, planned, now)
+    if planned.state is State.FINISHED:
+        row.state, row.finished_at = RoundState.FINISHED, now
+    return Advance(decisions, tuple(_closed(resolved, planned, decisions)))
+
+
+def advance_job(session: Session, job_id: int, *, now: datetime) -> Advance:
+    """Advances the round of a job."""
+    return advance(session, session.get_one(tables.Job, job_id).round_id, now=now)
+
+
+def advance_all(session: Session, *, now: datetime) -> None:
+    """Advances every round that is not over: what a crash between a completion and its decision left undone."""
+    for row in session.scalars(select(tables.Round).where(tables.Round.state == RoundState.ACTIVE)):
+        advance(session, row.id, now=now)
+
+
+def job_key(job: tables.Job) -> JobKey:
+    """What names a stored job within its round."""
+    return JobKey(job.task, job.stage, job.variant, job.seed)
+
+
+def current_plan(resolved: ResolvedRound, jobs: Mapping[JobKey, tables.Job]) -> Plan:
+    """What follows from the jobs that have finished."""
+    metric = resolved.spec.prune.metric
+    finished = {key: _measurement(job, metric) for key, job in jobs.items() if job.state is JobState.DONE}
+    return plan(resolved.search, finished)
+
+
+def metrics_of(job: tables.Job) -> Metrics | None:
+    """A finished job's numbers; None when it was not measured."""
+    stored = (job.result or {}).get("metrics")
+    return Metrics.from_json(stored) if stored else None
+
+
+def _measurement(job: tables.Job, metric: str) -> Measurement:
+    metrics = metrics_of(job)
+    outcome = Outcome((job.result or {}).get("outcome", job.outcome))  # of a cached job: its source's
+    if metrics is None:
+        return Measurement(outcome, reason=job.reason)
+    return Measurement(outcome, score=getattr(metrics, metric), loss=metrics.best_val_loss)
+
+
+def _new_job(session: Session, spec: JobSpec, key: JobKey, now: datetime) -> tables.Job:
+    """A queued job, or a finished one where an equal job's result is known."""
+    job = tables.Job(
+        **key._asdict(),
+        fingerprint=spec.fingerprint,
+        payload=spec.model_dump(mode="json"),
+        state=JobState.QUEUED,
+        not_before=now,
+        created_at=now,
+    )
+    known = queue.known_result(session, spec.fingerprint, MEASURED)
+    if known is not None:
+        job.state, job.outcome, job.finished_at = JobState.DONE, Outcome.CACHED, now
+        job.result, job.reason, job.cached_from_id = known.result, known.reason, known.id
+    return job
+
+
+def _store_new(row: tables.Round, planned: Plan, now: datetime) -> tuple[Decision, ...]:
+    stored = {(d.task, d.stage, d.variant, d.seed) for d in row.decisions}
+    new = tuple(decision for decision in planned.decisions if decision.key not in stored)
+    row.decisions.extend(
+        tables.Decision(
+            **decision.key._asdict(),
+            decision=decision.verdict,
+            reason=decision.reason,
+            d_acc=decision.d_acc,
+            d_loss=decision.d_loss,
+            created_at=now,
+        )
+        for decision in new
+    )
+    return new
+
+
+def _closed(resolved: ResolvedRound, planned: Plan, new: Sequence[Decision]) -> Iterable[str]:
+    """Trajectories that no later stage continues, now that these decisions have fallen."""
+    last = resolved.search.stages[-1]
+    for decision in new:
+        key = decision.key
+        goes_on = decision.verdict is Verdict.PROMOTED and key.stage != last
+        if not goes_on and decision.verdict is not Verdict.NO_OP:
+            yield resolved.job(key).trajectory
+        if (key.task, key.seed) not in planned.open_chains:
+            yield resolved.job(key._replace(variant=BASELINE)).trajectory
+
+
+def cancel(session: Session, name: str, *, now: datetime) -> bool:
+    """Ends a round: nothing more is started, what is decided stays. False when it had ended already."""
+    row = find(session, name)
+    if row.state is not RoundState.ACTIVE:
+        return False
+    row.state, row.finished_at = RoundState.CANCELLED, now
+    for job in row.jobs:
+        if job.state is not JobState.DONE:
+            job.state, job.outcome, job.reason = JobState.DONE, Outcome.CANCELLED, "the round was cancelled"
+            job.lease_expires_at, job.finished_at = None, now
+            job.result = {"outcome": Outcome.CANCELLED}
+    return True
+

@@ -1,0 +1,47 @@
+"""What can go wrong between a user's wish and the database, each with the exit code it ends the program with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class FsqError(Exception):
+    """Base of all errors a user is told about; `exit_code` is the command line's."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a round file."""
+
+    path: str  # into the file: tasks.mbpp_fix.val
+    line: int | None
+    message: str
+
+    def __str__(self) -> str:
+        where = f"line {self.line}, {self.path}" if self.line and self.path else self.path or f"line {self.line}"
+        return f"{where}: {self.message}"
+
+
+class BadRound(FsqError):
+    """A round that cannot be accepted; carries every problem found."""
+
+    exit_code = 2
+
+    def __init__(self, name: str, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(f"{name}: {problem}" for problem in problems))
+
+
+class NotFound(FsqError):
+    """Something named does not exist."""
+
+    exit_code = 3
+
+
+class Conflict(FsqError):
+    """The name is taken by something else."""
+
+    exit_code = 4

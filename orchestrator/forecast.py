@@ -1,0 +1,136 @@
+"""What `fsq plan` says of a round before it runs: its jobs, their cost, and how much its numbers can tell."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from db import queue
+from db.tables import Job, JobState
+from orchestrator import caveats, engine
+from orchestrator.caveats import EXPLANATIONS
+from orchestrator.display import duration
+from orchestrator.outlook import job_seconds
+from orchestrator.planner import JobKey, points
+from orchestrator.spec import ResolvedRound
+from worker.job import MEASURED, JobSpec, Outcome
+
+View = dict[str, Any]
+
+
+def of_round(session: Session, resolved: ResolvedRound) -> View:
+    """The forecast of a round on this database."""
+    return {
+        "round": resolved.spec.round,
+        "n_layer": resolved.facts.model.n_layer,
+        "n_params": resolved.facts.model.n_params,
+        "min_delta": resolved.spec.prune.min_delta,
+        "no_ops": sorted(resolved.search.no_ops),
+        "same_as": _duplicates(resolved),
+        "tasks": [_task(session, resolved, task) for task in resolved.search.tasks],
+    }
+
+
+def _duplicates(resolved: ResolvedRound) -> dict[str, str]:
+    """Variants that compute the same as an earlier one of the round: run once, answered from its result."""
+    first: dict[Any, str] = {}
+    same: dict[str, str] = {}
+    for name, settings in resolved.canonical.items():
+        if settings is not None and first.setdefault(settings, name) != name:
+            same[name] = first[settings]
+    return same
+
+
+def _task(session: Session, resolved: ResolvedRound, task: str) -> View:
+    report = resolved.facts.tasks[task]
+    keys = [key for key in resolved.largest_plan() if key.task == task]
+    known = [key for key in keys if _is_known(session, resolved.job(key))]
+    stages = {
+        stage: {
+            "jobs": sum(key.stage == stage for key in keys),
+            "known": sum(key.stage == stage for key in known),
+            "certain": stage == resolved.search.stages[0],
+        }
+        for stage in resolved.search.stages
+    }
+    pace = _seconds_per_step(session, resolved.job(keys[0]))
+    doubts = sorted({*caveats.of_data(report), *caveats.of_protocol(resolved, task)})
+    return {
+        "task": task,
+        "stages": stages,
+        "seconds_certain": _seconds(resolved, [k for k in keys if stages[k.stage]["certain"]], known, pace),
+        "seconds_at_most": _seconds(resolved, keys, known, pace),
+        "resolution": caveats.resolution(resolved, task),
+        "caveats": doubts,
+        "examples": report.model_dump(mode="json"),
+    }
+
+
+def _is_known(session: Session, spec: JobSpec) -> bool:
+    return queue.known_result(session, spec.fingerprint, MEASURED) is not None
+
+
+def _seconds_per_step(session: Session, spec: JobSpec) -> float | None:
+    """Median pace of earlier jobs of the same model on the same examples; None when there are none."""
+    query = select(Job).where(Job.state == JobState.DONE, Job.outcome == Outcome.OK)
+    paces = [
+        metrics.seconds / metrics.steps
+        for job in session.scalars(query.order_by(Job.id.desc()).limit(500))
+        if job.payload["examples_digest"] == spec.examples_digest
+        and job.payload["model_facts"]["digest"] == spec.model_facts.digest
+        and (metrics := engine.metrics_of(job)) is not None
+    ]
+    return median(paces) if paces else None
+
+
+def _seconds(
+    resolved: ResolvedRound, keys: list[JobKey], known: list[JobKey], pace: float | None
+) -> float | None:
+    """Seconds of the jobs that are not known yet; None where the pace is not and the budget does not say."""
+    wanted = [key for key in keys if key not in set(known)]
+    if pace is None and any(stage.seconds is None for stage in resolved.spec.stages):
+        return 0.0 if not wanted else None
+    return sum(job_seconds(resolved, key, pace if pace is not None else float("inf")) for key in wanted)
+
+
+def as_text(view: View) -> str:
+    """A forecast for people."""
+    lines = [f"{view['round']}: {view['n_layer']} layers, {view['n_params']:,} parameters"]
+    lines += [f"  no-op on this model: {name} (decided at once, never trained)" for name in view["no_ops"]]
+    lines += [f"  {name} computes the same as {first}: run once" for name, first in view["same_as"].items()]
+    for task in view["tasks"]:
+        lines += _task_text(task, view["min_delta"])
+    return "\n".join(lines)
+
+
+def _task_text(task: View, min_delta: float) -> list[str]:
+    train, val = task["examples"]["train"], task["examples"]["val"]
+    dropped = {**train["dropped"]}
+    for reason, count in val["dropped"].items():
+        dropped[reason] = dropped.get(reason, 0) + count
+    prompt = val["prompt_tokens"]
+    lines = [
+        f"{task['task']}:",
+        f"  examples   {train['kept']} train, {val['kept']} val"
+        + (f"; dropped {', '.join(f'{n} {reason}' for reason, n in sorted(dropped.items()))}" if dropped else ""),
+        f"  lengths    prompts {prompt['min']}-{prompt['max']} tokens (median {prompt['p50']}), "
+        f"{val['n_tokens']} answer tokens in val",
+        f"  chance     majority answer {val['majority_accuracy']:.2%}, uniform guess {val['uniform_accuracy']:.2%}",
+        f"  resolution one step is {points(task['resolution'])}, the threshold {points(min_delta)}",
+    ]
+    for stage, jobs in task["stages"].items():
+        certain = "" if jobs["certain"] else "at most "
+        known = f", {jobs['known']} known already" if jobs["known"] else ""
+        lines.append(f"  {stage:<10} {certain}{jobs['jobs']} jobs{known}")
+    lines.append(f"  time       {_time(task['seconds_certain'])}, at most {_time(task['seconds_at_most'])}")
+    lines += [f"  caveat     {caveat}: {EXPLANATIONS[caveat]}" for caveat in task["caveats"]]
+    return lines
+
+
+def _time(seconds: float | None) -> str:
+    return "not known (nothing measured yet)" if seconds is None else duration(seconds)
+
+

@@ -1,0 +1,98 @@
+"""What can be said about a round in progress: its baseline's curves, jobs done, time left."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from db.tables import Evaluation, Job, JobState
+from orchestrator import engine
+from orchestrator.display import Outlook
+from orchestrator.planner import JobKey
+from orchestrator.spec import ResolvedRound
+from worker.job import BASELINE, Budget
+
+
+def outlook(session: Session, round_name: str, key: JobKey) -> Outlook:
+    """The state of a round as its job `key` starts."""
+    row = engine.find(session, round_name)
+    resolved = engine.resolve(row)
+    jobs = {engine.job_key(job): job for job in row.jobs}
+    done = [key for key, job in jobs.items() if job.state is JobState.DONE]
+    remaining = still_possible(resolved, jobs)
+    return Outlook(
+        baseline=curve(session, jobs.get(key._replace(variant=BASELINE))),
+        done=len(done),
+        at_most=len(done) + len(remaining),
+        seconds_left=seconds_for(resolved, jobs, remaining),
+    )
+
+
+def curve(session: Session, job: Job | None) -> dict[int, float]:
+    """Token accuracy by step of a job, or of the one its result was taken from."""
+    if job is None:
+        return {}
+    query = select(Evaluation.step, Evaluation.val_tok_acc).where(
+        Evaluation.job_id == (job.cached_from_id or job.id)
+    )
+    return {step: accuracy for step, accuracy in session.execute(query.order_by(Evaluation.step))}  # noqa: C416
+
+
+def still_possible(resolved: ResolvedRound, jobs: dict[JobKey, Job]) -> list[JobKey]:
+    """The jobs that may yet have to run: all that are not done, but for arms that have been stopped."""
+    search = resolved.search
+    decided = engine.current_plan(resolved, jobs).decisions
+    stopped = {
+        (decision.key.task, decision.key.variant, decision.key.seed)
+        for decision in decided
+        if decision.verdict != "promoted"
+    }
+    return [
+        key
+        for key in resolved.largest_plan()
+        if (key.task, key.variant, key.seed) not in stopped
+        and not (key in jobs and jobs[key].state is JobState.DONE)
+        and (key.variant != BASELINE or key.stage == search.stages[0] or _may_promote(resolved, key, stopped))
+    ]
+
+
+def _may_promote(resolved: ResolvedRound, key: JobKey, stopped: set[tuple[str, str, int]]) -> bool:
+    """Whether some variant may still need this later stage's baseline."""
+    search = resolved.search
+    return any(
+        (key.task, variant, key.seed) not in stopped for variant in search.variants if variant not in search.no_ops
+    )
+
+
+def seconds_for(resolved: ResolvedRound, jobs: dict[JobKey, Job], keys: list[JobKey]) -> float | None:
+    """An estimate from the measured seconds per step of the same task, or of any; None before the first."""
+    pace: dict[str, list[float]] = {}
+    for key, job in jobs.items():
+        metrics = engine.metrics_of(job)
+        if metrics is not None:
+            pace.setdefault(key.task, []).append(metrics.seconds / metrics.steps)
+    if not pace:
+        return None
+    anywhere = median(value for values in pace.values() for value in values)
+    total = 0.0
+    for key in keys:
+        per_step = median(pace[key.task]) if key.task in pace else anywhere
+        total += job_seconds(resolved, key, per_step)
+    return total
+
+
+def job_seconds(resolved: ResolvedRound, key: JobKey, per_step: float) -> float:
+    """A later stage continues from the one before and costs the difference."""
+    stages = resolved.spec.stages
+    index = next(i for i, stage in enumerate(stages) if stage.name == key.stage)
+    seconds = _budget_seconds(stages[index], per_step)
+    if index and not resolved.spec.optimizer.depends_on_length:
+        seconds -= _budget_seconds(stages[index - 1], per_step)
+    return max(0.0, seconds)
+
+
+def _budget_seconds(budget: Budget, per_step: float) -> float:
+    limits = [budget.seconds] if budget.seconds is not None else []
+    return min([*limits, budget.steps * per_step] if budget.steps is not None else limits)

@@ -1,0 +1,94 @@
+"""From a round file to a validated round, or to the full list of what is wrong with it and where."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from orchestrator.errors import BadRound, Problem
+from orchestrator.round_file import RoundFile, dotted, parse
+from orchestrator.spec import Location, RoundSpec, spell_out
+from worker.job import FutureSeedSettings, task_keys
+
+
+def read_round(path: Path) -> tuple[RoundSpec, RoundFile]:
+    """Reads and validates a round file, with paths resolved against its folder; raises BadRound."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadRound(str(path), [Problem("", None, f"cannot be read: {error.strerror}")]) from None
+    spec, file = parse_round(content, path.name)
+    return spec.resolved(path.resolve().parent), file
+
+
+def parse_round(content: bytes, name: str) -> tuple[RoundSpec, RoundFile]:
+    """Validates the text of a round file; raises BadRound with all problems found."""
+    file = parse(content, name)
+    try:
+        return RoundSpec.model_validate_json(json.dumps(file.data)), file
+    except ValidationError as error:
+        problems = [_problem(detail, file) for detail in error.errors(include_url=False)]
+        raise BadRound(name, problems) from None
+
+
+def _problem(detail: ErrorDetails, file: RoundFile) -> Problem:
+    location = _place_in_file(detail["loc"], file.data)
+    return Problem(dotted(location), file.line_of(location), _message(detail, location, file.data))
+
+
+def _place_in_file(location: Location, data: Mapping[str, Any]) -> Location:
+    """Where a validated value stands in the file: variants are expanded before validation."""
+    if location[:1] == ("variants",) and len(location) > 1 and isinstance(location[1], int):
+        place, _ = list(spell_out(data["variants"]))[location[1]]
+        rest = location[3:] if location[2:3] == ("settings",) else location[2:]
+        return ("variants", *place, *rest)
+    return location
+
+
+def _message(detail: ErrorDetails, location: Location, data: Mapping[str, Any]) -> str:
+    kind, given = detail["type"], detail["input"]
+    if kind == "extra_forbidden":
+        return _unknown_key(str(location[-1]), sorted(_keys_at(location[:-1], data)))
+    if kind == "missing":
+        return "is required and missing"
+    if kind == "value_error":
+        return str(detail["ctx"]["error"])
+    if kind == "string_pattern_mismatch":
+        return f"{given!r} is no name: letters, digits and _ . = + - are allowed, the first a letter or digit"
+    expected = detail["msg"].replace("Input should be ", "expected ")
+    shown = repr(given) if len(repr(given)) <= 60 else f"{repr(given)[:57]}..."
+    return f"{expected}, not {shown}"
+
+
+def _unknown_key(key: str, allowed: list[str]) -> str:
+    near = get_close_matches(key, allowed, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(allowed)}"
+    return f"unknown key {key!r}; {hint}"
+
+
+def _keys_at(location: Location, data: Mapping[str, Any]) -> Iterable[str]:
+    """The keys that a mapping at this place of a round file may have."""
+    if location[:1] == ("variants",):
+        return FutureSeedSettings.model_fields
+    models: list[type[BaseModel]] = [RoundSpec]
+    for depth, part in enumerate(location):
+        if location[:depth] == ("tasks",) and depth == len(location) - 1:
+            return task_keys(data["tasks"][part]["kind"])
+        if isinstance(part, str):
+            fields = (model.model_fields[part] for model in models if part in model.model_fields)
+            models = [found for field in fields for found in _models_in(field.annotation)] or models
+    return {name for model in models for name in model.model_fields}
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models that a type annotation mentions: tuple[Stage, ...] has Stage."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)

@@ -1,0 +1,133 @@
+"""Reading YAML into plain data while remembering on which line each value stands.
+
+Plain data only: no tags, no aliases, no duplicate keys, one document of at most a megabyte.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from orchestrator.errors import BadRound, Problem
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 20
+
+Location = tuple[str | int, ...]
+
+
+@dataclass
+class RoundFile:
+    """The content of a round file, and the line of every key and item in it."""
+
+    name: str
+    text: str
+    data: dict[str, Any]
+    lines: dict[Location, int] = field(default_factory=dict)
+
+    def line_of(self, location: Location) -> int | None:
+        """The line of a value, or of the nearest enclosing one that stands in the file."""
+        while location and location not in self.lines:
+            location = location[:-1]
+        return self.lines.get(location)
+
+
+class _Loader(yaml.SafeLoader):
+    """Numbers as in YAML 1.2 (1e-4 is a number) and no dates, which are text in a round file."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":float", ":int"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.(?:inf|nan))$"),
+    list("-+.0123456789"),
+)
+
+
+def parse(content: bytes, name: str) -> RoundFile:
+    """Reads a round file; raises BadRound with the line of what is wrong."""
+    if len(content) > MAX_BYTES:
+        raise _bad(name, None, f"the file has {len(content):,} bytes; a round file has at most {MAX_BYTES:,}")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise _bad(name, line, f"not UTF-8 text (byte 0x{content[error.start]:02x})") from None
+    file = RoundFile(name, text, {})
+    try:
+        _refuse_aliases(name, text)
+        root = yaml.compose(text, Loader=_Loader)
+        data = _plain(root, (), file) if root else None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        what = getattr(error, "problem", None) or str(error)
+        raise _bad(name, mark.line + 1 if mark else None, f"not valid YAML: {what}") from None
+    if not isinstance(data, dict):
+        raise _bad(name, 1, "expected a mapping with the keys round, model, stages, tasks, variants ...")
+    file.data = data
+    return file
+
+
+def _refuse_aliases(name: str, text: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise _bad(name, line, "anchors and aliases (&, *) are not accepted; write the value out")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise _bad(name, line, f"nested more than {MAX_DEPTH} levels deep")
+
+
+def _plain(node: Node, location: Location, file: RoundFile) -> Any:
+    file.lines[location] = node.start_mark.line + 1
+    if isinstance(node, MappingNode):
+        return _mapping(node, location, file)
+    if isinstance(node, SequenceNode):
+        return [_plain(item, (*location, index), file) for index, item in enumerate(node.value)]
+    assert isinstance(node, ScalarNode)  # noqa: S101  (YAML has no fourth kind)
+    return _scalar(node, location, file)
+
+
+def _mapping(node: MappingNode, location: Location, file: RoundFile) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        line = key_node.start_mark.line + 1
+        if not isinstance(key_node, ScalarNode):
+            raise _bad(file.name, line, "a key must be plain text")
+        key = key_node.value
+        if key in result:
+            raise _bad(file.name, line, f"the key {key!r} stands twice in one mapping", (*location, key))
+        result[key] = _plain(value_node, (*location, key), file)
+        file.lines[(*location, key)] = line
+    return result
+
+
+def _scalar(node: ScalarNode, location: Location, file: RoundFile) -> Any:
+    if node.tag.startswith("!") or node.tag == "tag:yaml.org,2002:binary":
+        raise _bad(file.name, node.start_mark.line + 1, f"the tag {node.tag} is not accepted", location)
+    loader = _Loader("")
+    try:
+        return loader.construct_object(node)  # type: ignore[no-untyped-call]
+    except (yaml.YAMLError, ValueError):
+        message = f"cannot be read as {node.tag.rpartition(':')[2]}"
+        raise _bad(file.name, node.start_mark.line + 1, message, location) from None
+    finally:
+        loader.dispose()  # type: ignore[no-untyped-call]
+
+
+def dotted(location: Location) -> str:
+    """The path into a file as people write it: stages.0.steps."""
+    return ".".join(str(part) for part in location)
+
+
+def _bad(name: str, line: int | None, message: str, location: Location = ()) -> BadRound:
+    return BadRound(name, [Problem(dotted(location), line, message)])

@@ -1,0 +1,204 @@
+"""The round: what a researcher asks for, validated.
+
+A RoundSpec says what was written; a ResolvedRound adds what inspection of its inputs found (RoundFacts) and
+can therefore name every job that the round may need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+
+from orchestrator.planner import JobKey, SearchSpec
+from orchestrator.rules import Threshold
+from orchestrator.variants import expand_grid, look_up
+from worker.job import (
+    BASELINE,
+    AnyTaskConfig,
+    Budget,
+    FutureSeedSettings,
+    JobSpec,
+    ModelConfig,
+    OptimizerConfig,
+    RoundFacts,
+    Strict,
+    sha256_of,
+)
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.=+-]*$", max_length=100)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Location = tuple[str | int, ...]
+
+
+class Stage(Budget):
+    """A rung with a budget of its own."""
+
+    name: Name
+
+    @model_validator(mode="after")
+    def _name_is_free(self) -> Self:
+        if self.name == "decision":
+            raise ValueError("'decision' is what decision records carry as their stage; choose another name")
+        return self
+
+    @property
+    def budget(self) -> Budget:
+        return Budget(steps=self.steps, seconds=self.seconds, eval_every=self.eval_every)
+
+
+class Variant(Strict):
+    """A named Future-Seed configuration; without settings it is one of the catalogue."""
+
+    name: Name
+    settings: FutureSeedSettings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_catalogue(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("settings", data) is None:
+            return {**data, "settings": look_up(data["name"])}
+        return data
+
+    @model_validator(mode="after")
+    def _name_is_free(self) -> Self:
+        if self.name == BASELINE:
+            raise ValueError(f"{BASELINE!r} is the arm without Future-Seed and always run; choose another name")
+        return self
+
+
+def spell_out(variants: Any) -> Iterator[tuple[Location, dict[str, Any]]]:
+    """Every variant of a round file's `variants`, with its place there.
+
+    Takes catalogue names, mappings of a name to settings, `{grid: ...}`, and lists of these. Raises ValueError
+    when an entry is none of them.
+    """
+    if isinstance(variants, list):
+        for index, entry in enumerate(variants):
+            yield from _spell_out_entry((index,), entry)
+    else:
+        yield from _spell_out_entry((), variants)
+
+
+def _spell_out_entry(place: Location, entry: Any) -> Iterator[tuple[Location, dict[str, Any]]]:
+    if isinstance(entry, str) and place:
+        yield place, {"name": entry, "settings": None}
+    elif isinstance(entry, dict):
+        for name, settings in entry.items():
+            if name == "grid" and isinstance(settings, dict):
+                for combination, values in expand_grid(settings):
+                    yield (*place, name), {"name": combination, "settings": values}
+            else:
+                yield (*place, name), {"name": name, "settings": settings}
+    else:
+        raise ValueError(f"expected a list of catalogue names, or a mapping of names to settings, not {entry!r}")
+
+
+def _read_variants(value: Any) -> Any:
+    if isinstance(value, tuple) or (isinstance(value, list) and all(_is_spelled_out(entry) for entry in value)):
+        return tuple(value)
+    return tuple(variant for _, variant in spell_out(value))
+
+
+def _is_spelled_out(entry: Any) -> bool:
+    """Whether this is how a stored round has its variants, rather than how a person writes them."""
+    return isinstance(entry, Mapping) and set(entry) == {"name", "settings"}
+
+
+class RoundSpec(Strict):
+    """A round file, validated."""
+
+    round: Name
+    model: ModelConfig
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    prune: Threshold = Threshold()
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    optimizer: OptimizerConfig = OptimizerConfig()
+    tasks: Annotated[dict[Name, AnyTaskConfig], Field(min_length=1)]
+    variants: Annotated[tuple[Variant, ...], BeforeValidator(_read_variants), Field(min_length=1)]
+    parallel: bool = False
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        _refuse_twice("stage", [stage.name for stage in self.stages])
+        _refuse_twice("variant", [variant.name for variant in self.variants])
+        _refuse_twice("seed", [str(seed) for seed in self.seeds])
+        return self
+
+    def resolved(self, folder: Path) -> Self:
+        """With every relative path taken as relative to `folder`."""
+        tasks = {name: task.resolved(folder) for name, task in self.tasks.items()}
+        checkpoint = self.model.checkpoint
+        if isinstance(checkpoint, Path):
+            checkpoint = folder / checkpoint.expanduser()
+        return self.model_copy(
+            update={"tasks": tasks, "model": self.model.model_copy(update={"checkpoint": checkpoint})}
+        )
+
+
+def _refuse_twice(what: str, names: list[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"the {what} {', '.join(twice)} stands more than once")
+
+
+@dataclass(frozen=True)
+class ResolvedRound:
+    """A round together with what its inputs turned out to be."""
+
+    spec: RoundSpec
+    facts: RoundFacts
+
+    @cached_property
+    def canonical(self) -> dict[str, FutureSeedSettings | None]:
+        """Each variant's normal form on this model; None is a no-op."""
+        n_layer = self.facts.model.n_layer
+        return {variant.name: variant.settings.canonical(n_layer) for variant in self.spec.variants}
+
+    @cached_property
+    def search(self) -> SearchSpec:
+        """What the planner needs to know."""
+        return SearchSpec(
+            tasks=tuple(self.spec.tasks),
+            variants=tuple(self.canonical),
+            stages=tuple(stage.name for stage in self.spec.stages),
+            seeds=self.spec.seeds,
+            no_ops=frozenset(name for name, settings in self.canonical.items() if settings is None),
+            rule=self.spec.prune,
+            parallel=self.spec.parallel,
+        )
+
+    @property
+    def digest(self) -> str:
+        """Equal for equal rounds on equal inputs, wherever the files lie."""
+        jobs = [self.job(key).fingerprint for key in self.largest_plan()]
+        asked = self.spec.model_dump(mode="json", include={"round", "prune", "parallel"})
+        return sha256_of([asked, [*self.search.stages], [str(key) for key in self.largest_plan()], jobs])
+
+    def largest_plan(self) -> Iterator[JobKey]:
+        """Every job there is when every variant is promoted at every stage."""
+        search = self.search
+        arms = (BASELINE, *(name for name in search.variants if name not in search.no_ops))
+        for task in search.tasks:
+            for seed in search.seeds:
+                for variant in arms:
+                    yield from (JobKey(task, stage, variant, seed) for stage in search.stages)
+
+    def job(self, key: JobKey) -> JobSpec:
+        """All that a worker needs to run a job."""
+        stage = next(stage for stage in self.spec.stages if stage.name == key.stage)
+        return JobSpec(
+            model=self.spec.model,
+            model_facts=self.facts.model,
+            task=self.spec.tasks[key.task],
+            examples_digest=self.facts.tasks[key.task].digest,
+            optimizer=self.spec.optimizer,
+            budget=stage.budget,
+            seed=key.seed,
+            future_seed=None if key.variant == BASELINE else self.canonical[key.variant],
+            continues=stage is not self.spec.stages[-1],
+        )

@@ -1,0 +1,119 @@
+"""The summary of a round as text: per task a table of arms, then what was decided and what to doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from orchestrator.caveats import EXPLANATIONS, Caveat
+from orchestrator.planner import Verdict, points
+from orchestrator.records import Record
+from orchestrator.spec import ResolvedRound
+from worker.job import BASELINE
+
+WIDTH = 100
+_COLUMNS = "{:<28} {:>4} {:<8} {:>8} {:>10} {:>9} {:>6} {:>7}  {}"
+
+
+def summary(resolved: ResolvedRound, state: str, records: Sequence[Record]) -> str:
+    """The whole summary, ending in a new line."""
+    return "\n".join(_lines(resolved, state, records)) + "\n"
+
+
+def _lines(resolved: ResolvedRound, state: str, records: Sequence[Record]) -> Iterator[str]:
+    spec, facts = resolved.spec, resolved.facts
+    yield "=" * WIDTH
+    yield f"{spec.round}: {state}"
+    yield (
+        f"model {facts.model.n_layer} layers x {facts.model.n_embd}, {facts.model.n_params:,} parameters; "
+        f"rule: {spec.prune.rule}, promoted from {points(spec.prune.min_delta)} ({spec.prune.metric})"
+    )
+    yield "=" * WIDTH
+    for task in spec.tasks:
+        yield from _task_lines(resolved, task, [record for record in records if record["task"] == task])
+    yield from _verdict_lines(records)
+    yield from _caveat_lines(records)
+
+
+def _task_lines(resolved: ResolvedRound, task: str, records: Sequence[Record]) -> Iterator[str]:
+    val = resolved.facts.tasks[task].val
+    yield ""
+    yield f"[{task}] {val.kept} validation examples, {val.n_tokens} answer tokens (one is {val.symbol_pp:.2f} pp)"
+    yield f"  majority answer {val.majority_accuracy:.2%}, uniform guess {val.uniform_accuracy:.2%}"
+    yield _COLUMNS.format("config", "seed", "stage", "acc", "delta", "d_loss", "steps", "time", "decision").rstrip()
+    verdicts = {_key(record, record["decided_stage"]): record for record in records if _is_decision(record)}
+    for record in records:
+        if _is_decision(record):
+            if record["status"] == Verdict.NO_OP:
+                yield _row(record, record["decided_stage"], record["status"])
+        else:
+            verdict = verdicts.get(_key(record, record["stage"]))
+            yield _row(record, record["stage"], verdict["status"] if verdict else _standing(record))
+
+
+def _row(record: Record, stage: str, decision: str) -> str:
+    accuracy, delta, d_loss = record["best_val_tok_acc"], record["d_acc"], record["d_loss"]
+    seconds = record.get("seconds")
+    return _COLUMNS.format(
+        record["config"],
+        record["seed"],
+        stage,
+        "-" if accuracy is None else f"{accuracy:.2%}",
+        "-" if delta is None else points(delta),
+        "-" if d_loss is None else f"{d_loss + 0.0:+.4f}",
+        record.get("steps") or "-",
+        "-" if seconds is None else f"{seconds:.0f} s",
+        decision,
+    ).rstrip()
+
+
+def _standing(record: Record) -> str:
+    """What stands in place of a decision: how the job ended, where that is worth saying."""
+    if record["error"]:
+        return f"{record['status']}: {record['error']}"
+    return "cached" if record["status"] == "cached" else ""
+
+
+def _verdict_lines(records: Sequence[Record]) -> Iterator[str]:
+    yield ""
+    yield "-" * WIDTH
+    decisions = [record for record in records if _is_decision(record)]
+    for verdict in Verdict:
+        names = [f"{r['task']}/{r['config']}/{r['decided_stage']}" for r in decisions if r["status"] == verdict]
+        if names:
+            yield f"{verdict} ({len(names)}): {', '.join(dict.fromkeys(names))}"
+    if not decisions:
+        yield "nothing is decided yet"
+
+
+def _caveat_lines(records: Sequence[Record]) -> Iterator[str]:
+    found = {Caveat(caveat): set[str]() for caveat in sorted({c for record in records for c in record["caveats"]})}
+    for record in records:
+        for caveat in record["caveats"]:
+            found[Caveat(caveat)].add(record["task"])
+    if found:
+        yield ""
+        yield "to be kept in mind:"
+    for caveat, tasks in found.items():
+        yield f"  {caveat} ({', '.join(sorted(tasks))}): {EXPLANATIONS[caveat]}"
+
+
+def _is_decision(record: Record) -> bool:
+    return bool(record["stage"] == "decision")
+
+
+def _key(record: Record, stage: str) -> tuple[str, int, str]:
+    return record["config"], record["seed"], stage
+
+
+def has_failures(records: Sequence[Record]) -> bool:
+    """Whether some job could not be measured."""
+    return any(not _is_decision(record) and record["error"] for record in records)
+
+
+def counts(records: Sequence[Record]) -> dict[str, int]:
+    """How many decisions there are of each kind, and how many jobs have finished."""
+    jobs = [record for record in records if not _is_decision(record)]
+    result = {"jobs": len(jobs), "baselines": sum(record["config"] == BASELINE for record in jobs)}
+    for verdict in Verdict:
+        result[verdict] = sum(_is_decision(r) and r["status"] == verdict for r in records)
+    return result

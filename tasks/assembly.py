@@ -1,0 +1,77 @@
+"""Drafts to examples, and the report on them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tasks.example import Example, digest
+from tasks.notes import NotePool
+from tasks.report import BuildReport, Lengths, SplitReport, ValReport, majority_accuracy
+from tasks.selection import Chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The examples of one split; leaks: how many have their answer in their notes."""
+
+    chosen: Chosen
+    examples: list[Example]
+    leaks: int
+
+
+def finish(chosen: Chosen, pool: NotePool) -> Finished:
+    """Drafts to examples: notes go between head and tail."""
+    examples, leaks = [], 0
+    for draft in chosen.drafts:
+        name, parts = draft.candidate.name, [draft.head, draft.tail]
+        if draft.room:
+            filling = pool.fill(name, draft.room)
+            parts.insert(1, filling.ids)
+            leaks += any(draft.candidate.answer.strip() in text for text in filling.texts)
+        examples.append(Example(name, np.concatenate(parts), draft.answer))
+    return Finished(chosen, examples, leaks)
+
+
+def report(
+    kind: str, train: Finished, val: Finished, *, tokenizer: str, vocab_size: int, source: str
+) -> BuildReport:
+    """The report on both splits."""
+    drafts = val.chosen.drafts
+    n_tokens = sum(len(draft.answer) for draft in drafts)
+    hits = math.fsum(len(draft.answer) / (draft.candidate.choices or vocab_size) for draft in drafts)
+    symbols = all(draft.candidate.choices is not None for draft in drafts)
+    return BuildReport(
+        kind=kind,
+        tokenizer=tokenizer,
+        source=source,
+        digest=digest([train.examples, val.examples]),
+        train=SplitReport(**_split_counts(train)),
+        val=ValReport(
+            **_split_counts(val),
+            n_tokens=n_tokens,
+            symbols_per_answer=n_tokens / len(drafts) if symbols else None,
+            majority_accuracy=majority_accuracy(train.examples, val.examples),
+            uniform_accuracy=hits / n_tokens,
+            symbol_pp=100 / n_tokens,
+        ),
+    )
+
+
+def _split_counts(finished: Finished) -> dict[str, Any]:
+    chosen = finished.chosen
+    kept = len(finished.examples)
+    return {
+        "wanted": chosen.wanted,
+        "rows_read": chosen.rows_read,
+        "kept": kept,
+        "dropped": dict(sorted(chosen.dropped.items())),
+        "prompt_tokens": Lengths.of([len(example.prompt) for example in finished.examples]),
+        "answer_tokens": Lengths.of([len(example.answer) for example in finished.examples]),
+        "truncated": sum(draft.truncated for draft in chosen.drafts) / kept,
+        "cut_answers": sum(draft.answer_cut for draft in chosen.drafts),
+        "leak": finished.leaks / kept,
+    }

@@ -1,0 +1,137 @@
+"""Builds the examples of any task: selects, applies limits, adds notes, counts, reports.
+
+Knows no task kind. Everything is decided by config, rows and tokenizer, nothing by machine or time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tasks import assembly, cache, shortfall
+from tasks.candidate import Candidate
+from tasks.config import TaskConfig
+from tasks.encoding import Draft, Encoder
+from tasks.errors import RowError
+from tasks.example import Example
+from tasks.notes import NotePool
+from tasks.registry import get_kind, parse_config
+from tasks.report import BuildReport
+from tasks.rows import Row, bind
+from tasks.selection import ORDER_SEEDS, Chosen, Used, select, shuffled
+from tasks.sources import Source, open_source
+from tasks.splits import Split
+from tasks.task import Task
+from tasks.tokens import Tokenizer
+
+PATIENCE = 1000  # rows in a row that a generator may give in vain
+
+Built = tuple[Sequence[Example], Sequence[Example], BuildReport]
+
+
+def build(
+    config: TaskConfig | Mapping[str, Any], tokenizer: Tokenizer, *, cache_dir: Path | None = None
+) -> Built:
+    """Training examples, validation examples and the report on them.
+
+    Equal config, data and tokenizer give equal examples, in any process and on any machine. With
+    `cache_dir` a second build reads the stored examples and does not use the tokenizer.
+    Raises DataError, BuildError, DataUnavailable, UnknownTaskKind, BrokenTaskKind; pydantic's
+    ValidationError where `config` is a mapping with wrong options.
+    """
+    if not isinstance(config, TaskConfig):
+        config = parse_config(config)
+    task = get_kind(config.kind)(config)
+    source = open_source(config.data) if config.data is not None else None
+    if cache_dir is None:
+        return _build(task, source, tokenizer)
+    path = cache_dir / cache.file_name(config, _fingerprint(source), tokenizer)
+    stored = cache.load(path)
+    if stored is None:
+        stored = _build(task, source, tokenizer)
+        cache.save(path, *stored)
+    return stored
+
+
+def _fingerprint(source: Source | None) -> str:
+    return "generated" if source is None else source.fingerprint
+
+
+def _build(task: Task[Any], source: Source | None, tokenizer: Tokenizer) -> Built:
+    rows = None if source is None else _divide(task, source)
+    encoder, used = Encoder(task.config, tokenizer), Used()
+    # validation first: a row that both could use is not taken from it by a larger `train`
+    val, train = (_choose(task, split, rows, encoder, used) for split in (Split.VAL, Split.TRAIN))
+    if not (train.complete and val.complete):
+        raise shortfall.too_few(task.config.kind, [train, val], task.advice, generated=rows is None)
+    notes: Iterator[str] = iter(())
+    if encoder.notes is not None and rows is not None:
+        notes = islice(_notes(task, rows, [train, val], used), encoder.notes.pool_size)
+    pool = NotePool(notes, tokenizer)
+    if not pool and any(draft.room for draft in train.drafts + val.drafts):
+        raise shortfall.no_notes(task.config.kind)
+    finished = assembly.finish(train, pool), assembly.finish(val, pool)
+    report = assembly.report(
+        task.config.kind,
+        *finished,
+        tokenizer=tokenizer.name,
+        vocab_size=tokenizer.vocab_size,
+        source=_fingerprint(source),
+    )
+    return finished[0].examples, finished[1].examples, report
+
+
+def _divide(task: Task[Any], source: Source) -> dict[Split, list[Row]]:
+    """All rows by split, in the order of the source."""
+    rows: dict[Split, list[Row]] = {split: [] for split in Split}
+    for table in source.read():
+        for row in bind(task.columns, table.rows, table.name):
+            rows[table.split or task.split_of(row)].append(row)
+    return rows
+
+
+def _choose(
+    task: Task[Any], split: Split, rows: Mapping[Split, Sequence[Row]] | None, encoder: Encoder, used: Used
+) -> Chosen:
+    """The first rows of a split that pass everything; without `rows`, the task makes its own."""
+
+    def draft(row: Row) -> Draft:
+        candidate = _candidate(task, row)
+        used.check(candidate, split)
+        return encoder.draft(candidate)
+
+    chosen = Chosen(split, task.config.val if split is Split.VAL else task.config.train)
+    if rows is None:
+        select(chosen, enumerate(task.generate(split)), draft=draft, used=used, patience=PATIENCE)
+    else:
+        select(chosen, shuffled(rows[split], ORDER_SEEDS[split]), draft=draft, used=used)
+    return chosen
+
+
+def _candidate(task: Task[Any], row: Row) -> Candidate:
+    """The task's candidate; RowError where it holds a lone surrogate, which nothing can encode."""
+    candidate = task.candidate(row)
+    try:
+        candidate.all_text.encode()
+    except UnicodeEncodeError:
+        raise RowError("not_unicode") from None
+    return candidate
+
+
+def _notes(
+    task: Task[Any], rows: Mapping[Split, Sequence[Row]], chosen: Sequence[Chosen], used: Used
+) -> Iterator[str]:
+    """Notes of the rows that are no examples, in seeded order, no content twice."""
+    kept = {one.split: one.places for one in chosen} | {Split.REST: set()}
+    left = [row for split in Split for at, row in enumerate(rows[split]) if at not in kept[split]]
+    for _, row in shuffled(left, "notes"):
+        try:
+            candidate = _candidate(task, row)
+            used.check(candidate, Split.REST)
+        except RowError:
+            continue
+        if candidate.note is not None:
+            used.add(candidate, Split.REST)
+            yield candidate.note

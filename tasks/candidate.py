@@ -1,0 +1,66 @@
+"""What a task makes of one row: the layout of the prompt and the answer, still as text."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Cut(StrEnum):
+    """Which end of a part may be dropped when the prompt is too long."""
+
+    NEVER = "never"  # question, options, tests: the row is dropped rather than the part cut
+    LEFT = "left"  # the end stays
+    RIGHT = "right"  # the beginning stays
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of the prompt, tokenised on its own; `symbols` gives one token a character."""
+
+    text: str
+    symbols: bool = False
+    cut: Cut = Cut.NEVER
+
+
+@dataclass(frozen=True, slots=True)
+class NotesSlot:
+    """Where notes go, at most once in a prompt; the whole slot vanishes when notes are off."""
+
+    before: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A possible example.
+
+    content: what makes two rows the same question; rows of equal content are never used twice.
+    choices: symbols that each answer position can take, one token each; None for free text.
+    note: this row as a note in other prompts; None if it makes none.
+    id: name of the row in its data set; "" for a name made from the content.
+    """
+
+    content: str
+    prompt: tuple[Part | NotesSlot, ...]
+    answer: str
+    choices: int | None = None
+    note: str | None = None
+    id: str = ""
+
+    @property
+    def all_text(self) -> str:
+        """Everything that will be hashed or tokenised."""
+        parts = [part.text for part in self.prompt if isinstance(part, Part)]
+        return "".join([self.id, self.content, self.answer, self.note or "", *parts])
+
+    @property
+    def name(self) -> str:
+        """The id, or the first 16 hex digits of the content's SHA-256."""
+        return self.id or hashlib.sha256(self.key.encode()).hexdigest()[:16]
+
+    @property
+    def key(self) -> str:
+        """The content without differences in white space and case."""
+        return " ".join(self.content.split()).casefold()

@@ -1,0 +1,141 @@
+"""Options of a task, as a round file spells them; each kind derives its own class and adds to it.
+
+What is common to all kinds stands here. Validation is strict and unknown keys are errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Count = Annotated[int, Field(ge=1)]
+TrainCount = Annotated[int, Field(ge=1, description="Number of training examples.")]
+ValCount = Annotated[int, Field(ge=1, description="Number of validation examples.")]
+BatchSize = Annotated[int, Field(ge=1, description="Examples a training step; not part of the examples.")]
+PromptLimit = Annotated[int, Field(ge=1, description="Longest prompt, in tokens.")]
+PromptFloor = Annotated[
+    int,
+    Field(
+        ge=0,
+        description="Shortest prompt, in tokens; shorter rows are dropped. If not given, never more than "
+        "max_prompt_tokens, and 0 where notes could fill the prompt but do not.",
+    ),
+]
+AnswerLimit = Annotated[
+    int,
+    Field(ge=1, description="Longest answer, in tokens; free text is cut there, longer symbol answers drop."),
+]
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class HubData(_Options):
+    """A data set on the Hugging Face hub."""
+
+    repo: Annotated[str, Field(description="Repository, owner/name.")]
+    config: Annotated[str | None, Field(description="Configuration of the data set.")] = None
+    split: Annotated[str | None, Field(description="The one split to divide into train and val.")] = None
+    train_split: Annotated[str | None, Field(description="Split that training examples come from.")] = None
+    val_split: Annotated[str | None, Field(description="Split that validation examples come from.")] = None
+    revision: Annotated[str | None, Field(description="Commit, branch or tag; a commit is reproducible.")] = (
+        None
+    )
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        pair = (self.train_split, self.val_split)
+        if (self.split is not None and pair == (None, None)) or (self.split is None and None not in pair):
+            return self
+        raise ValueError("give either split, or both train_split and val_split")
+
+
+DataPath = Annotated[Path, Field(strict=False)]
+
+
+class Data(_Options):
+    """Where rows come from: one file, a file for each split, or the hub."""
+
+    path: Annotated[DataPath | None, Field(description="One file (jsonl, csv, txt, parquet).")] = None
+    train: Annotated[DataPath | None, Field(description="File of the training rows.")] = None
+    val: Annotated[DataPath | None, Field(description="File of the validation rows.")] = None
+    hub: Annotated[HubData | None, Field(description="Data set on the Hugging Face hub.")] = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        given = {name for name in ("path", "train", "val", "hub") if getattr(self, name) is not None}
+        if given in ({"path"}, {"train", "val"}, {"hub"}):
+            return self
+        raise ValueError("give exactly one of: path; train and val; hub")
+
+    def resolved(self, directory: Path) -> Data:
+        """The same data with relative paths taken from `directory`."""
+        paths = {name: getattr(self, name) for name in ("path", "train", "val")}
+        return self.model_copy(update={name: directory / path for name, path in paths.items() if path})
+
+
+class Notes(_Options):
+    """Filler between question and answer, made of other rows."""
+
+    fill: Annotated[bool, Field(description="Fill every prompt to max_prompt_tokens with notes.")] = True
+    pool_size: Annotated[Count, Field(description="At most this many rows to draw notes from.")] = 2048
+
+
+class TaskConfig(_Options):
+    """Options that all kinds share; a kind overrides the defaults."""
+
+    kind: Annotated[str, Field(description="Name of the task kind.")]
+    data: Annotated[Data | None, Field(description="Where the rows come from.")] = None
+    train: TrainCount
+    val: ValCount
+    batch_size: BatchSize = 8
+    max_prompt_tokens: PromptLimit
+    min_prompt_tokens: PromptFloor = 0
+    max_answer_tokens: AnswerLimit
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fit_default_floor(cls, options: Any) -> Any:
+        """A floor that nobody gave does not collide with a ceiling that somebody did."""
+        if not isinstance(options, Mapping) or "min_prompt_tokens" in options:
+            return options
+        ceiling = options.get("max_prompt_tokens")
+        floor = cls.model_fields["min_prompt_tokens"].default
+        if type(ceiling) is int and 0 < ceiling < floor:
+            return {**options, "min_prompt_tokens": ceiling}
+        return options
+
+    @model_validator(mode="after")
+    def _floor_below_ceiling(self) -> Self:
+        if self.min_prompt_tokens > self.max_prompt_tokens:
+            raise ValueError(
+                f"min_prompt_tokens ({self.min_prompt_tokens}) exceeds "
+                f"max_prompt_tokens ({self.max_prompt_tokens})"
+            )
+        return self
+
+    def resolved(self, directory: Path) -> Self:
+        """The same options with relative data paths taken from `directory`, where the round file lies."""
+        if self.data is None:
+            return self
+        return self.model_copy(update={"data": self.data.resolved(directory)})
+
+
+class NotedConfig(TaskConfig):
+    """Options of a kind whose prompts can carry notes."""
+
+    notes: Annotated[Notes, Field(description="Filler between question and answer.")] = Notes()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_default_floor_without_notes(cls, options: Any) -> Any:
+        """The default floor is meant for filled prompts."""
+        if not isinstance(options, Mapping) or "min_prompt_tokens" in options:
+            return options
+        notes = options.get("notes")
+        off = notes.get("fill") is False if isinstance(notes, Mapping) else notes == Notes(fill=False)
+        return {**options, "min_prompt_tokens": 0} if off else options

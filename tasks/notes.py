@@ -1,0 +1,62 @@
+"""Notes: other rows of the data set, as filler between question and answer.
+
+The rows are neither training nor validation targets, so a note never holds a target's own question.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from tasks.tokens import TokenIds, Tokenizer, token_ids
+
+SEPARATOR = "\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """Notes for one prompt: exactly as many tokens as asked for, and the text that is in them."""
+
+    ids: TokenIds
+    texts: tuple[str, ...]
+
+
+class NotePool:
+    """Notes, each tokenised once."""
+
+    def __init__(self, texts: Iterable[str], tokenizer: Tokenizer) -> None:
+        self._texts = list(texts)
+        self._ids = [token_ids(tokenizer.encode(text + SEPARATOR)) for text in self._texts]
+        self._tokenizer = tokenizer
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def fill(self, key: str, room: int) -> Filling:
+        """`room` tokens of notes, drawn by `key` without repetition while they last; the last one is cut."""
+        ids: list[TokenIds] = []
+        texts: list[str] = []
+        for index in _draws(random.Random(f"notes|{key}"), len(self)):
+            if room <= 0:
+                break
+            note = self._ids[index]
+            texts.append(
+                self._texts[index] if len(note) <= room else self._tokenizer.decode(note[:room].tolist())
+            )
+            ids.append(note[:room])
+            room -= len(note)
+        return Filling(np.concatenate([token_ids([]), *ids]), tuple(texts))
+
+
+def _draws(rng: random.Random, size: int) -> Iterator[int]:
+    """Indices below `size` for ever: each once in random order, then all over again."""
+    while True:
+        seen: set[int] = set()
+        while len(seen) < size:
+            index = rng.randrange(size)
+            if index not in seen:
+                seen.add(index)
+                yield index

@@ -1,0 +1,68 @@
+"""Task kinds by name, from the entry points of group `fsq.tasks`; a broken plug-in harms only itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from tasks.config import TaskConfig
+from tasks.errors import BrokenTaskKind, UnknownTaskKind
+from tasks.rows import suggestion
+from tasks.task import Task
+
+GROUP = "fsq.tasks"
+
+
+class _Kind(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+    kind: str
+
+
+def kinds() -> dict[str, type[Task[Any]]]:
+    """All usable task kinds, sorted by name. One that is registered but broken is left out here:
+    `get_kind` says why."""
+    usable = {}
+    for name in sorted({entry.name for entry in entry_points(group=GROUP)}):
+        try:
+            usable[name] = get_kind(name)
+        except BrokenTaskKind:
+            continue
+    return usable
+
+
+def get_kind(name: str) -> type[Task[Any]]:
+    """The task class of one kind; UnknownTaskKind, or BrokenTaskKind with the plug-in's own error."""
+    entries = {entry.value: entry for entry in entry_points(group=GROUP, name=name)}
+    if not entries:
+        known = sorted({entry.name for entry in entry_points(group=GROUP)})
+        hint = suggestion([name], known)
+        raise UnknownTaskKind(f"no task kind {name!r}{hint}: expected one of {', '.join(known)}")
+    if len(entries) > 1:
+        raise BrokenTaskKind(f"task kind {name!r} is registered more than once: {', '.join(sorted(entries))}")
+    return _load(next(iter(entries.values())))
+
+
+def _load(entry: EntryPoint) -> type[Task[Any]]:
+    try:
+        loaded = entry.load()
+    except Exception as error:
+        origin = entry.dist.name if entry.dist else "an unknown package"
+        cause = f"{type(error).__name__}: {error}"
+        raise BrokenTaskKind(
+            f"task kind {entry.name!r} ({entry.value} of {origin}) cannot be loaded: {cause}"
+        ) from error
+    if not (isinstance(loaded, type) and issubclass(loaded, Task)):
+        raise BrokenTaskKind(f"task kind {entry.name!r}: {entry.value} is not a subclass of tasks.Task")
+    return loaded
+
+
+def parse_config(options: Mapping[str, Any]) -> TaskConfig:
+    """Options validated by the kind's own config class.
+
+    Raises UnknownTaskKind, BrokenTaskKind, or pydantic's ValidationError with the place of each error.
+    """
+    kind = _Kind.model_validate(dict(options)).kind
+    return get_kind(kind).Config.model_validate(dict(options))

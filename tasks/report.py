@@ -1,0 +1,74 @@
+"""What was built, what was dropped, and what the numbers on it can mean."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from tasks.example import Example
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Lengths(_Frozen):
+    """Lengths in tokens over the examples of a split."""
+
+    min: int
+    p50: int
+    p90: int
+    max: int
+
+    @classmethod
+    def of(cls, lengths: Sequence[int]) -> Self:
+        """Percentiles that are lengths that occur (the lower neighbour)."""
+        low, p50, p90, high = np.percentile(lengths, [0, 50, 90, 100], method="lower").tolist()
+        return cls(min=low, p50=p50, p90=p90, max=high)
+
+
+class SplitReport(_Frozen):
+    """One split; rows_read = kept + all dropped. Reading stops when `wanted` examples are kept."""
+
+    wanted: int
+    rows_read: int
+    kept: int
+    dropped: dict[str, int]  # reason -> rows
+    prompt_tokens: Lengths
+    answer_tokens: Lengths
+    truncated: float  # share of prompts of which a part was cut (notes do not count)
+    cut_answers: int  # answers cut at max_answer_tokens
+    leak: float  # share of examples whose answer stands word for word in their own notes
+
+
+class ValReport(SplitReport):
+    """The validation split, with what its accuracies have to be compared to."""
+
+    n_tokens: int  # answer tokens
+    symbols_per_answer: float | None  # mean; None for free text
+    majority_accuracy: float  # token accuracy of always saying the most frequent answer token of train
+    uniform_accuracy: float  # token accuracy of a uniform guess
+    symbol_pp: float  # what one answer token is worth, in percentage points
+
+
+class BuildReport(_Frozen):
+    """Everything about one build that is worth knowing without the data."""
+
+    kind: str
+    tokenizer: str
+    source: str  # content hashes, hub revision, or "generated"
+    digest: str  # SHA-256 over ids and token ids of both splits
+    train: SplitReport
+    val: ValReport
+
+
+def majority_accuracy(train: Sequence[Example], val: Sequence[Example]) -> float:
+    """Token accuracy on `val` of always predicting the most frequent answer token of `train`."""
+    counts = Counter(token for example in train for token in example.answer.tolist())
+    best = min(counts, key=lambda token: (-counts[token], token))
+    answers = np.concatenate([example.answer for example in val])
+    return float(np.mean(answers == best))

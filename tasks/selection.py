@@ -1,0 +1,91 @@
+"""Which rows become examples: the first that pass all filters, in a seeded order, none of them twice."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from tasks.candidate import Candidate
+from tasks.encoding import Draft
+from tasks.errors import RowError
+from tasks.rows import Row
+from tasks.splits import Split
+
+ORDER_SEEDS = {
+    Split.TRAIN: 0,
+    Split.VAL: 1234,
+}  # the predecessor's data seeds; fixed, so arms see the same data
+
+
+@dataclass(slots=True)
+class Chosen:
+    """The outcome for one split."""
+
+    split: Split
+    wanted: int
+    drafts: list[Draft] = field(default_factory=list)
+    places: set[int] = field(default_factory=set)  # where in the split the kept rows stand
+    rows_read: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def complete(self) -> bool:
+        """Whether there are as many examples as wanted."""
+        return len(self.drafts) == self.wanted
+
+
+class Used:
+    """Ids and contents that are taken, and by which split."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, Split] = {}
+        self._contents: dict[str, Split] = {}
+
+    def check(self, candidate: Candidate, split: Split) -> None:
+        """RowError where the id or the content is taken already."""
+        for taken, key, reason in (
+            (self._contents, candidate.key, "duplicate_content"),
+            (self._ids, candidate.name, "duplicate_id"),
+        ):
+            if key in taken:
+                raise RowError(reason if taken[key] is split else f"in_{taken[key]}")
+
+    def add(self, candidate: Candidate, split: Split) -> None:
+        """Takes id and content for `split`."""
+        self._ids[candidate.name] = split
+        self._contents[candidate.key] = split
+
+
+def shuffled(rows: Sequence[Row], seed: int | str) -> Iterator[tuple[int, Row]]:
+    """Rows with their places, in the order of `seed`."""
+    order = list(range(len(rows)))
+    random.Random(seed).shuffle(order)
+    return zip(order, map(rows.__getitem__, order), strict=True)
+
+
+def select(
+    chosen: Chosen,
+    rows: Iterable[tuple[int, Row]],
+    *,
+    draft: Callable[[Row], Draft],
+    used: Used,
+    patience: int | None = None,
+) -> None:
+    """Fills `chosen` from `rows`; gives up after `patience` dropped rows in a row, for endless rows."""
+    failures = 0
+    for place, row in rows:
+        if chosen.complete or failures == patience:
+            break
+        chosen.rows_read += 1
+        try:
+            accepted = draft(row)
+        except RowError as error:
+            chosen.dropped[error.reason] += 1
+            failures += 1
+            continue
+        used.add(accepted.candidate, chosen.split)
+        chosen.drafts.append(accepted)
+        chosen.places.add(place)
+        failures = 0

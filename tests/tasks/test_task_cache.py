@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from task_samples import Bytes, mbpp_rows, write_jsonl
+
+from tasks import build, cache
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> dict[str, Any]:
+    data = {"path": write_jsonl(tmp_path / "mbpp.jsonl", mbpp_rows())}
+    return {"kind": "mbpp", "data": data, "train": 4, "val": 3, "max_prompt_tokens": 400}
+
+
+def stored(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
+
+
+def test_build__second_build_uses_no_tokenizer(tmp_path: Path, options: dict[str, Any]) -> None:
+    first, second = Bytes(), Bytes()
+    built = build(options, first, cache_dir=tmp_path / "cache")
+    again = build(options, second, cache_dir=tmp_path / "cache")
+
+    assert (first.calls > 0, second.calls) == (True, 0)
+    assert again[2] == built[2]
+    for split in (0, 1):
+        assert [one.id for one in again[split]] == [one.id for one in built[split]]
+        for one, other in zip(again[split], built[split], strict=True):
+            assert one.prompt.tolist() == other.prompt.tolist()
+            assert one.answer.tolist() == other.answer.tolist()
+            assert one.prompt.dtype == one.answer.dtype == "int32"
+            assert one.prompt.flags.writeable
+
+
+@pytest.mark.parametrize("place", [0, 100, -1])
+def test_build__damaged_file_is_built_again(tmp_path: Path, options: dict[str, Any], place: int) -> None:
+    folder = tmp_path / "cache"
+    report = build(options, Bytes(), cache_dir=folder)[2]
+    (path,) = stored(folder)
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    damaged[place] ^= 1
+    path.write_bytes(damaged)
+    tokenizer = Bytes()
+
+    assert build(options, tokenizer, cache_dir=folder)[2] == report
+    assert tokenizer.calls > 0
+    assert stored(folder) == [path]
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("size", [0, 10, 1000])
+def test_load__cut_file_counts_as_absent(tmp_path: Path, options: dict[str, Any], size: int) -> None:
+    build(options, Bytes(), cache_dir=tmp_path / "cache")
+    (path,) = stored(tmp_path / "cache")
+    path.write_bytes(path.read_bytes()[:size])
+
+    assert cache.load(path) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "files"),
+    [
+        ({}, 1),
+        ({"batch_size": 7}, 1),
+        ({"train": 5}, 2),
+        ({"order": "q_first"}, 2),
+        ({"max_prompt_tokens": 401}, 2),
+        ({"notes": {"fill": True, "pool_size": 3}}, 2),
+    ],
+)
+def test_build__key_covers_what_matters(
+    tmp_path: Path, options: dict[str, Any], change: dict[str, Any], files: int
+) -> None:
+    for changed in (options, options | change):
+        build(changed, Bytes(), cache_dir=tmp_path / "cache")
+
+    assert len(stored(tmp_path / "cache")) == files
+
+
+def test_build__key_covers_data_tokenizer_and_version(
+    tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "cache"
+    copy = write_jsonl(tmp_path / "copy.jsonl", mbpp_rows())
+    other = write_jsonl(tmp_path / "other.jsonl", mbpp_rows(train=9))
+    renamed = Bytes()
+    renamed.name = "other-bytes"
+
+    build(options, Bytes(), cache_dir=folder)
+    build(options | {"data": {"path": copy}}, Bytes(), cache_dir=folder)
+    assert len(stored(folder)) == 1
+    build(options | {"data": {"path": other}}, Bytes(), cache_dir=folder)
+    assert len(stored(folder)) == 2
+    build(options, renamed, cache_dir=folder)
+    assert len(stored(folder)) == 3
+    monkeypatch.setattr(cache, "BUILD_VERSION", cache.BUILD_VERSION + 1)
+    build(options, Bytes(), cache_dir=folder)
+    assert len(stored(folder)) == 4
+
+
+def test_save__failed_write_leaves_nothing(
+    tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+
+    with pytest.raises(OSError, match="No space left"):
+        build(options, Bytes(), cache_dir=tmp_path / "cache")
+    assert stored(tmp_path / "cache") == []

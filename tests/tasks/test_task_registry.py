@@ -1,0 +1,101 @@
+"""Third-party kinds, installed the way a package installs them."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+from task_samples import Bytes, write_jsonl
+
+from tasks import BrokenTaskKind, build, get_kind, kinds
+
+REVERSE = '''
+from typing import Annotated, Literal
+from pydantic import Field
+from tasks import Candidate, Columns, Cut, Part, Row, RowError, Task, TaskConfig
+
+
+class ReverseConfig(TaskConfig):
+    kind: Literal["reverse"] = "reverse"
+    train: int = 3
+    val: int = 1
+    max_prompt_tokens: int = 40
+    max_answer_tokens: int = 8
+    shout: Annotated[bool, Field(description="In capitals.")] = False
+
+
+class Reverse(Task[ReverseConfig]):
+    """A word backwards."""
+
+    Config = ReverseConfig
+    summary = "words backwards"
+    columns = Columns(required={"word": ("word",)}, optional={"story": ("story",)})
+
+    def candidate(self, row: Row) -> Candidate:
+        word = row.text("word")
+        if word == "no":
+            raise RowError("refused")
+        answer = word[::-1].upper() if self.config.shout else word[::-1]
+        story = Part(str(row.get("story") or ""), cut=Cut.LEFT)
+        return Candidate(content=word, prompt=(story, Part(f"Reverse {word}: ")), answer=answer)
+'''
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "reverse_plugin.py").write_text(REVERSE)
+    (tmp_path / "broken_plugin.py").write_text("import a_package_that_is_not_there\n")
+    info = tmp_path / "plugins-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugins\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[fsq.tasks]\nreverse = reverse_plugin:Reverse\nbroken = broken_plugin:Task\n"
+        "config = reverse_plugin:ReverseConfig\narc = reverse_plugin:Reverse\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.mark.usefixtures("installed")
+def test_kinds__leaves_broken_plugins_out() -> None:
+    found = kinds()
+
+    assert {"reverse", "mbpp", "sudoku"} <= set(found)
+    assert not {"broken", "config", "arc"} & set(found)
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (
+            "broken",
+            "task kind 'broken' (broken_plugin:Task of plugins) cannot be loaded: "
+            "ModuleNotFoundError: No module named 'a_package_that_is_not_there'",
+        ),
+        ("config", "task kind 'config': reverse_plugin:ReverseConfig is not a subclass of tasks.Task"),
+        ("arc", "task kind 'arc' is registered more than once: reverse_plugin:Reverse, tasks.arc:Arc"),
+    ],
+)
+def test_get_kind__says_why_a_plugin_is_broken(kind: str, message: str) -> None:
+    with pytest.raises(BrokenTaskKind) as caught:
+        get_kind(kind)
+
+    assert str(caught.value) == message
+
+
+@pytest.mark.usefixtures("installed")
+def test_build__third_party_kind(tmp_path: Path, tokenizer: Bytes) -> None:
+    words = ["no", *("".join(pair) for pair in itertools.product("abc", "lmnop"))]
+    rows = [{"word": word, "story": "once upon a time there was a word " * 2} for word in words]
+    data = {"path": write_jsonl(tmp_path / "words.jsonl", rows)}
+
+    train, val, report = build({"kind": "reverse", "data": data, "shout": True}, tokenizer)
+
+    assert (len(train), len(val), report.train.truncated) == (3, 1, 1.0)
+    assert report.val.symbols_per_answer is None
+    for example in [*train, *val]:
+        prompt, answer = tokenizer.decode(example.prompt.tolist()), tokenizer.decode(example.answer.tolist())
+        assert len(prompt) == 40
+        assert prompt.endswith(f" Reverse {answer[::-1].lower()}: ")
+        assert answer.isupper()

@@ -1,0 +1,64 @@
+"""Which examples make up which batch: a seeded permutation of the training set, bucketed by length.
+
+Pure: the batch of a step follows from (lengths, batch size, seed, step) alone, so every arm sees the same
+data, and a run continues at any step without replaying the earlier ones.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+BATCHES_PER_BUCKET = 8
+
+
+class BatchOrder:
+    """The endless sequence of training batches of one seed.
+
+    Each epoch permutes the examples, sorts windows of BATCHES_PER_BUCKET batches by length, cuts them into
+    batches and shuffles those; every example comes once an epoch. A last, smaller batch is filled up with the
+    first examples of the epoch, so that all batches have the same size.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self._lengths = tuple(lengths)
+        self._size = min(batch_size, len(lengths))
+        self._seed = seed
+        self.batches_per_epoch = -(-len(lengths) // self._size)
+        self._epoch = lru_cache(maxsize=1)(self._make_epoch)
+
+    def batch(self, step: int) -> tuple[int, ...]:
+        """The indices of the examples of a step (counted from 0)."""
+        epoch, position = divmod(step, self.batches_per_epoch)
+        return self._epoch(epoch)[position]
+
+    def _make_epoch(self, epoch: int) -> list[tuple[int, ...]]:
+        rng = random.Random(f"fsq batches {self._seed} {epoch}")
+        order = list(range(len(self._lengths)))
+        rng.shuffle(order)
+        order += order[: -len(order) % self._size]
+        window = BATCHES_PER_BUCKET * self._size
+        batches = [
+            batch
+            for start in range(0, len(order), window)
+            for batch in self._cut(sorted(order[start : start + window], key=self._lengths.__getitem__))
+        ]
+        rng.shuffle(batches)
+        return batches
+
+    def _cut(self, indices: Sequence[int]) -> Iterator[tuple[int, ...]]:
+        for start in range(0, len(indices), self._size):
+            yield tuple(indices[start : start + self._size])
+
+
+def evaluation_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[tuple[int, ...]]:
+    """Every example once, longest first, in batches of at most `max_tokens` positions after padding."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > max_tokens:
+            yield tuple(batch)
+            batch = []
+        batch.append(index)
+    if batch:
+        yield tuple(batch)

@@ -1,0 +1,195 @@
+"""The process that trains: takes one job after another from its supervisor and stays warm between them.
+
+Weights, examples and kernels are loaded once. What a job prints, native code included, goes to that job's
+log. Messages are JSON over one connection; when the supervisor dies, this process dies with it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model import RWKV7, default_backend, get_tokenizer, random_state_dict
+from model.checkpoint import read
+from model.errors import ModelError
+from model.shapes import ModelShape
+from tasks import DataUnavailable, Example, TaskError, build
+from worker.errors import BuildFailed, InfrastructureFailed, JobFailed, OutOfMemory
+from worker.job import Evaluation, JobResult, JobSpec, Metrics, Outcome, RandomCheckpoint, Usage
+from worker.snapshots import Snapshots
+from worker.training import Run, start_run, train
+
+PROGRESS_SECONDS = 0.25
+
+
+class Resources:
+    """What stays loaded between jobs: one set of base weights, and the examples used last."""
+
+    def __init__(self, device: torch.device, cache: Path) -> None:
+        self._device = device
+        self._cache = cache
+        self._digest = ""
+        self._weights: dict[str, torch.Tensor] = {}
+        self._model: RWKV7 | None = None
+        self._examples: dict[str, tuple[Sequence[Example], Sequence[Example]]] = {}
+
+    def model(self, spec: JobSpec) -> RWKV7:
+        """The model with its weights as in the checkpoint."""
+        if self._model is None or self._digest != spec.model_facts.digest:
+            self._weights = _weights(spec)
+            self._model = RWKV7.from_state_dict(self._weights, device=self._device)
+            self._digest = spec.model_facts.digest
+        self._model.load_state_dict(self._weights)
+        self._model.zero_grad(set_to_none=True)
+        return self._model
+
+    def examples(self, spec: JobSpec) -> tuple[Sequence[Example], Sequence[Example]]:
+        """Training and validation examples; raises BuildFailed when they are not those of the submission."""
+        if spec.examples_digest not in self._examples:
+            try:
+                tokenizer = get_tokenizer(spec.model.tokenizer)
+                train_set, val_set, report = build(spec.task, tokenizer, cache_dir=self._cache)
+            except DataUnavailable as error:
+                raise InfrastructureFailed(str(error)) from error
+            except TaskError as error:
+                raise BuildFailed(str(error)) from error
+            if report.digest != spec.examples_digest:
+                raise BuildFailed("the data changed since the round was submitted; submit it under a new name")
+            self._examples = {spec.examples_digest: (train_set, val_set)}
+        return self._examples[spec.examples_digest]
+
+
+def _weights(spec: JobSpec) -> dict[str, torch.Tensor]:
+    source = spec.model.checkpoint
+    if isinstance(source, RandomCheckpoint):
+        chosen = source.random
+        shape = ModelShape.random(chosen.layers, chosen.dim, chosen.vocab, chosen.head_size)
+        return random_state_dict(shape, chosen.seed)
+    assert spec.model_facts.path is not None  # noqa: S101  (only random models have no file)
+    try:
+        return read(spec.model_facts.path)
+    except (ModelError, OSError) as error:
+        raise InfrastructureFailed(str(error)) from error
+
+
+class ConnectionReport:
+    """Sends what a run measures to the supervisor; progress at most every PROGRESS_SECONDS."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sent_at = 0.0
+
+    def evaluated(self, evaluation: Evaluation) -> None:
+        self._send("evaluated", evaluation.model_dump(mode="json"))
+
+    def progressed(self, step: int, seconds: float, loss: float) -> None:
+        now = time.monotonic()
+        if now - self._sent_at >= PROGRESS_SECONDS:
+            self._sent_at = now
+            self._send("progressed", {"step": step, "seconds": seconds, "loss": loss})
+
+    def ended(self, result: JobResult) -> None:
+        self._send("ended", result.model_dump(mode="json"))
+
+    def _send(self, kind: str, content: Any) -> None:
+        self._connection.send_bytes(json.dumps({"kind": kind, "content": content}).encode())
+
+
+def run_job(spec: JobSpec, resources: Resources, snapshots: Snapshots, report: ConnectionReport) -> JobResult:
+    """Runs one job to its end, whatever that is."""
+    try:
+        train_set, val_set = resources.examples(spec)
+        run = start_run(spec, resources.model(spec))
+        continued = snapshots.restore(spec, run)
+        started_from = run.progress.step if continued else 0
+        for evaluation in run.progress.evaluations:
+            report.evaluated(evaluation)
+        if run.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(run.device)
+        train(run, spec, train_set, val_set, report)
+        if spec.continues:
+            snapshots.save(spec, run)
+    except JobFailed as failure:
+        return JobResult(outcome=failure.outcome, reason=str(failure))
+    except torch.OutOfMemoryError as error:
+        return JobResult(outcome=OutOfMemory.outcome, reason=str(error))
+    except OSError as error:
+        return JobResult(outcome=Outcome.INFRA_FAILED, reason=str(error))
+    metrics = Metrics.of(run.progress.evaluations)
+    return JobResult(outcome=Outcome.OK, metrics=metrics, usage=_usage(run, started_from))
+
+
+def _usage(run: Run, continued_from: int) -> Usage:
+    device = run.device
+    on_cuda = device.type == "cuda"
+    return Usage(
+        device=torch.cuda.get_device_name(device) if on_cuda else "cpu",
+        kernel=default_backend(device),
+        micro_batch=run.micro_batch,
+        padding_share=round(1 - run.progress.real_positions / run.progress.positions, 6),
+        peak_memory_bytes=torch.cuda.max_memory_allocated(device) if on_cuda else None,
+        continued_from=continued_from,
+    )
+
+
+def _redirect_output(log: Path) -> None:
+    """From now on whatever is printed goes to this job's log, native code's output included."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def _die_with_parent(parent: int) -> None:
+    """Linux kills this process when its parent ends, however that ends."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the call
+        os._exit(1)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`python -m worker.child CONNECTION_FD PARENT_PID DEVICE HOME`."""
+    descriptor, parent, device, home = arguments
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to answer
+    _die_with_parent(int(parent))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    torch.use_deterministic_algorithms(True)
+    connection = Connection(int(descriptor))
+    folder = Path(home)
+    resources = Resources(torch.device(device), folder / "cache")
+    snapshots = Snapshots(folder)
+    report = ConnectionReport(connection)
+    while True:
+        try:
+            request = json.loads(connection.recv_bytes())
+        except EOFError:
+            return
+        _redirect_output(Path(request["log"]))
+        spec = JobSpec.from_json(request["job"])
+        logging.info("job %s", spec.fingerprint)
+        try:
+            report.ended(run_job(spec, resources, snapshots, report))
+        except Exception:
+            traceback.print_exc()
+            raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,43 @@
+"""What can end a job other than success; each maps to one Outcome."""
+
+from __future__ import annotations
+
+from worker.job import Outcome
+
+
+class JobFailed(Exception):
+    """Ends the running job; `outcome` says how."""
+
+    outcome: Outcome = Outcome.CRASHED
+
+
+class Diverged(JobFailed):
+    """The loss is NaN or infinite."""
+
+    outcome = Outcome.DIVERGED
+
+
+class OutOfMemory(JobFailed):
+    """One example does not fit into the accelerator's memory."""
+
+    outcome = Outcome.OOM
+
+
+class BuildFailed(JobFailed):
+    """The examples cannot be built, or are not those the round was submitted with."""
+
+    outcome = Outcome.BUILD_FAILED
+
+
+class InfrastructureFailed(JobFailed):
+    """Network, disk or hub; another attempt may succeed."""
+
+    outcome = Outcome.INFRA_FAILED
+
+
+class DeviceBusy(Exception):
+    """Another worker holds the lock of this device."""
+
+
+class NoSuchDevice(Exception):
+    """The device that was asked for is not on this machine."""

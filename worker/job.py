@@ -1,0 +1,325 @@
+"""The vocabulary that orchestrator and worker share: what a job is, what determines its result, how it ended.
+
+No torch here: everything that plans, shows or serves imports this module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SerializeAsAny,
+    model_validator,
+)
+
+from model.settings import FutureSeedSettings
+from tasks import BrokenTaskKind, BuildReport, TaskConfig, UnknownTaskKind, get_kind, kinds, parse_config
+
+# Bump when training or evaluation changes numbers: results of older code are then not reused.
+RESULT_VERSION = 1
+
+BASELINE = "baseline"
+
+
+class Strict(BaseModel):
+    """Immutable, no unknown keys, no silent conversions, no infinities."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """Validates what `model_dump(mode="json")` gave."""
+        return cls.model_validate_json(json.dumps(value))
+
+
+class Outcome(StrEnum):
+    """How a job ended."""
+
+    OK = "ok"  # metrics complete
+    CACHED = "cached"  # an equal fingerprint was known; no accelerator time spent
+    BUILD_FAILED = "build_failed"  # the examples could not be built, or are not those of the submission
+    OOM = "oom"  # does not fit even at micro-batch 1; no verdict on the variant
+    DIVERGED = "diverged"  # NaN or infinite loss; a verdict
+    INFRA_FAILED = "infra_failed"  # network, disk, hub; retried
+    CRASHED = "crashed"  # the child died; retried
+    LOST = "lost"  # the lease expired; retried
+    TIMEOUT = "timeout"  # watchdog
+    CANCELLED = "cancelled"  # by the user
+
+    @property
+    def is_retried(self) -> bool:
+        """Whether a further attempt may end differently."""
+        return self in {Outcome.INFRA_FAILED, Outcome.CRASHED, Outcome.LOST}
+
+
+MEASURED = (Outcome.OK, Outcome.DIVERGED)  # what an equal fingerprint need not produce again
+
+
+class HubFile(Strict):
+    """One file of a Hugging Face repository."""
+
+    repo: str
+    file: str
+    revision: str | None = None
+
+
+class RandomInit(Strict):
+    """A freshly initialised model, by the official rules."""
+
+    layers: PositiveInt
+    dim: PositiveInt
+    vocab: PositiveInt
+    head_size: PositiveInt = 64
+    seed: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if self.dim % self.head_size:
+            raise ValueError(f"dim {self.dim} is not a multiple of head_size {self.head_size}")
+        return self
+
+
+class HubCheckpoint(Strict):
+    hub: HubFile
+
+
+class RandomCheckpoint(Strict):
+    random: RandomInit
+
+
+def _read_checkpoint(value: Any) -> Any:
+    """A path, or a mapping with one of the keys that say where the weights come from."""
+    if isinstance(value, str):
+        return Path(value)
+    if isinstance(value, Mapping) and "hub" in value:
+        return HubCheckpoint.model_validate(value)
+    if isinstance(value, Mapping) and "random" in value:
+        return RandomCheckpoint.model_validate(value)
+    if isinstance(value, Mapping | None | int | float | list):
+        raise ValueError(f"expected a path, hub: {{repo, file}} or random: {{layers, dim, vocab}}, not {value!r}")
+    return value
+
+
+class ModelConfig(Strict):
+    """The model a round starts from: a file, a file on the hub, or a random initialisation."""
+
+    checkpoint: Annotated[Path | HubCheckpoint | RandomCheckpoint, BeforeValidator(_read_checkpoint)]
+    tokenizer: Literal["world", "bytes"] = "world"
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelled_out(cls, data: Any) -> Any:
+        """`model: {hub: ...}` and `model: {random: ...}` are short for `model: {checkpoint: {...}}`."""
+        if isinstance(data, Mapping) and "checkpoint" not in data:
+            short = {key: data[key] for key in ("hub", "random") if key in data}
+            if len(short) == 1:
+                return {"checkpoint": short} | {key: data[key] for key in data if key not in short}
+        return data
+
+
+class OptimizerConfig(Strict):
+    """AdamW and its learning-rate schedule."""
+
+    lr: PositiveFloat = 3e-5
+    weight_decay: NonNegativeFloat = 0.01
+    grad_clip: NonNegativeFloat = 1.0  # 0: off
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.99)
+    warmup_steps: NonNegativeInt = 0
+    schedule: Literal["constant", "cosine"] = "constant"
+
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether the first steps of a longer run differ from those of a shorter one."""
+        return self.schedule == "cosine"
+
+
+class Budget(Strict):
+    """How long a job trains, and how often it is evaluated: steps, seconds, or whichever ends first."""
+
+    steps: PositiveInt | None = None
+    seconds: PositiveFloat | None = None
+    eval_every: PositiveInt = 20
+
+    @model_validator(mode="after")
+    def _is_bounded(self) -> Self:
+        if self.steps is None and self.seconds is None:
+            raise ValueError("give steps, seconds or both")
+        return self
+
+    def evaluates_at(self, step: int) -> bool:
+        """Whether an evaluation is due after this many steps."""
+        return step % self.eval_every == 0 or step == self.steps
+
+
+def task_keys(kind: str) -> frozenset[str]:
+    """The options that a task of this kind takes; raises UnknownTaskKind."""
+    return frozenset(get_kind(kind).Config.model_fields)
+
+
+def task_kinds() -> dict[str, dict[str, Any]]:
+    """Every task kind: its summary, and its options with their default and meaning."""
+    return {name: {"summary": task.summary, "options": _options(task.Config)} for name, task in kinds().items()}
+
+
+def _options(config: type[TaskConfig]) -> dict[str, tuple[str, str]]:
+    return {
+        name: ("required" if field.is_required() else str(field.default), field.description or "")
+        for name, field in config.model_fields.items()
+        if name != "kind"
+    }
+
+
+def _task_config(value: Any) -> Any:
+    try:
+        return parse_config(value) if isinstance(value, Mapping) else value
+    except (UnknownTaskKind, BrokenTaskKind) as error:
+        raise ValueError(str(error)) from None
+
+
+AnyTaskConfig = Annotated[SerializeAsAny[TaskConfig], BeforeValidator(_task_config)]
+
+
+class ModelFacts(Strict):
+    """What the checkpoint turned out to be."""
+
+    path: Path | None  # None: random initialisation
+    digest: str  # SHA-256 of the file, or of the random initialisation's settings
+    n_layer: int
+    n_embd: int
+    n_head: int
+    vocab_size: int
+    n_params: int
+
+
+class RoundFacts(Strict):
+    """What inspection of a round's inputs found, before any accelerator time is spent."""
+
+    model: ModelFacts
+    tasks: dict[str, BuildReport]
+
+
+class JobSpec(Strict):
+    """Everything that determines a job's result, and where to find it."""
+
+    model: ModelConfig
+    model_facts: ModelFacts
+    task: AnyTaskConfig
+    examples_digest: str
+    optimizer: OptimizerConfig
+    budget: Budget
+    seed: int
+    future_seed: FutureSeedSettings | None  # canonical; None: baseline
+    continues: bool = False  # a later stage may go on from where this job ends: keep a snapshot
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over what determines the result: equal fingerprint, equal result."""
+        return sha256_of(self._trajectory() | {"budget": self.budget.model_dump(mode="json")})
+
+    @property
+    def trajectory(self) -> str:
+        """SHA-256 over what determines the sequence of weights and evaluations, however long it is."""
+        return sha256_of(self._trajectory())
+
+    def _trajectory(self) -> dict[str, Any]:
+        material: dict[str, Any] = {
+            "result_version": RESULT_VERSION,
+            "model": self.model_facts.digest,
+            "tokenizer": self.model.tokenizer,
+            "dtype": self.model.dtype,
+            "examples": self.examples_digest,
+            "batch_size": self.task.batch_size,
+            "optimizer": self.optimizer.model_dump(mode="json"),
+            "seed": self.seed,
+            "eval_every": self.budget.eval_every,
+            "future_seed": self.future_seed and self.future_seed.model_dump(mode="json"),
+        }
+        if self.optimizer.depends_on_length:
+            material["length"] = self.budget.model_dump(mode="json")
+        return material
+
+
+class Evaluation(Strict):
+    """One pass over the whole validation set."""
+
+    step: int
+    seconds: float  # of training and evaluation since the start of the run, earlier stages included
+    tokens: int  # prompt and answer tokens trained on so far
+    train_loss: float  # nats per answer token, mean since the last evaluation
+    val_loss: float  # nats per answer token
+    val_tok_acc: float  # share of answer tokens predicted, teacher-forced
+    val_seq_acc: float  # share of answers with every token right
+    distinct_predictions: int  # different tokens among all predictions; 1: a constant answer
+    correct: tuple[int, ...]  # correct answer tokens of each validation example, in their order
+
+
+class Metrics(Strict):
+    """A run in a few numbers; the best of each kind may come from different evaluations."""
+
+    best_val_tok_acc: float
+    best_val_loss: float
+    best_val_seq_acc: float
+    final_val_tok_acc: float
+    best_step: int  # of best_val_tok_acc, the earliest of equals
+    steps: int
+    tokens: int
+    seconds: float
+    distinct_predictions: int  # at best_step
+
+    @classmethod
+    def of(cls, evaluations: Sequence[Evaluation]) -> Self:
+        """Summarises a run from its evaluations, at least one."""
+        best = max(evaluations, key=lambda evaluation: (evaluation.val_tok_acc, -evaluation.step))
+        last = evaluations[-1]
+        return cls(
+            best_val_tok_acc=best.val_tok_acc,
+            best_val_loss=min(evaluation.val_loss for evaluation in evaluations),
+            best_val_seq_acc=max(evaluation.val_seq_acc for evaluation in evaluations),
+            final_val_tok_acc=last.val_tok_acc,
+            best_step=best.step,
+            steps=last.step,
+            tokens=last.tokens,
+            seconds=last.seconds,
+            distinct_predictions=best.distinct_predictions,
+        )
+
+
+class Usage(Strict):
+    """What a run took."""
+
+    device: str
+    kernel: str
+    micro_batch: int
+    padding_share: float  # of all positions computed in training
+    peak_memory_bytes: int | None  # of the accelerator; None on CPU, where nothing counts it per job
+    continued_from: int = 0  # steps taken over from the snapshot of an earlier stage
+
+
+class JobResult(Strict):
+    """How a job ended and what it measured; the evaluations themselves are reported while it runs."""
+
+    outcome: Outcome
+    reason: str | None = None
+    metrics: Metrics | None = None
+    usage: Usage | None = None
+
+
+def sha256_of(value: Any) -> str:
+    """SHA-256 of a JSON value in canonical form (sorted keys, no white space)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+

@@ -1,0 +1,85 @@
+"""The supervisor's handle on its child process: starts it, hands it jobs, reads its messages, ends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from worker.job import JobSpec
+
+class Message(NamedTuple):
+    """What a child reports: `evaluated`, `progressed` or `ended`, with its content."""
+
+    kind: str
+    content: Any
+
+
+class ChildDied(Exception):
+    """The child process ended in the middle of a job."""
+
+
+class Child:
+    """One training process, started when the first job needs it and kept warm for the next."""
+
+    def __init__(self, device: str, home: Path) -> None:
+        self._device = device
+        self._home = home
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+
+    def start_job(self, spec: JobSpec, log: Path) -> None:
+        """Hands a job to the child; what it prints meanwhile goes to `log`."""
+        if self._process is None or self._process.poll() is not None:
+            self._start(log)
+        assert self._connection is not None  # noqa: S101  (_start makes it)
+        request = {"job": spec.model_dump(mode="json"), "log": str(log)}
+        self._connection.send_bytes(json.dumps(request).encode())
+
+    def next_message(self, timeout: float) -> Message | None:
+        """The next message of the running job, or None after `timeout` seconds; raises ChildDied."""
+        assert self._connection is not None  # noqa: S101  (a job was started)
+        try:
+            if not self._connection.poll(timeout):
+                return None
+            return Message(**json.loads(self._connection.recv_bytes()))
+        except (EOFError, ConnectionResetError):
+            raise ChildDied(self._epitaph()) from None
+
+    def stop(self) -> None:
+        """Ends the child at once; a job it was running is cut short."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _start(self, log: Path) -> None:
+        self.stop()
+        self._connection, theirs = Pipe()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "worker.child"]
+        arguments = [str(theirs.fileno()), str(os.getpid()), self._device, str(self._home)]
+        environment = os.environ | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # reproducible matrix products
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(  # noqa: S603  (our own interpreter and module)
+                command + arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=[theirs.fileno()],
+                env=environment,
+            )
+        theirs.close()
+
+    def _epitaph(self) -> str:
+        assert self._process is not None  # noqa: S101  (its connection just closed)
+        code = self._process.wait()
+        return f"the training process ended with signal {-code}" if code < 0 else f"it exited with code {code}"

@@ -1,0 +1,295 @@
+"""The training run: AdamW on answer tokens, evaluated on the whole validation set as it goes.
+
+`train` is the experiment, readable top to bottom. It knows nothing of queues, processes or databases: what it
+measures it hands to `report`, and everything it needs comes in as arguments.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils import clip_grad_norm_
+
+from model import RWKV7, FutureSeed
+from tasks import Example
+from worker.batches import BatchOrder, evaluation_batches
+from worker.errors import Diverged, OutOfMemory
+from worker.job import Evaluation, JobSpec
+
+LOGITS_AT_ONCE = 1024  # answer positions per slice of the loss: bounds the (positions, vocabulary) tensor
+EVALUATION_TOKENS = 16384  # positions per evaluation batch
+
+
+class Report(Protocol):
+    """Receives what a run measures while it runs."""
+
+    def evaluated(self, evaluation: Evaluation) -> None: ...
+    def progressed(self, step: int, seconds: float, loss: float) -> None: ...
+
+
+@dataclass
+class Progress:
+    """How far a run has come: all that a snapshot needs beside weights and optimizer."""
+
+    step: int = 0
+    seconds: float = 0.0
+    tokens: int = 0  # real ones
+    real_positions: int = 0  # positions computed that hold a token
+    positions: int = 0  # padding included
+    loss_sum: float = 0.0  # of the steps since the last multiple of eval_every
+    loss_steps: int = 0
+    evaluations: list[Evaluation] = field(default_factory=list)
+
+
+@dataclass
+class Run:
+    """The state of one training run."""
+
+    model: RWKV7
+    future_seed: FutureSeed | None
+    optimizer: torch.optim.AdamW
+    progress: Progress = field(default_factory=Progress)
+    micro_batch: int = 0
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.emb.weight.device
+
+
+def start_run(spec: JobSpec, model: RWKV7) -> Run:
+    """A run at step 0 on freshly loaded weights."""
+    future_seed = None
+    device = model.emb.weight.device
+    groups: list[dict[str, Any]] = [
+        {
+            "params": [p for p in model.parameters() if p.requires_grad],
+            "lr": spec.optimizer.lr,
+            "weight_decay": spec.optimizer.weight_decay,
+        }
+    ]
+    if spec.future_seed is not None:
+        future_seed = FutureSeed(spec.future_seed, model.shape).to(device)
+        groups += [dict(group) for group in future_seed.parameter_groups()]
+    for group in groups:
+        group["base_lr"] = group["lr"]
+    optimizer = torch.optim.AdamW(groups, betas=spec.optimizer.betas, fused=device.type == "cuda")
+    return Run(model, future_seed, optimizer, micro_batch=spec.task.batch_size)
+
+
+def train(
+    run: Run,
+    spec: JobSpec,
+    train_set: Sequence[Example],
+    val_set: Sequence[Example],
+    report: Report,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Trains until the budget ends, evaluating every `eval_every` steps and at the end.
+
+    Raises Diverged when a loss is not finite, OutOfMemory when not even one example fits.
+    """
+    order = BatchOrder([len(e.prompt) + len(e.answer) for e in train_set], spec.task.batch_size, spec.seed)
+    progress, budget = run.progress, spec.budget
+    before = progress.seconds
+    start = clock()
+    while not _is_over(progress, spec):
+        examples = [train_set[index] for index in order.batch(progress.step)]
+        loss = _step(run, spec, examples)
+        progress.step += 1
+        progress.loss_sum += loss
+        progress.loss_steps += 1
+        progress.seconds = before + clock() - start
+        report.progressed(progress.step, progress.seconds, loss)
+        if budget.evaluates_at(progress.step) or _is_over(progress, spec):
+            evaluation = _evaluate(run, spec, val_set)
+            progress.seconds = before + clock() - start
+            evaluation = evaluation.model_copy(update={"seconds": progress.seconds})
+            progress.evaluations.append(evaluation)
+            if progress.step % budget.eval_every == 0:  # a continuing run forgets an evaluation off this grid
+                progress.loss_sum, progress.loss_steps = 0.0, 0
+            report.evaluated(evaluation)
+
+
+def _is_over(progress: Progress, spec: JobSpec) -> bool:
+    budget = spec.budget
+    out_of_steps = budget.steps is not None and progress.step >= budget.steps
+    out_of_time = budget.seconds is not None and progress.seconds >= budget.seconds
+    return out_of_steps or (out_of_time and progress.step > 0)
+
+
+def _step(run: Run, spec: JobSpec, examples: Sequence[Example]) -> float:
+    """One optimizer step on a batch; returns the loss in nats per answer token."""
+    for group in run.optimizer.param_groups:
+        group["lr"] = group["base_lr"] * learning_rate_factor(spec, run.progress.step)
+    while True:
+        try:
+            loss = _accumulate(run, spec, examples)
+            break
+        except torch.OutOfMemoryError:
+            if run.micro_batch == 1:
+                raise OutOfMemory("one example at a time does not fit into the device's memory") from None
+        run.micro_batch //= 2  # outside the handler: it would keep the failed step's tensors alive
+        torch.cuda.empty_cache()
+    if not math.isfinite(loss):
+        raise Diverged(f"the training loss is {loss} at step {run.progress.step + 1}")
+    parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
+    if spec.optimizer.grad_clip:
+        norm = clip_grad_norm_(parameters, spec.optimizer.grad_clip)
+        if not torch.isfinite(norm):
+            raise Diverged(f"the gradient's norm is {norm.item()} at step {run.progress.step + 1}")
+    run.optimizer.step()
+    run.progress.tokens += sum(len(e.prompt) + len(e.answer) for e in examples)
+    return loss
+
+
+def _accumulate(run: Run, spec: JobSpec, examples: Sequence[Example]) -> float:
+    """Gradients of the mean loss over all answer tokens of the batch, micro-batch by micro-batch."""
+    run.optimizer.zero_grad(set_to_none=True)
+    n_tokens = sum(len(e.answer) for e in examples)
+    total = 0.0
+    for start in range(0, len(examples), run.micro_batch):
+        batch = Batch.of(examples[start : start + run.micro_batch], run.device)
+        with _autocast(spec, run.device):
+            hidden = answer_states(run.model, run.future_seed, batch)
+            loss = answer_loss(run.model, hidden, batch.targets) / n_tokens
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.item()
+        run.progress.positions += batch.positions
+        run.progress.real_positions += batch.real_positions
+    return total
+
+
+def learning_rate_factor(spec: JobSpec, step: int) -> float:
+    """The share of the full learning rate at a step: a linear warm-up, then constant or a cosine to zero."""
+    warmup = spec.optimizer.warmup_steps
+    if step < warmup:
+        return (step + 1) / warmup
+    if spec.optimizer.schedule == "constant" or spec.budget.steps is None:
+        return 1.0
+    share = (step - warmup) / max(1, spec.budget.steps - warmup)
+    return (1 + math.cos(math.pi * min(1.0, share))) / 2
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples as tensors, padded on the right.
+
+    The answer's last token is only a target, its first one is predicted from the prompt's last position.
+    """
+
+    prompt: Tensor  # (B, Tp) int64
+    prompt_lengths: Tensor  # (B,)
+    answer: Tensor  # (B, Ta) int64: the answer without its last token
+    answer_lengths: Tensor  # (B,)
+    targets: Tensor  # (N,) int64: all answer tokens, example by example
+    sizes: tuple[int, ...]  # answer tokens of each example
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], device: torch.device) -> Batch:
+        prompt, prompt_lengths = _padded([e.prompt for e in examples], device)
+        answer, answer_lengths = _padded([e.answer[:-1] for e in examples], device)
+        targets = torch.cat([torch.as_tensor(e.answer, dtype=torch.int64) for e in examples]).to(device)
+        sizes = tuple(len(e.answer) for e in examples)
+        return cls(prompt, prompt_lengths, answer, answer_lengths, targets, sizes)
+
+    @property
+    def positions(self) -> int:
+        """Positions computed, padding included."""
+        return self.prompt.numel() + self.answer.numel()
+
+    @property
+    def real_positions(self) -> int:
+        return int(self.prompt_lengths.sum() + self.answer_lengths.sum())
+
+
+def _padded(rows: Sequence[object], device: torch.device) -> tuple[Tensor, Tensor]:
+    tensors = [torch.as_tensor(row, dtype=torch.int64) for row in rows]
+    lengths = torch.tensor([len(row) for row in tensors])
+    padded = torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True)
+    return padded.to(device), lengths.to(device)
+
+
+def answer_states(model: RWKV7, future_seed: FutureSeed | None, batch: Batch) -> Tensor:
+    """The hidden state that predicts each answer token: (N, C), example by example.
+
+    Future-Seed acts in the prompt pass only; its final state, whole, starts the answer pass.
+    """
+    hidden, state = model(batch.prompt, future_seed=future_seed, lengths=batch.prompt_lengths)
+    rows = torch.arange(len(batch.sizes), device=hidden.device)
+    last = hidden[rows, batch.prompt_lengths - 1]  # (B, C)
+    rest, _ = model(batch.answer, state, lengths=batch.answer_lengths)  # (B, Ta, C)
+    states = torch.cat([last.unsqueeze(1), rest], dim=1)
+    positions = torch.arange(states.shape[1], device=hidden.device)
+    return states[positions <= batch.answer_lengths.unsqueeze(1)]
+
+
+def answer_loss(model: RWKV7, hidden: Tensor, targets: Tensor) -> Tensor:
+    """The summed cross-entropy of (N, C) states; at most LOGITS_AT_ONCE rows of logits exist at a time."""
+    losses = [
+        torch.utils.checkpoint.checkpoint(_sliced_loss, model, states, goals, use_reentrant=False)
+        if len(targets) > LOGITS_AT_ONCE
+        else _sliced_loss(model, states, goals)
+        for states, goals in zip(hidden.split(LOGITS_AT_ONCE), targets.split(LOGITS_AT_ONCE), strict=True)
+    ]
+    return torch.stack(losses).sum()
+
+
+def _sliced_loss(model: RWKV7, hidden: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(model.logits(hidden).float(), targets, reduction="sum")
+
+
+@torch.no_grad()
+def _evaluate(run: Run, spec: JobSpec, val_set: Sequence[Example]) -> Evaluation:
+    """Teacher-forced accuracy and loss on every validation example, counted per example."""
+    correct = [0] * len(val_set)
+    predicted: set[int] = set()
+    loss = 0.0
+    lengths = [len(e.prompt) + len(e.answer) for e in val_set]
+    for indices in evaluation_batches(lengths, EVALUATION_TOKENS):
+        batch = Batch.of([val_set[index] for index in indices], run.device)
+        with _autocast(spec, run.device):
+            guesses, batch_loss = _predict(run, batch)
+        loss += batch_loss
+        predicted.update(guesses.unique().tolist())
+        hits = (guesses == batch.targets).split(batch.sizes)
+        for index, hit in zip(indices, hits, strict=True):
+            correct[index] = int(hit.sum())
+    if not math.isfinite(loss):
+        raise Diverged(f"the validation loss is {loss} at step {run.progress.step}")
+    n_tokens = sum(len(e.answer) for e in val_set)
+    whole = sum(count == len(e.answer) for count, e in zip(correct, val_set, strict=True))
+    return Evaluation(
+        step=run.progress.step,
+        seconds=run.progress.seconds,
+        tokens=run.progress.tokens,
+        train_loss=run.progress.loss_sum / run.progress.loss_steps,
+        val_loss=loss / n_tokens,
+        val_tok_acc=sum(correct) / n_tokens,
+        val_seq_acc=whole / len(val_set),
+        distinct_predictions=len(predicted),
+        correct=tuple(correct),
+    )
+
+
+def _predict(run: Run, batch: Batch) -> tuple[Tensor, float]:
+    """The most likely token at each answer position (N,), and the summed loss."""
+    hidden = answer_states(run.model, run.future_seed, batch)
+    guesses, loss = [], 0.0
+    for states, goals in zip(hidden.split(LOGITS_AT_ONCE), batch.targets.split(LOGITS_AT_ONCE), strict=True):
+        logits = run.model.logits(states).float()
+        guesses.append(logits.argmax(-1))
+        loss += F.cross_entropy(logits, goals, reduction="sum").item()
+    return torch.cat(guesses), loss
+
+
+def _autocast(spec: JobSpec, device: torch.device) -> torch.autocast:
+    """bf16 matrix products on CUDA; on CPU `bfloat16` means float32."""
+    mixed = spec.model.dtype == "bfloat16" and device.type == "cuda"
+    return torch.autocast(device.type, torch.bfloat16, enabled=mixed)
