@@ -114,7 +114,9 @@ def requeue_dead(session: Session, *, device_lock: str, worker_id: int, now: dat
     """Takes back the jobs of earlier holders of a device lock that `worker_id` now holds; returns their ids."""
     dead = select(Worker.id).where(Worker.device_lock == device_lock, Worker.id != worker_id)
     session.execute(
-        update(Worker).where(Worker.id.in_(dead), Worker.stopped_at.is_(None)).values(stopped_at=Worker.seen_at)
+        update(Worker)
+        .where(Worker.id.in_(dead), Worker.stopped_at.is_(None))
+        .values(stopped_at=Worker.seen_at)
     )
     return _take_back(session, Job.worker_id.in_(dead), now, "lost", "its worker died")
 
@@ -145,7 +147,11 @@ def known_result(session: Session, fingerprint: str, outcomes: Collection[str]) 
 
 def next_start(session: Session, *, round_id: int | None = None) -> datetime | None:
     """When the next queued job may start at the earliest; None when nothing is queued."""
-    query = select(Job.not_before).join(Round).where(Job.state == JobState.QUEUED, Round.state == RoundState.ACTIVE)
+    query = (
+        select(Job.not_before)
+        .join(Round)
+        .where(Job.state == JobState.QUEUED, Round.state == RoundState.ACTIVE)
+    )
     if round_id is not None:
         query = query.where(Job.round_id == round_id)
     return session.scalars(query.order_by(Job.not_before).limit(1)).first()

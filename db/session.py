@@ -47,7 +47,7 @@ class Database:
         with _reachable(), self.engine.connect() as connection:
             if not inspect(connection).has_table("alembic_version"):
                 return None
-            return connection.scalar(text("SELECT version_num FROM alembic_version"))
+            return str(connection.scalar(text("SELECT version_num FROM alembic_version")))
 
     def close(self) -> None:
         self.engine.dispose()

@@ -51,7 +51,11 @@ class JobState(StrEnum):
 def _enum(kind: type[StrEnum]) -> Enum:
     """Stored as its value in a plain text column: a new member needs no change of schema."""
     return Enum(
-        kind, native_enum=False, create_constraint=False, length=16, values_callable=lambda e: [m.value for m in e]
+        kind,
+        native_enum=False,
+        create_constraint=False,
+        length=16,
+        values_callable=lambda e: [m.value for m in e],
     )
 
 
@@ -130,7 +134,9 @@ class Job(Base):
     not_before: Mapped[datetime]  # earliest time of the next attempt
 
     worker_id: Mapped[int | None] = mapped_column(ForeignKey("workers.id"))
-    fencing_token: Mapped[int] = mapped_column(default=0)  # rises with every claim; a stale holder cannot write
+    fencing_token: Mapped[int] = mapped_column(
+        default=0
+    )  # rises with every claim; a stale holder cannot write
     lease_expires_at: Mapped[datetime | None]
 
     outcome: Mapped[str | None]

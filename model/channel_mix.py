@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from model.shapes import ModelShape
-from model.token_shift import token_shift
+from model.token_shift import Padding, token_shift
 
 
 class ChannelMix(nn.Module):
@@ -16,8 +16,8 @@ class ChannelMix(nn.Module):
         self.key = nn.Linear(shape.n_embd, shape.ffn_size, bias=False)
         self.value = nn.Linear(shape.ffn_size, shape.n_embd, bias=False)
 
-    def forward(self, x: Tensor, shift: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, shift: Tensor, padding: Padding | None) -> tuple[Tensor, Tensor]:
         """Return the output (B, T, C) and the new shift (B, C)."""
-        shifted, new_shift = token_shift(x, shift, lengths)
+        shifted, new_shift = token_shift(x, shift, padding)
         hidden = torch.relu(self.key(torch.lerp(x, shifted, self.x_k))).square()
         return self.value(hidden), new_shift

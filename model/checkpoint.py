@@ -1,4 +1,4 @@
-"""RWKV-7 checkpoint files, `.safetensors` or official `.pth`: look at sizes, read tensors, digest. Never runs code."""
+"""RWKV-7 checkpoint files, safetensors or official .pth: sizes, tensors, digest. Code in them never runs."""
 
 import hashlib
 import pickle
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _FLOATS = ("F32", "F16", "BF16", "float32", "float16", "bfloat16")
-_TORCH_STARTS = (b"PK", b"\x80")  # a zip archive, or a bare pickle as old versions wrote it
+_ZIP_START = b"PK"
+_PICKLE_START = b"\x80"  # a bare pickle, as old versions of torch wrote it
 
 
 def inspect(path: str | Path) -> ModelShape:
@@ -27,9 +28,8 @@ def inspect(path: str | Path) -> ModelShape:
     """
     path = Path(path)
     with _explained(path):
-        if _is_torch(path):
-            return _check(_load_torch(path))
-        return _inspect_safetensors(path)
+        start = _first_bytes(path)
+        return _check(_load_torch(path)) if _is_torch(start) else _inspect_safetensors(path)
 
 
 def read(path: str | Path) -> dict[str, "Tensor"]:
@@ -41,7 +41,7 @@ def read(path: str | Path) -> dict[str, "Tensor"]:
 
     path = Path(path)
     with _explained(path):
-        tensors = _load_torch(path) if _is_torch(path) else load_file(path)
+        tensors = _load_torch(path) if _is_torch(_first_bytes(path)) else load_file(path)
         _check(tensors)
     return tensors
 
@@ -60,55 +60,53 @@ def _explained(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise CheckpointError(f"checkpoint {path} does not exist: check the path") from error
     except IsADirectoryError as error:
-        raise CheckpointError(
-            f"checkpoint {path} is a directory: name the .safetensors or .pth file in it"
-        ) from error
+        raise CheckpointError(f"checkpoint {path} is a directory: name the file in it") from error
     except OSError as error:
         raise CheckpointError(f"checkpoint {path} cannot be read: {error.strerror}") from error
     except SafetensorError as error:
         raise CheckpointError(
-            f"checkpoint {path} is damaged, cut short, or neither safetensors nor .pth ({error}): download it again"
+            f"checkpoint {path} is damaged, cut short, or neither safetensors nor .pth: {error}"
         ) from error
     except CheckpointError as error:
         raise CheckpointError(f"checkpoint {path}: {error}") from error
 
 
-def _is_torch(path: Path) -> bool:
+def _first_bytes(path: Path) -> bytes:
     with path.open("rb") as file:
         start = file.read(2)
     if not start:
         raise CheckpointError("the file is empty: download it again")
-    return start.startswith(_TORCH_STARTS)
+    return start
+
+
+def _is_torch(start: bytes) -> bool:
+    return start.startswith((_ZIP_START, _PICKLE_START))
 
 
 def _load_torch(path: Path) -> dict[str, "Tensor"]:
     import torch
 
-    zipped = path.open("rb").read(2) == b"PK"
+    zipped = _first_bytes(path) == _ZIP_START  # only these can be mapped into memory
     try:
         content: object = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refused_pickle(str(error))) from error
     except Exception as error:  # the reader raises a dozen types on damaged files
-        raise CheckpointError(
-            f"damaged, cut short, or no PyTorch file ({_first_line(error)}): download it again"
-        ) from error
-    if not isinstance(content, dict) or not all(
-        isinstance(value, torch.Tensor) for value in content.values()
-    ):
-        raise CheckpointError(f"holds {type(content).__name__} of other things: expected a dict of tensors")
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"it is damaged, cut short, or no PyTorch file: {reason}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"it holds a {type(content).__name__}: expected a dict of tensors")
+    for key, value in content.items():
+        if not isinstance(value, torch.Tensor):
+            raise CheckpointError(f"{key!r} in it is a {type(value).__name__}: expected only tensors")
     return content
 
 
 def _refused_pickle(message: str) -> str:
     code = re.search(r"GLOBAL (\S+)", message)
     if code:
-        return f"asks to run {code[1]} when loaded, which was refused: expected tensors only; do not trust this file"
-    return "is a damaged pickle or no checkpoint (nothing in it was run): download it again"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+        return f"it asks to run {code[1]} when loaded, which was refused: do not trust this file"
+    return "it is a damaged pickle or no checkpoint, and nothing in it was run: download it again"
 
 
 def _inspect_safetensors(path: Path) -> ModelShape:
@@ -127,5 +125,6 @@ def _check_dtypes(dtypes: Mapping[str, str]) -> None:
     for key, dtype in dtypes.items():
         if dtype not in _FLOATS:
             raise CheckpointError(
-                f"tensor {key!r} is {dtype}: expected float32, float16 or bfloat16; use a checkpoint that is not quantised"
+                f"tensor {key!r} is {dtype}: expected float32, float16 or bfloat16; "
+                "use a checkpoint that is not quantised"
             )

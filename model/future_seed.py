@@ -30,44 +30,48 @@ class ParameterGroup(TypedDict):
 class FutureSeed(nn.Module):
     """The gates of one Future-Seed variant, for one model; those with learning rate 0 are fixed."""
 
+    alpha: nn.Parameter
+    """(L,)"""
+    alpha_head: nn.Parameter
+    """(L, H); gate `head` only."""
+    w: nn.Parameter
+    """(L, C); gate `input` only."""
+    b: nn.Parameter
+    """(L,); gate `input` only."""
+
     def __init__(self, settings: FutureSeedSettings, shape: ModelShape) -> None:
         super().__init__()
         self.settings = settings
-        self.n_layer = shape.n_layer
-        self.layers = settings.layers(shape.n_layer)
+        self.n_layer = L = shape.n_layer
+        self.layers = settings.layers(L)
         """The layers that receive a seed."""
-        L = shape.n_layer
         self._rates: dict[str, float] = {}
         self._add("alpha", torch.full((L,), settings.alpha_init), settings.alpha_lr)
         if settings.gate == "head":
             init = _default(settings.alpha_head_init, settings.alpha_init)
-            self._add(
-                "alpha_head",
-                torch.full((L, shape.n_head), init),
-                _default(settings.alpha_head_lr, settings.alpha_lr),
-            )
+            self._add("alpha_head", torch.full((L, shape.n_head), init), settings.alpha_head_lr)
         if settings.gate == "input":
-            self._add("w", torch.zeros(L, shape.n_embd), _default(settings.gate_w_lr, settings.alpha_lr))
-            self._add("b", torch.zeros(L), _default(settings.gate_b_lr, settings.alpha_lr))
+            self._add("w", torch.zeros(L, shape.n_embd), settings.gate_w_lr)
+            self._add("b", torch.zeros(L), settings.gate_b_lr)
 
-    def _add(self, name: str, value: Tensor, lr: float) -> None:
-        self.register_parameter(name, nn.Parameter(value, requires_grad=lr > 0))
-        self._rates[name] = lr
+    def _add(self, name: str, value: Tensor, lr: float | None) -> None:
+        self._rates[name] = _default(lr, self.settings.alpha_lr)
+        self.register_parameter(name, nn.Parameter(value, requires_grad=self._rates[name] > 0))
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return one optimizer group for each kind of trained parameter, none for the fixed ones."""
-        parameters = dict(self.named_parameters())
+        trained = {name: lr for name, lr in self._rates.items() if lr > 0}
         return [
-            {"params": [parameters[name]], "lr": lr, "weight_decay": 0.0}
-            for name, lr in self._rates.items()
-            if lr > 0
+            {"params": [self.get_parameter(name)], "lr": lr, "weight_decay": 0.0}
+            for name, lr in trained.items()
         ]
 
     def initial_state(self, layer: int, previous_sT: Tensor, x_last: Tensor) -> Tensor:
         """Return the seed of a layer, (B, H, N, N).
 
-        `previous_sT` (B, H, N, N) is the final state of the layer before, `x_last` (B, C) the residual stream that
-        enters this layer at the last real prompt token. Raises `SettingsError` for a layer that receives no seed.
+        `previous_sT` (B, H, N, N) is the final state of the layer before, `x_last` (B, C) the residual stream
+        that enters this layer at the last real prompt token. Raises `SettingsError` for a layer that receives
+        no seed.
         """
         settings = self.settings
         base = previous_sT.detach() if settings.detach else previous_sT

@@ -1,4 +1,7 @@
-"""Weights of a new model by the rules of the official RWKV-7 training code (RWKV-LM, RWKV-v7/train_temp, src/model.py)."""
+"""Weights of a new model, by the rules of the official training code.
+
+Source: RWKV-LM, RWKV-v7/train_temp/src/model.py, constructors and then `generate_init_weight`.
+"""
 
 import math
 
@@ -9,7 +12,7 @@ from model.shapes import ModelShape
 
 
 def random_state_dict(shape: ModelShape, seed: int) -> dict[str, Tensor]:
-    """Return float32 tensors under the official names; equal shape and seed give equal bits on the same machine."""
+    """Return float32 tensors under the official names, a function of shape and seed only."""
     generator = torch.Generator().manual_seed(seed)
     tensors = {"emb.weight": _uniform((shape.vocab_size, shape.n_embd), 1e-4, generator)}
     for layer in range(shape.n_layer):

@@ -15,44 +15,41 @@ from model.settings import FutureSeedSettings
 from model.shapes import ModelShape
 from model.state import LayerState, State, zero_state
 from model.time_mix import TimeMix
-from model.token_shift import last_position
+from model.token_shift import Padding, last_position
 
 
 def load(path: str | Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> "RWKV7":
-    """Return the model in a checkpoint file. Raises `CheckpointError` if the file is not a usable checkpoint."""
+    """Return the model in a checkpoint file, its parameters in `dtype` whatever the file has.
+
+    Raises `CheckpointError` if the file is not a usable checkpoint.
+    """
     return RWKV7.from_state_dict(checkpoint.read(path), dtype=dtype, device=device)
 
 
 class Block(nn.Module):
-    """One layer: attention and FFN, each on a normalised residual stream."""
+    """One layer: attention and FFN, each on a normalised residual stream; the first also normalises embeddings."""
 
     def __init__(self, shape: ModelShape, layer: int) -> None:
         super().__init__()
-        if layer == 0:
-            self.ln0 = nn.LayerNorm(shape.n_embd)
+        self.ln0 = nn.LayerNorm(shape.n_embd) if layer == 0 else None
         self.ln1, self.ln2 = nn.LayerNorm(shape.n_embd), nn.LayerNorm(shape.n_embd)
         self.att = TimeMix(shape, layer)
         self.ffn = ChannelMix(shape)
 
     def forward(
-        self,
-        x: Tensor,
-        state: LayerState,
-        v_first: Tensor | None,
-        lengths: Tensor | None,
-        real: Tensor | None,
+        self, x: Tensor, state: LayerState, v_first: Tensor | None, padding: Padding | None
     ) -> tuple[Tensor, LayerState, Tensor]:
         """Return the residual stream after this block, the new state and the values of block 0."""
-        mixed, att_shift, wkv, v_first = self.att(
-            self.ln1(x), state.att_shift, state.wkv, v_first, lengths, real
-        )
+        if self.ln0 is not None:
+            x = self.ln0(x)
+        mixed, att_shift, wkv, v_first = self.att(self.ln1(x), state.att_shift, state.wkv, v_first, padding)
         x = x + mixed
-        mixed, ffn_shift = self.ffn(self.ln2(x), state.ffn_shift, lengths)
+        mixed, ffn_shift = self.ffn(self.ln2(x), state.ffn_shift, padding)
         return x + mixed, LayerState(att_shift, wkv, ffn_shift), v_first
 
 
 class RWKV7(nn.Module):
-    """The network. Parameters carry the official names; their values are undefined until a state dict is loaded."""
+    """The network. Parameters carry the official names; a new one is empty until a state dict is loaded."""
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
@@ -69,7 +66,10 @@ class RWKV7(nn.Module):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> Self:
-        """Return a model with a copy of official tensors. Raises `CheckpointError` if they do not fit together."""
+        """Return a model with a copy of official tensors.
+
+        Raises `CheckpointError` if they are not the tensors of one RWKV-7.
+        """
         shape = ModelShape.infer({key: tuple(tensor.shape) for key, tensor in tensors.items()})
         with torch.device("meta"):
             model = cls(shape)
@@ -84,34 +84,29 @@ class RWKV7(nn.Module):
         future_seed: FutureSeed | FutureSeedSettings | None = None,
         lengths: Tensor | None = None,
     ) -> tuple[Tensor, State]:
-        """Run (B, T) int64 tokens from a state (default: none seen yet).
+        """Run (B, T) int64 tokens from a state (default: nothing seen yet).
 
-        `lengths` (B,) counts the real tokens of right padded rows: padding leaves the state as it is, and the output
-        there has no meaning. `future_seed` (prompt pass only) seeds the memory of each layer, on top of `state`; settings
-        instead of a module mean gates that are not trained. Returns the hidden states (B, T, C) after the last
-        normalisation, for `logits`, and the new state. Raises `ShapeError` for lengths that do not fit.
+        `lengths` (B,) counts the real tokens of right padded rows: padding leaves the state as it is, and the
+        output there has no meaning. `future_seed` (prompt pass only) seeds the memory of each layer, on top of
+        `state`; settings instead of a module stand for gates as they are before training.
+
+        Returns the hidden states (B, T, C) after the last normalisation, for `logits`, and the new state.
+        Raises `ShapeError` for tokens or lengths that do not fit.
         """
-        _check_lengths(tokens, lengths)
-        B, T = tokens.shape
+        padding = _checked_padding(tokens, lengths)
         x = self.emb(tokens)
         if state is None:
-            state = zero_state(self.shape, B, x.dtype, x.device)
-        if T == 0:
+            state = zero_state(self.shape, tokens.shape[0], x.dtype, x.device)
+        if tokens.shape[1] == 0:
             return x, state
         if isinstance(future_seed, FutureSeedSettings):
             future_seed = FutureSeed(future_seed, self.shape).to(x.device)
-        real = None
-        if lengths is not None:
-            real = (torch.arange(T, device=x.device) < lengths.unsqueeze(-1)).unsqueeze(-1).to(x.dtype)
-        x, v_first = self.blocks[0].ln0(x), None
+        v_first: Tensor | None = None
         new_state: list[LayerState] = []
         for layer, (block, old) in enumerate(zip(self.blocks, state, strict=True)):
             if future_seed is not None and layer in future_seed.layers:
-                seed = future_seed.initial_state(layer, new_state[-1].wkv, last_position(x, lengths))
-                if lengths is not None:  # a row without a prompt has nothing to be seeded from
-                    seed = seed * (lengths > 0).view(-1, 1, 1, 1)
-                old = old._replace(wkv=old.wkv + seed)
-            x, new, v_first = block(x, old, v_first, lengths, real)
+                old = _seeded(old, future_seed, layer, new_state[-1].wkv, x, padding)
+            x, new, v_first = block(x, old, v_first, padding)
             new_state.append(new)
         return self.ln_out(x), tuple(new_state)
 
@@ -121,15 +116,30 @@ class RWKV7(nn.Module):
         return logits
 
 
-def _check_lengths(tokens: Tensor, lengths: Tensor | None) -> None:
+def _seeded(
+    old: LayerState,
+    future_seed: FutureSeed,
+    layer: int,
+    previous_sT: Tensor,
+    x: Tensor,
+    padding: Padding | None,
+) -> LayerState:
+    seed = future_seed.initial_state(layer, previous_sT, last_position(x, padding))
+    if padding is not None:  # a row without a prompt has nothing to be seeded from
+        seed = seed * (padding.lengths > 0).view(-1, 1, 1, 1)
+    return old._replace(wkv=old.wkv + seed)
+
+
+def _checked_padding(tokens: Tensor, lengths: Tensor | None) -> Padding | None:
     if tokens.dim() != 2:
         raise ShapeError(f"tokens have shape {tuple(tokens.shape)}: expected (B, T)")
     if lengths is None:
-        return
+        return None
     B, T = tokens.shape
     if lengths.shape != (B,):
         raise ShapeError(
             f"lengths have shape {tuple(lengths.shape)}: expected ({B},), one for each row of tokens"
         )
-    if B and not (int(lengths.min()) >= 0 and int(lengths.max()) <= T):
+    if not bool(((lengths >= 0) & (lengths <= T)).all()):
         raise ShapeError(f"lengths are {lengths.tolist()}: expected 0 to {T}, the number of token positions")
+    return Padding(lengths, T)

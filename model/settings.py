@@ -1,4 +1,4 @@
-"""Future-Seed settings: validation, the schedule over depth, and the canonical form that fingerprints are made of."""
+"""Future-Seed settings: validation, the schedule over depth, and the canonical form for fingerprints."""
 
 import math
 from typing import Annotated, Literal, Self
@@ -59,8 +59,8 @@ class FutureSeedSettings(BaseModel):
                     )
         if self.schedule == "none" and (self.schedule_min, self.schedule_max) != (1.0, 1.0):
             raise ValueError(
-                f"schedule_min = {self.schedule_min} and schedule_max = {self.schedule_max} have no meaning for "
-                "schedule: none; remove them or set schedule: linear or cosine"
+                f"schedule_min = {self.schedule_min} and schedule_max = {self.schedule_max} have no meaning "
+                "for schedule: none; remove them or set schedule: linear or cosine"
             )
         return self
 
@@ -76,7 +76,7 @@ class FutureSeedSettings(BaseModel):
         seeded = self.layers(n_layer)
         if layer not in seeded:
             raise SettingsError(
-                f"layer {layer} of {n_layer} receives no seed: seeded layers are {list(seeded)}"
+                f"layer {layer} of {n_layer} receives no seed: expected one of {list(seeded)}"
             )
         if self.schedule == "none":
             return 1.0

@@ -37,13 +37,8 @@ class ModelShape:
     """Whether block 0 carries v0 v1 v2, which nothing uses; official files have them, conversions may not."""
 
     def __post_init__(self) -> None:
-        sizes = {
-            name: value
-            for name, value in vars(self).items()
-            if name not in ("value_rank", "block0_value_residual")
-        }
-        for name, value in sizes.items():
-            if value < 1:
+        for name, value in vars(self).items():
+            if value < 1 and name not in ("value_rank", "block0_value_residual"):
                 raise ShapeError(f"{name} = {value}: expected at least 1")
         if self.n_head * self.head_size != self.n_embd:
             raise ShapeError(
@@ -144,7 +139,7 @@ class ModelShape:
 
 
 def _suggested_rank(factor: float, dim: int) -> int:
-    return max(32, round(factor * dim**0.5 / 32) * 32)
+    return max(32, round(factor * math.sqrt(dim) / 32) * 32)
 
 
 def _count_blocks(shapes: Mapping[str, Shape]) -> int:

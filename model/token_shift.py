@@ -4,18 +4,28 @@ import torch
 from torch import Tensor
 
 
-def token_shift(x: Tensor, previous: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+class Padding:
+    """Which positions of a right padded batch are real."""
+
+    def __init__(self, lengths: Tensor, T: int) -> None:
+        self.lengths = lengths
+        """(B,) number of real positions of each row."""
+        self.rows = torch.arange(lengths.shape[0], device=lengths.device)
+        self.real = (torch.arange(T, device=lengths.device) < lengths.unsqueeze(-1)).unsqueeze(-1)
+        """(B, T, 1), False at padding."""
+
+
+def token_shift(x: Tensor, previous: Tensor, padding: Padding | None) -> tuple[Tensor, Tensor]:
     """Return the inputs one position earlier, and the input of the last real position.
 
-    `x` is (B, T, C), `previous` (B, C) stands before the first position, `lengths` (B,) are the real positions of right
-    padded rows (None: all T). Returns (B, T, C) and (B, C); a row of length 0 keeps `previous`.
+    `x` is (B, T, C), `previous` (B, C) stands before the first position. Returns (B, T, C) and (B, C); a row
+    without a real position keeps `previous`.
     """
     extended = torch.cat([previous.to(x.dtype).unsqueeze(1), x], dim=1)
-    return extended[:, :-1], last_position(extended, lengths, offset=0)
+    last = extended[:, -1] if padding is None else extended[padding.rows, padding.lengths]
+    return extended[:, :-1], last
 
 
-def last_position(x: Tensor, lengths: Tensor | None, offset: int = -1) -> Tensor:
-    """Return x[:, lengths + offset], or the last position where there are no lengths: (B, T, C) -> (B, C)."""
-    if lengths is None:
-        return x[:, -1]
-    return x[torch.arange(x.shape[0], device=x.device), lengths + offset]
+def last_position(x: Tensor, padding: Padding | None) -> Tensor:
+    """Return what stands at the last real position, (B, T, C) -> (B, C); any position for a row without one."""
+    return x[:, -1] if padding is None else x[padding.rows, padding.lengths - 1]

@@ -22,7 +22,10 @@ class Tokenizer(Protocol):
         """Return the ids of a text. Raises `TokenizerError` for a text that is not valid Unicode."""
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of ids; what is no UTF-8 becomes U+FFFD. Raises `TokenizerError` for ids out of range."""
+        """Return the text of ids; what is no UTF-8 becomes U+FFFD.
+
+        Raises `TokenizerError` for ids out of range.
+        """
 
     def encode_symbols(self, text: str) -> list[int]:
         """Return one id per character, never merging neighbours.
@@ -64,7 +67,7 @@ class World:
 
     @cached_property
     def _lines(self) -> dict[int, str]:
-        """The vocabulary file, `id literal length` a line: the encoder's own decoder aborts on broken UTF-8."""
+        """The vocabulary file, `id literal length` a line: the library's decoder aborts on broken UTF-8."""
         table = resources.files("pyrwkv_tokenizer") / "rwkv_vocab_v20230424.txt"
         lines = (line.partition(" ") for line in table.read_text(encoding="utf-8").split("\n") if line)
         return {int(token): rest.rpartition(" ")[0] for token, _, rest in lines}
@@ -102,8 +105,8 @@ def _utf8(text: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError as error:
         raise TokenizerError(
-            f"character {text[error.start]!r} at position {error.start} is half a surrogate pair and no valid Unicode: "
-            "repair the text where it is read"
+            f"character {text[error.start]!r} at position {error.start} is half a surrogate pair: "
+            "expected valid Unicode; repair the text where it is read"
         ) from error
 
 
@@ -113,8 +116,8 @@ def _one_token_each(text: str, tokenizer: Tokenizer) -> list[int]:
         symbol_ids = tokenizer.encode(symbol)
         if len(symbol_ids) != 1:
             raise TokenizerError(
-                f"symbol {symbol!r} (U+{ord(symbol):04X}, position {position}) is {len(symbol_ids)} tokens in the "
-                f"{tokenizer.name} vocabulary: expected exactly one; choose symbols that are single tokens"
+                f"symbol {symbol!r} (U+{ord(symbol):04X}) at position {position} is {len(symbol_ids)} tokens "
+                f"of {tokenizer.name}: expected exactly one; choose symbols that are single tokens"
             )
         ids += symbol_ids
     return ids

@@ -310,5 +310,3 @@ def _finish(database: Database, name: str) -> None:
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-

@@ -68,17 +68,26 @@ class PlainDisplay:
         self._console = console
         self._outlook = outlook
         self._now: Outlook | None = None
+        self._steps = 0  # of the running job in this process
+        self._inherited: Evaluation | None = None  # the last one that came with a snapshot
 
     def started(self, job: RunningJob) -> None:
         self._now = self._outlook(job)
+        self._steps = 0
         again = f" (attempt {job.attempt})" if job.attempt > 1 else ""
         left = f", at most {duration(self._now.seconds_left)} left" if self._now.seconds_left else ""
         self._line(f"{job}{again}: started ({self._now.done} of at most {self._now.at_most} jobs done{left})")
 
     def progressed(self, job: RunningJob, step: int, seconds: float, loss: float) -> None:
-        """Too often for plain lines."""
+        """Too often for plain lines; but the first step shows what was taken over from an earlier stage."""
+        if not self._steps and self._inherited is not None:
+            self._line(f"  continued from step {self._inherited.step}, acc {self._inherited.val_tok_acc:.2%}")
+        self._steps, self._inherited = step, None
 
     def evaluated(self, job: RunningJob, evaluation: Evaluation) -> None:
+        if not self._steps:
+            self._inherited = evaluation
+            return
         self._line(f"  step {evaluation.step:>5}  {_curve_point(job, evaluation, self._now)}")
 
     def ended(self, job: RunningJob, result: JobResult, will_retry: bool) -> None:
@@ -118,7 +127,9 @@ class _Panel:
         round_left = self.outlook.seconds_left
         round_text = f"round: {self.outlook.done} of at most {self.outlook.at_most} jobs"
         round_text += f", at most {duration(round_left)} left" if round_left else ""
-        bar.add_row(ProgressBar(total=1.0, completed=done, width=30), f"{left} left in the budget;  {round_text}")
+        bar.add_row(
+            ProgressBar(total=1.0, completed=done, width=30), f"{left} left in the budget;  {round_text}"
+        )
         return Group(head, bar, *self._curves())
 
     def _curves(self) -> list[Text]:
@@ -127,7 +138,9 @@ class _Panel:
         values = [*self.curve.values(), *self.outlook.baseline.values()]
         low, high = min(values), max(values)
         name = self.job.variant
-        lines = [Text(f"{name:>24} {sparkline(self.curve.values(), low, high)} {[*self.curve.values()][-1]:.2%}")]
+        lines = [
+            Text(f"{name:>24} {sparkline(self.curve.values(), low, high)} {[*self.curve.values()][-1]:.2%}")
+        ]
         if name != BASELINE and self.outlook.baseline:
             same = [accuracy for step, accuracy in self.outlook.baseline.items() if step <= max(self.curve)]
             if same:
@@ -172,7 +185,10 @@ class LiveDisplay:
 
 def budget_share(budget: Budget, step: int, seconds: float) -> float:
     """How much of a budget is spent, 0 to 1: of its steps or its seconds, whichever is further."""
-    shares = [step / budget.steps if budget.steps else 0.0, seconds / budget.seconds if budget.seconds else 0.0]
+    shares = [
+        step / budget.steps if budget.steps else 0.0,
+        seconds / budget.seconds if budget.seconds else 0.0,
+    ]
     return min(1.0, max(shares))
 
 
@@ -210,7 +226,9 @@ def _ending(result: JobResult, will_retry: bool) -> str:
     metrics = result.metrics
     text = f"best {metrics.best_val_tok_acc:.2%} at step {metrics.best_step}, {metrics.steps} steps"
     continued = result.usage.continued_from if result.usage else 0
-    return f"{text} in {duration(metrics.seconds)}" + (f", continued from step {continued}" if continued else "")
+    return f"{text} in {duration(metrics.seconds)}" + (
+        f", continued from step {continued}" if continued else ""
+    )
 
 
 def _verdict(decision: Decision) -> str:

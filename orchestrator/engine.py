@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -127,7 +128,7 @@ def metrics_of(job: tables.Job) -> Metrics | None:
 
 def _measurement(job: tables.Job, metric: str) -> Measurement:
     metrics = metrics_of(job)
-    outcome = Outcome((job.result or {}).get("outcome", job.outcome))  # of a cached job: its source's
+    outcome = Outcome((job.result or {})["outcome"])  # of a cached job: its source's
     if metrics is None:
         return Measurement(outcome, reason=job.reason)
     return Measurement(outcome, score=getattr(metrics, metric), loss=metrics.best_val_loss)
@@ -191,4 +192,3 @@ def cancel(session: Session, name: str, *, now: datetime) -> bool:
             job.lease_expires_at, job.finished_at = None, now
             job.result = {"outcome": Outcome.CANCELLED}
     return True
-

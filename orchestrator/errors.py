@@ -21,7 +21,9 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        where = f"line {self.line}, {self.path}" if self.line and self.path else self.path or f"line {self.line}"
+        where = (
+            f"line {self.line}, {self.path}" if self.line and self.path else self.path or f"line {self.line}"
+        )
         return f"{where}: {self.message}"
 
 

@@ -38,7 +38,9 @@ def write_files(session: Session, name: str, folder: Path) -> Sequence[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         for path, form in contents.items():
             unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-            unfinished.write_text("".join(f"{line}\n" for line in lines(session, name, form)), encoding="utf-8")
+            unfinished.write_text(
+                "".join(f"{line}\n" for line in lines(session, name, form)), encoding="utf-8"
+            )
             unfinished.replace(path)
     except OSError as error:
         raise FsqError(f"{error.filename or folder} cannot be written: {error.strerror}") from error

@@ -115,7 +115,11 @@ def _task_text(task: View, min_delta: float) -> list[str]:
     lines = [
         f"{task['task']}:",
         f"  examples   {train['kept']} train, {val['kept']} val"
-        + (f"; dropped {', '.join(f'{n} {reason}' for reason, n in sorted(dropped.items()))}" if dropped else ""),
+        + (
+            f"; dropped {', '.join(f'{n} {reason}' for reason, n in sorted(dropped.items()))}"
+            if dropped
+            else ""
+        ),
         f"  lengths    prompts {prompt['min']}-{prompt['max']} tokens (median {prompt['p50']}), "
         f"{val['n_tokens']} answer tokens in val",
         f"  chance     majority answer {val['majority_accuracy']:.2%}, uniform guess {val['uniform_accuracy']:.2%}",
@@ -132,5 +136,3 @@ def _task_text(task: View, min_delta: float) -> list[str]:
 
 def _time(seconds: float | None) -> str:
     return "not known (nothing measured yet)" if seconds is None else duration(seconds)
-
-

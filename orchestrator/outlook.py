@@ -62,7 +62,9 @@ def _may_promote(resolved: ResolvedRound, key: JobKey, stopped: set[tuple[str, s
     """Whether some variant may still need this later stage's baseline."""
     search = resolved.search
     return any(
-        (key.task, variant, key.seed) not in stopped for variant in search.variants if variant not in search.no_ops
+        (key.task, variant, key.seed) not in stopped
+        for variant in search.variants
+        if variant not in search.no_ops
     )
 
 

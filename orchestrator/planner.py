@@ -182,9 +182,12 @@ def judge(spec: SearchSpec, key: JobKey, variant: Measurement, baseline: Measure
     if variant.score is None or baseline.score is None:
         return Decision(key, Verdict.UNDECIDED, variant.failure)
     d_acc = difference(variant.score, baseline.score)
-    d_loss = None if variant.loss is None or baseline.loss is None else difference(variant.loss, baseline.loss)
+    d_loss = (
+        None if variant.loss is None or baseline.loss is None else difference(variant.loss, baseline.loss)
+    )
     promoted = spec.rule.promotes(d_acc)
-    reason = f"{points(d_acc, spec.rule.min_delta)} {'reaches' if promoted else 'is below'} {points(spec.rule.min_delta)}"
+    threshold = spec.rule.min_delta
+    reason = f"{points(d_acc, threshold)} {'reaches' if promoted else 'is below'} {points(threshold)}"
     return Decision(key, Verdict.PROMOTED if promoted else failed, reason, d_acc, d_loss)
 
 

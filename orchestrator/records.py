@@ -160,4 +160,4 @@ def _source_name(job: tables.Job) -> str | None:
 
 
 def _time(value: datetime | None) -> str | None:
-    return value and value.isoformat(timespec="milliseconds")
+    return None if value is None else value.isoformat(timespec="milliseconds")

@@ -67,7 +67,9 @@ class Variant(Strict):
     @model_validator(mode="after")
     def _name_is_free(self) -> Self:
         if self.name == BASELINE:
-            raise ValueError(f"{BASELINE!r} is the arm without Future-Seed and always run; choose another name")
+            raise ValueError(
+                f"{BASELINE!r} is the arm without Future-Seed and always run; choose another name"
+            )
         return self
 
 
@@ -95,11 +97,15 @@ def _spell_out_entry(place: Location, entry: Any) -> Iterator[tuple[Location, di
             else:
                 yield (*place, name), {"name": name, "settings": settings}
     else:
-        raise ValueError(f"expected a list of catalogue names, or a mapping of names to settings, not {entry!r}")
+        raise ValueError(
+            f"expected a list of catalogue names, or a mapping of names to settings, not {entry!r}"
+        )
 
 
 def _read_variants(value: Any) -> Any:
-    if isinstance(value, tuple) or (isinstance(value, list) and all(_is_spelled_out(entry) for entry in value)):
+    if isinstance(value, tuple) or (
+        isinstance(value, list) and all(_is_spelled_out(entry) for entry in value)
+    ):
         return tuple(value)
     return tuple(variant for _, variant in spell_out(value))
 

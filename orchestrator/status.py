@@ -24,7 +24,9 @@ def of_all(session: Session) -> View:
     """Every round with how far it is, the newest last."""
     jobs = session.execute(select(Job.round_id, Job.state, func.count()).group_by(Job.round_id, Job.state))
     decisions = session.execute(
-        select(Decision.round_id, Decision.decision, func.count()).group_by(Decision.round_id, Decision.decision)
+        select(Decision.round_id, Decision.decision, func.count()).group_by(
+            Decision.round_id, Decision.decision
+        )
     )
     by_state = {(round_id, state): count for round_id, state, count in jobs}
     by_decision: dict[int, dict[str, int]] = {}
@@ -93,7 +95,9 @@ def as_text(view: View) -> str:
 
 def _rounds_text(rounds: list[View]) -> str:
     if not rounds:
-        return "no rounds yet; submit one with `fsq submit ROUND.yaml`, or run it here with `fsq run ROUND.yaml`"
+        return (
+            "no rounds yet; submit one with `fsq submit ROUND.yaml`, or run it here with `fsq run ROUND.yaml`"
+        )
     width = max(len(row["round"]) for row in rounds)
     return "\n".join(
         f"{row['round']:<{width}}  {row['state']:<9}  "
@@ -114,7 +118,9 @@ def _round_text(view: View) -> str:
         lines.append(_counts(dict(Counter(d["decision"] for d in view["decisions"]))))
     for d in view["decisions"]:
         delta = "" if d["d_acc"] is None else f" ({points(d['d_acc'])})"
-        lines.append(f"  {d['task']} {d['config']} seed {d['seed']} {d['stage']}: {d['decision']}{delta}: {d['reason']}")
+        lines.append(
+            f"  {d['task']} {d['config']} seed {d['seed']} {d['stage']}: {d['decision']}{delta}: {d['reason']}"
+        )
     return "\n".join(lines)
 
 

@@ -39,7 +39,9 @@ def _task_lines(resolved: ResolvedRound, task: str, records: Sequence[Record]) -
     yield ""
     yield f"[{task}] {val.kept} validation examples, {val.n_tokens} answer tokens (one is {val.symbol_pp:.2f} pp)"
     yield f"  majority answer {val.majority_accuracy:.2%}, uniform guess {val.uniform_accuracy:.2%}"
-    yield _COLUMNS.format("config", "seed", "stage", "acc", "delta", "d_loss", "steps", "time", "decision").rstrip()
+    yield _COLUMNS.format(
+        "config", "seed", "stage", "acc", "delta", "d_loss", "steps", "time", "decision"
+    ).rstrip()
     verdicts = {_key(record, record["decided_stage"]): record for record in records if _is_decision(record)}
     for record in records:
         if _is_decision(record):
@@ -78,7 +80,9 @@ def _verdict_lines(records: Sequence[Record]) -> Iterator[str]:
     yield "-" * WIDTH
     decisions = [record for record in records if _is_decision(record)]
     for verdict in Verdict:
-        names = [f"{r['task']}/{r['config']}/{r['decided_stage']}" for r in decisions if r["status"] == verdict]
+        names = [
+            f"{r['task']}/{r['config']}/{r['decided_stage']}" for r in decisions if r["status"] == verdict
+        ]
         if names:
             yield f"{verdict} ({len(names)}): {', '.join(dict.fromkeys(names))}"
     if not decisions:
@@ -86,7 +90,9 @@ def _verdict_lines(records: Sequence[Record]) -> Iterator[str]:
 
 
 def _caveat_lines(records: Sequence[Record]) -> Iterator[str]:
-    found = {Caveat(caveat): set[str]() for caveat in sorted({c for record in records for c in record["caveats"]})}
+    found = {
+        Caveat(caveat): set[str]() for caveat in sorted({c for record in records for c in record["caveats"]})
+    }
     for record in records:
         for caveat in record["caveats"]:
             found[Caveat(caveat)].add(record["task"])

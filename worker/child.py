@@ -66,7 +66,9 @@ class Resources:
             except TaskError as error:
                 raise BuildFailed(str(error)) from error
             if report.digest != spec.examples_digest:
-                raise BuildFailed("the data changed since the round was submitted; submit it under a new name")
+                raise BuildFailed(
+                    "the data changed since the round was submitted; submit it under a new name"
+                )
             self._examples = {spec.examples_digest: (train_set, val_set)}
         return self._examples[spec.examples_digest]
 
@@ -101,6 +103,7 @@ class ConnectionReport:
             self._send("progressed", {"step": step, "seconds": seconds, "loss": loss})
 
     def ended(self, result: JobResult) -> None:
+        self._sent_at = 0.0
         self._send("ended", result.model_dump(mode="json"))
 
     def _send(self, kind: str, content: Any) -> None:

@@ -43,7 +43,9 @@ def _home(home: Path) -> Finding:
         with tempfile.TemporaryFile(dir=home):
             pass
     except OSError as error:
-        return Finding("home", False, f"{home}: {error.strerror}", "set FSQ_HOME to a folder you can write to")
+        return Finding(
+            "home", False, f"{home}: {error.strerror}", "set FSQ_HOME to a folder you can write to"
+        )
     return Finding("home", True, str(home))
 
 
@@ -81,19 +83,26 @@ def _kernels() -> Finding:
     generator = torch.Generator().manual_seed(0)
     r, k, v = (torch.randn(2, 40, 2, 64, generator=generator, dtype=torch.float64) for _ in range(3))
     w = -0.6 * torch.rand(2, 40, 2, 64, generator=generator, dtype=torch.float64)
-    a = torch.nn.functional.normalize(torch.randn(2, 40, 2, 64, generator=generator, dtype=torch.float64), dim=-1)
+    a = torch.nn.functional.normalize(
+        torch.randn(2, 40, 2, 64, generator=generator, dtype=torch.float64), dim=-1
+    )
     inputs = (r, w, k, v, -a, 0.5 * a)
-    exact, _ = wkv7(*inputs, backend="reference")
+    exact, _ = wkv7(*inputs, None, "reference")
     errors = {}
     for backend in available_backends():
-        found, _ = wkv7(*(x.float() for x in inputs), backend=backend)
+        r, w, k, v, a, b = (x.float() for x in inputs)
+        found, _ = wkv7(r, w, k, v, a, b, backend=backend)
         errors[backend] = ((found - exact).abs().max() / exact.abs().max()).item()
     report = ", ".join(f"{backend} {error:.0e}" for backend, error in errors.items())
     is_fine = max(errors.values()) < 1e-4
     advice = "" if is_fine else "do not trust results of this machine; report the backend"
-    return Finding("kernels", is_fine, f"relative error {report}; {default_backend('cpu')} is used on CPU", advice)
+    return Finding(
+        "kernels", is_fine, f"relative error {report}; {default_backend('cpu')} is used on CPU", advice
+    )
 
 
 def _hub() -> Finding:
     there = find_spec("datasets") is not None
-    return Finding("hub", True, "available" if there else "not installed (pip install 'fsq[hub]' for hub data)")
+    return Finding(
+        "hub", True, "available" if there else "not installed (pip install 'fsq[hub]' for hub data)"
+    )

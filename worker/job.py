@@ -25,8 +25,9 @@ from pydantic import (
     model_validator,
 )
 
-from model.settings import FutureSeedSettings
-from tasks import BrokenTaskKind, BuildReport, TaskConfig, UnknownTaskKind, get_kind, kinds, parse_config
+from model.settings import FutureSeedSettings as FutureSeedSettings
+from tasks import BrokenTaskKind, TaskConfig, UnknownTaskKind, get_kind, kinds, parse_config
+from tasks import BuildReport as BuildReport
 
 # Bump when training or evaluation changes numbers: results of older code are then not reused.
 RESULT_VERSION = 1
@@ -109,7 +110,9 @@ def _read_checkpoint(value: Any) -> Any:
     if isinstance(value, Mapping) and "random" in value:
         return RandomCheckpoint.model_validate(value)
     if isinstance(value, Mapping | None | int | float | list):
-        raise ValueError(f"expected a path, hub: {{repo, file}} or random: {{layers, dim, vocab}}, not {value!r}")
+        raise ValueError(
+            f"expected a path, hub: {{repo, file}} or random: {{layers, dim, vocab}}, not {value!r}"
+        )
     return value
 
 
@@ -172,7 +175,9 @@ def task_keys(kind: str) -> frozenset[str]:
 
 def task_kinds() -> dict[str, dict[str, Any]]:
     """Every task kind: its summary, and its options with their default and meaning."""
-    return {name: {"summary": task.summary, "options": _options(task.Config)} for name, task in kinds().items()}
+    return {
+        name: {"summary": task.summary, "options": _options(task.Config)} for name, task in kinds().items()
+    }
 
 
 def _options(config: type[TaskConfig]) -> dict[str, tuple[str, str]]:
@@ -322,4 +327,3 @@ def sha256_of(value: Any) -> str:
     """SHA-256 of a JSON value in canonical form (sorted keys, no white space)."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
-

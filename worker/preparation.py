@@ -1,4 +1,4 @@
-"""Inspecting a round's inputs before any accelerator time is spent: the checkpoint, and every task's examples."""
+"""Inspecting a round's inputs, the checkpoint and every task's data, before any accelerator time is spent."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from worker.job import JobSpec
 
+
 class Message(NamedTuple):
     """What a child reports: `evaluated`, `progressed` or `ended`, with its content."""
 
@@ -34,12 +35,15 @@ class Child:
         self._connection: Connection | None = None
 
     def start_job(self, spec: JobSpec, log: Path) -> None:
-        """Hands a job to the child; what it prints meanwhile goes to `log`."""
+        """Hands a job to the child; what it prints meanwhile goes to `log`. Raises ChildDied."""
         if self._process is None or self._process.poll() is not None:
             self._start(log)
         assert self._connection is not None  # noqa: S101  (_start makes it)
         request = {"job": spec.model_dump(mode="json"), "log": str(log)}
-        self._connection.send_bytes(json.dumps(request).encode())
+        try:
+            self._connection.send_bytes(json.dumps(request).encode())
+        except (BrokenPipeError, ConnectionResetError):
+            raise ChildDied(self._epitaph()) from None
 
     def next_message(self, timeout: float) -> Message | None:
         """The next message of the running job, or None after `timeout` seconds; raises ChildDied."""
@@ -82,4 +86,6 @@ class Child:
     def _epitaph(self) -> str:
         assert self._process is not None  # noqa: S101  (its connection just closed)
         code = self._process.wait()
-        return f"the training process ended with signal {-code}" if code < 0 else f"it exited with code {code}"
+        return (
+            f"the training process ended with signal {-code}" if code < 0 else f"it exited with code {code}"
+        )

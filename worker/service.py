@@ -180,7 +180,10 @@ class WorkerService:
             will_retry = self._record(lease, job, result)
         except LeaseLost:
             self._child.stop()
-            result, will_retry = JobResult(outcome=Outcome.CANCELLED, reason="taken away from this worker"), False
+            result, will_retry = (
+                JobResult(outcome=Outcome.CANCELLED, reason="taken away from this worker"),
+                False,
+            )
         except BaseException:  # interrupted: the job goes back, whatever the reason
             self._child.stop()
             with self.database.write() as session:

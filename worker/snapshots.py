@@ -51,7 +51,9 @@ class Snapshots:
 
 
 def _as_tensors(run: Run) -> dict[str, Any]:
-    progress = asdict(run.progress) | {"evaluations": [e.model_dump(mode="json") for e in run.progress.evaluations]}
+    progress = asdict(run.progress) | {
+        "evaluations": [e.model_dump(mode="json") for e in run.progress.evaluations]
+    }
     return {
         "model": run.model.state_dict(),
         "future_seed": run.future_seed.state_dict() if run.future_seed is not None else {},

@@ -159,7 +159,7 @@ def _accumulate(run: Run, spec: JobSpec, examples: Sequence[Example]) -> float:
         with _autocast(spec, run.device):
             hidden = answer_states(run.model, run.future_seed, batch)
             loss = answer_loss(run.model, hidden, batch.targets) / n_tokens
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         total += loss.item()
         run.progress.positions += batch.positions
         run.progress.real_positions += batch.real_positions

@@ -32,23 +32,25 @@ def wkv7(
 ) -> tuple[Tensor, Tensor]:
     """Run the WKV-7 recurrence over a batch of sequences.
 
-    `r w k v a b` are (B, T, H, N), `w` the log-decay (<= 0); `s0` is (B, H, N, N) indexed [value, key], default zero.
-    Computes in float32 (float64 if any input is), whatever dtype comes in. Returns `y` (B, T, H, N) and the final state
-    `sT` (B, H, N, N) in that dtype; both are differentiable with respect to all seven inputs.
+    `r w k v a b` are (B, T, H, N), `w` the log-decay (<= 0); `s0` is (B, H, N, N) indexed [value, key], default
+    zero. Computes in float32, or in float64 if `r` is, whatever dtype comes in. Returns `y` (B, T, H, N) and the
+    final state `sT` (B, H, N, N); both are differentiable with respect to all seven inputs.
 
-    Raises `ShapeError` for shapes that do not fit, `KernelError` for a backend that is unknown or not available here.
+    Raises `ShapeError` for shapes that do not fit, `KernelError` for a backend that is unknown, not available
+    here, or not able to compute these tensors.
     """
     _check_shapes(r, w, k, v, a, b, s0)
     B, T, H, N = r.shape
-    dtype = torch.float64 if any(x.dtype == torch.float64 for x in (r, w, k, v, a, b)) else torch.float32
+    dtype = torch.float64 if r.dtype == torch.float64 else torch.float32
+    r, w, k, v, a, b = (x.to(dtype) for x in (r, w, k, v, a, b))
     s0 = torch.zeros(B, H, N, N, dtype=dtype, device=r.device) if s0 is None else s0.to(dtype)
     if T == 0:
-        return r.to(dtype), s0
+        return r, s0
     name = default_backend(r.device, dtype, N) if backend is None else backend
     if name not in _BACKENDS:
         raise KernelError(f"unknown WKV-7 backend {name!r}: expected one of {', '.join(_BACKENDS)}")
     with torch.autocast(r.device.type, enabled=False):
-        return _BACKENDS[name](*(x.to(dtype) for x in (r, w, k, v, a, b)), s0)
+        return _BACKENDS[name](r, w, k, v, a, b, s0)
 
 
 def available_backends() -> tuple[str, ...]:

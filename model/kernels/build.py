@@ -32,7 +32,9 @@ def library(head_size: int) -> ctypes.CDLL:
             _compile(command, path)
         return ctypes.CDLL(str(path))
     except OSError as error:
-        raise KernelError(f"cannot build or load {path} ({error}): check that its directory is writable") from error
+        raise KernelError(
+            f"cannot build or load {path} ({error}): check that its directory is writable"
+        ) from error
 
 
 def _key(command: list[str]) -> str:
@@ -40,7 +42,9 @@ def _key(command: list[str]) -> str:
     compiler = _run([command[0], "--version"])
     processor = [platform.machine()]
     if _CPU_INFO.exists():
-        processor += sorted({line for line in _CPU_INFO.read_text().splitlines() if line.startswith(("flags", "model name"))})
+        processor += sorted(
+            {line for line in _CPU_INFO.read_text().splitlines() if line.startswith(("flags", "model name"))}
+        )
     parts = [_SOURCE.read_text(), *command, compiler, *processor]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
@@ -57,6 +61,8 @@ def _run(command: list[str]) -> str:
     try:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603
     except FileNotFoundError as error:
-        raise KernelError(f"no C compiler {command[0]!r}: install gcc, or name one in the variable CC") from error
+        raise KernelError(
+            f"no C compiler {command[0]!r}: install gcc, or name one in the variable CC"
+        ) from error
     except subprocess.CalledProcessError as error:
         raise KernelError(f"{' '.join(command)} failed: {error.stderr.strip()[-500:]}") from error

@@ -1,14 +1,16 @@
-"""WKV-7 in pure torch by chunks: within a chunk dense matrix products (WY form), one small product from chunk to chunk.
+"""WKV-7 in pure torch by chunks: dense products within a chunk (WY form), one small one from chunk to chunk.
 
 For a chunk of C tokens with cumulated log-decay c_t, let u_t = S_{t-1} a_t, as rows of U. Then, with
-A_b[t, s] = <a_t, b_s exp(c_{t-1} - c_s)> for s < t, R_b[t, s] = <r_t, b_s exp(c_t - c_s)> for s <= t, A_k and R_k alike:
+A_b[t, s] = <a_t, b_s exp(c_{t-1} - c_s)> for s < t, R_b[t, s] = <r_t, b_s exp(c_t - c_s)> for s <= t, and A_k
+and R_k alike:
 
     U   = (I - A_b)^-1 (A S_0^T + A_k V)      A = rows a_t exp(c_{t-1})      =: P S_0^T + Q
     Y   = R S_0^T + R_b U + R_k V             R = rows r_t exp(c_t)
     S_C = S_0 M + N                           M = diag(exp(c_C)) + P^T B     N = Q^T B + V^T K
 
 so only the last line runs chunk after chunk. B and K are the rows b_s exp(c_C - c_s) and k_s exp(c_C - c_s).
-Exponents are centred in the chunk, nothing is rewound by dividing by decays, and the inverse is a triangular solve.
+Exponents are centred in the chunk, no state is rewound by dividing by decays, the inverse is a triangular
+solve.
 """
 
 import torch
@@ -27,16 +29,15 @@ def wkv7(
 ) -> tuple[Tensor, Tensor]:
     """Compute WKV-7 as `reference.wkv7` does; differentiable by autograd, in float32 or float64.
 
-    Decays stronger than any RWKV-7 has (log-decay < -0.6065) stay exact: chunks get shorter, and where less than
-    4 tokens would be left in a chunk the recurrence is used.
+    Decays stronger than any RWKV-7 has (log-decay < -0.6065) stay exact: chunks get shorter, and where less
+    than 4 tokens would be left in a chunk the recurrence is used.
     """
     chunk = _chunk_length(w)
     if chunk < 4:
         return reference.wkv7(r, w, k, v, a, b, s0)
-    segments = zip(*(x.split(SEGMENT, dim=1) for x in (r, w, k, v, a, b)), strict=True)
     S, outputs = s0, []
-    for segment in segments:
-        y, S = _segment(chunk, *segment, S)
+    for segment in zip(*(torch.split(x, SEGMENT, dim=1) for x in (r, w, k, v, a, b)), strict=True):
+        y, S = _segment(chunk, segment, S)
         outputs.append(y)
     return torch.cat(outputs, dim=1), S
 
@@ -49,11 +50,9 @@ def _chunk_length(w: Tensor) -> int:
     return chunk
 
 
-def _segment(
-    chunk: int, r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0: Tensor
-) -> tuple[Tensor, Tensor]:
-    T = r.shape[1]
-    r, w, k, v, a, b = (_into_chunks(x, chunk) for x in (r, w, k, v, a, b))
+def _segment(chunk: int, inputs: tuple[Tensor, ...], s0: Tensor) -> tuple[Tensor, Tensor]:
+    T = inputs[0].shape[1]
+    r, w, k, v, a, b = (_into_chunks(x, chunk) for x in inputs)
     c = w.cumsum(-2)
     end, centre = c[..., -1:, :], c[..., chunk // 2 - 1, None, :]
     R, A = r * c.exp(), a * (c - w).exp()
@@ -81,7 +80,8 @@ def _attention(
 
 def _solve(A_b: Tensor, right: Tensor) -> Tensor:
     identity = torch.eye(A_b.shape[-1], dtype=A_b.dtype, device=A_b.device)
-    return torch.linalg.solve_triangular(identity - A_b, right, upper=False, unitriangular=True)
+    solution: Tensor = torch.linalg.solve_triangular(identity - A_b, right, upper=False, unitriangular=True)
+    return solution
 
 
 def _scan(s0: Tensor, M: Tensor, N: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,5 +95,6 @@ def _scan(s0: Tensor, M: Tensor, N: Tensor) -> tuple[Tensor, Tensor]:
 
 def _into_chunks(x: Tensor, chunk: int) -> Tensor:
     """(B, T, H, N) -> (B, H, T / chunk, chunk, N); padding with zeros leaves the state as it is."""
-    x = F.pad(x, (0, 0, 0, 0, 0, -x.shape[1] % chunk))
-    return x.unflatten(1, (-1, chunk)).permute(0, 3, 1, 2, 4)
+    B, T, H, N = x.shape
+    x = F.pad(x, (0, 0, 0, 0, 0, -T % chunk))
+    return x.reshape(B, -1, chunk, H, N).permute(0, 3, 1, 2, 4)

@@ -18,14 +18,18 @@ _LARGEST_ERROR = 1e-4
 _log = logging.getLogger(__name__)
 
 
-def wkv7(r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0: Tensor) -> tuple[Tensor, Tensor]:
+def wkv7(
+    r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0: Tensor
+) -> tuple[Tensor, Tensor]:
     """Compute WKV-7 as `reference.wkv7` does, for float32 on the CPU.
 
     Results do not depend on the number of threads. Raises `KernelError` for other tensors, and where the kernels
     cannot be built.
     """
     if r.device.type != "cpu" or r.dtype != torch.float32:
-        raise KernelError(f"backend compiled cannot compute {r.dtype} on {r.device}: expected float32 on the CPU")
+        raise KernelError(
+            f"backend compiled cannot compute {r.dtype} on {r.device}: expected float32 on the CPU"
+        )
     outcome = _attempt(r.shape[-1])
     if isinstance(outcome, KernelError):
         raise outcome
@@ -63,7 +67,9 @@ def _self_test(library: ctypes.CDLL, head_size: int) -> None:
     for name, found, expected in zip(("y", "sT", *"rwkvab", "s0"), *results, strict=True):
         error = float((found - expected).abs().max() / expected.abs().max())
         if not error < _LARGEST_ERROR:
-            raise KernelError(f"self-test of the compiled kernels failed: {name} is off by {error:.1e} of its maximum")
+            raise KernelError(
+                f"self-test of the compiled kernels failed: {name} is off by {error:.1e} of its maximum"
+            )
 
 
 class _Sequence(ctypes.Structure):
@@ -119,7 +125,7 @@ class _WKV7(torch.autograd.Function):
 
 
 def _apply(library: ctypes.CDLL, *x: Tensor) -> tuple[Tensor, Tensor]:
-    result: tuple[Tensor, Tensor] = _WKV7.apply(library, *x)
+    result: tuple[Tensor, Tensor] = _WKV7.apply(library, *x)  # type: ignore[no-untyped-call]
     return result
 
 

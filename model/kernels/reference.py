@@ -1,4 +1,4 @@
-"""The recurrence as the definition spells it, step by step, in any dtype: slow, and the oracle of all other backends."""
+"""The recurrence as its definition spells it, step by step, in any dtype: slow, the oracle of the others."""
 
 import torch
 from torch import Tensor

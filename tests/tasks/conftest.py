@@ -5,7 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from task_samples import Bytes
+
+settings.register_profile("unhurried", deadline=None)  # machines are shared
+settings.load_profile("unhurried")
 
 SHARED = Path(os.environ.get("FSQ_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
