@@ -59,10 +59,14 @@ def open_current(url: str) -> Database:
     Raises DatabaseUnreachable, or SchemaMismatch for the schema of a newer fsq.
     """
     database = Database(url)
-    if database.revision() != HEAD:
-        from db.migrations import upgrade  # Alembic takes a while to import, and is rarely needed
+    try:
+        if database.revision() != HEAD:
+            from db.migrations import upgrade  # Alembic takes a while to import, and is rarely needed
 
-        upgrade(database)
+            upgrade(database)
+    except BaseException:
+        database.close()
+        raise
     return database
 
 

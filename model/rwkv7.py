@@ -142,4 +142,4 @@ def _checked_padding(tokens: Tensor, lengths: Tensor | None) -> Padding | None:
         )
     if not bool(((lengths >= 0) & (lengths <= T)).all()):
         raise ShapeError(f"lengths are {lengths.tolist()}: expected 0 to {T}, the number of token positions")
-    return Padding(lengths, T)
+    return Padding(lengths.to(tokens.device), T)

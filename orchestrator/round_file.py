@@ -46,7 +46,7 @@ _Loader.yaml_implicit_resolvers = {
     ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(
@@ -67,7 +67,7 @@ def parse(content: bytes, name: str) -> RoundFile:
         raise _bad(name, line, f"not UTF-8 text (byte 0x{content[error.start]:02x})") from None
     file = RoundFile(name, text, {})
     try:
-        _refuse_aliases(name, text)
+        _refuse_extras(name, text)
         root = yaml.compose(text, Loader=_Loader)
         data = _plain(root, (), file) if root else None
     except yaml.YAMLError as error:
@@ -80,12 +80,14 @@ def parse(content: bytes, name: str) -> RoundFile:
     return file
 
 
-def _refuse_aliases(name: str, text: str) -> None:
+def _refuse_extras(name: str, text: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         line = event.start_mark.line + 1 if event.start_mark else None
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise _bad(name, line, "anchors and aliases (&, *) are not accepted; write the value out")
+        if getattr(event, "tag", None):
+            raise _bad(name, line, f"the tag {event.tag} is not accepted")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise _bad(name, line, f"nested more than {MAX_DEPTH} levels deep")
@@ -116,11 +118,11 @@ def _mapping(node: MappingNode, location: Location, file: RoundFile) -> dict[str
 
 
 def _scalar(node: ScalarNode, location: Location, file: RoundFile) -> Any:
-    if node.tag.startswith("!") or node.tag == "tag:yaml.org,2002:binary":
-        raise _bad(file.name, node.start_mark.line + 1, f"the tag {node.tag} is not accepted", location)
     loader = _Loader("")
     try:
-        return loader.construct_object(node)
+        value = loader.construct_object(node)
+        str(value).encode()  # a lone surrogate, written as an escape, is no text
+        return value
     except (yaml.YAMLError, ValueError):
         message = f"cannot be read as {node.tag.rpartition(':')[2]}"
         raise _bad(file.name, node.start_mark.line + 1, message, location) from None

@@ -31,7 +31,7 @@ def finish(chosen: Chosen, pool: NotePool) -> Finished:
         if draft.room:
             filling = pool.fill(name, draft.room)
             parts.insert(1, filling.ids)
-            leaks += any(draft.candidate.answer.strip() in text for text in filling.texts)
+            leaks += pool.shows(filling, draft.candidate.answer.strip())
         examples.append(Example(name, np.concatenate(parts), draft.answer))
     return Finished(chosen, examples, leaks)
 

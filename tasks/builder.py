@@ -6,7 +6,7 @@ Knows no task kind. Everything is decided by config, rows and tokenizer, nothing
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,9 @@ from tasks.candidate import Candidate
 from tasks.config import TaskConfig
 from tasks.encoding import Draft, Encoder
 from tasks.errors import RowError
-from tasks.example import Example
 from tasks.notes import NotePool
 from tasks.registry import get_kind, parse_config
-from tasks.report import BuildReport
+from tasks.report import Built
 from tasks.rows import Row, bind
 from tasks.selection import ORDER_SEEDS, Chosen, Used, select, shuffled
 from tasks.sources import Source, open_source
@@ -27,8 +26,6 @@ from tasks.task import Task
 from tasks.tokens import Tokenizer
 
 PATIENCE = 1000  # rows in a row that a generator may give in vain
-
-Built = tuple[Sequence[Example], Sequence[Example], BuildReport]
 
 
 def build(
@@ -68,7 +65,7 @@ def _build(task: Task[Any], source: Source | None, tokenizer: Tokenizer) -> Buil
         raise shortfall.too_few(task.config.kind, [train, val], task.advice, generated=rows is None)
     notes: Iterator[str] = iter(())
     if encoder.notes is not None and rows is not None:
-        notes = islice(_notes(task, rows, [train, val], used), encoder.notes.pool_size)
+        notes = islice(_notes(task, rows, used), encoder.notes.pool_size)
     pool = NotePool(notes, tokenizer)
     if not pool and any(draft.room for draft in train.drafts + val.drafts):
         raise shortfall.no_notes(task.config.kind)
@@ -104,7 +101,7 @@ def _choose(
 
     chosen = Chosen(split, task.config.val if split is Split.VAL else task.config.train)
     if rows is None:
-        select(chosen, enumerate(task.generate(split)), draft=draft, used=used, patience=PATIENCE)
+        select(chosen, task.generate(split), draft=draft, used=used, patience=PATIENCE)
     else:
         select(chosen, shuffled(rows[split], ORDER_SEEDS[split]), draft=draft, used=used)
     return chosen
@@ -120,13 +117,9 @@ def _candidate(task: Task[Any], row: Row) -> Candidate:
     return candidate
 
 
-def _notes(
-    task: Task[Any], rows: Mapping[Split, Sequence[Row]], chosen: Sequence[Chosen], used: Used
-) -> Iterator[str]:
+def _notes(task: Task[Any], rows: Mapping[Split, Sequence[Row]], used: Used) -> Iterator[str]:
     """Notes of the rows that are no examples, in seeded order, no content twice."""
-    kept = {one.split: one.places for one in chosen} | {Split.REST: set()}
-    left = [row for split in Split for at, row in enumerate(rows[split]) if at not in kept[split]]
-    for _, row in shuffled(left, "notes"):
+    for row in shuffled(chain.from_iterable(rows[split] for split in Split), "notes"):
         try:
             candidate = _candidate(task, row)
             used.check(candidate, Split.REST)

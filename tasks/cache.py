@@ -20,12 +20,10 @@ from safetensors.numpy import save as save_arrays
 
 from tasks.config import TaskConfig
 from tasks.example import Example
-from tasks.report import BuildReport
+from tasks.report import BuildReport, Built
 from tasks.tokens import Tokenizer
 
 BUILD_VERSION = 1  # raise it whenever equal input gives other examples or another report
-
-Built = tuple[Sequence[Example], Sequence[Example], BuildReport]
 
 _CHECKSUM_BYTES = 32
 

@@ -42,9 +42,7 @@ class HubData(_Options):
     split: Annotated[str | None, Field(description="The one split to divide into train and val.")] = None
     train_split: Annotated[str | None, Field(description="Split that training examples come from.")] = None
     val_split: Annotated[str | None, Field(description="Split that validation examples come from.")] = None
-    revision: Annotated[str | None, Field(description="Commit, branch or tag; a commit is reproducible.")] = (
-        None
-    )
+    revision: Annotated[str | None, Field(description="Commit, branch or tag; best a commit.")] = None
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:

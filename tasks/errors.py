@@ -15,15 +15,15 @@ class BuildError(TaskError):
     """The data are fine but give too few examples under the limits of the config."""
 
 
-class UnknownTaskKind(TaskError):  # noqa: N818 - reads as what happened
+class UnknownTaskKind(TaskError):
     """No task is registered under this kind."""
 
 
-class BrokenTaskKind(TaskError):  # noqa: N818
+class BrokenTaskKind(TaskError):
     """A task is registered under this kind, but its plug-in cannot be used."""
 
 
-class DataUnavailable(TaskError):  # noqa: N818
+class DataUnavailable(TaskError):
     """Network, hub or disk failed: nothing is known about the data, and trying again may help."""
 
 

@@ -18,10 +18,14 @@ SEPARATOR = "\n\n"
 
 @dataclass(frozen=True, slots=True)
 class Filling:
-    """Notes for one prompt: exactly as many tokens as asked for, and the text that is in them."""
+    """Notes for one prompt: their tokens, exactly as many as asked for, and their texts.
+
+    The last note may be cut: `last` has the tokens that are left of it.
+    """
 
     ids: TokenIds
     texts: tuple[str, ...]
+    last: TokenIds
 
 
 class NotePool:
@@ -37,18 +41,21 @@ class NotePool:
 
     def fill(self, key: str, room: int) -> Filling:
         """`room` tokens of notes, drawn by `key` without repetition while they last; the last one is cut."""
-        ids: list[TokenIds] = []
-        texts: list[str] = []
+        ids = [token_ids([])]
+        texts = []
         for index in _draws(random.Random(f"notes|{key}"), len(self)):
             if room <= 0:
                 break
-            note = self._ids[index]
-            texts.append(
-                self._texts[index] if len(note) <= room else self._tokenizer.decode(note[:room].tolist())
-            )
-            ids.append(note[:room])
-            room -= len(note)
-        return Filling(np.concatenate([token_ids([]), *ids]), tuple(texts))
+            texts.append(self._texts[index])
+            ids.append(self._ids[index][:room])
+            room -= len(self._ids[index])
+        return Filling(np.concatenate(ids), tuple(texts), ids[-1])
+
+    def shows(self, filling: Filling, text: str) -> bool:
+        """Whether `text` stands in one of the notes, in the part of it that is left."""
+        if any(text in note for note in filling.texts[:-1]):
+            return True
+        return text in filling.texts[-1] and text in self._tokenizer.decode(filling.last.tolist())
 
 
 def _draws(rng: random.Random, size: int) -> Iterator[int]:

@@ -91,21 +91,21 @@ class ProteinSS(Task[ProteinSSConfig]):
 
     def candidate(self, row: Row) -> Candidate:
         """Sequence, queries and notes in the configured order."""
-        sequence, structure = self._chain(row)
-        rng = self.rng(sequence)
-        start = rng.randrange(max(1, len(sequence) - self.config.max_sequence + 1))
+        whole, structure = self._chain(row)
+        rng = self.rng(whole)
+        start = rng.randrange(max(1, len(whole) - self.config.max_sequence + 1))
         stretch = slice(start, start + self.config.max_sequence)
-        sequence, structure = sequence[stretch], structure[stretch]
+        sequence, structure = whole[stretch], structure[stretch]
         if len(sequence) < self.config.queries:
             raise RowError("fewer_residues_than_queries")
         positions = choose_positions(rng, len(sequence), self.config.queries, self.config.query_region)
         return Candidate(
             id=row.id,
-            content=row.text("sequence"),
+            content=whole,
             prompt=self._layout(sequence, positions),
             answer="".join(structure[position] for position in positions),
             choices=self.config.states,
-            note=f"Protein note {row.id}: {sequence[:NOTE_RESIDUES]}".replace(" :", ":"),
+            note=f"Protein note {row.id}".rstrip() + f": {whole[:NOTE_RESIDUES]}",
         )
 
     def split_of(self, row: Row) -> Split:
@@ -140,4 +140,4 @@ class ProteinSS(Task[ProteinSSConfig]):
             "Write one symbol for each queried residue, in the order of the queries.\n\n"
         )
         body = (*chain, notes) if self.config.order == "q_after" else (notes, *chain)
-        return (instruction, *body, Part("Answer:\n"))
+        return (instruction, *body, Part("Answer:"))

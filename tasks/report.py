@@ -66,6 +66,9 @@ class BuildReport(_Frozen):
     val: ValReport
 
 
+Built = tuple[Sequence[Example], Sequence[Example], BuildReport]  # train, val
+
+
 def majority_accuracy(train: Sequence[Example], val: Sequence[Example]) -> float:
     """Token accuracy on `val` of always predicting the most frequent answer token of `train`."""
     counts = Counter(token for example in train for token in example.answer.tolist())

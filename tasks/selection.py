@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from tasks.candidate import Candidate
@@ -13,10 +13,8 @@ from tasks.errors import RowError
 from tasks.rows import Row
 from tasks.splits import Split
 
-ORDER_SEEDS = {
-    Split.TRAIN: 0,
-    Split.VAL: 1234,
-}  # the predecessor's data seeds; fixed, so arms see the same data
+# The predecessor's data seeds; fixed, so that all arms and rounds see the same rows.
+ORDER_SEEDS = {Split.TRAIN: 0, Split.VAL: 1234}
 
 
 @dataclass(slots=True)
@@ -26,7 +24,6 @@ class Chosen:
     split: Split
     wanted: int
     drafts: list[Draft] = field(default_factory=list)
-    places: set[int] = field(default_factory=set)  # where in the split the kept rows stand
     rows_read: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
 
@@ -58,16 +55,16 @@ class Used:
         self._contents[candidate.key] = split
 
 
-def shuffled(rows: Sequence[Row], seed: int | str) -> Iterator[tuple[int, Row]]:
-    """Rows with their places, in the order of `seed`."""
-    order = list(range(len(rows)))
+def shuffled(rows: Iterable[Row], seed: int | str) -> list[Row]:
+    """Rows in the order of `seed`."""
+    order = list(rows)
     random.Random(seed).shuffle(order)
-    return zip(order, map(rows.__getitem__, order), strict=True)
+    return order
 
 
 def select(
     chosen: Chosen,
-    rows: Iterable[tuple[int, Row]],
+    rows: Iterable[Row],
     *,
     draft: Callable[[Row], Draft],
     used: Used,
@@ -75,7 +72,7 @@ def select(
 ) -> None:
     """Fills `chosen` from `rows`; gives up after `patience` dropped rows in a row, for endless rows."""
     failures = 0
-    for place, row in rows:
+    for row in rows:
         if chosen.complete or failures == patience:
             break
         chosen.rows_read += 1
@@ -87,5 +84,4 @@ def select(
             continue
         used.add(accepted.candidate, chosen.split)
         chosen.drafts.append(accepted)
-        chosen.places.add(place)
         failures = 0

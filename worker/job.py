@@ -103,13 +103,11 @@ class RandomCheckpoint(Strict):
 
 def _read_checkpoint(value: Any) -> Any:
     """A path, or a mapping with one of the keys that say where the weights come from."""
-    if isinstance(value, str):
-        return Path(value)
     if isinstance(value, Mapping) and "hub" in value:
         return HubCheckpoint.model_validate(value)
     if isinstance(value, Mapping) and "random" in value:
         return RandomCheckpoint.model_validate(value)
-    if isinstance(value, Mapping | None | int | float | list):
+    if not isinstance(value, str | Path | HubCheckpoint | RandomCheckpoint):
         raise ValueError(
             f"expected a path, hub: {{repo, file}} or random: {{layers, dim, vocab}}, not {value!r}"
         )

@@ -58,7 +58,7 @@ def _self_test(library: ctypes.CDLL, head_size: int) -> None:
     x[1] = -x[1].abs()
     x.append(torch.randn(2, 2, head_size, head_size, generator=generator))
     results = []
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
         for dtype in (torch.float32, torch.float64):
             leaves = [tensor.to(dtype).requires_grad_() for tensor in x]
             y, sT = reference.wkv7(*leaves) if dtype == torch.float64 else _apply(library, *leaves)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -132,7 +133,7 @@ def test_fingerprint__branch_as_last_known_here(tmp_path: Path) -> None:
 def test_fingerprint__branch_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(self: Any, repo: str, revision: str) -> Any:
         assert (repo, revision) == (REPO, "v2")
-        return huggingface_hub.DatasetInfo(id=repo, sha=COMMIT)
+        return SimpleNamespace(id=repo, sha=COMMIT)
 
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", answer)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from task_samples import Bytes
@@ -13,11 +14,10 @@ def test_fill__exactly_the_room_by_key_alone(texts: list[str], room: int, key: s
 
     assert len(filling.ids) == room
     assert filling.ids.tolist() == NotePool(texts, Bytes()).fill(key, room).ids.tolist()
-    *whole, last = filling.texts or ("",)
-    assert set(whole) <= set(texts)
-    assert filling.texts or room == 0
-    if room:
-        assert any((text + SEPARATOR).startswith(last.rstrip("\ufffd")) for text in texts)
+    assert set(filling.texts) <= set(texts)
+    joined = "".join(text + SEPARATOR for text in filling.texts).encode()
+    assert joined[:room] == bytes(filling.ids.tolist())
+    assert joined[:room].endswith(bytes(filling.last.tolist()))
 
 
 def test_fill__every_note_once_before_any_twice() -> None:
@@ -27,10 +27,21 @@ def test_fill__every_note_once_before_any_twice() -> None:
     assert sorted(filling.texts[:4]) == sorted(filling.texts[4:]) == texts
 
 
-def test_fill__last_note_is_cut_in_text_too() -> None:
-    filling = NotePool(["problem and tests"], Bytes()).fill("key", 7)
+@pytest.mark.parametrize(
+    ("room", "text", "shown"),
+    [
+        (7, "problem", True),
+        (6, "problem", False),
+        (7, "tests", False),
+        (17 + 2 + 17, "tests", True),
+        (17 + 2 + 3, "tests", True),
+        (17 + 2 + 3, "code", False),
+    ],
+)
+def test_shows__only_what_is_left_of_the_last_note(room: int, text: str, shown: bool) -> None:
+    pool = NotePool(["problem and tests"], Bytes())
 
-    assert filling.texts == ("problem",)
+    assert pool.shows(pool.fill("key", room), text) is shown
 
 
 def test_pool__tokenises_each_note_once() -> None:

@@ -59,7 +59,7 @@ def test_candidate__layout() -> None:
         row["Sequence"],
         "\n\nQueries(1-based):\n1,2\n\n",
         NotesSlot("Notes:\n", "\n\n"),
-        "Answer:\n",
+        "Answer:",
     ]
     first = candidate(row, queries=2, query_region="prefix", order="q_first").prompt
     assert first == (parts[0], parts[4], *parts[1:4], parts[5])
@@ -67,7 +67,7 @@ def test_candidate__layout() -> None:
 
 def test_candidate__note_is_the_beginning_of_the_chain() -> None:
     row = protein_row(1, 300)
-    assert candidate(row).note == f"Protein note P1: {row['Sequence'][:256]}"
+    assert candidate(row, max_sequence=96).note == f"Protein note P1: {row['Sequence'][:256]}"
     assert candidate(row | {"PDB_ID": None}).note == f"Protein note: {row['Sequence'][:256]}"
 
 

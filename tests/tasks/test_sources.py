@@ -127,7 +127,7 @@ def test_fingerprint__content_and_role_but_not_name(tmp_path: Path) -> None:
     two.write_text("2")
 
     def fingerprint(**data: Path) -> str:
-        return open_source(Data(**data)).fingerprint
+        return open_source(Data.model_validate(data)).fingerprint
 
     assert fingerprint(path=one) == fingerprint(path=copy)
     distinct = [fingerprint(path=one), fingerprint(path=two), fingerprint(train=one, val=two)]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from task_samples import Bytes, write_jsonl
 
-from tasks import BrokenTaskKind, build, get_kind, kinds
+from tasks import BrokenTaskKind, DataError, build, get_kind, kinds
 
 REVERSE = '''
 from typing import Annotated, Literal
@@ -99,3 +99,9 @@ def test_build__third_party_kind(tmp_path: Path, tokenizer: Bytes) -> None:
         assert len(prompt) == 40
         assert prompt.endswith(f" Reverse {answer[::-1].lower()}: ")
         assert answer.isupper()
+
+
+@pytest.mark.usefixtures("installed")
+def test_build__kind_that_makes_no_rows_needs_data(tokenizer: Bytes) -> None:
+    with pytest.raises(DataError, match=r"^reverse needs data: give data: \{path: FILE\}$"):
+        build({"kind": "reverse"}, tokenizer)

@@ -1,0 +1,58 @@
+"""The schema that the migrations make is the one that the tables describe, on both databases."""
+
+from __future__ import annotations
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect, text
+
+from db import migrations
+from db.errors import DatabaseUnreachable, SchemaMismatch
+from db.session import HEAD, Database, open_current
+from db.tables import Base
+
+
+def test_head__is_the_newest_migration() -> None:
+    assert ScriptDirectory.from_config(migrations._config()).get_current_head() == HEAD
+
+
+def test_upgrade__gives_the_tables_schema(database_url: str) -> None:
+    database = Database(database_url)
+    assert database.revision() is None
+    assert migrations.upgrade(database) == HEAD
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+    assert migrations.upgrade(database) == HEAD  # twice changes nothing
+    database.close()
+
+
+def test_downgrade__leaves_nothing(database: Database) -> None:
+    with database.engine.begin() as connection:
+        config = migrations._config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+    assert inspect(database.engine).get_table_names() == ["alembic_version"]
+
+
+def test_open_current__refuses_the_schema_of_a_newer_version(database: Database, database_url: str) -> None:
+    with database.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(SchemaMismatch, match=r"does not know.*9999.*install the newer fsq"):
+        open_current(database_url)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("nonsense", "database URL 'nonsense' cannot be used"),
+        ("mystery://host/name", "cannot be used"),
+        ("postgresql+psycopg://nobody@127.0.0.1:1/none", "does not answer"),
+        ("sqlite:////proc/fsq/fsq.db", "the folder of"),
+    ],
+)
+def test_open_current__unreachable(url: str, message: str) -> None:
+    with pytest.raises(DatabaseUnreachable, match=message):
+        open_current(url)

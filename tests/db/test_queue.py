@@ -1,0 +1,219 @@
+"""The queue on both databases: claims, leases, fencing, requeueing."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import select
+
+from db import queue
+from db.errors import LeaseLost
+from db.queue import MAX_ATTEMPTS, Lease
+from db.session import Database
+from db.tables import Evaluation, Job, JobState, Round, RoundState, Worker
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+LEASE = timedelta(seconds=60)
+EVALUATION = {
+    "step": 20,
+    "seconds": 1.5,
+    "tokens": 3_000_000_000,
+    "train_loss": 1.0,
+    "val_loss": 2.0,
+    "val_tok_acc": 0.5,
+    "val_seq_acc": 0.25,
+    "distinct_predictions": 3,
+    "correct": [1, 0, 2],
+}
+
+
+def add_round(database: Database, name: str = "r", jobs: int = 1) -> int:
+    with database.write() as session:
+        row = Round(name=name, digest=name, source="", spec={}, facts={}, created_at=NOW)
+        row.jobs = [
+            Job(task="t", stage="quick", variant=f"v{i}", seed=0, fingerprint=f"{name}{i}", payload={}, not_before=NOW, created_at=NOW)
+            for i in range(jobs)
+        ]  # fmt: skip
+        session.add(row)
+        session.flush()
+        return row.id
+
+
+def add_worker(database: Database, lock: str = "lock") -> int:
+    with database.write() as session:
+        worker = Worker(host="h", pid=1, device="cpu", device_lock=lock, started_at=NOW, seen_at=NOW)
+        session.add(worker)
+        session.flush()
+        return worker.id
+
+
+def claim(
+    database: Database, worker: int, *, now: datetime = NOW, round_id: int | None = None
+) -> Lease | None:
+    with database.write() as session:
+        return queue.claim(session, worker_id=worker, now=now, lease_for=LEASE, round_id=round_id)
+
+
+def must_claim(database: Database, worker: int, now: datetime = NOW) -> Lease:
+    lease = claim(database, worker, now=now)
+    assert lease is not None
+    return lease
+
+
+def complete(database: Database, lease: Lease) -> None:
+    with database.write() as session:
+        queue.complete(session, lease, now=NOW, outcome="ok", reason=None, result={"outcome": "ok"})
+
+
+def job(database: Database, job_id: int) -> Job:
+    with database.read() as session:
+        return session.get_one(Job, job_id)
+
+
+def test_claim__oldest_first_each_once(database: Database) -> None:
+    add_round(database, jobs=3)
+    worker = add_worker(database)
+    leases = [must_claim(database, worker) for _ in range(3)]
+    assert [lease.job_id for lease in leases] == sorted(lease.job_id for lease in leases)
+    assert claim(database, worker) is None
+
+
+def test_claim__only_of_the_round_asked_for(database: Database) -> None:
+    add_round(database, "a")
+    second = add_round(database, "b")
+    lease = claim(database, add_worker(database), round_id=second)
+    assert lease is not None
+    assert job(database, lease.job_id).round_id == second
+
+
+def test_claim__not_before_its_time_and_not_of_ended_rounds(database: Database) -> None:
+    round_id = add_round(database)
+    worker = add_worker(database)
+    assert claim(database, worker, now=NOW - timedelta(seconds=1)) is None
+    with database.write() as session:
+        session.get_one(Round, round_id).state = RoundState.CANCELLED
+    assert claim(database, worker) is None
+
+
+def test_complete__stores_the_result_once(database: Database) -> None:
+    add_round(database)
+    lease = must_claim(database, add_worker(database))
+    complete(database, lease)
+    stored = job(database, lease.job_id)
+    assert (stored.state, stored.outcome, stored.result) == (JobState.DONE, "ok", {"outcome": "ok"})
+    with pytest.raises(LeaseLost):
+        complete(database, lease)
+
+
+def test_complete__stale_holder_is_refused(database: Database) -> None:
+    """The first worker stalls, loses its lease, and comes back after the second one has claimed the job."""
+    add_round(database)
+    first, second = add_worker(database), add_worker(database)
+    stale = must_claim(database, first)
+    later = NOW + LEASE + timedelta(seconds=1)
+    with database.write() as session:
+        assert queue.requeue_expired(session, now=later) == [stale.job_id]
+    fresh = must_claim(database, second, later)
+    assert fresh.token > stale.token
+    with pytest.raises(LeaseLost):
+        complete(database, stale)
+    with pytest.raises(LeaseLost), database.write() as session:
+        queue.record_evaluation(session, stale, EVALUATION)
+    with pytest.raises(LeaseLost), database.write() as session:
+        queue.heartbeat(session, stale, now=later, lease_for=LEASE)
+    complete(database, fresh)
+    assert job(database, fresh.job_id).worker_id == second
+
+
+def test_heartbeat__keeps_the_lease(database: Database) -> None:
+    add_round(database)
+    lease = must_claim(database, add_worker(database))
+    later = NOW + LEASE * 0.9
+    with database.write() as session:
+        queue.heartbeat(session, lease, now=later, lease_for=LEASE)
+    with database.write() as session:
+        assert queue.requeue_expired(session, now=NOW + LEASE * 1.5) == []
+
+
+def test_record_evaluation__kept_and_forgotten_with_the_attempt(database: Database) -> None:
+    add_round(database)
+    lease = must_claim(database, add_worker(database))
+    with database.write() as session:
+        queue.record_evaluation(session, lease, EVALUATION)
+    with database.read() as session:
+        (row,) = session.scalars(select(Evaluation))
+        assert {name: getattr(row, name) for name in EVALUATION} == EVALUATION
+    with database.write() as session:
+        queue.hand_back(session, lease, now=NOW)
+    must_claim(database, lease.worker_id)
+    with database.read() as session:
+        assert session.scalars(select(Evaluation)).all() == []
+
+
+def test_give_up__backs_off_then_ends(database: Database) -> None:
+    add_round(database)
+    worker = add_worker(database)
+    now = NOW
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        lease = must_claim(database, worker, now)
+        with database.write() as session:
+            again = queue.give_up(
+                session, lease, now=now, outcome="crashed", reason="signal 9", back_off=timedelta(seconds=10)
+            )
+        assert again == (attempt < MAX_ATTEMPTS)
+        assert claim(database, worker, now=now + timedelta(seconds=9)) is None
+        now += timedelta(seconds=10)
+    ended = job(database, lease.job_id)
+    assert (ended.state, ended.outcome, ended.reason, ended.attempts) == (
+        JobState.DONE,
+        "crashed",
+        "signal 9",
+        3,
+    )
+
+
+def test_hand_back__does_not_count_as_an_attempt(database: Database) -> None:
+    add_round(database)
+    lease = must_claim(database, add_worker(database))
+    with database.write() as session:
+        queue.hand_back(session, lease, now=NOW)
+    stored = job(database, lease.job_id)
+    assert (stored.state, stored.attempts, stored.worker_id) == (JobState.QUEUED, 0, None)
+
+
+def test_requeue_dead__takes_jobs_of_earlier_holders_of_the_lock_only(database: Database) -> None:
+    add_round(database, jobs=2)
+    dead, other = add_worker(database, "mine"), add_worker(database, "elsewhere")
+    lost, kept = must_claim(database, dead), must_claim(database, other)
+    me = add_worker(database, "mine")
+    with database.write() as session:
+        assert queue.requeue_dead(session, device_lock="mine", worker_id=me, now=NOW) == [lost.job_id]
+    assert job(database, kept.job_id).state is JobState.RUNNING
+    with database.read() as session:
+        assert session.get_one(Worker, dead).stopped_at == NOW
+
+
+def test_known_result__first_with_a_wanted_outcome(database: Database) -> None:
+    add_round(database, "a")
+    lease = must_claim(database, add_worker(database))
+    with database.read() as session:
+        assert queue.known_result(session, "a0", ["ok"]) is None
+    complete(database, lease)
+    with database.read() as session:
+        known = queue.known_result(session, "a0", ["ok"])
+        assert known is not None
+        assert known.id == lease.job_id
+        assert queue.known_result(session, "a0", ["diverged"]) is None
+
+
+def test_is_running_and_next_start(database: Database) -> None:
+    add_round(database)
+    with database.read() as session:
+        assert (queue.is_running(session), queue.next_start(session)) == (False, NOW)
+    lease = must_claim(database, add_worker(database))
+    with database.read() as session:
+        assert (queue.is_running(session), queue.next_start(session)) == (True, None)
+    complete(database, lease)
+    with database.read() as session:
+        assert (queue.is_running(session), queue.next_start(session)) == (False, None)

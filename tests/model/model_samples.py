@@ -1,0 +1,60 @@
+"""Models and inputs for the tests of this folder: small, and alive in every tensor."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from model.rwkv7 import RWKV7
+from model.shapes import ModelShape
+
+# Tensors that the rules of initialisation leave near zero would hide mistakes: here everything has an effect.
+_SPREAD = {"emb.weight": 1.0, "ln": 0.2, "w0": 1.5, "v0": 1.0, "a0": 1.0, "x_": 0.3, "k_k": 0.3, "k_a": 0.3, "r_k": 0.3}
+_CENTRE = {"ln1.weight": 1.0, "ln2.weight": 1.0, "ln0.weight": 1.0, "ln_x.weight": 1.0, "ln_out.weight": 1.0}
+_CENTRE |= {"x_": 0.5, "k_k": 0.8, "k_a": 0.9}
+
+
+def live_state_dict(shape: ModelShape, seed: int = 0) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, size in shape.tensors().items():
+        spread = next((spread for part, spread in _SPREAD.items() if part in name), 1.2 / max(size) ** 0.5)
+        centre = next((centre for part, centre in _CENTRE.items() if part in name), 0.0)
+        tensors[name] = centre + spread * torch.randn(size, generator=generator)
+    return tensors
+
+
+def live_model(
+    layers: int = 3, dim: int = 64, vocab: int = 50, head_size: int = 32, dtype: torch.dtype = torch.float32
+) -> RWKV7:
+    shape = ModelShape.random(layers, dim, vocab, head_size)
+    return RWKV7.from_state_dict(live_state_dict(shape), dtype=dtype)
+
+
+def random_tokens(batch: int, length: int, vocab: int = 50, seed: int = 1) -> Tensor:
+    return torch.randint(vocab, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+def wkv_inputs(
+    B: int, T: int, H: int, N: int, *, kind: str = "random", initial_state: bool = True, seed: int = 0
+) -> list[Tensor]:
+    """r w k v a b [s0] in float64, as RWKV-7 makes them: a = -kk, b = kk * rate with a unit vector kk."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(*size, generator=generator, dtype=torch.float64)
+
+    r, k, v, rate = normal(B, T, H, N), normal(B, T, H, N), normal(B, T, H, N), normal(B, T, H, N).sigmoid()
+    w = -0.6065306597 * normal(B, T, H, N).sigmoid()
+    kk = F.normalize(normal(B, T, H, N), dim=-1)
+    if kind == "repeated keys":
+        kk = F.normalize(normal(B, 1, H, N) + 0.3 * normal(B, T, H, N), dim=-1)
+        k, rate, w = kk.clone(), torch.full_like(rate, 0.99), torch.full_like(w, -1e-3)
+    constant_decay = {"slow decay": -1e-3, "strongest decay": -0.6065306597, "beyond any model": -20.0}
+    if kind in constant_decay:
+        w = torch.full_like(w, constant_decay[kind])
+    return [r, w, 0.5 * k, v, -kk, kk * rate] + ([normal(B, H, N, N)] if initial_state else [])
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """Largest absolute error over largest absolute value."""
+    return float((found.double() - expected.double()).abs().max() / expected.double().abs().max())

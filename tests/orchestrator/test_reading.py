@@ -1,0 +1,197 @@
+"""Validation of round files: what is accepted, and every mistake with its place, line and nearest name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.errors import BadRound
+from orchestrator.reading import parse_round, read_round
+from orchestrator.spec import RoundSpec
+from worker.job import HubCheckpoint, RandomCheckpoint
+
+GOOD = """\
+round: r1
+model: {checkpoint: {random: {layers: 2, dim: 64, vocab: 256}}, tokenizer: bytes}
+stages:
+  - {name: quick, steps: 10}
+  - {name: med, steps: 20, seconds: 5}
+tasks:
+  s4: {kind: sudoku, size: 4, train: 20, val: 10}
+variants: [head_l8, scalar_l8_trainable]
+"""
+
+
+def read(text: str) -> RoundSpec:
+    return parse_round(text.encode(), "r.yaml")[0]
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(BadRound) as caught:
+        read(text)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_parse_round__defaults() -> None:
+    spec = read(GOOD)
+    assert spec.seeds == (0,)
+    assert spec.prune.min_delta == 0.001
+    assert spec.stages[0].eval_every == 20
+    assert [variant.name for variant in spec.variants] == ["head_l8", "scalar_l8_trainable"]
+
+
+def test_parse_round__survives_storage() -> None:
+    spec = read(GOOD)
+    assert RoundSpec.from_json(spec.model_dump(mode="json")) == spec
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        ("{checkpoint: a.pth}", Path),
+        ("{checkpoint: {hub: {repo: r/r, file: f.pth}}}", HubCheckpoint),
+        ("{hub: {repo: r/r, file: f.pth}}", HubCheckpoint),
+        ("{random: {layers: 1, dim: 64, vocab: 256}}", RandomCheckpoint),
+    ],
+)
+def test_parse_round__forms_of_checkpoint(model: str, kind: type) -> None:
+    spec = read(
+        GOOD.replace("{checkpoint: {random: {layers: 2, dim: 64, vocab: 256}}, tokenizer: bytes}", model)
+    )
+    assert isinstance(spec.model.checkpoint, kind)
+
+
+@pytest.mark.parametrize(
+    ("variants", "names"),
+    [
+        ("[head_l8]", ["head_l8"]),
+        ("{mine: {layer_start: 2}, head_l8: }", ["mine", "head_l8"]),
+        ("[head_l8, {mine: {gate: head}}]", ["head_l8", "mine"]),
+        (
+            "{grid: {layer_start: [10, 12], alpha_init: [-2, -3]}}",
+            [f"layer_start={start}_alpha_init={init}" for start in (10, 12) for init in (-2, -3)],
+        ),
+        (
+            "[{grid: {layer_start: [1, 2], norm: false}}, head_l8]",
+            ["layer_start=1", "layer_start=2", "head_l8"],
+        ),
+    ],
+)
+def test_parse_round__forms_of_variants(variants: str, names: list[str]) -> None:
+    spec = read(GOOD.replace("[head_l8, scalar_l8_trainable]", variants))
+    assert [variant.name for variant in spec.variants] == names
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("tasks:", "seed: [0]\ntasks:", "line 6, seed: unknown key 'seed'; did you mean 'seeds'?"),
+        ("head_l8,", "head_18,", "line 8, variants.0: unknown variant 'head_18'; did you mean 'head_l8'?"),
+        ("kind: sudoku", "kind: sodoku", "line 7, tasks.s4: no task kind 'sodoku'"),
+        ("kind: sudoku, ", "", "line 7, tasks.s4.kind: is required and missing"),
+        ("size: 4", "sise: 4", "line 7, tasks.s4.sise: unknown key 'sise'; did you mean 'size'?"),
+        ("train: 20", "train: '20'", "line 7, tasks.s4.train: expected a valid integer, not '20'"),
+        ("train: 20", "train: -20", "line 7, tasks.s4.train: expected greater than or equal to 1, not -20"),
+        ("steps: 10", "steps: -10", "line 4, stages.0.steps: expected greater than 0, not -10"),
+        ("steps: 10", "steps: 1.5", "line 4, stages.0.steps: expected a valid integer, not 1.5"),
+        (", steps: 10", "", "line 4, stages.0: give steps, seconds or both"),
+        ("name: quick", "name: decision", "line 4, stages.0: 'decision' is what decision records carry"),
+        ("name: med", "name: quick", "the stage quick stands more than once"),
+        ("name: quick", "name: a/b", "line 4, stages.0.name: 'a/b' is no name"),
+        ("[head_l8, scalar_l8_trainable]", "[]", "line 8, variants: "),
+        (
+            "[head_l8, scalar_l8_trainable]",
+            "{baseline: {}}",
+            "line 8, variants.baseline: 'baseline' is the arm without",
+        ),
+        ("[head_l8, scalar_l8_trainable]", "[head_l8, head_l8]", "the variant head_l8 stands more than once"),
+        ("[head_l8, scalar_l8_trainable]", "7", "line 8, variants: expected a list of catalogue names"),
+        (
+            "[head_l8, scalar_l8_trainable]",
+            "\n  mine:\n    layer_start: 2\n    clp: 1",
+            "line 11, variants.mine.clp: unknown key 'clp'; did you mean 'clip'?",
+        ),
+        ("layers: 2", "layers: 0", "line 2, model.checkpoint.random.layers: expected greater than 0, not 0"),
+        (
+            "layers: 2",
+            "layer: 2",
+            "model.checkpoint.random.layer: unknown key 'layer'; did you mean 'layers'?",
+        ),
+        ("dim: 64", "dim: 65", "dim 65 is not a multiple of head_size 64"),
+        (
+            "{random: {layers: 2, dim: 64, vocab: 256}}",
+            "[1]",
+            "line 2, model.checkpoint: expected a path, hub:",
+        ),
+        (
+            "tokenizer: bytes",
+            "tokenizer: byte",
+            "line 2, model.tokenizer: expected 'world' or 'bytes', not 'byte'",
+        ),
+        ("round: r1", "round: .nan", "line 1, round: expected a valid string, not nan"),
+        ("steps: 10", "steps: 10, seconds: .inf", "line 4, stages.0.seconds: expected a finite number"),
+        ("round: r1\n", "", "round: is required and missing"),
+    ],
+)
+def test_parse_round__mistakes(old: str, new: str, message: str) -> None:
+    assert old in GOOD
+    found = problems(GOOD.replace(old, new, 1))
+    assert any(message in problem for problem in found), found
+
+
+def test_parse_round__reports_all_at_once() -> None:
+    text = (
+        GOOD.replace("round:", "rond:")
+        .replace("steps: 10", "steps: 0")
+        .replace("head_l8,", "hed_l8, hed_l10,")
+    )
+    assert len(problems(text)) == 5  # unknown and missing round, steps, two variants
+
+
+def test_read_round__resolves_paths_against_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(
+        GOOD.replace("{random: {layers: 2, dim: 64, vocab: 256}}", "w.pth").replace(
+            "{kind: sudoku, size: 4, train: 20, val: 10}",
+            "{kind: sudoku, data: {path: d/s.txt}, train: 2, val: 1}",
+        )
+    )
+    spec, _ = read_round(file)
+    assert spec.model.checkpoint == tmp_path / "w.pth"
+    data = spec.tasks["s4"].data
+    assert data is not None
+    assert data.path == tmp_path / "d" / "s.txt"
+
+
+def test_read_round__missing_file(tmp_path: Path) -> None:
+    with pytest.raises(BadRound, match=r"nowhere\.yaml: .*cannot be read: No such file"):
+        read_round(tmp_path / "nowhere.yaml")
+
+
+def _mutations(value: Any) -> st.SearchStrategy[Any]:
+    """The good round with one value anywhere replaced by something arbitrary."""
+    junk = st.one_of(
+        st.none(), st.integers(), st.floats(), st.text(max_size=5), st.lists(st.integers(), max_size=2)
+    )
+    if isinstance(value, dict) and value:
+        return st.one_of(
+            junk,
+            *(_mutations(inner).map(lambda new, k=k: value | {k: new}) for k, inner in value.items()),  # type: ignore[misc]
+            st.tuples(st.text(max_size=5), junk).map(lambda pair: value | {pair[0]: pair[1]}),
+        )
+    if isinstance(value, list) and value:
+        return st.one_of(junk, _mutations(value[0]).map(lambda new: [new, *value[1:]]))
+    return junk
+
+
+@given(_mutations(yaml.safe_load(GOOD)))
+def test_parse_round__whatever_comes_in_gives_a_round_or_problems(data: Any) -> None:
+    try:
+        parse_round(yaml.safe_dump(data).encode(), "r.yaml")
+    except BadRound as error:
+        assert error.problems
