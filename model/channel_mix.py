@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from model.elementwise import mix, squared_relu
 from model.shapes import ModelShape
 from model.token_shift import Padding, token_shift
 
@@ -19,5 +20,5 @@ class ChannelMix(nn.Module):
     def forward(self, x: Tensor, shift: Tensor, padding: Padding | None) -> tuple[Tensor, Tensor]:
         """Return the output (B, T, C) and the new shift (B, C)."""
         shifted, new_shift = token_shift(x, shift, padding)
-        hidden = torch.relu(self.key(torch.lerp(x, shifted, self.x_k))).square()
-        return self.value(hidden), new_shift
+        (x_k,) = mix(x, shifted, self.x_k)
+        return self.value(squared_relu(self.key(x_k))), new_shift

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.elementwise import mix, unit_vectors
 from model.kernels import wkv7
 from model.shapes import ModelShape
 from model.token_shift import Padding, token_shift
 
 _FASTEST_DECAY = -math.exp(-0.5)  # the log-decay is this times a sigmoid
-_GROUP_NORM_EPS = 64e-5  # official for every head size
+_HEAD_NORM_EPS = 64e-5  # official for every head size
 
 
 class TimeMix(nn.Module):
@@ -33,7 +34,7 @@ class TimeMix(nn.Module):
         self.k_k, self.k_a = _vector(C), _vector(C)
         self.r_k = nn.Parameter(torch.empty(H, N))
         self.receptance, self.key, self.value, self.output = (nn.Linear(C, C, bias=False) for _ in range(4))
-        self.ln_x = nn.GroupNorm(H, C, eps=_GROUP_NORM_EPS)
+        self.ln_x = HeadNorm(C)
 
     def forward(
         self, x: Tensor, shift: Tensor, wkv: Tensor, v_first: Tensor | None, padding: Padding | None
@@ -44,34 +45,47 @@ class TimeMix(nn.Module):
         new wkv and the values of block 0.
         """
         shifted, new_shift = token_shift(x, shift, padding)
-        r = self.receptance(torch.lerp(x, shifted, self.x_r))
-        k = self.key(torch.lerp(x, shifted, self.x_k))
-        x_v = torch.lerp(x, shifted, self.x_v)
-        v = self.value(x_v)
+        x_r, x_w, x_k, x_v, x_a, x_g = mix(
+            x, shifted, self.x_r, self.x_w, self.x_k, self.x_v, self.x_a, self.x_g
+        )
+        r, k, v = self.receptance(x_r), self.key(x_k), self.value(x_v)
         if v_first is None:
             v_first = v
         else:
             v = torch.lerp(v, v_first, torch.sigmoid(_affine(x_v @ self.v1, self.v2, self.v0)))
-        w = self._log_decay(torch.lerp(x, shifted, self.x_w))
-        rate = torch.sigmoid(_affine(torch.lerp(x, shifted, self.x_a) @ self.a1, self.a2, self.a0))
-        gate = torch.sigmoid(torch.lerp(x, shifted, self.x_g) @ self.g1) @ self.g2
+        w = self._log_decay(x_w)
+        rate = torch.sigmoid(_affine(x_a @ self.a1, self.a2, self.a0))
+        gate = torch.sigmoid(x_g @ self.g1) @ self.g2
         if padding is not None:  # padding neither decays nor, as k = 0 makes a and b zero too, writes
             w, k = w * padding.real, k * padding.real
-        removal = F.normalize(self._heads(k * self.k_k), dim=-1)
+        removal = unit_vectors(self._heads(k * self.k_k))
         k = self._heads(k * torch.addcmul(1.0 - self.k_a, rate, self.k_a))
         r, v = self._heads(r), self._heads(v)
         y, new_wkv = wkv7(r, self._heads(w), k, v, -removal, removal * self._heads(rate), wkv)
-        y = self.ln_x(y.to(x.dtype).view(-1, x.shape[-1])).view_as(x)
         bonus = (r * k * self.r_k).sum(dim=-1, keepdim=True) * v
-        return self.output((y + bonus.view_as(x)) * gate), new_shift, new_wkv, v_first
+        y = self.ln_x(y.to(x.dtype)) + bonus.view_as(x)
+        return self.output(y * gate), new_shift, new_wkv, v_first
 
     def _log_decay(self, x: Tensor) -> Tensor:
-        low_rank = torch.tanh(x @ self.w1) @ self.w2
-        logit = self.w0 + low_rank
+        logit = self.w0 + torch.tanh(x @ self.w1) @ self.w2
         return _FASTEST_DECAY * torch.sigmoid(logit.to(torch.promote_types(logit.dtype, torch.float32)))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self.n_head, self.head_size)
+
+
+class HeadNorm(nn.Module):
+    """Normalises each head by itself, with a scale and an offset for every channel."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.empty(size)), nn.Parameter(torch.empty(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, H, N) -> (B, T, C); on the CPU much faster than the group norm that it is."""
+        return torch.addcmul(
+            self.bias, F.layer_norm(x, x.shape[-1:], eps=_HEAD_NORM_EPS).flatten(2), self.weight
+        )
 
 
 def _vector(size: int) -> nn.Parameter:

@@ -45,7 +45,7 @@ class Encoder:
         length = sum(len(piece.ids) for piece in head + tail)
         excess = max(0, length - self._config.max_prompt_tokens)
         room = max(0, self._config.max_prompt_tokens - length) if noted else 0
-        if length - excess + room < self._config.min_prompt_tokens:
+        if length + room < self._config.min_prompt_tokens:
             raise RowError("prompt_too_short")
         head_ids, tail_ids = _shorten(head, tail, excess)
         return Draft(candidate, head_ids, tail_ids, room, answer, excess > 0, answer_cut)

@@ -13,6 +13,11 @@ from typing import Any, NamedTuple
 
 from worker.job import JobSpec
 
+_DEFAULTS = {
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # reproducible matrix products
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait crawl when another process needs a core
+}
+
 
 class Message(NamedTuple):
     """What a child reports: `evaluated`, `progressed` or `ended`, with its content."""
@@ -71,7 +76,7 @@ class Child:
         log.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "worker.child"]
         arguments = [str(theirs.fileno()), str(os.getpid()), self._device, str(self._home)]
-        environment = os.environ | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # reproducible matrix products
+        environment = _DEFAULTS | os.environ
         with log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603  (our own interpreter and module)
                 command + arguments,

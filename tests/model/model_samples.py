@@ -1,14 +1,28 @@
 """Models and inputs for the tests of this folder: small, and alive in every tensor."""
 
+from typing import Any
+
 import torch
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
 from model.rwkv7 import RWKV7
+from model.settings import FutureSeedSettings
 from model.shapes import ModelShape
 
 # Tensors that the rules of initialisation leave near zero would hide mistakes: here everything has an effect.
-_SPREAD = {"emb.weight": 1.0, "ln": 0.2, "w0": 1.5, "v0": 1.0, "a0": 1.0, "x_": 0.3, "k_k": 0.3, "k_a": 0.3, "r_k": 0.3}
+_SPREAD = {
+    "emb.weight": 1.0,
+    "ln": 0.2,
+    "w0": 1.5,
+    "v0": 1.0,
+    "a0": 1.0,
+    "x_": 0.3,
+    "k_k": 0.3,
+    "k_a": 0.3,
+    "r_k": 0.3,
+}
 _CENTRE = {"ln1.weight": 1.0, "ln2.weight": 1.0, "ln0.weight": 1.0, "ln_x.weight": 1.0, "ln_out.weight": 1.0}
 _CENTRE |= {"x_": 0.5, "k_k": 0.8, "k_a": 0.9}
 
@@ -58,3 +72,29 @@ def wkv_inputs(
 def relative_error(found: Tensor, expected: Tensor) -> float:
     """Largest absolute error over largest absolute value."""
     return float((found.double() - expected.double()).abs().max() / expected.double().abs().max())
+
+
+numbers = st.floats(-4, 4) | st.sampled_from([0.0, -0.0, 1.0, 0.4])
+rates = st.sampled_from([0.0, 1e-4, 5e-4])
+
+
+@st.composite
+def settings_of(draw: st.DrawFn) -> FutureSeedSettings:
+    values: dict[str, Any] = {
+        "gate": draw(st.sampled_from(["scalar", "head", "input"])),
+        "layer_start": draw(st.integers(0, 6)),
+        "alpha_init": draw(numbers),
+        "alpha_lr": draw(rates),
+        "norm": draw(st.booleans()),
+        "detach": draw(st.booleans()),
+        "clip": draw(st.sampled_from([0.0, 0.7, 1.0])),
+        "seed_scale": draw(numbers),
+        "schedule": draw(st.sampled_from(["none", "linear", "cosine"])),
+    }
+    if values["gate"] == "head":
+        values |= {"alpha_head_init": draw(st.none() | numbers), "alpha_head_lr": draw(st.none() | rates)}
+    if values["gate"] == "input":
+        values |= {"gate_w_lr": draw(st.none() | rates), "gate_b_lr": draw(st.none() | rates)}
+    if values["schedule"] != "none":
+        values |= {"schedule_min": draw(numbers), "schedule_max": draw(numbers)}
+    return FutureSeedSettings(**values)

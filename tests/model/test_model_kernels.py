@@ -87,7 +87,11 @@ def test_wkv7__stays_exact_over_4096_tokens(backend: str, kind: str) -> None:
 
 @settings(max_examples=25)
 @given(
-    B=st.integers(1, 3), T=st.integers(1, 70), H=st.integers(1, 3), N=st.sampled_from([4, 8, 16]), seed=st.integers(0, 99)
+    B=st.integers(1, 3),
+    T=st.integers(1, 70),
+    H=st.integers(1, 3),
+    N=st.sampled_from([4, 8, 16]),
+    seed=st.integers(0, 99),
 )
 def test_wkv7__agrees_with_the_reference_for_any_size(B: int, T: int, H: int, N: int, seed: int) -> None:
     inputs = wkv_inputs(B, T, H, N, seed=seed)
@@ -212,7 +216,9 @@ def test_compiled__says_so_where_there_is_no_compiler(
         wkv7(*(x.float() for x in wkv_inputs(1, 4, 1, 8)), backend="compiled")
 
 
-def test_compiled__says_so_where_the_compiler_fails(fresh_build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled__says_so_where_the_compiler_fails(
+    fresh_build: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     compiler = fresh_build / "cc"
     compiler.write_text('#!/bin/sh\ntest "$1" = --version && exit 0\necho "out of cheese" >&2; exit 1\n')
     compiler.chmod(0o755)

@@ -5,35 +5,11 @@ from typing import Any
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from model_samples import settings_of
 from pydantic import ValidationError
 
 from model.errors import SettingsError
 from model.settings import FutureSeedSettings
-
-numbers = st.floats(-4, 4) | st.sampled_from([0.0, -0.0, 1.0, 0.4])
-rates = st.sampled_from([0.0, 1e-4, 5e-4])
-
-
-@st.composite
-def settings_of(draw: st.DrawFn) -> FutureSeedSettings:
-    values: dict[str, Any] = {
-        "gate": draw(st.sampled_from(["scalar", "head", "input"])),
-        "layer_start": draw(st.integers(0, 6)),
-        "alpha_init": draw(numbers),
-        "alpha_lr": draw(rates),
-        "norm": draw(st.booleans()),
-        "detach": draw(st.booleans()),
-        "clip": draw(st.sampled_from([0.0, 0.7, 1.0])),
-        "seed_scale": draw(numbers),
-        "schedule": draw(st.sampled_from(["none", "linear", "cosine"])),
-    }
-    if values["gate"] == "head":
-        values |= {"alpha_head_init": draw(st.none() | numbers), "alpha_head_lr": draw(st.none() | rates)}
-    if values["gate"] == "input":
-        values |= {"gate_w_lr": draw(st.none() | rates), "gate_b_lr": draw(st.none() | rates)}
-    if values["schedule"] != "none":
-        values |= {"schedule_min": draw(numbers), "schedule_max": draw(numbers)}
-    return FutureSeedSettings(**values)
 
 
 def test_settings__defaults() -> None:
@@ -71,7 +47,10 @@ def test_settings__defaults() -> None:
         ({"alpha_head_init": -3.0}, "alpha_head_init = -3.0 has no meaning for gate: scalar"),
         ({"gate": "input", "alpha_head_lr": 1e-3}, "alpha_head_lr = 0.001 has no meaning for gate: input"),
         ({"gate": "head", "gate_b_lr": 1e-3}, "gate_b_lr = 0.001 has no meaning for gate: head"),
-        ({"schedule_min": 0.4}, "schedule_min = 0.4 and schedule_max = 1.0 have no meaning for schedule: none"),
+        (
+            {"schedule_min": 0.4},
+            "schedule_min = 0.4 and schedule_max = 1.0 have no meaning for schedule: none",
+        ),
     ],
 )
 def test_settings__rejects(values: dict[str, Any], message: str) -> None:
@@ -107,7 +86,9 @@ def test_multiplier__over_depth(schedule: Any, start: int, n_layer: int, expecte
 
 @pytest.mark.parametrize("layer", [0, 7, 12])
 def test_multiplier__of_a_layer_without_seed(layer: int) -> None:
-    with pytest.raises(SettingsError, match=rf"layer {layer} of 12 receives no seed: expected one of \[8, 9, 10, 11\]"):
+    with pytest.raises(
+        SettingsError, match=rf"layer {layer} of 12 receives no seed: expected one of \[8, 9, 10, 11\]"
+    ):
         FutureSeedSettings(layer_start=8).multiplier(layer, 12)
 
 

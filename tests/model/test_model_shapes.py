@@ -76,17 +76,19 @@ def test_infer__notices_any_missing_or_misshapen_tensor(shape: ModelShape, data:
     ("changes", "message"),
     [
         ({"blocks.1.att.w2": (32, 63)}, r"'blocks.1.att.w2' has shape \(32, 63\): expected \(32, 64\)"),
-        ({"blocks.1.att.key.weight": None}, "1 of 97 tensors are missing: blocks.1.att.key.weight"),
+        ({"blocks.1.att.key.weight": None}, "1 of 105 tensors are missing: blocks.1.att.key.weight"),
         ({"blocks.0.att.r_k": (2, 64)}, "n_embd = 64 is not n_head \\* head_size = 2 \\* 64"),
-        ({"emb.weight": None}, "no tensor 'emb.weight' among 96 tensors"),
+        ({"emb.weight": None}, "no tensor 'emb.weight' among 104 tensors"),
         ({"emb.weight": (64,)}, r"'emb.weight' has shape \(64,\): expected two dimensions"),
-        ({"blocks.0.att.time_decay": (64,)}, "1 tensors are not of an RWKV-7 .x070. model: blocks.0.att.time_decay"),
+        (
+            {"blocks.0.att.time_decay": (64,)},
+            "1 tensors do not belong to an RWKV-7 .x070. model: blocks.0.att.time",
+        ),
         ({"blocks.7.ln1.weight": (64,)}, "block 3 has no tensors, but block 7 has"),
     ],
 )
 def test_infer__says_what_is_wrong(changes: dict[str, tuple[int, ...] | None], message: str) -> None:
     tensors = {**ModelShape.random(3, 64, 100).tensors(), **changes}
-    assert len(ModelShape.random(3, 64, 100).tensors()) == 105 - 0 or True
     with pytest.raises(CheckpointError, match=message):
         ModelShape.infer({name: size for name, size in tensors.items() if size is not None})
 

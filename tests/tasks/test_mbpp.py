@@ -38,10 +38,11 @@ def test_candidate__layout() -> None:
 
 
 def test_candidate__answer_and_note_have_unix_lines() -> None:
-    made = candidate(mbpp_row(7, text="Add\r\n7."))
+    tests = ["assert add_7(1) == 8\r\n", "assert add_7(0) == 7"]
+    made = candidate(mbpp_row(7, text="Add\r\n7.", test_list=tests))
 
     assert made.answer == "\ndef add_7(x):\n    return x + 7"
-    assert made.note == "Problem: Add\n7.\nTests: assert add_7(1) == 8\nassert add_7(0) == 7"
+    assert made.note == "Problem: Add\n7.\nTests: assert add_7(1) == 8\n\nassert add_7(0) == 7"
     assert (made.id, made.choices) == ("7", None)
 
 

@@ -106,6 +106,21 @@ def test_build__from_lines(tmp_path: Path, tokenizer: Bytes) -> None:
     assert report.source.startswith("all.txt:sha256:")
 
 
+@pytest.mark.parametrize(("size", "kept"), [(9, 2), (4, 4)])
+def test_build__no_solution_of_nine_twice(tmp_path: Path, tokenizer: Bytes, size: int, kept: int) -> None:
+    rng = random.Random(2)
+    boards = [puzzles.random_board(size, rng) for _ in range(2)]
+    lines = [puzzles.blank(board, [cell]) for board in boards for cell in (0, 1)]
+    files = {
+        "train": write_boards(tmp_path / "train.txt", lines),
+        "val": write_boards(tmp_path / "val.txt", [puzzles.random_board(size, rng)]),
+    }
+    options = {"kind": "sudoku", "size": size, "data": files, "train": 9, "val": 1, "blanks": 1}
+
+    with pytest.raises(BuildError, match=f"built {kept} of 9 train examples and 1 of 1 val"):
+        build(options, tokenizer)
+
+
 def test_build__drops_lines_that_are_no_puzzles(tmp_path: Path, tokenizer: Bytes) -> None:
     full = puzzles.random_board(4, random.Random(0))
     lines = [

@@ -1,0 +1,175 @@
+import hashlib
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from model_samples import live_state_dict
+from safetensors.torch import save_file
+
+from model import checkpoint
+from model.errors import CheckpointError
+from model.shapes import ModelShape
+
+SHAPE = ModelShape.random(2, 64, 20, head_size=32)
+
+
+def save(path: Path, tensors: dict[str, Any], *, zipped: bool = True) -> Path:
+    if path.suffix == ".safetensors":
+        save_file(tensors, path)
+    else:
+        torch.save(tensors, path, _use_new_zipfile_serialization=zipped)
+    return path
+
+
+@pytest.fixture(params=["model.safetensors", "model.pth"])
+def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return save(tmp_path / request.param, live_state_dict(SHAPE))
+
+
+def test_inspect__sizes(file: Path) -> None:
+    assert checkpoint.inspect(file) == SHAPE
+
+
+def test_read__every_tensor_bit_by_bit(file: Path) -> None:
+    expected = live_state_dict(SHAPE)
+    tensors = checkpoint.read(str(file))
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_read__keeps_the_dtype(tmp_path: Path, name: str, dtype: torch.dtype) -> None:
+    path = save(tmp_path / name, {key: x.to(dtype) for key, x in live_state_dict(SHAPE).items()})
+    assert checkpoint.inspect(path) == SHAPE
+    assert {tensor.dtype for tensor in checkpoint.read(path).values()} == {dtype}
+
+
+def test_read__a_pickle_of_old_versions(tmp_path: Path) -> None:
+    path = save(tmp_path / "old.pth", live_state_dict(SHAPE), zipped=False)
+    assert checkpoint.inspect(path) == SHAPE
+    assert checkpoint.read(path).keys() == SHAPE.tensors().keys()
+
+
+def test_digest__is_sha256_of_the_file(file: Path) -> None:
+    assert checkpoint.digest(file) == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+class Code:
+    """A pickle that creates a file when it is loaded."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.proof),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_read__never_runs_code(tmp_path: Path, zipped: bool) -> None:
+    proof = tmp_path / "it ran"
+    path = save(tmp_path / "evil.pth", live_state_dict(SHAPE) | {"code": Code(proof)}, zipped=zipped)
+    with pytest.raises(
+        CheckpointError, match=r"evil.pth: it asks to run \w+.mkdir when loaded, which was refused"
+    ):
+        checkpoint.read(path)
+    with pytest.raises(CheckpointError, match="refused"):
+        checkpoint.inspect(path)
+    assert not proof.exists()
+
+
+def test_read__never_runs_a_bare_pickle(tmp_path: Path) -> None:
+    proof = tmp_path / "it ran"
+    path = tmp_path / "evil.pth"
+    path.write_bytes(pickle.dumps(Code(proof)))
+    with pytest.raises(CheckpointError, match=r"evil\.pth: it "):
+        checkpoint.read(path)
+    assert not proof.exists()
+
+
+READERS = (checkpoint.inspect, checkpoint.read)
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.999])
+def test_readers__cut_short(file: Path, reader: Any, share: float) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[: max(3, int(share * len(content)))])
+    with pytest.raises(CheckpointError, match=r"model\.\w+.* damaged, cut short"):
+        reader(file)
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"x", "damaged, cut short, or neither safetensors nor .pth"),
+        (b"round: one\nmodel: {}\n", "damaged, cut short, or neither safetensors nor .pth"),
+        (b"PK\x03\x04 but no archive", "damaged, cut short, or no PyTorch file"),
+        (
+            b"\x80\x02 but no pickle",
+            "file.pth: it is a damaged pickle or no checkpoint, and nothing in it was run",
+        ),
+    ],
+)
+def test_readers__no_checkpoint(tmp_path: Path, reader: Any, content: bytes, message: str) -> None:
+    path = tmp_path / "file.pth"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        reader(path)
+
+
+@pytest.mark.parametrize("reader", [*READERS, checkpoint.digest])
+def test_readers__what_is_no_file(tmp_path: Path, reader: Any) -> None:
+    with pytest.raises(CheckpointError, match=r"none.pth does not exist: check the path"):
+        reader(tmp_path / "none.pth")
+    with pytest.raises(CheckpointError, match="is a directory: name the file in it"):
+        reader(tmp_path)
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([torch.zeros(2)], "it holds a list: expected a dict of tensors"),
+        ({"model": {"emb.weight": torch.zeros(2)}}, "'model' in it is a dict: expected only tensors"),
+        ({"emb.weight": torch.zeros(4, 4)}, "no tensor 'blocks.0.att.r_k' among 1 tensors"),
+        ({"emb.weight": torch.zeros(4, 4, dtype=torch.uint8)}, "'emb.weight' is uint8: expected float32"),
+    ],
+)
+def test_readers__other_content(tmp_path: Path, reader: Any, content: Any, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        reader(save(tmp_path / "file.pth", content))
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_readers__quantised_safetensors(tmp_path: Path, reader: Any) -> None:
+    tensors = live_state_dict(SHAPE) | {"head.weight": torch.zeros(20, 64, dtype=torch.int8)}
+    with pytest.raises(CheckpointError, match=r"'head.weight' is (I8|int8): expected float32"):
+        reader(save(tmp_path / "file.safetensors", tensors))
+
+
+def test_inspect__of_safetensors_needs_no_torch(tmp_path: Path) -> None:
+    path = save(tmp_path / "model.safetensors", live_state_dict(SHAPE))
+    code = (
+        "import sys; import model, model.errors, model.settings, model.shapes, model.tokenizers\n"
+        "from model import checkpoint, get_tokenizer\n"
+        f"layers = checkpoint.inspect({str(path)!r}).n_layer\n"
+        "print(layers, get_tokenizer('bytes').encode('a'), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[0] == "2 [97] False"
+
+
+def test_package__exports_every_name_lazily() -> None:
+    import model
+
+    assert all(getattr(model, name) is not None for name in model.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'gpt'"):
+        model.gpt  # noqa: B018

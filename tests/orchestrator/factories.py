@@ -1,0 +1,105 @@
+"""Rounds on real, tiny inputs, and ways to end their jobs without training."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from db import queue
+from db.session import Database
+from db.tables import Job, Worker
+from orchestrator import engine
+from orchestrator.planner import JobKey
+from orchestrator.reading import parse_round
+from orchestrator.spec import ResolvedRound
+from worker.job import JobResult, Metrics, Outcome, Usage
+from worker.preparation import prepare
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+USAGE = Usage(device="cpu", kernel="chunked", micro_batch=4, padding_share=0.1, peak_memory_bytes=None)
+
+
+def round_data(**changes: Any) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "round": "r1",
+        "model": {"random": {"layers": 3, "dim": 64, "vocab": 256}, "tokenizer": "bytes"},
+        "stages": [
+            {"name": "quick", "steps": 4, "eval_every": 2},
+            {"name": "med", "steps": 8, "eval_every": 2},
+        ],
+        "tasks": {"s4": {"kind": "sudoku", "size": 4, "blanks": 4, "train": 40, "val": 10, "batch_size": 4}},
+        "variants": {"l1": {"layer_start": 1}, "l2": {"layer_start": 2}, "noop": {"layer_start": 9}},
+    }
+    return data | changes
+
+
+def resolve(tmp_path: Path, **changes: Any) -> ResolvedRound:
+    spec, _ = parse_round(yaml.safe_dump(round_data(**changes)).encode(), "r.yaml")
+    return ResolvedRound(spec, prepare(spec.model, spec.tasks, tmp_path / "cache"))
+
+
+def result(accuracy: float, *, steps: int = 4, distinct: int = 4, usage: Usage = USAGE) -> JobResult:
+    metrics = Metrics(
+        best_val_tok_acc=accuracy,
+        best_val_loss=2 - accuracy,
+        best_val_seq_acc=accuracy / 2,
+        final_val_tok_acc=accuracy,
+        best_step=steps,
+        steps=steps,
+        tokens=100 * steps,
+        seconds=float(steps),
+        distinct_predictions=distinct,
+    )
+    return JobResult(outcome=Outcome.OK, metrics=metrics, usage=usage)
+
+
+class Rig:
+    """A database with a worker that ends jobs with results given in advance."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        with database.write() as session:
+            worker = Worker(host="h", pid=1, device="cpu", device_lock="l", started_at=NOW, seen_at=NOW)
+            session.add(worker)
+            session.flush()
+            self.worker_id = worker.id
+
+    def submit(self, resolved: ResolvedRound) -> int:
+        with self.database.write() as session:
+            return engine.submit(session, resolved, "", now=NOW).round_id
+
+    def run_next(self, outcome: JobResult, at: datetime = NOW) -> JobKey | None:
+        """Ends the next job with `outcome` and advances its round; None when there is none."""
+        with self.database.write() as session:
+            lease = queue.claim(session, worker_id=self.worker_id, now=at, lease_for=timedelta(minutes=1))
+            if lease is None:
+                return None
+            key = engine.job_key(session.get_one(Job, lease.job_id))
+            queue.complete(
+                session,
+                lease,
+                now=at,
+                outcome=outcome.outcome,
+                reason=outcome.reason,
+                result=outcome.model_dump(mode="json"),
+            )
+        with self.database.write() as session:
+            engine.advance_job(session, lease.job_id, now=at)
+        return key
+
+    def run_all(self, accuracies: dict[tuple[str, str], float], default: float = 0.2) -> list[JobKey]:
+        """Ends every job; accuracies by (stage, variant)."""
+        done: list[JobKey] = []
+        while True:
+            with self.database.read() as session:
+                waiting = [job for job in session.query(Job).order_by(Job.id) if job.state == "queued"]
+            if not waiting:
+                return done
+            first = waiting[0]
+            ended = self.run_next(result(accuracies.get((first.stage, first.variant), default)))
+            assert ended is not None
+            done.append(ended)

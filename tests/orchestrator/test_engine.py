@@ -1,0 +1,173 @@
+"""Storing rounds and advancing them, on both databases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from db.session import Database
+from db.tables import Decision, Job, JobState, Round, RoundState
+from orchestrator import engine
+from orchestrator.errors import Conflict, NotFound
+from orchestrator.planner import JobKey
+from tests.orchestrator.factories import NOW, Rig, resolve, result
+from worker.job import BASELINE, JobResult, Outcome
+
+
+def stored(database: Database) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]], RoundState]:
+    with database.read() as session:
+        row = session.scalars(select(Round).order_by(Round.id.desc())).first()
+        assert row is not None
+        jobs = [(job.stage, job.variant, job.outcome or job.state) for job in row.jobs]
+        decisions = [(d.stage, d.variant, d.decision) for d in row.decisions]
+        return jobs, decisions, row.state
+
+
+def test_advance__order_of_a_round(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+    order = rig.run_all({("quick", "l1"): 0.3, ("med", "l1"): 0.1, ("quick", "l2"): 0.2005})
+    assert [(key.stage, key.variant) for key in order] == [
+        ("quick", BASELINE),
+        ("quick", "l1"),
+        ("med", BASELINE),
+        ("med", "l1"),
+        ("quick", "l2"),
+    ]
+    _, decisions, state = stored(database)
+    assert decisions == [
+        ("quick", "l1", "promoted"),
+        ("med", "l1", "rejected"),
+        ("quick", "l2", "pruned"),
+        ("quick", "noop", "no_op"),
+    ]
+    assert state is RoundState.FINISHED
+
+
+def test_advance__twice_changes_nothing(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    round_id = rig.submit(resolve(tmp_path))
+    rig.run_next(result(0.2))
+    before = stored(database)
+    with database.write() as session:
+        again = engine.advance(session, round_id, now=NOW)
+    assert stored(database) == before
+    assert again.decisions == ()
+
+
+def test_submit__same_round_is_known(database: Database, tmp_path: Path) -> None:
+    resolved = resolve(tmp_path)
+    rig = Rig(database)
+    first = rig.submit(resolved)
+    with database.write() as session:
+        again = engine.submit(session, resolved, "", now=NOW)
+    assert (again.round_id, again.is_new) == (first, False)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seeds": [1]},
+        {"variants": {"l1": {"layer_start": 1}}},
+        {"prune": {"min_delta": 0.01}},
+        {"optimizer": {"lr": 1e-3}},
+        {"parallel": True},
+        {
+            "tasks": {
+                "s4": {"kind": "sudoku", "size": 4, "blanks": 5, "train": 40, "val": 10, "batch_size": 4}
+            }
+        },
+    ],
+)
+def test_submit__name_taken_by_another_round(
+    database: Database, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+    with pytest.raises(Conflict, match="a round named 'r1' exists and differs"):
+        rig.submit(resolve(tmp_path, **changes))
+
+
+def test_advance__equal_jobs_of_another_round_are_not_run_again(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+    rig.run_all({("quick", "l1"): 0.3, ("med", "l1"): 0.4})
+    tasks = {"renamed": resolve(tmp_path).spec.tasks["s4"].model_dump(mode="json", exclude_defaults=True)}
+    variants = {"other": {"layer_start": 0}, "new": {"layer_start": 2, "norm": False}}
+    rig.submit(resolve(tmp_path, round="r2", tasks=tasks | {}, variants=variants))
+    jobs, decisions, _ = stored(database)
+    assert jobs == [
+        ("quick", BASELINE, "cached"),
+        ("quick", "other", "cached"),
+        ("med", BASELINE, "cached"),
+        ("med", "other", "cached"),
+        ("quick", "new", "queued"),
+    ]
+    assert decisions == [("quick", "other", "promoted"), ("med", "other", "promoted")]
+
+
+def test_advance__diverged_and_out_of_memory(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+    rig.run_next(result(0.2))
+    rig.run_next(JobResult(outcome=Outcome.DIVERGED, reason="the loss is nan"))
+    rig.run_next(JobResult(outcome=Outcome.OOM, reason="too large"))
+    _, decisions, state = stored(database)
+    assert decisions == [("quick", "l1", "pruned"), ("quick", "l2", "undecided"), ("quick", "noop", "no_op")]
+    assert state is RoundState.FINISHED
+    rig.submit(resolve(tmp_path, round="r2"))  # a divergence is known as well, a lack of memory is not
+    jobs, _, _ = stored(database)
+    assert jobs == [("quick", BASELINE, "cached"), ("quick", "l1", "cached"), ("quick", "l2", "queued")]
+
+
+def test_advance__closed_trajectories(database: Database, tmp_path: Path) -> None:
+    resolved = resolve(tmp_path)
+    rig = Rig(database)
+    round_id = rig.submit(resolved)
+
+    def finish(key: JobKey, accuracy: float) -> tuple[str, ...]:
+        with database.write() as session:
+            job = session.scalars(select(Job).where(Job.variant == key.variant, Job.stage == key.stage)).one()
+            job.state, job.outcome = JobState.DONE, "ok"
+            job.result = result(accuracy).model_dump(mode="json")
+            return engine.advance(session, round_id, now=NOW).closed_trajectories
+
+    def trajectory(variant: str) -> str:
+        return resolved.job(JobKey("s4", "quick", variant, 0)).trajectory
+
+    assert finish(JobKey("s4", "quick", BASELINE, 0), 0.2) == ()
+    assert finish(JobKey("s4", "quick", "l1", 0), 0.3) == ()
+    assert finish(JobKey("s4", "med", BASELINE, 0), 0.2) == ()
+    assert finish(JobKey("s4", "med", "l1", 0), 0.3) == (trajectory("l1"),)
+    assert set(finish(JobKey("s4", "quick", "l2", 0), 0.1)) == {trajectory("l2"), trajectory(BASELINE)}
+
+
+def test_cancel__keeps_decisions_and_starts_nothing(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+    rig.run_next(result(0.2))
+    rig.run_next(result(0.3))
+    with database.write() as session:
+        assert engine.cancel(session, "r1", now=NOW)
+        assert not engine.cancel(session, "r1", now=NOW)
+    assert rig.run_next(result(0.2)) is None
+    jobs, decisions, state = stored(database)
+    assert jobs[-1] == ("med", BASELINE, "cancelled")
+    assert decisions == [("quick", "l1", "promoted")]
+    assert state is RoundState.CANCELLED
+
+
+def test_find__unknown(database: Database) -> None:
+    with database.read() as session, pytest.raises(NotFound, match="there is no round named 'zzz'"):
+        engine.find(session, "zzz")
+
+
+def test_decisions__unique(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path, seeds=[0, 1], parallel=True))
+    rig.run_all({("quick", "l1"): 0.3})
+    with database.read() as session:
+        keys = [(d.task, d.stage, d.variant, d.seed) for d in session.scalars(select(Decision))]
+    assert len(keys) == len(set(keys)) == 8

@@ -1,0 +1,60 @@
+"""The order of batches: every example once an epoch, the same for every arm, bucketed by length."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.batches import BatchOrder, evaluation_batches
+
+lengths = st.lists(st.integers(1, 500), min_size=1, max_size=100)
+
+
+@given(lengths, st.integers(1, 16), st.integers(0, 5), st.integers(0, 3))
+def test_batch_order__every_example_once_an_epoch(
+    lengths: list[int], batch_size: int, seed: int, epoch: int
+) -> None:
+    order = BatchOrder(lengths, batch_size, seed)
+    first = epoch * order.batches_per_epoch
+    batches = [order.batch(step) for step in range(first, first + order.batches_per_epoch)]
+    size = min(batch_size, len(lengths))
+    assert {len(batch) for batch in batches} == {size}
+    counts = Counter(index for batch in batches for index in batch)
+    assert set(counts) == set(range(len(lengths)))
+    assert sum(counts.values()) - len(lengths) < size  # only the last batch is filled up
+
+
+@given(lengths, st.integers(1, 16), st.integers(0, 5), st.integers(0, 50))
+def test_batch_order__depends_on_nothing_but_its_arguments(
+    lengths: list[int], batch_size: int, seed: int, step: int
+) -> None:
+    walked = BatchOrder(lengths, batch_size, seed)
+    for earlier in range(step):
+        walked.batch(earlier)
+    assert walked.batch(step) == BatchOrder(lengths, batch_size, seed).batch(step)
+
+
+def test_batch_order__seeds_and_epochs_differ() -> None:
+    order = [10] * 64
+    one = [BatchOrder(order, 8, 0).batch(step) for step in range(16)]
+    two = [BatchOrder(order, 8, 1).batch(step) for step in range(16)]
+    assert one != two
+    assert one[:8] != one[8:]
+
+
+def test_batch_order__little_padding() -> None:
+    lengths = [1 + (97 * i) % 1000 for i in range(1000)]
+    order = BatchOrder(lengths, 8, 0)
+    batches = [order.batch(step) for step in range(order.batches_per_epoch)]
+    padded = sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
+    assert padded < 1.15 * sum(lengths)
+
+
+@given(lengths, st.integers(1, 2000))
+def test_evaluation_batches__each_once_within_the_limit(lengths: list[int], limit: int) -> None:
+    batches = list(evaluation_batches(lengths, limit))
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= limit

@@ -1,0 +1,207 @@
+"""Training and evaluation on a tiny real model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from model import RWKV7, FutureSeedSettings, ModelShape, get_tokenizer, random_state_dict
+from tasks import Example, build
+from tests.worker.factories import make_job, task_options
+from worker import training
+from worker.errors import Diverged, OutOfMemory
+from worker.job import Budget, Evaluation, JobSpec, OptimizerConfig
+from worker.training import Batch, Run, answer_loss, answer_states, learning_rate_factor, start_run, train
+
+SEEDED = FutureSeedSettings(layer_start=1, alpha_lr=1e-2)
+
+
+@dataclass
+class Recorder:
+    evaluations: list[Evaluation] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+
+    def evaluated(self, evaluation: Evaluation) -> None:
+        self.evaluations.append(evaluation)
+
+    def progressed(self, step: int, seconds: float, loss: float) -> None:
+        self.steps.append(step)
+
+
+class Clock:
+    """Advances a second with each look."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+def examples() -> tuple[Sequence[Example], Sequence[Example]]:
+    train_set, val_set, _ = build(task_options(), get_tokenizer("bytes"))
+    return train_set, val_set
+
+
+def fresh_model() -> RWKV7:
+    return RWKV7.from_state_dict(random_state_dict(ModelShape.random(3, 64, 256), 0))
+
+
+def run_job(spec: JobSpec) -> tuple[Run, Recorder]:
+    recorder = Recorder()
+    run = start_run(spec, fresh_model())
+    train(run, spec, *examples(), recorder, Clock())
+    return run, recorder
+
+
+def test_train__evaluates_on_the_grid_and_at_the_end() -> None:
+    run, recorder = run_job(make_job(steps=5, eval_every=2))
+    assert [evaluation.step for evaluation in recorder.evaluations] == [2, 4, 5]
+    assert recorder.steps == [1, 2, 3, 4, 5]
+    assert run.progress.evaluations == recorder.evaluations
+
+
+def test_train__ends_with_its_seconds() -> None:
+    spec = make_job(budget=Budget(steps=100, seconds=7.5, eval_every=3))
+    run, recorder = run_job(spec)
+    assert recorder.evaluations[-1].step == run.progress.step < 100
+    assert run.progress.seconds >= 7.5
+
+
+def test_train__is_bit_identical() -> None:
+    spec = make_job(steps=4, future_seed=SEEDED)
+    (one, first), (two, second) = run_job(spec), run_job(spec)
+    assert first.evaluations == second.evaluations
+    for name, parameter in one.model.named_parameters():
+        assert torch.equal(parameter, two.model.get_parameter(name)), name
+
+
+def test_train__learns() -> None:
+    spec = make_job(steps=60, eval_every=60, optimizer=OptimizerConfig(lr=3e-3))
+    _, recorder = run_job(spec)
+    assert (
+        recorder.evaluations[-1].val_loss < 1.6
+    )  # from log 256 = 5.5; a uniform guess of four digits is 1.39
+
+
+def test_train__moves_the_gates_only_when_they_have_a_learning_rate() -> None:
+    trained, _ = run_job(make_job(steps=2, future_seed=SEEDED))
+    fixed, _ = run_job(make_job(steps=2, future_seed=FutureSeedSettings(layer_start=1)))
+    assert trained.future_seed is not None
+    assert fixed.future_seed is not None
+    assert (trained.future_seed.get_parameter("alpha")[1:] != -2.0).all()
+    assert (fixed.future_seed.get_parameter("alpha") == -2.0).all()
+
+
+def test_train__diverged() -> None:
+    spec = make_job(steps=50, optimizer=OptimizerConfig(lr=1e12, grad_clip=0.0))
+    with pytest.raises(Diverged, match=r"the (training loss|validation loss|gradient's norm) is (nan|inf)"):
+        run_job(spec)
+
+
+def test_accumulate__micro_batches_give_the_same_gradients() -> None:
+    spec = make_job()
+    train_set, _ = examples()
+    gradients = []
+    for micro_batch in (4, 1):
+        run = start_run(spec, fresh_model())
+        run.micro_batch = micro_batch
+        training._accumulate(run, spec, train_set[:4])
+        gradients.append({name: p.grad for name, p in run.model.named_parameters() if p.grad is not None})
+    for name, gradient in gradients[0].items():
+        assert torch.allclose(gradient, gradients[1][name], atol=1e-5), name
+
+
+def test_step__halves_the_micro_batch_when_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = make_job()
+    run = start_run(spec, fresh_model())
+    accumulate = training._accumulate
+
+    def only_two_fit(run: Run, spec: JobSpec, examples: Sequence[Example]) -> float:
+        if run.micro_batch > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return accumulate(run, spec, examples)
+
+    monkeypatch.setattr(training, "_accumulate", only_two_fit)
+    assert math.isfinite(training._step(run, spec, examples()[0][:4]))
+    assert run.micro_batch == 2
+
+    def nothing_fits(run: Run, spec: JobSpec, examples: Sequence[Example]) -> float:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(training, "_accumulate", nothing_fits)
+    with pytest.raises(OutOfMemory):
+        training._step(run, spec, examples()[0][:4])
+
+
+@pytest.mark.parametrize("future_seed", [None, SEEDED])
+def test_answer_loss__batch_equals_the_examples_one_by_one(future_seed: FutureSeedSettings | None) -> None:
+    """Mixed lengths, answers of a single token among them."""
+    spec = make_job(future_seed=future_seed)
+    run = start_run(spec, fresh_model())
+    rows = [([1, 2, 3, 4, 5], [6]), ([7, 8], [9, 10, 11]), ([3] * 40, [1, 2])]
+    mixed = [Example(str(i), _ids(prompt), _ids(answer)) for i, (prompt, answer) in enumerate(rows)]
+
+    def loss(batch: Sequence[Example]) -> float:
+        made = Batch.of(batch, torch.device("cpu"))
+        hidden = answer_states(run.model, run.future_seed, made)
+        return answer_loss(run.model, hidden, made.targets).item()
+
+    assert loss(mixed) == pytest.approx(sum(loss([example]) for example in mixed), abs=1e-4)
+
+
+def test_answer_loss__is_the_cross_entropy_of_one_pass() -> None:
+    run = start_run(make_job(), fresh_model())
+    tokens = torch.tensor([[1, 2, 3, 4, 5, 6]])
+    example = Example("x", _ids([1, 2, 3]), _ids([4, 5, 6]))
+    batch = Batch.of([example], torch.device("cpu"))
+    hidden, _ = run.model(tokens[:, :-1])
+    expected = F.cross_entropy(run.model.logits(hidden)[0, 2:], tokens[0, 3:], reduction="sum")
+    found = answer_loss(run.model, answer_states(run.model, None, batch), batch.targets)
+    assert found.item() == pytest.approx(expected.item(), abs=1e-4)
+
+
+def test_answer_loss__in_slices_equals_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = fresh_model()
+    hidden, targets = torch.randn(10, 64, requires_grad=True), torch.arange(10)
+    whole = answer_loss(model, hidden, targets)
+    (expected,) = torch.autograd.grad(whole, hidden)
+    monkeypatch.setattr(training, "LOGITS_AT_ONCE", 3)
+    sliced = answer_loss(model, hidden, targets)
+    (found,) = torch.autograd.grad(sliced, hidden)
+    assert sliced.item() == pytest.approx(whole.item(), rel=1e-6)
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_evaluate__counts_every_example() -> None:
+    _, recorder = run_job(make_job(steps=2))
+    evaluation = recorder.evaluations[-1]
+    _, val_set = examples()
+    n_tokens = sum(len(example.answer) for example in val_set)
+    assert len(evaluation.correct) == len(val_set)
+    assert evaluation.val_tok_acc == sum(evaluation.correct) / n_tokens
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps", "factors"),
+    [("constant", 8, [0.5, 1.0, 1.0, 1.0]), ("cosine", 6, [0.5, 1.0, 1.0, (1 + math.cos(math.pi / 4)) / 2])],
+)
+def test_learning_rate_factor__warms_up_then_follows_the_schedule(
+    schedule: str, steps: int, factors: list[float]
+) -> None:
+    spec = make_job(
+        steps=steps, optimizer=OptimizerConfig.from_json({"warmup_steps": 2, "schedule": schedule})
+    )
+    assert [learning_rate_factor(spec, step) for step in range(4)] == pytest.approx(factors)
+
+
+def _ids(values: list[int]) -> object:
+    import numpy as np
+
+    return np.array(values, dtype=np.int32)
