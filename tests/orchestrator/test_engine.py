@@ -12,7 +12,7 @@ from db.tables import Decision, Job, JobState, Round, RoundState
 from orchestrator import engine
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.planner import JobKey
-from tests.orchestrator.factories import NOW, Rig, resolve, result
+from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
 from worker.job import BASELINE, JobResult, Outcome
 
 
@@ -94,9 +94,9 @@ def test_advance__equal_jobs_of_another_round_are_not_run_again(database: Databa
     rig = Rig(database)
     rig.submit(resolve(tmp_path))
     rig.run_all({("quick", "l1"): 0.3, ("med", "l1"): 0.4})
-    tasks = {"renamed": resolve(tmp_path).spec.tasks["s4"].model_dump(mode="json", exclude_defaults=True)}
+    tasks = {"renamed": round_data()["tasks"]["s4"]}
     variants = {"other": {"layer_start": 0}, "new": {"layer_start": 2, "norm": False}}
-    rig.submit(resolve(tmp_path, round="r2", tasks=tasks | {}, variants=variants))
+    rig.submit(resolve(tmp_path, round="r2", tasks=tasks, variants=variants))
     jobs, decisions, _ = stored(database)
     assert jobs == [
         ("quick", BASELINE, "cached"),

@@ -1,0 +1,138 @@
+"""A whole round through the command line: its results, again, interrupted, and by a separate worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import FSQ, Fsq, lasting, records_of, write_round
+
+
+def test_run__whole_round(fsq: Fsq, home: Path, tmp_path: Path) -> None:
+    done = fsq("run", write_round(tmp_path))
+    assert done.returncode == 0, done.stderr
+    records = records_of(fsq)
+    arms = {(record["stage"], record["config"]) for record in records if record["stage"] != "decision"}
+    assert ("quick", "baseline") in arms
+    assert not {config for _, config in arms} & {"noop"}
+    decisions = {r["config"]: r["status"] for r in records if r.get("decided_stage") == "quick"}
+    assert decisions["noop"] == "no_op"
+    assert decisions["l1"] in {"promoted", "pruned"}
+    assert "small: finished" in done.stdout
+    for name in ("_small_records.jsonl", "_summary_small.txt"):
+        assert str(home / "results" / name) in done.stdout
+        assert (home / "results" / name).stat().st_size > 0
+    assert list((home / "snapshots").iterdir()) == []
+    assert (home / "runs/small/s4/quick/baseline/seed0/log.txt").read_text().count(" job ") >= 1
+
+
+def test_run__again_trains_nothing_and_says_so(fsq: Fsq, home: Path, tmp_path: Path) -> None:
+    path = write_round(tmp_path)
+    fsq("run", path)
+    before = records_of(fsq)
+    logs = sorted((log, log.stat().st_mtime_ns) for log in home.rglob("log.txt"))
+    again = fsq("run", path)
+    assert again.returncode == 0
+    assert "known already" in again.stderr
+    assert records_of(fsq) == before
+    renamed = fsq("run", write_round(tmp_path, round="renamed"))
+    assert renamed.returncode == 0
+    assert {r["status"] for r in records_of(fsq, "renamed") if r["stage"] != "decision"} == {"cached"}
+    assert sorted((log, log.stat().st_mtime_ns) for log in home.rglob("log.txt")) == logs
+
+
+def test_run__two_databases_give_the_same_records(fsq: Fsq, tmp_path: Path) -> None:
+    path = write_round(tmp_path)
+    found = []
+    for name in ("one", "two"):
+        env = {"FSQ_HOME": str(tmp_path / name)}
+        assert fsq("run", path, env=env).returncode == 0
+        found.append(lasting(records_of(fsq, env=env)))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("kill_after_jobs", [0, 1, 3])
+def test_run__killed_and_run_again(
+    fsq: Fsq, environment: dict[str, str], home: Path, tmp_path: Path, kill_after_jobs: int
+) -> None:
+    """kill -9 in the middle: nothing of it stays behind, and the records are those of an undisturbed run."""
+    path = write_round(tmp_path)
+    with subprocess.Popen([FSQ, "run", path], env=environment, stdout=subprocess.DEVNULL) as process:
+        wait_until(lambda: running_after(home / "fsq.db", kill_after_jobs))
+        child = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False)
+        process.kill()
+    again = fsq("run", path)
+    assert again.returncode == 0, again.stderr
+    for pid in map(int, child.stdout.split()):
+        assert not is_alive(pid)
+    undisturbed = {"FSQ_HOME": str(tmp_path / "undisturbed")}
+    fsq("run", path, env=undisturbed)
+    assert lasting(records_of(fsq)) == lasting(records_of(fsq, env=undisturbed))
+
+
+def test_run__interrupted_ends_with_130_and_continues(
+    fsq: Fsq, environment: dict[str, str], home: Path, tmp_path: Path
+) -> None:
+    path = write_round(tmp_path)
+    with subprocess.Popen(
+        [FSQ, "run", path], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        wait_until(lambda: running_after(home / "fsq.db", 1))
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "interrupted; the running job goes back to the queue"
+    assert fsq("run", path).returncode == 0
+
+
+def test_work__drains_what_was_submitted(fsq: Fsq, tmp_path: Path) -> None:
+    assert fsq("submit", write_round(tmp_path)).returncode == 0
+    status = fsq("status")
+    assert "small" in status.stdout
+    assert "1 queued" in status.stdout
+    done = fsq("work", "--drain")
+    assert done.returncode == 0, done.stderr
+    assert "s4 quick baseline seed 0: started" in done.stdout
+    assert "=> s4 noop seed 0 no_op at quick" in done.stdout
+    assert "small  finished" in fsq("status").stdout
+    assert "noop seed 0 quick: no_op" in fsq("status", "small").stdout
+
+
+def test_run__failed_jobs_end_with_1(fsq: Fsq, tmp_path: Path) -> None:
+    """Every job of this round diverges."""
+    path = write_round(tmp_path, optimizer={"lr": 1e12, "grad_clip": 0.0})
+    done = fsq("run", path)
+    assert done.returncode == 1
+    assert "diverged: " in done.stdout
+    assert "the quick baseline failed: diverged" in fsq("status", "small").stdout
+
+
+def running_after(database: Path, done: int) -> bool:
+    """Whether a job is running and `done` have ended."""
+    try:
+        with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+            states = [state for (state,) in connection.execute("SELECT state FROM jobs")]
+    except sqlite3.OperationalError:
+        return False
+    return "running" in states and states.count("done") >= done
+
+
+def wait_until(condition: object, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
