@@ -55,7 +55,7 @@ class _UnitVectors(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(_SMALLEST_NORM).reciprocal_()
-        units = x * scale
+        units: Tensor = x * scale
         ctx.save_for_backward(units, scale)
         return units
 
@@ -78,4 +78,5 @@ class _SquaredReLU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (positive,) = ctx.saved_tensors
-        return (gradient * positive).mul_(2.0)
+        half: Tensor = gradient * positive
+        return half.mul_(2.0)

@@ -195,7 +195,6 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except KeyboardInterrupt:
-        typer.echo("interrupted; the running job goes back to the queue", err=True)
         raise SystemExit(130) from None
     except Exception as error:
         code = _exit_code(error)
@@ -289,6 +288,10 @@ def _working(database: Database, device: str, round_id: int | None) -> Iterator[
             engine.advance_all(session, now=_now())
         home = Settings().home
         yield WorkerService(database, home, choose(device), advance, display, round_id)
+    except KeyboardInterrupt:
+        display.close()
+        typer.echo("interrupted; the running job goes back to the queue", err=True)
+        raise
     finally:
         display.close()
 

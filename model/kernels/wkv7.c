@@ -1,11 +1,10 @@
 /* WKV-7 forward and backward in float32, vectorised over the state, parallel over (batch, head).
  *
  * Compiled for one head size: -DN=64 -DLANES=16. The forward keeps the state as [key][value], so that both products
- * with it are sums over rows; the backward keeps it as [value][key], so that five of its seven sums are, and recomputes
- * the states of SPAN steps from a checkpoint: nothing is divided by a decay. Sums have one fixed order, whatever the
- * number of threads.
+ * with it are sums over rows; the backward as [value][key], so that five of its seven sums are, and recomputes the
+ * states of SPAN steps from a checkpoint: nothing is divided by a decay. Sums have one fixed order, whatever the number
+ * of threads.
  */
-#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -101,7 +100,7 @@ static void forward_head(int64_t batch, int64_t T, int64_t head, const sequence 
     transpose(state[0], sT);
 }
 
-/* `in` are r w k v a b. `u` (B, T, H, N) and `checkpoints` (B, H, ceil(T / SPAN), N, N) are what backward needs, or null. */
+/* `in` are r w k v a b; `u` (B, T, H, N) and `checkpoints` (B, H, ceil(T / SPAN), N, N), or null, are for backward. */
 void wkv7_forward(int64_t B, int64_t T, int64_t H, const sequence *in, const float *s0, sequence y, sequence u,
                   float *checkpoints, float *sT, int threads) {
     int64_t spans = (T + SPAN - 1) / SPAN;
@@ -170,7 +169,8 @@ static vec backward_values(row *G, const moment *m, int first_row, float *du) {
 }
 
 /* Adds the rows of a block to the gradients along the key, and takes G one step back. */
-static void backward_keys(row *G, const row *before, const row *after, const moment *m, int first_row, const float *du) {
+static void backward_keys(row *G, const row *before, const row *after, const moment *m, int first_row,
+                          const float *du) {
     for (int c = 0; c < V; c++) {
         vec dr = {}, dw = {}, dk = {}, da = {}, db = {};
         vec e = ((const vec *)m->e)[c], a = ((const vec *)m->a)[c];

@@ -37,7 +37,9 @@ def fsq(environment: dict[str, str]) -> Fsq:
     def call(*arguments: str | Path, **more: Any) -> subprocess.CompletedProcess[str]:
         command = [str(FSQ), *map(str, arguments)]
         env = environment | more.pop("env", {})
-        return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300, check=False, **more)
+        return subprocess.run(
+            command, capture_output=True, text=True, env=env, timeout=300, check=False, **more
+        )
 
     return call
 
@@ -47,14 +49,21 @@ def write_round(folder: Path, **changes: Any) -> Path:
     data: dict[str, Any] = {
         "round": "small",
         "model": {"random": {"layers": 3, "dim": 64, "vocab": 256}, "tokenizer": "bytes", "dtype": "float32"},
-        "stages": [{"name": "quick", "steps": 4, "eval_every": 2}, {"name": "med", "steps": 8, "eval_every": 2}],
+        "stages": [
+            {"name": "quick", "steps": 4, "eval_every": 2},
+            {"name": "med", "steps": 8, "eval_every": 2},
+        ],
         "optimizer": {"lr": 1e-3},
         "prune": {"min_delta": 0.0},
         "tasks": {"s4": {"kind": "sudoku", "size": 4, "blanks": 4, "train": 40, "val": 10, "batch_size": 4}},
-        "variants": {"l1": {"layer_start": 1, "norm": False}, "l2": {"layer_start": 2}, "noop": {"layer_start": 9}},
+        "variants": {
+            "l1": {"layer_start": 1, "norm": False},
+            "l2": {"layer_start": 2},
+            "noop": {"layer_start": 9},
+        },
     }
     path = folder / "small.yaml"
-    path.write_text(yaml.safe_dump({key: value for key, value in (data | changes).items() if value is not None}))
+    path.write_text(yaml.safe_dump(data | changes, sort_keys=False))
     return path
 
 

@@ -235,6 +235,19 @@ def test_forward__gradients_agree_with_finite_differences() -> None:
         assert slope == pytest.approx(float((parameter.grad * direction).sum()), rel=1e-4, abs=1e-6), name
 
 
+def test_forward__gradients_are_the_same_bits_every_time() -> None:
+    net, tokens, lengths = live_model(), random_tokens(4, 50), torch.tensor([50, 0, 33, 7])
+    torch.set_num_threads(2)
+    runs = []
+    for _ in range(2):
+        net.zero_grad()
+        hidden, state = net(tokens, future_seed=FutureSeedSettings(detach=False), lengths=lengths)
+        net.logits(net(tokens, state)[0]).square().sum().backward()
+        runs.append([hidden, *(x.grad.clone() for x in net.parameters() if x.grad is not None)])
+    torch.set_num_threads(1)
+    assert all(torch.equal(one, other) for one, other in zip(*runs, strict=True))
+
+
 # ---- loading
 
 

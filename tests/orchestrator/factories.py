@@ -38,7 +38,7 @@ def round_data(**changes: Any) -> dict[str, Any]:
 
 
 def resolve(tmp_path: Path, **changes: Any) -> ResolvedRound:
-    spec, _ = parse_round(yaml.safe_dump(round_data(**changes)).encode(), "r.yaml")
+    spec, _ = parse_round(yaml.safe_dump(round_data(**changes), sort_keys=False).encode(), "r.yaml")
     return ResolvedRound(spec, prepare(spec.model, spec.tasks, tmp_path / "cache"))
 
 
