@@ -46,7 +46,9 @@ _Loader.yaml_implicit_resolvers = {
     ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789")
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(
@@ -86,8 +88,9 @@ def _refuse_extras(name: str, text: str) -> None:
         line = event.start_mark.line + 1 if event.start_mark else None
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise _bad(name, line, "anchors and aliases (&, *) are not accepted; write the value out")
-        if getattr(event, "tag", None):
-            raise _bad(name, line, f"the tag {event.tag} is not accepted")
+        tag = getattr(event, "tag", None)
+        if tag:
+            raise _bad(name, line, f"the tag {tag} is not accepted")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise _bad(name, line, f"nested more than {MAX_DEPTH} levels deep")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import sqlite3
@@ -53,7 +54,7 @@ def refused(fsq: Fsq, home: Path, path: Path) -> str:
         ),
         ({"model": {"checkpoint": "nowhere.pth"}}, "nowhere.pth"),
         ({"tasks": {"t": {"kind": "arc", "data": {"path": "nowhere.jsonl"}}}}, "nowhere.jsonl"),
-        ({"tasks": {"t": SUDOKU | {"train": 10**6}}}, "of 1000000 train examples"),
+        ({"tasks": {"t": SUDOKU | {"train": 2000, "mask_region": "prefix"}}}, "of 2000 train examples"),
     ],
 )
 def test_submit__mistakes(
@@ -75,10 +76,10 @@ def test_submit__reports_inputs_all_at_once(fsq: Fsq, home: Path, tmp_path: Path
 
 def test_submit__too_few_rows_names_the_counts(fsq: Fsq, home: Path, tmp_path: Path) -> None:
     rows = [
-        f'{{"id": "{i}", "question": "Which one {i}?", "choices": {{"text": ["x{i}", "y"], "label": ["A", "B"]}}, "answerKey": "A"}}'
+        {"id": str(i), "question": f"Which {i}?", "choices": {"text": [f"x{i}", "y"], "label": ["A", "B"]}}
         for i in range(30)
     ]
-    (tmp_path / "arc.jsonl").write_text("\n".join(rows))
+    (tmp_path / "arc.jsonl").write_text("\n".join(json.dumps(row | {"answerKey": "A"}) for row in rows))
     task = {"kind": "arc", "data": {"path": "arc.jsonl"}, "train": 900, "val": 3}
     errors = refused(fsq, home, write_round(tmp_path, tasks={"arc": task}))
     assert "of 900 train examples" in errors

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
+from alembic import command
 from db import migrations
 from db.errors import DatabaseUnreachable, SchemaMismatch
 from db.session import HEAD, Database, open_current

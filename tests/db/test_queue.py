@@ -31,10 +31,16 @@ EVALUATION = {
 def add_round(database: Database, name: str = "r", jobs: int = 1) -> int:
     with database.write() as session:
         row = Round(name=name, digest=name, source="", spec={}, facts={}, created_at=NOW)
-        row.jobs = [
-            Job(task="t", stage="quick", variant=f"v{i}", seed=0, fingerprint=f"{name}{i}", payload={}, not_before=NOW, created_at=NOW)
-            for i in range(jobs)
-        ]  # fmt: skip
+        named = [{"variant": f"v{i}", "fingerprint": f"{name}{i}"} for i in range(jobs)]
+        common = {
+            "task": "t",
+            "stage": "quick",
+            "seed": 0,
+            "payload": {},
+            "not_before": NOW,
+            "created_at": NOW,
+        }
+        row.jobs = [Job(**(common | names)) for names in named]
         session.add(row)
         session.flush()
         return row.id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -113,7 +114,7 @@ def test_plan__only_adds(run: tuple[SearchSpec, Results]) -> None:
     """No job or decision of an earlier plan is ever missing from, or different in, a later one."""
     spec, oracle = run
     _, _, history = run_to_end(spec, oracle)
-    for earlier, later in zip(history, history[1:], strict=False):
+    for earlier, later in pairwise(history):
         assert set(earlier.steps) <= set(later.steps)
 
 
