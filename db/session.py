@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.orm import Session, sessionmaker
 
 from db.errors import DatabaseUnreachable
@@ -26,9 +26,9 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = _open(url)
-        reader = self.engine.execution_options(fsq_readonly=True)
+        self._reader = self.engine.execution_options(fsq_readonly=True)
         self._write = sessionmaker(self.engine, expire_on_commit=False)
-        self._read = sessionmaker(reader, expire_on_commit=False)
+        self._read = sessionmaker(self._reader, expire_on_commit=False)
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -44,7 +44,7 @@ class Database:
 
     def revision(self) -> str | None:
         """The migration that the schema is at; None for an empty database."""
-        with _reachable(), self.engine.connect() as connection:
+        with _reachable(), self._reader.connect() as connection:
             if not inspect(connection).has_table("alembic_version"):
                 return None
             return str(connection.scalar(text("SELECT version_num FROM alembic_version")))
@@ -74,13 +74,17 @@ def open_current(url: str) -> Database:
 def _reachable() -> Iterator[None]:
     try:
         yield
-    except OperationalError as error:
+    except DBAPIError as error:
+        if isinstance(error, IntegrityError | ProgrammingError | DataError):
+            raise
         raise DatabaseUnreachable(f"the database does not answer: {error.orig}") from error
 
 
 def _open(url: str) -> Engine:
+    shown = "the database URL"  # never with its password
     try:
         parsed = make_url(url)
+        shown = f"{shown} {parsed.render_as_string()}"
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
         sqlite = parsed.get_backend_name() == "sqlite"
@@ -89,9 +93,9 @@ def _open(url: str) -> Engine:
         options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}} if sqlite else {}
         engine = create_engine(parsed, pool_pre_ping=not sqlite, **options)
     except (ArgumentError, ModuleNotFoundError) as error:
-        raise DatabaseUnreachable(f"database URL {url!r} cannot be used: {error}") from error
+        raise DatabaseUnreachable(f"{shown} cannot be used: {error}") from None
     except OSError as error:
-        raise DatabaseUnreachable(f"the folder of {url!r} cannot be made: {error}") from error
+        raise DatabaseUnreachable(f"the folder of {shown} cannot be made: {error}") from error
     if sqlite:
         _prepare_sqlite(engine)
     return engine

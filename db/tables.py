@@ -87,7 +87,7 @@ class Round(Base):
     name: Mapped[str] = mapped_column(unique=True)
     digest: Mapped[str]  # of what was asked for and what its inputs contained; equal digest: the same round
     source: Mapped[str]  # the file as submitted
-    spec: Mapped[dict[str, Any]]
+    spec: Mapped[dict[str, Any]] = mapped_column(JSON)  # keeps its order, which is the order of the tasks
     facts: Mapped[dict[str, Any]]
     state: Mapped[RoundState] = mapped_column(default=RoundState.ACTIVE, index=True)
     created_at: Mapped[datetime]

@@ -20,6 +20,8 @@ from orchestrator.errors import BadRound, FsqError, Problem
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from db.session import Database
     from orchestrator.display import Display
     from orchestrator.round_file import RoundFile
@@ -269,25 +271,27 @@ def _working(database: Database, device: str, round_id: int | None) -> Iterator[
     from orchestrator.planner import JobKey
     from worker.devices import choose
     from worker.service import RunningJob, WorkerService
-    from worker.snapshot_files import remove_snapshots
+    from worker.snapshot_files import keep_snapshots, remove_snapshots
 
     def ask(job: RunningJob) -> Any:
         with database.read() as session:
             return outlook(session, job.round, JobKey(job.task, job.stage, job.variant, job.seed))
 
-    def advance(job_id: int) -> None:
-        with database.write() as session:
-            advanced = engine.advance_job(session, job_id, now=_now())
-        remove_snapshots(Settings().home, advanced.closed_trajectories)
+    def advance(session: Session, job_id: int) -> engine.Advance:
+        return engine.advance_job(session, job_id, now=_now())
+
+    def announce(advanced: engine.Advance) -> None:
+        remove_snapshots(home, advanced.closed_trajectories)
         display.decided(advanced.decisions)
 
+    home = Settings().home
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     display: Display = display_for(Console(), ask)
     try:
         with database.write() as session:
             engine.advance_all(session, now=_now())
-        home = Settings().home
-        yield WorkerService(database, home, choose(device), advance, display, round_id)
+            keep_snapshots(home, engine.live_trajectories(session))
+        yield WorkerService(database, home, choose(device), advance, announce, display, round_id)
     except KeyboardInterrupt:
         display.close()
         typer.echo("interrupted; the running job goes back to the queue", err=True)

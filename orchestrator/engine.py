@@ -108,6 +108,12 @@ def advance_all(session: Session, *, now: datetime) -> None:
         advance(session, row.id, now=now)
 
 
+def live_trajectories(session: Session) -> set[str]:
+    """Trajectories of the rounds that are not over: a later stage may continue from them."""
+    query = select(tables.Job).join(tables.Round).where(tables.Round.state == RoundState.ACTIVE)
+    return {JobSpec.from_json(job.payload).trajectory for job in session.scalars(query)}
+
+
 def job_key(job: tables.Job) -> JobKey:
     """What names a stored job within its round."""
     return JobKey(job.task, job.stage, job.variant, job.seed)

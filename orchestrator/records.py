@@ -100,6 +100,7 @@ class _Writer:
             "reason": decision.reason,
             "best_val_tok_acc": metrics and metrics.best_val_tok_acc,
             "baseline_val_tok_acc": baseline and baseline.best_val_tok_acc,
+            "metric": self.resolved.spec.prune.metric,
             "d_acc": decision.d_acc,
             "d_loss": decision.d_loss,
             "d_acc_ci": None,

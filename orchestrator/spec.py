@@ -135,6 +135,15 @@ class RoundSpec(Strict):
         _refuse_twice("seed", [str(seed) for seed in self.seeds])
         return self
 
+    @model_validator(mode="after")
+    def _schedule_has_its_length(self) -> Self:
+        endless = [stage.name for stage in self.stages if stage.steps is None]
+        if self.optimizer.depends_on_length and endless:
+            raise ValueError(
+                f"schedule: {self.optimizer.schedule} needs steps in every stage; {endless[0]} has none"
+            )
+        return self
+
     def resolved(self, folder: Path) -> Self:
         """With every relative path taken as relative to `folder`."""
         tasks = {name: task.resolved(folder) for name, task in self.tasks.items()}
@@ -183,7 +192,8 @@ class ResolvedRound:
         """Equal for equal rounds on equal inputs, wherever the files lie."""
         jobs = [self.job(key).fingerprint for key in self.largest_plan()]
         asked = self.spec.model_dump(mode="json", include={"round", "prune", "parallel"})
-        return sha256_of([asked, [*self.search.stages], [str(key) for key in self.largest_plan()], jobs])
+        names = [self.search.stages, self.search.variants, sorted(self.search.no_ops)]
+        return sha256_of([asked, names, [str(key) for key in self.largest_plan()], jobs])
 
     def largest_plan(self) -> Iterator[JobKey]:
         """Every job there is when every variant is promoted at every stage."""

@@ -8,7 +8,7 @@ from orchestrator.caveats import EXPLANATIONS, Caveat
 from orchestrator.planner import Verdict, points
 from orchestrator.records import Record
 from orchestrator.spec import ResolvedRound
-from worker.job import BASELINE
+from worker.job import Outcome
 
 WIDTH = 100
 _COLUMNS = "{:<28} {:>4} {:<8} {:>8} {:>10} {:>9} {:>6} {:>7}  {}"
@@ -49,7 +49,8 @@ def _task_lines(resolved: ResolvedRound, task: str, records: Sequence[Record]) -
                 yield _row(record, record["decided_stage"], record["status"])
         else:
             verdict = verdicts.get(_key(record, record["stage"]))
-            yield _row(record, record["stage"], verdict["status"] if verdict else _standing(record))
+            shown = record | ({"d_acc": verdict["d_acc"]} if verdict else {})  # by the rule's metric
+            yield _row(shown, record["stage"], verdict["status"] if verdict else _standing(record))
 
 
 def _row(record: Record, stage: str, decision: str) -> str:
@@ -112,14 +113,9 @@ def _key(record: Record, stage: str) -> tuple[str, int, str]:
 
 
 def has_failures(records: Sequence[Record]) -> bool:
-    """Whether some job could not be measured."""
-    return any(not _is_decision(record) and record["error"] for record in records)
-
-
-def counts(records: Sequence[Record]) -> dict[str, int]:
-    """How many decisions there are of each kind, and how many jobs have finished."""
-    jobs = [record for record in records if not _is_decision(record)]
-    result = {"jobs": len(jobs), "baselines": sum(record["config"] == BASELINE for record in jobs)}
-    for verdict in Verdict:
-        result[verdict] = sum(_is_decision(r) and r["status"] == verdict for r in records)
-    return result
+    """Whether something could not be measured; a divergence is a measurement."""
+    measured = {Outcome.OK, Outcome.CACHED, Outcome.DIVERGED}
+    return any(
+        record["status"] == Verdict.UNDECIDED if _is_decision(record) else record["status"] not in measured
+        for record in records
+    )

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from model import RWKV7, default_backend, get_tokenizer, random_state_dict
-from model.checkpoint import read
+from model.checkpoint import digest, read
 from model.errors import ModelError
 from model.shapes import ModelShape
 from tasks import DataUnavailable, Example, TaskError, build
@@ -81,6 +81,10 @@ def _weights(spec: JobSpec) -> dict[str, torch.Tensor]:
         return random_state_dict(shape, chosen.seed)
     assert spec.model_facts.path is not None  # noqa: S101  (only random models have no file)
     try:
+        if digest(spec.model_facts.path) != spec.model_facts.digest:
+            raise BuildFailed(
+                "the checkpoint changed since the round was submitted; submit it under a new name"
+            )
         return read(spec.model_facts.path)
     except (ModelError, OSError) as error:
         raise InfrastructureFailed(str(error)) from error

@@ -57,7 +57,7 @@ class Child:
             if not self._connection.poll(timeout):
                 return None
             return Message(**json.loads(self._connection.recv_bytes()))
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # OSError: in the middle of a message
             raise ChildDied(self._epitaph()) from None
 
     def stop(self) -> None:
@@ -74,7 +74,7 @@ class Child:
         self.stop()
         self._connection, theirs = Pipe()
         log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "worker.child"]
+        command = [sys.executable, "-P", "-m", "worker.child"]  # -P: no module of the current folder
         arguments = [str(theirs.fileno()), str(os.getpid()), self._device, str(self._home)]
         environment = _DEFAULTS | os.environ
         with log.open("ab") as output:

@@ -9,13 +9,14 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
+from sqlalchemy.orm import Session
 
 from db import queue
 from db.errors import LeaseLost
@@ -63,17 +64,20 @@ class Listener(Protocol):
 class WorkerService:
     """Runs jobs on one device, of one round or of any, one at a time.
 
-    `advance(job_id)` is called after every job that ended, to take the decisions that follow.
+    `advance` takes the decisions that follow from a job that ended, in the same transaction; what it returns is
+    handed to `announce` once that is committed.
     """
 
     database: Database
     home: Path
     device: str
-    advance: Callable[[int], None]
+    advance: Callable[[Session, int], Any]
+    announce: Callable[[Any], None]
     listener: Listener
     round_id: int | None = None
 
     def __post_init__(self) -> None:
+        self._announcements: list[Any] = []
         self._child = Child(torch_name(self.device), self.home)
         self._lock_path = self.home / "locks" / f"{self.device.replace(':', '-')}.lock"
 
@@ -124,8 +128,13 @@ class WorkerService:
         with self.database.write() as session:
             session.add(worker)
             session.flush()
-            queue.requeue_dead(session, device_lock=worker.device_lock, worker_id=worker.id, now=_now())
-            return worker.id
+            for job_id in queue.requeue_dead(
+                session, device_lock=worker.device_lock, worker_id=worker.id, now=_now()
+            ):
+                self._advance(session, job_id)  # one that was lost for the last time has ended
+            worker_id = worker.id
+        self._announce()
+        return worker_id
 
     def _wait_for_work(self) -> bool:
         """Pauses while something is queued for later or running elsewhere; False when nothing is."""
@@ -141,10 +150,8 @@ class WorkerService:
     def _run_one(self, worker_id: int) -> bool:
         """Claims and runs a job; False when there is none."""
         with self.database.write() as session:
-            expired = queue.requeue_expired(session, now=_now())
-        for job_id in expired:  # one that was lost for the last time has ended
-            self.advance(job_id)
-        with self.database.write() as session:
+            for job_id in queue.requeue_expired(session, now=_now()):
+                self._advance(session, job_id)
             lease = queue.claim(
                 session, worker_id=worker_id, now=_now(), lease_for=LEASE, round_id=self.round_id
             )
@@ -154,10 +161,21 @@ class WorkerService:
             cached = queue.known_result(session, job.spec.fingerprint, MEASURED)
             if cached is not None:
                 queue.complete_from_cache(session, lease, cached, now=_now(), outcome=Outcome.CACHED)
+                self._advance(session, lease.job_id)
         if cached is None:
             self._run_claimed(lease, job)
-        self.advance(lease.job_id)
+        self._announce()
         return True
+
+    def _advance(self, session: Session, job_id: int) -> None:
+        session.flush()
+        self._announcements.append(self.advance(session, job_id))
+
+    def _announce(self) -> None:
+        """Tells what was decided, now that it is committed."""
+        for announcement in self._announcements:
+            self.announce(announcement)
+        self._announcements.clear()
 
     def _running(self, job: Job) -> RunningJob:
         round_name = job.round.name
@@ -186,7 +204,7 @@ class WorkerService:
             )
         except BaseException:  # interrupted: the job goes back, whatever the reason
             self._child.stop()
-            with self.database.write() as session:
+            with suppress(LeaseLost), self.database.write() as session:
                 queue.hand_back(session, lease, now=_now())
             raise
         self.listener.ended(job, result, will_retry)
@@ -224,9 +242,11 @@ class WorkerService:
             if result.outcome.is_retried:
                 back_off = BACK_OFF * 2 ** (job.attempt - 1)
                 reason = result.reason or ""
-                return queue.give_up(
+                will_retry = queue.give_up(
                     session, lease, now=_now(), outcome=result.outcome, reason=reason, back_off=back_off
                 )
+                self._advance(session, lease.job_id)
+                return will_retry
             queue.complete(
                 session,
                 lease,
@@ -235,6 +255,7 @@ class WorkerService:
                 reason=result.reason,
                 result=result.model_dump(mode="json"),
             )
+            self._advance(session, lease.job_id)
             return False
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 
@@ -15,3 +15,11 @@ def remove_snapshots(home: Path, trajectories: Iterable[str]) -> None:
     """Drops snapshots that no later stage needs."""
     for trajectory in trajectories:
         snapshot_path(home, trajectory).unlink(missing_ok=True)
+
+
+def keep_snapshots(home: Path, trajectories: Collection[str]) -> None:
+    """Drops every other snapshot, and what interrupted writes left behind."""
+    kept = {snapshot_path(home, trajectory) for trajectory in trajectories}
+    for path in (home / "snapshots").glob("*"):
+        if path not in kept:
+            path.unlink(missing_ok=True)

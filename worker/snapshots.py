@@ -6,9 +6,11 @@ that does not fit, trains from scratch and ends with the same bits.
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import asdict
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -16,6 +18,8 @@ import torch
 from worker.job import Evaluation, JobSpec
 from worker.snapshot_files import snapshot_path
 from worker.training import Progress, Run
+
+log = logging.getLogger(__name__)
 
 
 class Snapshots:
@@ -25,20 +29,35 @@ class Snapshots:
         self._home = home
 
     def save(self, spec: JobSpec, run: Run) -> None:
-        """Keeps where `run` stopped, in place of an earlier snapshot of the same trajectory."""
+        """Keeps where `run` stopped, in place of an earlier snapshot of the same trajectory.
+
+        Where it cannot be written, the log says so and the later stage trains from scratch.
+        """
         path = snapshot_path(self._home, spec.trajectory)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-        torch.save(_as_tensors(run), unfinished)
-        unfinished.replace(path)
+        try:
+            with unfinished.open("wb") as file:
+                torch.save(_as_tensors(run), file)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            log.warning("no snapshot of %s: %s", spec.trajectory, error)
+            unfinished.unlink(missing_ok=True)
 
     def restore(self, spec: JobSpec, run: Run) -> bool:
         """Puts a fresh run where the trajectory's snapshot ends, if there is one within the job's budget."""
         path = snapshot_path(self._home, spec.trajectory)
         if not path.exists():
             return False
-        stored = torch.load(path, weights_only=True, map_location=run.device)
-        progress = _progress(stored["progress"], spec)
+        try:
+            stored = torch.load(path, weights_only=True, map_location=run.device)
+            progress = _progress(stored["progress"], spec)
+        except (OSError, RuntimeError, EOFError, KeyError, ValueError, UnpicklingError) as error:
+            log.warning("the snapshot %s cannot be read (%s); training from scratch", path, error)
+            path.unlink(missing_ok=True)
+            return False
         if not _is_within(progress, spec):
             return False
         run.model.load_state_dict(stored["model"])

@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
+from model import ModelShape, random_state_dict
 from tests.acceptance.conftest import FSQ, Fsq, lasting, records_of, write_round
 
 
@@ -136,3 +138,20 @@ def is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_run__modules_of_the_current_folder_are_not_imported(fsq: Fsq, tmp_path: Path) -> None:
+    for name in ("model.py", "tasks.py", "torch.py"):
+        (tmp_path / name).write_text("raise SystemExit('imported from the current folder')")
+    assert fsq("run", write_round(tmp_path), cwd=tmp_path).returncode == 0
+
+
+def test_run__checkpoint_that_changed_is_refused(fsq: Fsq, tmp_path: Path) -> None:
+    shape = ModelShape.random(2, 64, 256)
+    save_file(random_state_dict(shape, 0), tmp_path / "w.safetensors")
+    path = write_round(tmp_path, model={"checkpoint": "w.safetensors", "tokenizer": "bytes"})
+    assert fsq("submit", path).returncode == 0
+    save_file(random_state_dict(shape, 1), tmp_path / "w.safetensors")
+    done = fsq("work", "--drain")
+    assert "the checkpoint changed since the round was submitted" in done.stdout
+    assert fsq("run", path).returncode == 4

@@ -47,10 +47,10 @@ def test_open_current__refuses_the_schema_of_a_newer_version(database: Database,
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("nonsense", "database URL 'nonsense' cannot be used"),
-        ("mystery://host/name", "cannot be used"),
+        ("nonsense", "the database URL cannot be used"),
+        ("mystery://u:secret@host/name", r"mystery://u:\*\*\*@host/name cannot be used"),
         ("postgresql+psycopg://nobody@127.0.0.1:1/none", "does not answer"),
-        ("sqlite:////proc/fsq/fsq.db", "the folder of"),
+        ("sqlite:////proc/fsq/fsq.db", "the folder of the database URL"),
     ],
 )
 def test_open_current__unreachable(url: str, message: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from tests.worker.factories import make_job
 from tests.worker.test_training import SEEDED, Clock, Recorder, examples, fresh_model
 from worker.job import Budget, Evaluation, JobSpec, OptimizerConfig
-from worker.snapshot_files import remove_snapshots
+from worker.snapshot_files import keep_snapshots, remove_snapshots, snapshot_path
 from worker.snapshots import Snapshots
 from worker.training import Run, start_run, train
 
@@ -81,3 +81,22 @@ def test_remove_snapshots(tmp_path: Path) -> None:
     snapshots.save(quick, run)
     remove_snapshots(tmp_path, [quick.trajectory, "unknown"])
     assert list((tmp_path / "snapshots").iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04 torn"])
+def test_restore__unreadable_means_from_scratch(tmp_path: Path, content: bytes) -> None:
+    snapshots = Snapshots(tmp_path)
+    job = make_job(steps=4)
+    path = snapshot_path(tmp_path, job.trajectory)
+    path.parent.mkdir()
+    path.write_bytes(content)
+    assert not snapshots.restore(job, start_run(job, fresh_model()))
+    assert not path.exists()
+
+
+def test_keep_snapshots__drops_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "snapshots").mkdir()
+    for name in ("a.pt", "b.pt", "c.123.tmp"):
+        (tmp_path / "snapshots" / name).touch()
+    keep_snapshots(tmp_path, {"a"})
+    assert [path.name for path in (tmp_path / "snapshots").iterdir()] == ["a.pt"]
