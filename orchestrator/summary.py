@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from orchestrator.caveats import EXPLANATIONS, Caveat
@@ -81,11 +82,12 @@ def _verdict_lines(records: Sequence[Record]) -> Iterator[str]:
     yield "-" * WIDTH
     decisions = [record for record in records if _is_decision(record)]
     for verdict in Verdict:
-        names = [
+        arms = Counter(
             f"{r['task']}/{r['config']}/{r['decided_stage']}" for r in decisions if r["status"] == verdict
-        ]
-        if names:
-            yield f"{verdict} ({len(names)}): {', '.join(dict.fromkeys(names))}"
+        )
+        if arms:
+            named = [f"{arm} ({count} seeds)" if count > 1 else arm for arm, count in arms.items()]
+            yield f"{verdict} ({arms.total()}): {', '.join(named)}"
     if not decisions:
         yield "nothing is decided yet"
 
