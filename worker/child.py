@@ -32,6 +32,7 @@ from worker.snapshots import Snapshots
 from worker.training import Run, start_run, train
 
 PROGRESS_SECONDS = 0.25
+ONE_THREAD_BELOW = 256  # model width under which a second thread costs more than it brings
 
 
 class Resources:
@@ -39,6 +40,7 @@ class Resources:
 
     def __init__(self, device: torch.device, cache: Path) -> None:
         self._device = device
+        self._threads = torch.get_num_threads()
         self._cache = cache
         self._digest = ""
         self._weights: dict[str, torch.Tensor] = {}
@@ -51,6 +53,10 @@ class Resources:
             self._weights = _weights(spec)
             self._model = RWKV7.from_state_dict(self._weights, device=self._device)
             self._digest = spec.model_facts.digest
+        if spec.model_facts.n_embd < ONE_THREAD_BELOW:
+            torch.set_num_threads(1)
+        else:
+            torch.set_num_threads(self._threads)
         self._model.load_state_dict(self._weights)
         self._model.zero_grad(set_to_none=True)
         return self._model
