@@ -127,10 +127,8 @@ class _Panel:
         round_left = self.outlook.seconds_left
         round_text = f"round: {self.outlook.done} of at most {self.outlook.at_most} jobs"
         round_text += f", at most {duration(round_left)} left" if round_left else ""
-        bar.add_row(
-            ProgressBar(total=1.0, completed=done, width=30), f"{left} left in the budget;  {round_text}"
-        )
-        return Group(head, bar, *self._curves())
+        bar.add_row(ProgressBar(total=1.0, completed=done, width=30), f"{left} left in the budget")
+        return Group(head, bar, *self._curves(), Text(round_text, style="dim"))
 
     def _curves(self) -> list[Text]:
         if not self.curve:
