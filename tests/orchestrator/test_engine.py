@@ -171,3 +171,20 @@ def test_decisions__unique(database: Database, tmp_path: Path) -> None:
     with database.read() as session:
         keys = [(d.task, d.stage, d.variant, d.seed) for d in session.scalars(select(Decision))]
     assert len(keys) == len(set(keys)) == 8
+
+
+def test_advance__tasks_in_the_order_of_the_file(database: Database, tmp_path: Path) -> None:
+    options = round_data()["tasks"]["s4"]
+    tasks = {"zebra": options, "a": options | {"blanks": 5}, "mm": options | {"blanks": 3}}
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path, tasks=tasks, variants={"l1": {"layer_start": 1}}))
+    order = rig.run_all({})
+    assert list(dict.fromkeys(key.task for key in order)) == ["zebra", "a", "mm"]
+
+
+def test_submit__another_no_op_is_another_round(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+    variants = round_data()["variants"] | {"noop2": {"layer_start": 8}}
+    with pytest.raises(Conflict):
+        rig.submit(resolve(tmp_path, variants=variants))
