@@ -39,5 +39,5 @@ def _config() -> Config:
 def _scripts() -> Path:
     """The migrations: beside the packages in a checkout, inside this one when installed."""
     package = Path(__file__).resolve().parent
-    installed = package / "migrations"
+    installed = package / "alembic"
     return installed if installed.is_dir() else package.parent / "alembic"
