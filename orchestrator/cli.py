@@ -290,7 +290,8 @@ def _working(database: Database, device: str, round_id: int | None) -> Iterator[
     try:
         with database.write() as session:
             engine.advance_all(session, now=_now())
-            keep_snapshots(home, engine.live_trajectories(session))
+            live = engine.live_trajectories(session)
+        keep_snapshots(home, live)
         yield WorkerService(database, home, choose(device), advance, announce, display, round_id)
     except KeyboardInterrupt:
         display.close()
@@ -307,9 +308,9 @@ def _finish(database: Database, name: str) -> None:
     from orchestrator.summary import has_failures
 
     with database.read() as session:
-        typer.echo("".join(f"{line}\n" for line in exports.lines(session, name, Format.SUMMARY)), nl=False)
         written = exports.write_files(session, name, Settings().results)
         failed = has_failures(list(records(session, engine.find(session, name))))
+    typer.echo(written[-1].read_text(encoding="utf-8"), nl=False)
     typer.echo(f"\nrecords and summary: {' '.join(str(path) for path in written)}")
     if failed:
         raise typer.Exit(1)

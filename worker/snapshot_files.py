@@ -18,8 +18,7 @@ def remove_snapshots(home: Path, trajectories: Iterable[str]) -> None:
 
 
 def keep_snapshots(home: Path, trajectories: Collection[str]) -> None:
-    """Drops every other snapshot, and what interrupted writes left behind."""
-    kept = {snapshot_path(home, trajectory) for trajectory in trajectories}
+    """Drops the files of every other trajectory, unfinished ones included."""
     for path in (home / "snapshots").glob("*"):
-        if path not in kept:
+        if path.name.partition(".")[0] not in trajectories:
             path.unlink(missing_ok=True)
