@@ -8,7 +8,7 @@ import pytest
 from task_samples import Bytes, ai2_row, arc_row
 
 from tasks import Columns, Row, RowError, build
-from tasks.arc import Arc, ArcConfig
+from tasks.builtin.arc import Arc, ArcConfig
 from tasks.rows import bind
 
 

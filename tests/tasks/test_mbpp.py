@@ -9,7 +9,7 @@ from task_samples import Bytes, mbpp_row, write_jsonl
 
 from model.tokenizers import get_tokenizer
 from tasks import BuildError, Candidate, RowError, Split, build
-from tasks.mbpp import Mbpp, MbppConfig
+from tasks.builtin.mbpp import Mbpp, MbppConfig
 from tasks.rows import bind
 
 QUESTION = (

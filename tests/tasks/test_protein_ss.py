@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from task_samples import Bytes, protein_row, write_jsonl
 
 from tasks import BuildError, Candidate, NotesSlot, RowError, build
-from tasks.protein_ss import ProteinSS, ProteinSSConfig
+from tasks.builtin.protein_ss import ProteinSS, ProteinSSConfig
 from tasks.rows import bind
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.regions import Region, choose_positions
+from tasks.builtin.regions import Region, choose_positions
 
 
 @pytest.mark.parametrize(("region", "positions"), [("prefix", [0, 1, 2]), ("suffix", [7, 8, 9])])

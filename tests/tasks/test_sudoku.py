@@ -9,7 +9,7 @@ import pytest
 from task_samples import Bytes
 
 from tasks import BuildError, Example, build
-from tasks import sudoku_puzzles as puzzles
+from tasks.builtin import sudoku_puzzles as puzzles
 
 
 def board(example: Example, size: int) -> str:

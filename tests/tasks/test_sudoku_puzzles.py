@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks import sudoku_puzzles as puzzles
+from tasks.builtin import sudoku_puzzles as puzzles
 
 SIZES = st.sampled_from([4, 9])
 

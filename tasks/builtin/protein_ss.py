@@ -20,7 +20,7 @@ from tasks.config import (
     ValCount,
 )
 from tasks.errors import RowError
-from tasks.regions import Region, choose_positions
+from tasks.builtin.regions import Region, choose_positions
 from tasks.rows import Columns, Row
 from tasks.splits import Split, hashed_split
 from tasks.task import Task

@@ -10,11 +10,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks import sudoku_puzzles as puzzles
+from tasks.builtin import sudoku_puzzles as puzzles
 from tasks.candidate import Candidate, Part
 from tasks.config import AnswerLimit, BatchSize, Count, Data, PromptLimit, TaskConfig, TrainCount, ValCount
 from tasks.errors import RowError
-from tasks.regions import Region, choose_positions
+from tasks.builtin.regions import Region, choose_positions
 from tasks.rows import Columns, Row
 from tasks.splits import Split
 from tasks.task import Task
