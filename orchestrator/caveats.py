@@ -28,7 +28,7 @@ EXPLANATIONS = {
     Caveat.BELOW_RESOLUTION: "the threshold is smaller than one answer token of the validation set",
     Caveat.AT_CHANCE: "the baseline is not above always giving the most frequent answer, or a uniform guess",
     Caveat.DEGENERATE: "every predicted token is the same",
-    Caveat.LEAK: "in some examples the answer stands word for word in the prompt's notes",
+    Caveat.LEAK: "in some examples the answer stands word for word in the prompt",
     Caveat.UNMATCHED_STEPS: "variant and baseline differ by more than 2 % in training steps",
     Caveat.UNMATCHED_BASELINE: "the stage has no baseline of its own",
     Caveat.SINGLE_SEED: "one seed only: the spread between seeds is unknown",

@@ -8,32 +8,45 @@ from typing import Any
 
 import numpy as np
 
+from tasks.encoding import Draft
 from tasks.example import Example, digest
 from tasks.notes import NotePool
 from tasks.report import BuildReport, Lengths, SplitReport, ValReport, majority_accuracy
 from tasks.selection import Chosen
+from tasks.tokens import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The examples of one split; leaks: how many have their answer in their notes."""
+    """The examples of one split; leaks: how many have their answer in their prompt."""
 
     chosen: Chosen
     examples: list[Example]
     leaks: int
 
 
-def finish(chosen: Chosen, pool: NotePool) -> Finished:
+def finish(chosen: Chosen, pool: NotePool, tokenizer: Tokenizer) -> Finished:
     """Drafts to examples: notes go between head and tail."""
     examples, leaks = [], 0
     for draft in chosen.drafts:
         name, parts = draft.candidate.name, [draft.head, draft.tail]
+        leaked = _shows_answer(draft, tokenizer)
         if draft.room:
             filling = pool.fill(name, draft.room)
             parts.insert(1, filling.ids)
-            leaks += pool.shows(filling, draft.candidate.answer.strip())
+            leaked = leaked or pool.shows(filling, draft.candidate.answer.strip())
+        leaks += leaked
         examples.append(Example(name, np.concatenate(parts), draft.answer))
     return Finished(chosen, examples, leaks)
+
+
+def _shows_answer(draft: Draft, tokenizer: Tokenizer) -> bool:
+    """Whether an answer in free text stands in its own prompt, notes aside, where it should not."""
+    candidate = draft.candidate
+    if candidate.extractive or candidate.choices is not None:  # few symbols stand somewhere by chance
+        return False
+    left = draft.truncated and tokenizer.decode([*draft.head.tolist(), *draft.tail.tolist()])
+    return candidate.answer.strip() in (left or candidate.own_text)
 
 
 def report(

@@ -69,7 +69,7 @@ def _build(task: Task[Any], source: Source | None, tokenizer: Tokenizer) -> Buil
     pool = NotePool(notes, tokenizer)
     if not pool and any(draft.room for draft in train.drafts + val.drafts):
         raise shortfall.no_notes(task.config.kind)
-    finished = assembly.finish(train, pool), assembly.finish(val, pool)
+    finished = [assembly.finish(chosen, pool, tokenizer) for chosen in (train, val)]
     report = assembly.report(
         task.config.kind,
         *finished,

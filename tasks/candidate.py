@@ -38,6 +38,7 @@ class Candidate:
 
     content: what makes two rows the same question; rows of equal content are never used twice.
     choices: symbols that each answer position can take, one token each; None for free text.
+    extractive: whether the answer is meant to stand in the prompt; elsewhere that counts as a leak.
     note: this row as a note in other prompts; None if it makes none.
     id: name of the row in its data set; "" for a name made from the content.
     """
@@ -46,14 +47,19 @@ class Candidate:
     prompt: tuple[Part | NotesSlot, ...]
     answer: str
     choices: int | None = None
+    extractive: bool = False
     note: str | None = None
     id: str = ""
 
     @property
     def all_text(self) -> str:
         """Everything that will be hashed or tokenised."""
-        parts = [part.text for part in self.prompt if isinstance(part, Part)]
-        return "".join([self.id, self.content, self.answer, self.note or "", *parts])
+        return "".join([self.id, self.content, self.answer, self.note or "", self.own_text])
+
+    @property
+    def own_text(self) -> str:
+        """The prompt without notes."""
+        return "".join(part.text for part in self.prompt if isinstance(part, Part))
 
     @property
     def name(self) -> str:

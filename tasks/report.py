@@ -42,7 +42,7 @@ class SplitReport(_Frozen):
     answer_tokens: Lengths
     truncated: float  # share of prompts of which a part was cut (notes do not count)
     cut_answers: int  # answers cut at max_answer_tokens
-    leak: float  # share of examples whose answer stands word for word in their own notes
+    leak: float  # share of examples whose answer stands word for word in their prompt
 
 
 class ValReport(SplitReport):

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from tasks.builtin.order import QuestionOrder
 from tasks.candidate import Candidate, NotesSlot, Part
 from tasks.config import (
     AnswerLimit,
@@ -41,14 +42,7 @@ class MbppConfig(NotedConfig):
     max_prompt_tokens: PromptLimit = 4096
     min_prompt_tokens: PromptFloor = 1536
     max_answer_tokens: AnswerLimit = 160
-    order: Annotated[
-        Literal["q_after", "q_first"],
-        Field(
-            description="Where the notes stand, under the predecessor's names, which read the wrong way "
-            "round: q_after has the problem before the notes, far from the answer; q_first has the notes "
-            "first and the problem near the answer."
-        ),
-    ] = "q_after"
+    order: QuestionOrder = "q_first"
 
 
 class Mbpp(Task[MbppConfig]):
@@ -74,7 +68,7 @@ class Mbpp(Task[MbppConfig]):
         problem, tests = row.text("problem").strip(), _tests(row)
         question = f"Problem:\n{problem}\n\n" + (f"Tests:\n{tests}\n\n" if tests else "")
         blocks: list[Part | NotesSlot] = [Part(question), NotesSlot(before="Notes:\n", after="\n\n")]
-        if self.config.order == "q_first":
+        if self.config.order == "q_after":
             blocks.reverse()
         return Candidate(
             id=row.id,

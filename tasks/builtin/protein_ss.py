@@ -2,53 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from tasks.candidate import Candidate, NotesSlot, Part
-from tasks.config import (
-    AnswerLimit,
-    BatchSize,
-    Count,
-    Data,
-    HubData,
-    NotedConfig,
-    PromptFloor,
-    PromptLimit,
-    TrainCount,
-    ValCount,
-)
-from tasks.errors import RowError
+from tasks.builtin.protein import ProteinConfig, layout, note_of, sequence_of, stretch_of
 from tasks.builtin.regions import Region, choose_positions
+from tasks.candidate import Candidate
+from tasks.config import Count, Data, HubData, TrainCount, ValCount
+from tasks.errors import RowError
 from tasks.rows import Columns, Row
 from tasks.splits import Split, hashed_split
 from tasks.task import Task
 
 PDB_CHAINS = HubData(repo="lamm-mit/protein_secondary_structure_from_PDB", split="train")
 
-NOTE_RESIDUES = 256
-
 COILS = str.maketrans(dict.fromkeys("~-. P", "C"))  # blank in DSSP files; newer DSSP: P, poly-proline
 EIGHT_STATES = frozenset("HBEGITSC")
 TO_THREE_STATES = str.maketrans({"G": "H", "I": "H", "B": "E", "T": "C", "S": "C"})
 
 
-class ProteinSSConfig(NotedConfig):
+class ProteinSSConfig(ProteinConfig):
     """Options of `protein_ss`."""
 
     kind: Annotated[Literal["protein_ss"], Field(description="protein_ss")] = "protein_ss"
     data: Annotated[Data, Field(description="CB513 (CSV) or the hub's PDB chains.")] = Data(hub=PDB_CHAINS)
     train: TrainCount = 1600
     val: ValCount = 320
-    batch_size: BatchSize = 2
-    max_prompt_tokens: PromptLimit = 2048
-    min_prompt_tokens: PromptFloor = 1024
-    max_answer_tokens: AnswerLimit = 128
-    order: Annotated[
-        Literal["q_after", "q_first"],
-        Field(description="q_after: notes stand after sequence and queries; q_first: before them."),
-    ] = "q_after"
+    max_sequence: Annotated[
+        Count, Field(description="Longest sequence, in residues; of longer ones a random stretch is used.")
+    ] = 512
     queries: Annotated[Count, Field(description="Residues asked about.")] = 48
     query_region: Annotated[
         Region, Field(description="Which residues: the first, the last, or any at random.")
@@ -56,10 +40,6 @@ class ProteinSSConfig(NotedConfig):
     states: Annotated[
         Literal[3, 8], Field(description="DSSP's eight states, or helix, strand and coil (H, E, C).")
     ] = 8
-    min_sequence: Annotated[Count, Field(description="Shortest sequence, in residues.")] = 96
-    max_sequence: Annotated[
-        Count, Field(description="Longest sequence, in residues; of longer ones a random stretch is used.")
-    ] = 512
 
 
 class ProteinSS(Task[ProteinSSConfig]):
@@ -72,7 +52,7 @@ class ProteinSS(Task[ProteinSSConfig]):
 
     Config = ProteinSSConfig
     summary: ClassVar[str] = "secondary structure of queried residues; answer: one DSSP state each"
-    advice: ClassVar[dict[str, str]] = {
+    advice: ClassVar[Mapping[str, str]] = {
         "sequence_too_short": "lower min_sequence",
         "fewer_residues_than_queries": "lower queries",
     }
@@ -91,53 +71,40 @@ class ProteinSS(Task[ProteinSSConfig]):
 
     def candidate(self, row: Row) -> Candidate:
         """Sequence, queries and notes in the configured order."""
-        whole, structure = self._chain(row)
+        whole = sequence_of(row, self.config)
+        structure = self._structure(row, len(whole))
         rng = self.rng(whole)
-        start = rng.randrange(max(1, len(whole) - self.config.max_sequence + 1))
-        stretch = slice(start, start + self.config.max_sequence)
+        stretch = stretch_of(whole, self.config, rng)
         sequence, structure = whole[stretch], structure[stretch]
         if len(sequence) < self.config.queries:
             raise RowError("fewer_residues_than_queries")
         positions = choose_positions(rng, len(sequence), self.config.queries, self.config.query_region)
+        states = "H, E or C" if self.config.states == 3 else "H, B, E, G, I, T, S or C"
         return Candidate(
             id=row.id,
             content=whole,
-            prompt=self._layout(sequence, positions),
+            prompt=layout(
+                self.config,
+                instruction=f"Give the secondary structure (DSSP: {states}) of the queried residues of a "
+                "protein.\nWrite one symbol for each queried residue, in the order of the queries.\n\n",
+                sequence=sequence,
+                question="Queries(1-based):\n" + ",".join(str(position + 1) for position in positions),
+                answer_label="Answer:",
+            ),
             answer="".join(structure[position] for position in positions),
             choices=self.config.states,
-            note=f"Protein note {row.id}".rstrip() + f": {whole[:NOTE_RESIDUES]}",
+            note=note_of(row, whole, self.config),
         )
 
     def split_of(self, row: Row) -> Split:
         """By hash of the sequence, so that equal sequences share a split."""
         return hashed_split(str(row.get("sequence")))
 
-    def _chain(self, row: Row) -> tuple[str, str]:
-        """Sequence and states, checked."""
-        sequence = row.text("sequence").strip().upper()
+    def _structure(self, row: Row, length: int) -> str:
+        """The states of a chain of `length` residues, checked."""
         structure = row.text("structure").translate(COILS)
-        if not (sequence.isascii() and sequence.isalpha()):
-            raise RowError("sequence_not_letters")
-        if len(sequence) != len(structure):
+        if len(structure) != length:
             raise RowError("lengths_differ")
         if not EIGHT_STATES.issuperset(structure):
             raise RowError("unknown_state")
-        if len(sequence) < self.config.min_sequence:
-            raise RowError("sequence_too_short")
-        return sequence, structure.translate(TO_THREE_STATES) if self.config.states == 3 else structure
-
-    def _layout(self, sequence: str, positions: list[int]) -> tuple[Part | NotesSlot, ...]:
-        asked = ",".join(str(position + 1) for position in positions)
-        notes = NotesSlot(before="Notes:\n", after="\n\n")
-        chain = (
-            Part("Sequence:\n"),
-            Part(sequence, symbols=True),
-            Part(f"\n\nQueries(1-based):\n{asked}\n\n"),
-        )
-        states = "H, E or C" if self.config.states == 3 else "H, B, E, G, I, T, S or C"
-        instruction = Part(
-            f"Give the secondary structure (DSSP: {states}) of the queried residues of a protein.\n"
-            "Write one symbol for each queried residue, in the order of the queries.\n\n"
-        )
-        body = (*chain, notes) if self.config.order == "q_after" else (notes, *chain)
-        return (instruction, *body, Part("Answer:"))
+        return structure.translate(TO_THREE_STATES) if self.config.states == 3 else structure

@@ -11,10 +11,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from tasks.builtin import sudoku_puzzles as puzzles
+from tasks.builtin.regions import Region, choose_positions
 from tasks.candidate import Candidate, Part
 from tasks.config import AnswerLimit, BatchSize, Count, Data, PromptLimit, TaskConfig, TrainCount, ValCount
 from tasks.errors import RowError
-from tasks.builtin.regions import Region, choose_positions
 from tasks.rows import Columns, Row
 from tasks.splits import Split
 from tasks.task import Task
@@ -64,7 +64,8 @@ class SudokuConfig(TaskConfig):
 class Sudoku(Task[SudokuConfig]):
     """ "SUDOKU9|P=", the board with 0 for a blank, "|A="; the answer: the blanks' digits in reading order.
 
-    Every puzzle has exactly one solution and exactly `blanks` blanks. No 9x9 solution is used twice. Of
+    Every puzzle has exactly one solution and exactly `blanks` blanks: an answer is right as a whole (sequence
+    accuracy) just when it makes a valid board. No 9x9 solution is used twice. Of
     4x4 there are only 288 full boards, so there puzzles are distinct, but not solutions. Whole rows must
     not be blank twice in a band of boxes, so prefix and suffix allow 17 blanks of 81 or 7 of 16 at most.
     """

@@ -67,6 +67,42 @@ def ai2_row(number: int, labels: str = "ABCD") -> dict[str, Any]:
     return row | {"question": {"stem": row["question"], "choices": choices}, "choices": None}
 
 
+def hotpot_row(number: int, **changes: Any) -> dict[str, Any]:
+    titles = [f"Town {number}.{paragraph}" for paragraph in range(4)]
+    row = {
+        "id": f"h{number}",
+        "question": f"Which town of district {number} is the largest?",
+        "answer": titles[number % 4],
+        "context": {
+            "title": titles,
+            "sentences": [[f"{title} is a town.", f" It has {number} houses."] for title in titles],
+        },
+    }
+    return row | changes
+
+
+def chain_row(number: int, length: int = 110, **changes: Any) -> dict[str, Any]:
+    """A chain folded at random, a step of 3.8 angstrom a residue, kept within a sphere."""
+    rng = random.Random(f"chain {number}")
+    point, points = [0.0, 0.0, 0.0], []
+    for _ in range(length):
+        step = [rng.gauss(-0.08 * x, 1) for x in point]
+        norm = sum(x * x for x in step) ** 0.5
+        point = [round(x + 3.8 * d / norm, 3) for x, d in zip(point, step, strict=True)]
+        points.append(point)
+    row = {
+        "name": f"C{number}",
+        "seq": "".join(rng.choices("ACDEFGHIKLMNPQRSTVWY", k=length)),
+        "tertiary": points,
+    }
+    return row | changes
+
+
+def text_row(number: int, **changes: Any) -> dict[str, Any]:
+    row = {"text": f"In {1000 + number}, Ann said: “Go on!” (Nobody of the {number} others did, sadly.)"}
+    return row | changes
+
+
 def protein_row(number: int, length: int = 120, **changes: Any) -> dict[str, Any]:
     rng = random.Random(f"protein {number}")
     row = {

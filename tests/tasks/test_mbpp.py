@@ -34,7 +34,7 @@ def test_candidate__layout() -> None:
         "\n\n",
         "Python solution:",
     )
-    assert candidate(mbpp_row(7), order="q_first").prompt == (slot, after, solution)
+    assert candidate(mbpp_row(7), order="q_after").prompt == (slot, after, solution)
 
 
 def test_candidate__answer_and_note_have_unix_lines() -> None:
@@ -108,7 +108,7 @@ def test_build__real_file(shared_data: Callable[[str], Path], order: str) -> Non
     assert (report.train.leak, report.val.leak) == (0, 0)
     assert "\r" not in tokenizer.decode(val[0].answer.tolist())
     text = tokenizer.decode(val[0].prompt.tolist())
-    assert text.startswith("Problem:\n" if order == "q_after" else "Notes:\n")
+    assert text.startswith("Problem:\n" if order == "q_first" else "Notes:\n")
     assert text.endswith("\n\nPython solution:")
 
 

@@ -61,13 +61,15 @@ def test_candidate__layout() -> None:
         NotesSlot("Notes:\n", "\n\n"),
         "Answer:",
     ]
-    first = candidate(row, queries=2, query_region="prefix", order="q_first").prompt
-    assert first == (parts[0], parts[4], *parts[1:4], parts[5])
+    after = candidate(row, queries=2, query_region="prefix", order="q_after").prompt
+    assert after == (parts[0], parts[4], *parts[1:4], parts[5])
 
 
 def test_candidate__note_is_the_beginning_of_the_chain() -> None:
     row = protein_row(1, 300)
     assert candidate(row, max_sequence=96).note == f"Protein note P1: {row['Sequence'][:256]}"
+    shorter = candidate(row, notes={"max_residues": 192})
+    assert shorter.note == f"Protein note P1: {row['Sequence'][:192]}"
     assert candidate(row | {"PDB_ID": None}).note == f"Protein note: {row['Sequence'][:256]}"
 
 

@@ -60,6 +60,25 @@ def test_build__generated(tokenizer: Bytes, size: int, blanks: int, region: str)
     assert report.val.uniform_accuracy == pytest.approx(1 / size)
 
 
+def is_valid(full: str, size: int) -> bool:
+    """Whether every row, column and box holds every digit."""
+    digits = set("123456789"[:size])
+    units = puzzles.geometry(size).units
+    return all({full[cell] for cell in range(size**2) if unit >> cell & 1} == digits for unit in units)
+
+
+@pytest.mark.parametrize("size", [4, 9])
+def test_build__only_the_answer_makes_a_valid_board(tokenizer: Bytes, size: int) -> None:
+    rng = random.Random(3)
+    for example in build({"kind": "sudoku", "size": size, "train": 20, "val": 5}, tokenizer)[0]:
+        puzzle, right = board(example, size), bytes(example.answer.tolist()).decode()
+        wrong = [right.replace("1", "2"), "".join(rng.sample(right, len(right))), right[::-1]]
+        for answer in {right, *wrong}:
+            cells = iter(answer)
+            full = "".join(next(cells) if symbol == "0" else symbol for symbol in puzzle)
+            assert is_valid(full, size) is (answer == right)
+
+
 def test_build__four_times_four_has_more_puzzles_than_boards(tokenizer: Bytes) -> None:
     train, val, _ = build({"kind": "sudoku", "size": 4, "train": 500, "val": 50}, tokenizer)
 

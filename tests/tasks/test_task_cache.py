@@ -67,7 +67,7 @@ def test_load__cut_file_counts_as_absent(tmp_path: Path, options: dict[str, Any]
         ({}, 1),
         ({"batch_size": 7}, 1),
         ({"train": 5}, 2),
-        ({"order": "q_first"}, 2),
+        ({"order": "q_after"}, 2),
         ({"max_prompt_tokens": 401}, 2),
         ({"notes": {"fill": True, "pool_size": 3}}, 2),
     ],

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from tasks import Data, Notes, UnknownTaskKind, get_kind, kinds, parse_config
 
-BUILT_IN = ["arc", "mbpp", "protein_ss", "sudoku"]
+BUILT_IN = ["arc", "hotpotqa", "mbpp", "protein_contact", "protein_ss", "punctuation", "sudoku"]
 
 
 def errors(options: dict[str, Any]) -> list[tuple[tuple[str | int, ...], str]]:
@@ -21,7 +21,10 @@ def errors(options: dict[str, Any]) -> list[tuple[tuple[str | int, ...], str]]:
     ("kind", "limits"),
     [
         ("arc", (1000, 200, 8, 512, 0, 8)),
+        ("hotpotqa", (2048, 512, 2, 2048, 1024, 24)),
         ("mbpp", (800, 200, 1, 4096, 1536, 160)),
+        ("protein_contact", (2000, 200, 2, 2048, 1024, 128)),
+        ("punctuation", (1200, 240, 4, 2048, 768, 180)),
         ("protein_ss", (1600, 320, 2, 2048, 1024, 128)),
         ("sudoku", (1000, 200, 8, 128, 0, 81)),
     ],
@@ -45,11 +48,12 @@ def test_parse_config__own_defaults() -> None:
         "queries": 48,
         "query_region": "random",
         "states": 8,
-        "order": "q_after",
-        "notes": {"fill": True, "pool_size": 2048},
+        "order": "q_first",
+        "notes": {"fill": True, "pool_size": 2048, "max_residues": 256},
     }
     assert parse_config({"kind": "arc"}).model_dump()["order"] == "options_first"
-    assert parse_config({"kind": "mbpp"}).model_dump()["order"] == "q_after"
+    assert parse_config({"kind": "mbpp"}).model_dump()["order"] == "q_first"
+    assert parse_config({"kind": "hotpotqa"}).model_dump()["order"] == "q_after"
 
 
 @pytest.mark.parametrize(("size", "blanks"), [(9, 40), (4, 8)])

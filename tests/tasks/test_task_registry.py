@@ -74,7 +74,10 @@ def test_kinds__leaves_broken_plugins_out() -> None:
             "ModuleNotFoundError: No module named 'a_package_that_is_not_there'",
         ),
         ("config", "task kind 'config': reverse_plugin:ReverseConfig is not a subclass of tasks.Task"),
-        ("arc", "task kind 'arc' is registered more than once: reverse_plugin:Reverse, tasks.builtin.arc:Arc"),
+        (
+            "arc",
+            "task kind 'arc' is registered more than once: reverse_plugin:Reverse, tasks.builtin.arc:Arc",
+        ),
     ],
 )
 def test_get_kind__says_why_a_plugin_is_broken(kind: str, message: str) -> None:

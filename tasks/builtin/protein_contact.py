@@ -1,0 +1,171 @@
+"""Protein contacts: which pairs of residues are near each other in space.
+
+In contact: C-beta atoms (C-alpha for glycine) at most 8 angstrom apart, as CASP counts them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from tasks.builtin.protein import ProteinConfig, layout, note_of, sequence_of, stretch_of
+from tasks.candidate import Candidate
+from tasks.config import Count, Data, HubData, TrainCount, ValCount
+from tasks.errors import RowError
+from tasks.rows import Columns, Row
+from tasks.splits import Split, hashed_split
+from tasks.task import Task
+
+CONTACT_MAPS = HubData(repo="heya5/protein_contact_map", train_split="train", val_split="valid")
+
+Coordinates = NDArray[np.float64]
+Pairs = NDArray[np.intp]
+
+
+class ProteinContactConfig(ProteinConfig):
+    """Options of `protein_contact`."""
+
+    kind: Annotated[Literal["protein_contact"], Field(description="protein_contact")] = "protein_contact"
+    data: Annotated[Data, Field(description="Chains with a coordinate a residue.")] = Data(hub=CONTACT_MAPS)
+    train: TrainCount = 2000
+    val: ValCount = 200
+    max_sequence: Annotated[
+        Count, Field(description="Longest sequence, in residues; of longer ones a random stretch is used.")
+    ] = 384
+    pairs: Annotated[Count, Field(description="Pairs of residues asked about.")] = 32
+    min_separation: Annotated[
+        Count, Field(description="Least distance of a pair's residues along the chain.")
+    ] = 8
+    cutoff: Annotated[
+        float, Field(gt=0, allow_inf_nan=False, strict=False, description="Farthest contact, in angstrom.")
+    ] = 8.0
+    pair_sampling: Annotated[
+        Literal["random", "balanced"],
+        Field(description="Any pairs, of which few are contacts, or `positive_ratio` of them contacts."),
+    ] = "random"
+    positive_ratio: Annotated[
+        float, Field(ge=0, le=1, strict=False, description="Share of contacts among balanced pairs.")
+    ] = 0.5
+
+
+class ProteinContact(Task[ProteinContactConfig]):
+    """Instructions, sequence, pairs "i-j" (from 1), notes, "Answer bits:"; the answer: 1 for a contact, else 0.
+
+    Coordinates are a point [x, y, z] a residue, in angstrom: `tertiary` (hub), `cb`, or else `ca`. A
+    residue without one (null, not finite, or marked so in `valid_mask`) is in the sequence but in no pair.
+    Undivided data are divided by the hash of the sequence.
+    """
+
+    Config = ProteinContactConfig
+    summary: ClassVar[str] = "which pairs of residues touch; answer: one bit a pair"
+    columns = Columns(
+        required={"sequence": ("seq", "sequence", "Sequence"), "points": ("tertiary", "cb", "ca")},
+        optional={"id": ("name", "id"), "mask": ("valid_mask",)},
+    )
+    advice: ClassVar[Mapping[str, str]] = {
+        "sequence_too_short": "lower min_sequence",
+        "too_few_pairs": "lower pairs or min_separation",
+        "too_few_contacts": "lower pairs, positive_ratio or min_separation, or raise cutoff",
+        "too_few_non_contacts": "lower pairs, or raise positive_ratio",
+    }
+
+    def candidate(self, row: Row) -> Candidate:
+        """Sequence, pairs and notes in the configured order."""
+        whole = sequence_of(row, self.config)
+        points = _points(row, len(whole))
+        rng = self.rng(whole)
+        stretch = stretch_of(whole, self.config, rng)
+        asked, bits = self._sample(points[stretch], rng)
+        listed = ",".join(f"{left + 1}-{right + 1}" for left, right in asked)
+        return Candidate(
+            id=row.id,
+            content=whole,
+            prompt=layout(
+                self.config,
+                instruction="Say which pairs of residues of a protein are in contact: "
+                f"at most {self.config.cutoff:g} angstrom apart.\n"
+                "Write one bit for each pair, in the order of the pairs.\n"
+                "1 means contact, 0 means no contact.\n\n",
+                sequence=whole[stretch],
+                question=f"Pairs(1-based):\n{listed}",
+                answer_label="Answer bits:",
+            ),
+            answer=bits,
+            choices=2,
+            note=note_of(row, whole, self.config),
+        )
+
+    def split_of(self, row: Row) -> Split:
+        """By hash of the sequence, so that equal sequences share a split."""
+        return hashed_split(str(row.get("sequence")))
+
+    def _sample(self, points: Coordinates, rng: random.Random) -> tuple[list[tuple[int, int]], str]:
+        """The pairs asked about, ascending, and their bits."""
+        pairs = _distant_pairs(points, self.config.min_separation)
+        near = _distances(points, pairs) <= self.config.cutoff
+        if self.config.pair_sampling == "random":
+            chosen = _draw(rng, range(len(pairs)), self.config.pairs, "too_few_pairs")
+        else:
+            contacts = round(self.config.pairs * self.config.positive_ratio)
+            chosen = _draw(rng, np.flatnonzero(near).tolist(), contacts, "too_few_contacts")
+            others = np.flatnonzero(~near).tolist()
+            chosen += _draw(rng, others, self.config.pairs - contacts, "too_few_non_contacts")
+        chosen.sort()
+        asked = [(left, right) for left, right in pairs[chosen].tolist()]
+        return asked, "".join("1" if contact else "0" for contact in near[chosen])
+
+
+def _points(row: Row, length: int) -> Coordinates:
+    """A point for each residue, (length, 3) in angstrom; not a number where there is none."""
+    values = row.get("points")
+    if not isinstance(values, list):
+        raise RowError("no_points" if values is None else "points_not_numbers")
+    if len(values) != length:
+        raise RowError("lengths_differ")
+    points = np.array([_point(value) for value in values])
+    points[~_mask(row.get("mask"), length)] = np.nan
+    return points
+
+
+def _point(value: object) -> tuple[float, float, float]:
+    match value:
+        case None | [None, _, _] | [_, None, _] | [_, _, None]:
+            return (np.nan, np.nan, np.nan)
+        case [float() | int() as x, float() | int() as y, float() | int() as z]:
+            return (float(x), float(y), float(z))
+        case _:
+            raise RowError("points_not_numbers")
+
+
+def _mask(mask: object, length: int) -> NDArray[np.bool_]:
+    """Which residues have a point: all, or those that `valid_mask` marks with true, 1 or +."""
+    if mask is None:
+        return np.ones(length, dtype=np.bool_)
+    if not isinstance(mask, (list, str)) or len(mask) != length:
+        raise RowError("bad_mask")
+    return np.array([mark in (True, "1", "+") for mark in mask], dtype=np.bool_)
+
+
+def _distant_pairs(points: Coordinates, min_separation: int) -> Pairs:
+    """Pairs (i, j) of residues with points and j - i >= min_separation, ascending; (pairs, 2)."""
+    present = np.flatnonzero(np.isfinite(points).all(axis=1))
+    left, right = np.triu_indices(len(present), k=1)
+    pairs = np.stack([present[left], present[right]], axis=1)
+    return pairs[pairs[:, 1] - pairs[:, 0] >= min_separation]
+
+
+def _distances(points: Coordinates, pairs: Pairs) -> NDArray[np.float64]:
+    """Euclidean distances in angstrom; (pairs,)."""
+    x, y, z = (points[pairs[:, 0]] - points[pairs[:, 1]]).T
+    return np.asarray(np.sqrt(x * x + y * y + z * z))
+
+
+def _draw(rng: random.Random, indices: range | list[int], count: int, reason: str) -> list[int]:
+    if len(indices) < count:
+        raise RowError(reason)
+    return rng.sample(indices, count)
