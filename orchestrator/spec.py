@@ -210,7 +210,7 @@ class ResolvedRound:
         return JobSpec(
             model=self.spec.model,
             model_facts=self.facts.model,
-            task=self.spec.tasks[key.task],
+            task=self.spec.tasks[key.task].at_revision(self.facts.revisions.get(key.task)),
             examples_digest=self.facts.tasks[key.task].digest,
             optimizer=self.spec.optimizer,
             budget=stage.budget,

@@ -21,6 +21,7 @@ from tasks.example import Example
 from tasks.registry import get_kind, kinds, parse_config
 from tasks.report import BuildReport
 from tasks.rows import Columns, Row
+from tasks.sources import revision_of
 from tasks.splits import Split
 from tasks.task import Task
 from tasks.tokens import Tokenizer
@@ -53,4 +54,5 @@ __all__ = [
     "get_kind",
     "kinds",
     "parse_config",
+    "revision_of",
 ]

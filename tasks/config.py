@@ -122,6 +122,13 @@ class TaskConfig(_Options):
             return self
         return self.model_copy(update={"data": self.data.resolved(directory)})
 
+    def at_revision(self, commit: str | None) -> Self:
+        """The same options with their hub data at a commit; None changes nothing."""
+        if commit is None or self.data is None or self.data.hub is None:
+            return self
+        hub = self.data.hub.model_copy(update={"revision": commit})
+        return self.model_copy(update={"data": self.data.model_copy(update={"hub": hub})})
+
 
 class NotedConfig(TaskConfig):
     """Options of a kind whose prompts can carry notes."""

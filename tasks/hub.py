@@ -6,6 +6,7 @@ Loading scripts are never run (the `datasets` library has no way to any more).
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -34,13 +35,14 @@ class HubSource:
     def fingerprint(self) -> str:
         """Repository, commit, configuration and splits; a branch or tag costs a request unless known here."""
         splits = ",".join(f"{split or 'all'}={name}" for split, name in self._splits.items())
-        return f"hub:{self._hub.repo}@{self._commit}:{self._hub.config or ''}:{splits}"
+        return f"hub:{self._hub.repo}@{self.commit}:{self._hub.config or ''}:{splits}"
 
     def read(self) -> list[Table]:
         """A table for each split. DataError: no such data set, configuration or split; DataUnavailable:
         hub out of reach."""
+        _show_progress_to_people_only()
         try:
-            builder = _local_builder(self._hub, self._commit) or _remote_builder(self._hub, self._commit)
+            builder = _local_builder(self._hub, self.commit) or _remote_builder(self._hub, self.commit)
             return [self._table(builder, split, name) for split, name in self._splits.items()]
         except Exception as error:
             _raise_as_task_error(self._hub, error)
@@ -51,12 +53,19 @@ class HubSource:
         return {split: name for split, name in named.items() if name is not None}
 
     @cached_property
-    def _commit(self) -> str:
+    def commit(self) -> str:
+        """The commit of the revision. A branch or tag keeps the meaning that it first had on this machine."""
         revision = self._hub.revision or "main"
         if COMMIT.fullmatch(revision):
             return revision
         try:
-            return _local_commit(self._hub.repo, revision) or _remote_commit(self._hub.repo, revision)
+            known = _ref_file(self._hub.repo, revision)
+            if known.is_file():
+                return known.read_text().strip()
+            commit = _remote_commit(self._hub.repo, revision)
+            known.parent.mkdir(parents=True, exist_ok=True)
+            known.write_text(commit)
+            return commit
         except Exception as error:
             _raise_as_task_error(self._hub, error)
 
@@ -68,14 +77,13 @@ class HubSource:
         return Table(source, rows, split)
 
 
-def _local_commit(repo: str, revision: str) -> str | None:
-    """The commit that a branch or tag meant when it was last asked for on this machine."""
+def _ref_file(repo: str, revision: str) -> Path:
+    """Where the hub's cache keeps the commit that a branch or tag means."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
     folder = repo_folder_name(repo_id=repo, repo_type="dataset")
-    path = Path(constants.HF_HUB_CACHE) / folder / "refs" / revision
-    return path.read_text().strip() if path.is_file() else None
+    return Path(constants.HF_HUB_CACHE) / folder / "refs" / revision
 
 
 def _remote_commit(repo: str, revision: str) -> str:
@@ -125,6 +133,13 @@ def _remote_builder(hub: HubData, commit: str) -> Any:
     return builder
 
 
+def _show_progress_to_people_only() -> None:
+    import datasets
+
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+
+
 def _raise_as_task_error(hub: HubData, error: Exception) -> NoReturn:
     """Says whether the request was wrong (DataError) or the way to the hub (DataUnavailable)."""
     from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
@@ -132,7 +147,7 @@ def _raise_as_task_error(hub: HubData, error: Exception) -> NoReturn:
 
     if isinstance(error, (DataError, DataUnavailable)):
         raise error
-    summary = f"hub {hub.repo}: {type(error).__name__}: {error}"
+    summary = f"hub {hub.repo}: {type(error).__name__}: {' '.join(str(error).split())}"
     wrong = (
         DataFilesNotFoundError,
         DatasetNotFoundError,

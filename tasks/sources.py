@@ -53,6 +53,15 @@ def open_source(data: Data) -> Source:
     return FileSource({split: path for split, path in files.items() if path is not None})
 
 
+def revision_of(data: Data | None) -> str | None:
+    """The commit that the hub data are at now; None for other data. Raises DataError, DataUnavailable."""
+    if data is None or data.hub is None:
+        return None
+    from tasks.hub import HubSource
+
+    return HubSource(data.hub).commit
+
+
 class FileSource:
     """One undivided file, or one file for each split; contents are read once, when it is opened."""
 

@@ -26,8 +26,18 @@ from model.checkpoint import digest, read
 from model.errors import ModelError
 from model.shapes import ModelShape
 from tasks import DataUnavailable, Example, TaskError, build
-from worker.errors import BuildFailed, InfrastructureFailed, JobFailed, OutOfMemory
-from worker.job import Evaluation, JobResult, JobSpec, Metrics, Outcome, RandomCheckpoint, Usage
+from worker.downloads import checkpoint_file
+from worker.errors import BuildFailed, InfrastructureFailed, JobFailed, OutOfMemory, Unreachable
+from worker.job import (
+    Evaluation,
+    HubCheckpoint,
+    JobResult,
+    JobSpec,
+    Metrics,
+    Outcome,
+    RandomCheckpoint,
+    Usage,
+)
 from worker.snapshots import Snapshots
 from worker.training import Run, start_run, train
 
@@ -85,14 +95,17 @@ def _weights(spec: JobSpec) -> dict[str, torch.Tensor]:
         chosen = source.random
         shape = ModelShape.random(chosen.layers, chosen.dim, chosen.vocab, chosen.head_size)
         return random_state_dict(shape, chosen.seed)
-    assert spec.model_facts.path is not None  # noqa: S101  (only random models have no file)
+    path = spec.model_facts.path
+    assert path is not None  # noqa: S101  (only random models have no file)
     try:
-        if digest(spec.model_facts.path) != spec.model_facts.digest:
+        if isinstance(source, HubCheckpoint) and not path.exists():
+            path = checkpoint_file(source)
+        if digest(path) != spec.model_facts.digest:
             raise BuildFailed(
                 "the checkpoint changed since the round was submitted; submit it under a new name"
             )
-        return read(spec.model_facts.path)
-    except (ModelError, OSError) as error:
+        return read(path)
+    except (ModelError, OSError, Unreachable) as error:
         raise InfrastructureFailed(str(error)) from error
 
 

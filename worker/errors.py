@@ -35,6 +35,10 @@ class InfrastructureFailed(JobFailed):
     outcome = Outcome.INFRA_FAILED
 
 
+class Unreachable(Exception):
+    """The hub, the network or a disk failed: nothing is known, and trying again may help."""
+
+
 class DeviceBusy(Exception):
     """Another worker holds the lock of this device."""
 

@@ -213,6 +213,7 @@ class RoundFacts(Strict):
 
     model: ModelFacts
     tasks: dict[str, BuildReport]
+    revisions: dict[str, str] = {}  # task -> commit of its hub data
 
 
 class JobSpec(Strict):
