@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.errors import BadRound, FsqError, Problem
+from orchestrator.errors import BadRound, FsqError, OutOfReach, Problem
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from orchestrator.display import Display
     from orchestrator.round_file import RoundFile
     from orchestrator.spec import ResolvedRound
+    from worker.preparation import InputProblem
     from worker.service import WorkerService
 
 app = typer.Typer(
@@ -36,11 +37,18 @@ app = typer.Typer(
 )
 db_app = typer.Typer(help="The database.", no_args_is_help=True)
 app.add_typer(db_app, name="db")
+tasks_app = typer.Typer()
+app.add_typer(tasks_app, name="tasks")
 
 RoundPath = Annotated[Path, typer.Argument(metavar="ROUND.yaml", help="The round file.")]
 RoundName = Annotated[str, typer.Argument(metavar="ROUND", help="The round's name.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
+
+
+class Vocabulary(StrEnum):
+    WORLD = "world"
+    BYTES = "bytes"
 
 
 class Format(StrEnum):
@@ -154,13 +162,60 @@ def variants(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def tasks(as_json: AsJson = False) -> None:
-    """List the task kinds and their options."""
+def prefetch(path: RoundPath) -> None:
+    """Download a round's data and checkpoint and build its examples, before any accelerator time."""
+    resolved, _ = _prepared(path, announce=typer.echo)
+    typer.echo(f"{resolved.spec.round}: everything is on this machine; `fsq run {path}` needs no network")
+
+
+@tasks_app.callback(invoke_without_command=True)
+def tasks(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the task kinds and their options; `fsq tasks show KIND` shows an example."""
+    if context.invoked_subcommand is not None:
+        return
     from orchestrator.listings import task_table
     from worker.job import task_kinds
 
     listed = task_kinds()
     typer.echo(json.dumps(listed) if as_json else task_table(listed))
+
+
+@tasks_app.command()
+def show(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="A task kind (`fsq tasks` lists them).")],
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The data: jsonl, csv, txt or parquet.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="An option of the task; again for each."),
+    ] = None,
+    tokenizer: Annotated[Vocabulary, typer.Option(help="world or bytes.")] = Vocabulary.WORLD,
+    as_json: AsJson = False,
+) -> None:
+    """Build a task's examples and print the build report and one of them.
+
+    Builds 80 training and 20 validation examples, unless --set train=N --set val=N say otherwise.
+    """
+    from orchestrator.examples import report_lines
+    from orchestrator.reading import parse_task
+    from orchestrator.round_file import parse_settings
+    from worker.preparation import InputProblem
+    from worker.sample import sample
+
+    options = {"train": 80, "val": 20, **parse_settings(settings or [])}
+    if data is not None:
+        options["data"] = {"path": str(data)}
+    try:
+        built = sample(parse_task(kind, options), tokenizer)
+    except InputProblem as problem:
+        raise _refusal(data.name if data else kind, [problem]) from None
+    if as_json:
+        typer.echo(json.dumps({"report": built.report.model_dump(mode="json"), "example": built.example}))
+        return
+    for line in report_lines(built.report):
+        typer.echo(line)
+    typer.echo(f"\n{built.example}")
 
 
 @app.command()
@@ -229,22 +284,30 @@ def _database() -> Iterator[Database]:
         database.close()
 
 
-def _prepared(path: Path) -> tuple[ResolvedRound, RoundFile]:
-    """Reads a round and inspects its inputs; raises BadRound with everything that is wrong."""
+def _prepared(path: Path, **listeners: Callable[[str], None]) -> tuple[ResolvedRound, RoundFile]:
+    """Reads a round, fetches and inspects its inputs; raises BadRound with everything that is wrong, or
+    OutOfReach where that is the network alone."""
     from orchestrator.reading import read_round
     from orchestrator.spec import ResolvedRound
     from worker.preparation import Unusable, prepare
 
     spec, file = read_round(path)
     try:
-        facts = prepare(spec.model, spec.tasks, Settings().cache)
+        facts = prepare(spec.model, spec.tasks, Settings().cache, warn=_warn, **listeners)
     except Unusable as unusable:
-        problems = [
-            Problem(".".join(problem.place), file.line_of(problem.place), str(problem))
-            for problem in unusable.problems
-        ]
-        raise BadRound(path.name, problems) from None
+        raise _refusal(path.name, unusable.problems, file) from None
     return ResolvedRound(spec, facts), file
+
+
+def _refusal(name: str, found: Sequence[InputProblem], file: RoundFile | None = None) -> FsqError:
+    """What to tell of inputs that cannot be used: OutOfReach where that is the network alone, else BadRound."""
+    problems = [
+        Problem(".".join(problem.place), file.line_of(problem.place) if file else None, str(problem))
+        for problem in found
+    ]
+    if all(problem.is_infrastructure for problem in found):
+        return OutOfReach("\n".join(f"{name}: {problem}" for problem in problems))
+    return BadRound(name, problems)
 
 
 def _submit(database: Database, path: Path) -> tuple[ResolvedRound, int]:
@@ -314,6 +377,10 @@ def _finish(database: Database, name: str) -> None:
     typer.echo(f"\nrecords and summary: {' '.join(str(path) for path in written)}")
     if failed:
         raise typer.Exit(1)
+
+
+def _warn(message: str) -> None:
+    typer.echo(f"fsq: {message}", err=True)
 
 
 def _now() -> datetime:

@@ -21,10 +21,9 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        where = (
-            f"line {self.line}, {self.path}" if self.line and self.path else self.path or f"line {self.line}"
-        )
-        return f"{where}: {self.message}"
+        line = f"line {self.line}" if self.line else ""
+        where = ", ".join(part for part in (line, self.path) if part)
+        return f"{where}: {self.message}" if where else self.message
 
 
 class BadRound(FsqError):
@@ -35,6 +34,12 @@ class BadRound(FsqError):
     def __init__(self, name: str, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(f"{name}: {problem}" for problem in problems))
+
+
+class OutOfReach(FsqError):
+    """The hub or the network failed: nothing is wrong with the round, and it may be tried again."""
+
+    exit_code = 5
 
 
 class NotFound(FsqError):

@@ -13,10 +13,11 @@ from db.tables import Job, JobState
 from orchestrator import caveats, engine
 from orchestrator.caveats import EXPLANATIONS
 from orchestrator.display import duration
+from orchestrator.examples import report_lines
 from orchestrator.outlook import job_seconds
 from orchestrator.planner import JobKey, points
 from orchestrator.spec import ResolvedRound
-from worker.job import MEASURED, JobSpec, Outcome
+from worker.job import MEASURED, BuildReport, JobSpec, Outcome
 
 View = dict[str, Any]
 
@@ -107,24 +108,9 @@ def as_text(view: View) -> str:
 
 
 def _task_text(task: View, min_delta: float) -> list[str]:
-    train, val = task["examples"]["train"], task["examples"]["val"]
-    dropped = {**train["dropped"]}
-    for reason, count in val["dropped"].items():
-        dropped[reason] = dropped.get(reason, 0) + count
-    prompt = val["prompt_tokens"]
-    lines = [
-        f"{task['task']}:",
-        f"  examples   {train['kept']} train, {val['kept']} val"
-        + (
-            f"; dropped {', '.join(f'{n} {reason}' for reason, n in sorted(dropped.items()))}"
-            if dropped
-            else ""
-        ),
-        f"  lengths    prompts {prompt['min']}-{prompt['max']} tokens (median {prompt['p50']}), "
-        f"{val['n_tokens']} answer tokens in val",
-        f"  chance     majority answer {val['majority_accuracy']:.2%}, uniform guess {val['uniform_accuracy']:.2%}",
-        f"  resolution one step is {points(task['resolution'])}, the threshold {points(min_delta)}",
-    ]
+    report = BuildReport.model_validate(task["examples"])
+    lines = [f"{task['task']}:", *(f"  {line}" for line in report_lines(report))]
+    lines.append(f"  resolution one step is {points(task['resolution'])}, the threshold {points(min_delta)}")
     for stage, jobs in task["stages"].items():
         certain = "" if jobs["certain"] else "at most "
         known = f", {jobs['known']} known already" if jobs["known"] else ""

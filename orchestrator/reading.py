@@ -8,13 +8,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.errors import BadRound, Problem
 from orchestrator.round_file import RoundFile, dotted, parse
 from orchestrator.spec import Location, RoundSpec, spell_out
-from worker.job import FutureSeedSettings, task_keys
+from worker.job import AnyTaskConfig, FutureSeedSettings, TaskConfig, task_options
+
+TASK: TypeAdapter[TaskConfig] = TypeAdapter(AnyTaskConfig)
 
 
 def read_round(path: Path) -> tuple[RoundSpec, RoundFile]:
@@ -35,6 +37,20 @@ def parse_round(content: bytes, name: str) -> tuple[RoundSpec, RoundFile]:
     except ValidationError as error:
         problems = [_problem(detail, file) for detail in error.errors(include_url=False)]
         raise BadRound(name, problems) from None
+
+
+def parse_task(kind: str, options: Mapping[str, Any]) -> TaskConfig:
+    """Validates the options of one task; raises BadRound with all problems found."""
+    file = RoundFile(kind, "", {"tasks": {kind: {"kind": kind, **options}}})
+    try:
+        return TASK.validate_json(json.dumps(file.data["tasks"][kind]))
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        problems = [
+            Problem(dotted(detail["loc"]), None, _message(detail, ("tasks", kind, *detail["loc"]), file.data))
+            for detail in details
+        ]
+        raise BadRound(kind, problems) from None
 
 
 def _problem(detail: ErrorDetails, file: RoundFile) -> Problem:
@@ -77,9 +93,10 @@ def _keys_at(location: Location, data: Mapping[str, Any]) -> Iterable[str]:
     if location[:1] == ("variants",):
         return FutureSeedSettings.model_fields
     models: list[type[BaseModel]] = [RoundSpec]
-    for depth, part in enumerate(location):
-        if location[:depth] == ("tasks",) and depth == len(location) - 1:
-            return task_keys(data["tasks"][part]["kind"])
+    if location[:1] == ("tasks",) and len(location) > 1:
+        models = [task_options(data["tasks"][location[1]]["kind"])]
+        location = location[2:]
+    for part in location:
         if isinstance(part, str):
             fields = (model.model_fields[part] for model in models if part in model.model_fields)
             models = [found for field in fields for found in _models_in(field.annotation)] or models

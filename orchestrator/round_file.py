@@ -6,6 +6,7 @@ Plain data only: no tags, no aliases, no duplicate keys, one document of at most
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +35,26 @@ class RoundFile:
         while location and location not in self.lines:
             location = location[:-1]
         return self.lines.get(location)
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
+    """KEY=VALUE, with YAML values and dots between nested keys, as nested mappings; raises BadRound."""
+    nested: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not all(key.split(".")):
+            raise BadRound("--set", [Problem("", None, f"{setting!r} is not KEY=VALUE")])
+        *folders, name = key.split(".")
+        inner = nested
+        for folder in folders:
+            inner = inner.setdefault(folder, {})
+            if not isinstance(inner, dict):
+                raise BadRound("--set", [Problem(key, None, f"{folder!r} has a value already")])
+        try:
+            inner[name] = yaml.load(value, _Loader)  # noqa: S506  (a safe loader)
+        except yaml.YAMLError:
+            raise BadRound("--set", [Problem(key, None, f"{value!r} is not a YAML value")]) from None
+    return nested
 
 
 class _Loader(yaml.SafeLoader):

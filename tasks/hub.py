@@ -156,6 +156,7 @@ def _raise_as_task_error(hub: HubData, error: Exception) -> NoReturn:
         RevisionNotFoundError,
         ValueError,  # unknown configuration or split
     )
-    if isinstance(error, wrong):
+    is_script = isinstance(error, RuntimeError) and "scripts are no longer supported" in str(error)
+    if isinstance(error, wrong) or is_script:
         raise DataError(summary) from error
     raise DataUnavailable(summary) from error

@@ -1,7 +1,7 @@
 """A local stand-in for the Hugging Face hub: serves folders as repositories, over real HTTP.
 
 It speaks the part of the hub's protocol that `datasets` and `huggingface_hub` use to find and fetch files. Set
-HF_ENDPOINT to its address. `failing` makes it answer 503, as the hub does when it is overloaded.
+HF_ENDPOINT to its address.
 """
 
 from __future__ import annotations
@@ -25,8 +25,13 @@ class HubStandIn(ThreadingHTTPServer):
     def __init__(self, root: Path, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.root = root
-        self.failing = 0  # this many further requests are answered with 503
+        self.overloaded: dict[str, int] = {}  # path -> how many requests for it are still answered with 503
         self.requests: list[str] = []
+
+    def close(self) -> None:
+        """From now on connections are refused."""
+        self.shutdown()
+        self.server_close()
 
     @property
     def endpoint(self) -> str:
@@ -45,14 +50,14 @@ class HubStandIn(ThreadingHTTPServer):
 
 @contextmanager
 def serving(root: Path, port: int = 0) -> Iterator[HubStandIn]:
+    """A stand-in that answers until it is closed."""
     server = HubStandIn(root, port)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
         yield server
     finally:
-        server.shutdown()
-        server.server_close()
+        server.close()
         thread.join()
 
 
@@ -76,8 +81,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path).strip("/")
         self.server.requests.append(f"{self.command} {path}")
-        if self.server.failing > 0:
-            self.server.failing -= 1
+        if self.server.overloaded.get(path, 0) > 0:
+            self.server.overloaded[path] -= 1
             self._send(503, b"overloaded")
             return
         match path.split("/"):

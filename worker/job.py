@@ -26,8 +26,11 @@ from pydantic import (
 )
 
 from model.settings import FutureSeedSettings as FutureSeedSettings
-from tasks import BrokenTaskKind, TaskConfig, UnknownTaskKind, get_kind, kinds, parse_config
+from tasks import BrokenTaskKind, UnknownTaskKind, get_kind, kinds, parse_config
 from tasks import BuildReport as BuildReport
+from tasks import TaskConfig as TaskConfig
+from tasks.report import Lengths as Lengths
+from tasks.report import SplitReport as SplitReport
 
 # Bump when training or evaluation changes numbers: results of older code are then not reused.
 RESULT_VERSION = 1
@@ -166,9 +169,9 @@ class Budget(Strict):
         return step % self.eval_every == 0 or step == self.steps
 
 
-def task_keys(kind: str) -> frozenset[str]:
+def task_options(kind: str) -> type[TaskConfig]:
     """The options that a task of this kind takes; raises UnknownTaskKind."""
-    return frozenset(get_kind(kind).Config.model_fields)
+    return get_kind(kind).Config
 
 
 def task_kinds() -> dict[str, dict[str, Any]]:

@@ -42,19 +42,28 @@ class Unusable(Exception):
         super().__init__("; ".join(map(str, problems)))
 
 
+def _nobody(_: str) -> None:
+    """Whoever does not want to be told."""
+
+
 def prepare(
-    model: ModelConfig, tasks: Mapping[str, TaskConfig], cache: Path, announce: Announce = lambda _: None
+    model: ModelConfig,
+    tasks: Mapping[str, TaskConfig],
+    cache: Path,
+    *,
+    announce: Announce = _nobody,
+    warn: Announce = _nobody,
 ) -> RoundFacts:
     """Finds out all that planning needs to know; fetches what is remote, builds and caches the examples.
 
-    A network or hub that fails is asked again, with back-off. `announce` is told what was fetched or built, and
-    what is tried again. Raises Unusable with every input that cannot be used.
+    A network or hub that fails is asked again, with back-off. `announce` is told what is ready, `warn` what is
+    tried again. Raises Unusable with every input that cannot be used.
     """
     problems: list[InputProblem] = []
 
     def attempt(place: tuple[str, ...], function: Callable[[], T]) -> T | None:
         try:
-            return _patiently(function, announce)
+            return _patiently(function, warn)
         except (ModelError, OSError, TaskError, Unreachable) as error:
             is_infrastructure = isinstance(error, (DataUnavailable, Unreachable))
             problems.append(InputProblem(place, str(error), is_infrastructure=is_infrastructure))
@@ -83,16 +92,16 @@ def _build(config: TaskConfig, tokenizer: str, cache: Path) -> tuple[BuildReport
     return report, commit
 
 
-def _patiently(function: Callable[[], T], announce: Announce) -> T:
+def _patiently(function: Callable[[], T], warn: Announce) -> T:
     def say(state: RetryCallState) -> None:
         assert state.outcome is not None  # noqa: S101  (it failed)
         assert state.next_action is not None  # noqa: S101
-        announce(f"{state.outcome.exception()}; trying again in {state.next_action.sleep:.0f} s")
+        warn(f"{state.outcome.exception()}; trying again in {state.next_action.sleep:.0f} s")
 
     retrying = Retrying(
         stop=stop_after_attempt(ATTEMPTS),
         wait=BACK_OFF,
-        retry=retry_if_exception_type((DataUnavailable, Unreachable)),
+        retry=retry_if_exception_type(DataUnavailable),  # a checkpoint's download tries again by itself
         before_sleep=say,
         reraise=True,
     )

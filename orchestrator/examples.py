@@ -1,0 +1,37 @@
+"""A build report as text: what was read, kept and dropped, and what accuracies on it can mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from worker.job import BuildReport, Lengths, SplitReport
+
+
+def report_lines(report: BuildReport) -> Iterator[str]:
+    """The report in a few aligned lines."""
+    train, val = report.train, report.val
+    yield f"data       {report.source}"
+    for name, split in (("train", train), ("val", val)):
+        yield f"{name:<10} {split.kept} of {split.rows_read} rows read{_dropped(split)}"
+    yield f"prompts    {_lengths(train.prompt_tokens)} tokens in train, {_lengths(val.prompt_tokens)} in val"
+    yield f"answers    {_lengths(train.answer_tokens)} tokens in train, {_lengths(val.answer_tokens)} in val"
+    yield f"truncated  {train.truncated:.1%} of the prompts in train, {val.truncated:.1%} in val{_cut(report)}"
+    yield f"leak       answer in the prompt: {train.leak:.1%} in train, {val.leak:.1%} in val"
+    yield f"chance     majority answer {val.majority_accuracy:.2%}, uniform guess {val.uniform_accuracy:.2%}"
+    yield f"symbol     {val.n_tokens} answer tokens in val, one is {val.symbol_pp:.3g} pp"
+
+
+def _dropped(split: SplitReport) -> str:
+    reasons = [f"{count} {reason}" for reason, count in split.dropped.items()]
+    return f"; dropped: {', '.join(reasons)}" if reasons else ""
+
+
+def _cut(report: BuildReport) -> str:
+    cut = report.train.cut_answers + report.val.cut_answers
+    return f"; {cut} answers cut" if cut else ""
+
+
+def _lengths(lengths: Lengths) -> str:
+    if lengths.min == lengths.max:
+        return f"{lengths.max}"
+    return f"{lengths.min}-{lengths.max} (median {lengths.p50}, 90 % up to {lengths.p90})"

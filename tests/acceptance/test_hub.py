@@ -1,0 +1,196 @@
+"""Rounds on hub data and a hub checkpoint, with a local stand-in for the hub: real requests, real processes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import save_file
+
+from model import random_state_dict
+from model.shapes import ModelShape
+from tests.acceptance.conftest import FSQ, Fsq, records_of, write_round
+from tests.hub_stand_in import HubStandIn, serving
+
+SMALL_MODEL = {"random": {"layers": 2, "dim": 64, "vocab": 256}, "tokenizer": "bytes"}
+REPO, MODEL = "someone/mbpp", "someone/rwkv7"
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[HubStandIn]:
+    """A hub with a small data set of MBPP's layout and a small checkpoint."""
+    data = tmp_path / "repositories" / "datasets" / REPO
+    data.mkdir(parents=True)
+    for name, numbers in (("train", range(601, 625)), ("test", range(11, 20))):
+        rows = [
+            {
+                "text": f"Add {number} to x.",
+                "code": f"x + {number}",
+                "task_id": number,
+                "test_list": [f"f({number})"],
+            }
+            for number in numbers
+        ]
+        (data / f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    model = tmp_path / "repositories" / "models" / MODEL
+    model.mkdir(parents=True)
+    save_file(random_state_dict(ModelShape.random(2, 64, 256, 64), 0), model / "tiny.safetensors")
+    with serving(tmp_path / "repositories") as server:
+        yield server
+
+
+@pytest.fixture
+def environment(environment: dict[str, str], hub: HubStandIn, tmp_path: Path) -> dict[str, str]:
+    return environment | {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+
+
+def hub_round(folder: Path, model: dict[str, Any] | None = None, **changes: Any) -> Path:
+    data: dict[str, Any] = {"repo": REPO, "train_split": "train", "val_split": "test"}
+    task = {
+        "kind": "mbpp",
+        "data": {"hub": data | changes},
+        "train": 12,
+        "val": 6,
+        "batch_size": 4,
+        "max_prompt_tokens": 200,
+    }
+    model = model or {
+        "hub": {"repo": MODEL, "file": "tiny.safetensors"},
+        "tokenizer": "bytes",
+        "dtype": "float32",
+    }
+    return write_round(folder, tasks={"code": task}, model=model, variants={"l1": {"layer_start": 1}})
+
+
+def jobs_of(fsq: Fsq) -> list[dict[str, Any]]:
+    return [record for record in records_of(fsq) if record["stage"] != "decision"]
+
+
+def test_prefetch__then_the_round_needs_no_network(fsq: Fsq, hub: HubStandIn, tmp_path: Path) -> None:
+    path = hub_round(tmp_path)
+
+    fetched = fsq("prefetch", path)
+
+    assert fetched.returncode == 0, fetched.stderr
+    assert fetched.stdout.splitlines() == [
+        f"model: 2 layers x 64, {fetched.stdout.split('x 64, ')[1].split()[0]} parameters",
+        "code: 12 train and 6 val examples",
+        f"small: everything is on this machine; `fsq run {path}` needs no network",
+    ]
+    assert fetched.stderr == ""
+    hub.requests.clear()
+    hub.close()
+
+    ran = fsq("run", path)
+
+    assert ran.returncode == 0, ran.stderr
+    assert {record["status"] for record in records_of(fsq)} <= {"ok", "promoted", "pruned", "rejected"}
+    assert hub.requests == []
+
+
+def test_submit__fixes_the_commit(fsq: Fsq, hub: HubStandIn, tmp_path: Path) -> None:
+    """What a branch means later does not matter to a round that was submitted."""
+    repository = hub.root / "datasets" / REPO
+    commit = hub.commit(repository)
+    assert fsq("submit", hub_round(tmp_path)).returncode == 0
+    assert f"hub:{REPO}@{commit}:" in fsq("plan", hub_round(tmp_path)).stdout
+    refs = tmp_path / "hf" / "hub" / "datasets--someone--mbpp" / "refs" / "main"
+    assert refs.read_text() == commit
+    refs.write_text("f" * 40)
+    shutil.rmtree(tmp_path / "home" / "cache")
+
+    assert fsq("work", "--drain").returncode == 0
+
+    assert {job["error"] for job in jobs_of(fsq)} == {None}
+
+
+def test_submit__overloaded_hub_is_asked_again(fsq: Fsq, hub: HubStandIn, tmp_path: Path) -> None:
+    hub.overloaded = {f"api/datasets/{REPO}/revision/main": 2}
+
+    done = fsq("submit", hub_round(tmp_path))
+
+    assert done.returncode == 0, done.stderr
+    assert [line.split(": ")[-1].split("; ")[-1] for line in done.stderr.splitlines() if "503" in line] == [
+        "trying again in 1 s",
+        "trying again in 2 s",
+    ]
+
+
+def test_submit__hub_out_of_reach_is_no_verdict_on_the_round(
+    fsq: Fsq, hub: HubStandIn, tmp_path: Path
+) -> None:
+    hub.close()
+
+    done = fsq("submit", hub_round(tmp_path, model=SMALL_MODEL))
+
+    assert done.returncode == 5
+    *again, last = done.stderr.splitlines()
+    assert [line.split("; ")[-1] for line in again] == [
+        f"trying again in {seconds} s" for seconds in (1, 2, 4)
+    ]
+    assert re.fullmatch(r"fsq: small\.yaml: line \d+, tasks\.code: hub someone/mbpp: ConnectError: .*", last)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"repo": "someone/nothing"}, "someone/nothing: RepositoryNotFoundError"),
+        ({"revision": "v9"}, "someone/mbpp: RevisionNotFoundError"),
+        ({"val_split": "validation"}, 'Unknown split "validation"'),
+        ({"config": "full"}, "BuilderConfig 'full' not found"),
+    ],
+)
+def test_submit__wrong_request_is_bad_input(
+    fsq: Fsq, hub: HubStandIn, tmp_path: Path, changes: dict[str, str], message: str
+) -> None:
+    done = fsq("submit", hub_round(tmp_path, **changes))
+
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "trying again" not in done.stderr
+
+
+def test_submit__script_of_a_data_set_is_never_run(fsq: Fsq, hub: HubStandIn, tmp_path: Path) -> None:
+    repository, proof = hub.root / "datasets" / REPO, tmp_path / "it ran"
+    for path in repository.iterdir():
+        path.unlink()
+    (repository / "mbpp.py").write_text(f"open({str(proof)!r}, 'w')\n")
+
+    done = fsq("submit", hub_round(tmp_path))
+
+    assert done.returncode == 2, done.stderr
+    assert not proof.exists()
+
+
+def test_work__hub_that_comes_back(
+    fsq: Fsq, hub: HubStandIn, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """A worker that lacks data and checkpoint fetches them; what fails on the way is no verdict."""
+    assert fsq("submit", hub_round(tmp_path)).returncode == 0
+    shutil.rmtree(tmp_path / "home" / "cache")
+    shutil.rmtree(tmp_path / "hf")
+    hub.close()
+    with subprocess.Popen(
+        [FSQ, "work", "--drain"], env=environment, stdout=subprocess.PIPE, text=True
+    ) as worker:
+        assert worker.stdout is not None
+        for line in worker.stdout:
+            if "infra_failed" in line:
+                break
+        with serving(hub.root, hub.server_address[1]):
+            rest = worker.stdout.read()
+            assert worker.wait() == 0, rest
+
+    assert "will be tried again" in line
+    assert {job["status"] for job in jobs_of(fsq)} == {"ok"}
