@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from worker.job import BuildReport, Lengths, SplitReport
+
+_DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]+")
 
 
 def report_lines(report: BuildReport) -> Iterator[str]:
     """The report in a few aligned lines."""
     train, val = report.train, report.val
-    yield f"data       {report.source}"
+    yield "data       " + _DIGEST.sub(r"\1", report.source)
     for name, split in (("train", train), ("val", val)):
         yield f"{name:<10} {split.kept} of {split.rows_read} rows read{_dropped(split)}"
     yield f"prompts    {_lengths(train.prompt_tokens)} tokens in train, {_lengths(val.prompt_tokens)} in val"
@@ -28,7 +31,7 @@ def _dropped(split: SplitReport) -> str:
 
 def _cut(report: BuildReport) -> str:
     cut = report.train.cut_answers + report.val.cut_answers
-    return f"; {cut} answers cut" if cut else ""
+    return f"; {cut} answer{'s' if cut > 1 else ''} cut" if cut else ""
 
 
 def _lengths(lengths: Lengths) -> str:

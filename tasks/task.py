@@ -60,6 +60,6 @@ class Task(ABC, Generic[ConfigT]):
         """One example as text for people."""
         prompt, answer = (tokenizer.decode(ids.tolist()) for ids in (example.prompt, example.answer))
         return (
-            f"{example.id}\n--- prompt ({len(example.prompt)} tokens) ---\n{prompt}\n"
-            f"--- answer ({len(example.answer)} tokens) ---\n{answer}"
+            f"{example.id}\n--- prompt, {len(example.prompt)} tokens:\n{prompt}\n"
+            f"--- answer, {len(example.answer)} tokens:\n{answer}"
         )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
+import pytest
 import typer
+from typer.testing import CliRunner
 
 from db.tables import JobState, RoundState
 from orchestrator.caveats import EXPLANATIONS, Caveat
 from orchestrator.cli import app
+from worker.job import task_kinds
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -20,6 +24,36 @@ def test_readme__names_every_command_and_each_has_help() -> None:
     for name, command in commands.items():
         assert command.help, name
         assert f"fsq {name}" in readme, name
+
+
+SHOWN = re.compile(r"```\n\$ fsq (tasks show .*)\n((?:.*\n)*?)```\n")
+TASKS_PAGE = CHECKOUT / "docs" / "tasks.md"
+
+
+@pytest.mark.parametrize(
+    "block", SHOWN.findall(TASKS_PAGE.read_text()), ids=lambda block: block[0].split()[2]
+)
+def test_tasks__examples_are_what_the_commands_print(block: tuple[str, str], shared_data: Path) -> None:
+    command, shown = block
+    arguments = [
+        str(shared_data / word.removeprefix("../shared/data/")) if word.startswith("../shared") else word
+        for word in shlex.split(command)
+    ]
+    printed = CliRunner().invoke(app, arguments)
+
+    assert printed.exit_code == 0, printed.output
+    report, _, example = printed.output.partition("\n\n")
+    assert shown.strip("\n") in (report.strip("\n"), example.strip("\n"))
+
+
+def test_tasks__names_every_kind_and_shows_the_plug_in_whole() -> None:
+    page = TASKS_PAGE.read_text()
+    for kind in task_kinds():
+        assert f"### {kind}\n" in page
+        assert f"$ fsq tasks show {kind} " in page
+    plug_in = CHECKOUT / "examples" / "task_plugin"
+    assert f"```python\n{(plug_in / 'fsq_reversal.py').read_text()}```" in page
+    assert f"```toml\n{(plug_in / 'pyproject.toml').read_text()}```" in page
 
 
 def test_architecture__state_tables_name_the_states_of_the_code() -> None:

@@ -24,7 +24,6 @@ from tasks.task import Task
 CONTACT_MAPS = HubData(repo="heya5/protein_contact_map", train_split="train", val_split="valid")
 
 Coordinates = NDArray[np.float64]
-Pairs = NDArray[np.intp]
 
 
 class ProteinContactConfig(ProteinConfig):
@@ -106,18 +105,23 @@ class ProteinContact(Task[ProteinContactConfig]):
 
     def _sample(self, points: Coordinates, rng: random.Random) -> tuple[list[tuple[int, int]], str]:
         """The pairs asked about, ascending, and their bits."""
-        pairs = _distant_pairs(points, self.config.min_separation)
-        near = _distances(points, pairs) <= self.config.cutoff
+        distance = _distances(points)
+        near = distance <= self.config.cutoff
+        distant = np.triu(np.isfinite(distance), k=self.config.min_separation)  # along the chain
         if self.config.pair_sampling == "random":
-            chosen = _draw(rng, range(len(pairs)), self.config.pairs, "too_few_pairs")
+            chosen = _draw(rng, distant, self.config.pairs, "too_few_pairs")
         else:
             contacts = round(self.config.pairs * self.config.positive_ratio)
-            chosen = _draw(rng, np.flatnonzero(near).tolist(), contacts, "too_few_contacts")
-            others = np.flatnonzero(~near).tolist()
-            chosen += _draw(rng, others, self.config.pairs - contacts, "too_few_non_contacts")
+            others = self.config.pairs - contacts
+            chosen = np.concatenate(
+                [
+                    _draw(rng, distant & near, contacts, "too_few_contacts"),
+                    _draw(rng, distant & ~near, others, "too_few_non_contacts"),
+                ]
+            )
         chosen.sort()
-        asked = [(left, right) for left, right in pairs[chosen].tolist()]
-        return asked, "".join("1" if contact else "0" for contact in near[chosen])
+        asked = [divmod(pair, len(points)) for pair in chosen.tolist()]
+        return asked, "".join("1" if contact else "0" for contact in near.ravel()[chosen])
 
 
 def _points(row: Row, length: int) -> Coordinates:
@@ -127,9 +131,23 @@ def _points(row: Row, length: int) -> Coordinates:
         raise RowError("no_points" if values is None else "points_not_numbers")
     if len(values) != length:
         raise RowError("lengths_differ")
-    points = np.array([_point(value) for value in values])
-    points[~_mask(row.get("mask"), length)] = np.nan
+    points = _numbers(values)
+    points[~(_mask(row.get("mask"), length) & np.isfinite(points).all(axis=1))] = np.nan
     return points
+
+
+def _numbers(values: list[object]) -> Coordinates:
+    """The points as an array; the slow way only where some are missing."""
+    try:
+        whole = np.array(values)
+        if whole.dtype.kind in "iuf" and whole.shape == (len(values), 3):
+            return whole.astype(np.float64)
+    except (ValueError, OverflowError):  # ragged
+        pass
+    try:
+        return np.array([_point(value) for value in values], dtype=np.float64)
+    except OverflowError:
+        raise RowError("points_not_numbers") from None
 
 
 def _point(value: object) -> tuple[float, float, float]:
@@ -151,21 +169,16 @@ def _mask(mask: object, length: int) -> NDArray[np.bool_]:
     return np.array([mark in (True, "1", "+") for mark in mask], dtype=np.bool_)
 
 
-def _distant_pairs(points: Coordinates, min_separation: int) -> Pairs:
-    """Pairs (i, j) of residues with points and j - i >= min_separation, ascending; (pairs, 2)."""
-    present = np.flatnonzero(np.isfinite(points).all(axis=1))
-    left, right = np.triu_indices(len(present), k=1)
-    pairs = np.stack([present[left], present[right]], axis=1)
-    return pairs[pairs[:, 1] - pairs[:, 0] >= min_separation]
+def _distances(points: Coordinates) -> NDArray[np.float64]:
+    """Euclidean distances in angstrom, (residues, residues); not a number where a point is missing."""
+    with np.errstate(over="ignore"):
+        squares = sum(np.subtract.outer(axis, axis) ** 2 for axis in points.T)
+    return np.asarray(np.sqrt(squares))
 
 
-def _distances(points: Coordinates, pairs: Pairs) -> NDArray[np.float64]:
-    """Euclidean distances in angstrom; (pairs,)."""
-    x, y, z = (points[pairs[:, 0]] - points[pairs[:, 1]]).T
-    return np.asarray(np.sqrt(x * x + y * y + z * z))
-
-
-def _draw(rng: random.Random, indices: range | list[int], count: int, reason: str) -> list[int]:
-    if len(indices) < count:
+def _draw(rng: random.Random, pairs: NDArray[np.bool_], count: int, reason: str) -> NDArray[np.intp]:
+    """`count` of the marked pairs at random, as places in the flattened matrix."""
+    places = np.flatnonzero(pairs)
+    if len(places) < count:
         raise RowError(reason)
-    return rng.sample(indices, count)
+    return places[rng.sample(range(len(places)), count)]

@@ -239,7 +239,7 @@ def test_show__prompt_and_answer(mbpp_file: Path, tokenizer: Bytes) -> None:
 
     assert get_kind("mbpp")(config).show(train[0], tokenizer).splitlines()[:4] == [
         train[0].id,
-        f"--- prompt ({len(train[0].prompt)} tokens) ---",
+        f"--- prompt, {len(train[0].prompt)} tokens:",
         "Problem:",
         f"Write a function to add {train[0].id} to a number.",
     ]
