@@ -39,7 +39,10 @@ def _task_lines(resolved: ResolvedRound, task: str, records: Sequence[Record]) -
     val = resolved.facts.tasks[task].val
     yield ""
     yield f"[{task}] {val.kept} validation examples, {val.n_tokens} answer tokens (one is {val.symbol_pp:.2f} pp)"
-    yield f"  majority answer {val.majority_accuracy:.2%}, uniform guess {val.uniform_accuracy:.2%}"
+    yield (
+        f"  majority answer {val.majority_accuracy:.2%}, uniform guess {val.uniform_accuracy:.2%}"
+        f"{_padding(records)}"
+    )
     yield _COLUMNS.format(
         "config", "seed", "stage", "acc", "delta", "d_loss", "steps", "time", "decision"
     ).rstrip()
@@ -52,6 +55,12 @@ def _task_lines(resolved: ResolvedRound, task: str, records: Sequence[Record]) -
             verdict = verdicts.get(_key(record, record["stage"]))
             shown = record | ({"d_acc": verdict["d_acc"]} if verdict else {})  # by the rule's metric
             yield _row(shown, record["stage"], verdict["status"] if verdict else _standing(record))
+
+
+def _padding(records: Sequence[Record]) -> str:
+    """The largest share of padding in any training run of the task."""
+    shares = [record["padding_share"] for record in records if record.get("padding_share") is not None]
+    return f"; padding {max(shares):.1%} of the positions trained on" if shares else ""
 
 
 def _row(record: Record, stage: str, decision: str) -> str:

@@ -14,7 +14,17 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from task_samples import Bytes, arc_row, mbpp_row, mbpp_rows, protein_row, write_jsonl
+from task_samples import (
+    Bytes,
+    arc_row,
+    chain_row,
+    hotpot_row,
+    mbpp_row,
+    mbpp_rows,
+    protein_row,
+    text_row,
+    write_jsonl,
+)
 
 from tasks import BuildError, BuildReport, DataError, Example, build, get_kind, parse_config
 
@@ -260,12 +270,18 @@ def test_build__same_digests_in_every_process(tmp_path: Path) -> None:
     mbpp = str(write_jsonl(tmp_path / "mbpp.jsonl", mbpp_rows()))
     protein = str(write_jsonl(tmp_path / "protein.jsonl", [protein_row(number) for number in range(40)]))
     arc = str(write_jsonl(tmp_path / "arc.jsonl", [arc_row(number) for number in range(40)]))
+    hotpot = str(write_jsonl(tmp_path / "hotpot.jsonl", [hotpot_row(number) for number in range(40)]))
+    chains = str(write_jsonl(tmp_path / "chains.jsonl", [chain_row(number) for number in range(40)]))
+    texts = str(write_jsonl(tmp_path / "texts.jsonl", [text_row(number) for number in range(40)]))
     options = [
         SMALL | {"data": {"path": mbpp}},
         {"kind": "protein_ss", "train": 6, "val": 3, "data": {"path": protein}},
         {"kind": "arc", "train": 6, "val": 2, "data": {"path": arc}},
         {"kind": "sudoku", "size": 4, "train": 10, "val": 5},
         {"kind": "sudoku", "train": 3, "val": 2},
+        {"kind": "hotpotqa", "train": 6, "val": 3, "max_prompt_tokens": 200, "data": {"path": hotpot}},
+        {"kind": "protein_contact", "train": 6, "val": 3, "data": {"path": chains}},
+        {"kind": "punctuation", "train": 6, "val": 3, "data": {"path": texts}},
     ]
     script = DIGESTS.format(samples=str(Path(__file__).parent), options=options)
 
@@ -283,6 +299,9 @@ def test_build__same_digests_in_every_process(tmp_path: Path) -> None:
         "3c58d4053e01",
         "b78a652965d3",
         "eb0142bea73c",
+        "623d5b2ddbce",
+        "af2025cece20",
+        "e7ca5b89e777",
     ]
 
 
