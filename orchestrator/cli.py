@@ -197,7 +197,7 @@ def show(
 
     Builds 80 training and 20 validation examples, unless --set train=N --set val=N say otherwise.
     """
-    from orchestrator.examples import report_lines
+    from orchestrator.build_report import report_lines
     from orchestrator.reading import parse_task
     from orchestrator.round_file import parse_settings
     from worker.preparation import InputProblem

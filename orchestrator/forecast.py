@@ -13,7 +13,7 @@ from db.tables import Job, JobState
 from orchestrator import caveats, engine
 from orchestrator.caveats import EXPLANATIONS
 from orchestrator.display import duration
-from orchestrator.examples import report_lines
+from orchestrator.build_report import report_lines
 from orchestrator.outlook import job_seconds
 from orchestrator.planner import JobKey, points
 from orchestrator.spec import ResolvedRound
