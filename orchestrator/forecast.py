@@ -11,9 +11,9 @@ from sqlalchemy.orm import Session
 from db import queue
 from db.tables import Job, JobState
 from orchestrator import caveats, engine
+from orchestrator.build_report import report_lines
 from orchestrator.caveats import EXPLANATIONS
 from orchestrator.display import duration
-from orchestrator.build_report import report_lines
 from orchestrator.outlook import job_seconds
 from orchestrator.planner import JobKey, points
 from orchestrator.spec import ResolvedRound

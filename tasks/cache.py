@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from safetensors.numpy import save as save_arrays
 
 from tasks.config import TaskConfig
 from tasks.example import Example
+from tasks.files import write_whole
 from tasks.report import BuildReport, Built
 from tasks.tokens import Tokenizer
 
@@ -52,20 +52,7 @@ def save(path: Path, train: Sequence[Example], val: Sequence[Example], report: B
             arrays[f"{split}.{part}.lengths"] = np.array([len(piece) for piece in pieces], dtype=np.int64)
     arrays["json"] = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
     payload = save_arrays(arrays)
-    _write_whole(path, payload + hashlib.sha256(payload).digest())
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(content)
-            file.close()
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    write_whole(path, payload + hashlib.sha256(payload).digest())
 
 
 def load(path: Path) -> Built | None:

@@ -34,15 +34,23 @@ class _Options(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
 
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+REPOSITORY = rf"^{_NAME}(/{_NAME})?$"
+REVISION = rf"^{_NAME}(/{_NAME})*$"  # becomes part of a path: no part may begin with a dot
+
+
 class HubData(_Options):
     """A data set on the Hugging Face hub."""
 
-    repo: Annotated[str, Field(description="Repository, owner/name.")]
+    repo: Annotated[str, Field(pattern=REPOSITORY, max_length=96, description="Repository, owner/name.")]
     config: Annotated[str | None, Field(description="Configuration of the data set.")] = None
     split: Annotated[str | None, Field(description="The one split to divide into train and val.")] = None
     train_split: Annotated[str | None, Field(description="Split that training examples come from.")] = None
     val_split: Annotated[str | None, Field(description="Split that validation examples come from.")] = None
-    revision: Annotated[str | None, Field(description="Commit, branch or tag; best a commit.")] = None
+    revision: Annotated[
+        str | None,
+        Field(pattern=REVISION, max_length=200, description="Commit, branch or tag; best a commit."),
+    ] = None
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
@@ -142,5 +150,5 @@ class NotedConfig(TaskConfig):
         if not isinstance(options, Mapping) or "min_prompt_tokens" in options:
             return options
         notes = options.get("notes")
-        off = notes.get("fill") is False if isinstance(notes, Mapping) else notes == Notes(fill=False)
-        return {**options, "min_prompt_tokens": 0} if off else options
+        fill = notes.get("fill") if isinstance(notes, Mapping) else getattr(notes, "fill", None)
+        return {**options, "min_prompt_tokens": 0} if fill is False else options

@@ -5,20 +5,19 @@ Loading scripts are never run (the `datasets` library has no way to any more).
 
 from __future__ import annotations
 
-import re
+import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
 from tasks.config import HubData
 from tasks.errors import DataError, DataUnavailable
+from tasks.hub_copies import COMMIT, known_commit, prepared, remember_commit, remember_default_config
 from tasks.sources import Table
 from tasks.splits import Split
 
-COMMIT = re.compile(r"[0-9a-f]{40}")
+SILENCE = 30.0  # seconds without a byte after which the hub counts as out of reach
 
 
 class HubSource:
@@ -30,6 +29,7 @@ class HubSource:
             import datasets  # noqa: F401
         except ImportError:
             raise DataError(f"hub {hub.repo}: needs the datasets library: pip install 'fsq[hub]'") from None
+        _set_up_library()
 
     @property
     def fingerprint(self) -> str:
@@ -37,12 +37,25 @@ class HubSource:
         splits = ",".join(f"{split or 'all'}={name}" for split, name in self._splits.items())
         return f"hub:{self._hub.repo}@{self.commit}:{self._hub.config or ''}:{splits}"
 
-    def read(self) -> list[Table]:
-        """A table for each split. DataError: no such data set, configuration or split; DataUnavailable:
-        hub out of reach."""
-        _show_progress_to_people_only()
+    @cached_property
+    def commit(self) -> str:
+        """The commit of the revision: of a branch or tag, what it meant when this machine last asked."""
+        if self._hub.revision and COMMIT.fullmatch(self._hub.revision):
+            return self._hub.revision
         try:
-            builder = _local_builder(self._hub, self.commit) or _remote_builder(self._hub, self.commit)
+            if known := known_commit(self._hub):
+                return known
+            commit = _ask_for_commit(self._hub)
+            remember_commit(self._hub, commit)
+        except Exception as error:
+            _raise_as_task_error(self._hub, error)
+        return commit
+
+    def read(self) -> list[Table]:
+        """A table for each split. DataError: no such data set, configuration or split, or data that cannot be
+        read; DataUnavailable: hub out of reach."""
+        try:
+            builder = prepared(self._hub, self.commit) or _download(self._hub, self.commit)
             return [self._table(builder, split, name) for split, name in self._splits.items()]
         except Exception as error:
             _raise_as_task_error(self._hub, error)
@@ -52,23 +65,6 @@ class HubSource:
         named = {None: self._hub.split, Split.TRAIN: self._hub.train_split, Split.VAL: self._hub.val_split}
         return {split: name for split, name in named.items() if name is not None}
 
-    @cached_property
-    def commit(self) -> str:
-        """The commit of the revision. A branch or tag keeps the meaning that it first had on this machine."""
-        revision = self._hub.revision or "main"
-        if COMMIT.fullmatch(revision):
-            return revision
-        try:
-            known = _ref_file(self._hub.repo, revision)
-            if known.is_file():
-                return known.read_text().strip()
-            commit = _remote_commit(self._hub.repo, revision)
-            known.parent.mkdir(parents=True, exist_ok=True)
-            known.write_text(commit)
-            return commit
-        except Exception as error:
-            _raise_as_task_error(self._hub, error)
-
     def _table(self, builder: Any, split: Split | None, name: str) -> Table:
         source = f"hub {self._hub.repo} split {name}"
         rows = builder.as_dataset(split=name).to_list()
@@ -77,86 +73,89 @@ class HubSource:
         return Table(source, rows, split)
 
 
-def _ref_file(repo: str, revision: str) -> Path:
-    """Where the hub's cache keeps the commit that a branch or tag means."""
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
-
-    folder = repo_folder_name(repo_id=repo, repo_type="dataset")
-    return Path(constants.HF_HUB_CACHE) / folder / "refs" / revision
-
-
-def _remote_commit(repo: str, revision: str) -> str:
-    from huggingface_hub import HfApi
-
-    commit = HfApi().dataset_info(repo, revision=revision).sha
-    if commit is None:
-        raise DataUnavailable(f"hub {repo}: the hub did not say which commit {revision} is")
-    return commit
-
-
-def _local_builder(hub: HubData, commit: str) -> Any | None:
-    """The data set as an earlier download left it; None where this machine has no copy of `commit`."""
+@cache
+def _set_up_library() -> None:
+    """Gives every request a time limit, and keeps progress bars out of files."""
     import datasets
+    import huggingface_hub
+    from huggingface_hub.utils._http import default_client_factory
 
-    with _offline():
-        try:
-            builder = datasets.load_dataset_builder(hub.repo, hub.config, revision=commit)
-            builder.download_and_prepare()
-        except (OSError, ValueError):
-            return None
-    return builder if builder.hash == commit else None
+    def client() -> Any:
+        made = default_client_factory()
+        made.event_hooks = {**made.event_hooks, "request": [*made.event_hooks["request"], _limit_waiting]}
+        return made
 
-
-@contextmanager
-def _offline() -> Iterator[None]:
-    """`datasets` reads HF_HUB_OFFLINE once, at import; this is the variable it keeps it in."""
-    from datasets import config
-
-    before = config.HF_HUB_OFFLINE
-    config.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        config.HF_HUB_OFFLINE = before
-
-
-def _remote_builder(hub: HubData, commit: str) -> Any:
-    import datasets
-
-    builder = datasets.load_dataset_builder(hub.repo, hub.config, revision=commit)
-    if builder.hash != commit:
-        raise DataUnavailable(
-            f"hub {hub.repo}: out of reach, and this machine has commit {builder.hash}, not {commit}"
-        )
-    builder.download_and_prepare()
-    return builder
-
-
-def _show_progress_to_people_only() -> None:
-    import datasets
-
+    huggingface_hub.set_client_factory(client)
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
 
 
+def _limit_waiting(request: Any) -> None:
+    """Most of the library's requests would wait for ever."""
+    asked = request.extensions.get("timeout", {})
+    request.extensions["timeout"] = {
+        phase: SILENCE if asked.get(phase) is None else asked[phase]
+        for phase in ("connect", "read", "write", "pool")
+    }
+
+
+def _ask_for_commit(hub: HubData) -> str:
+    from huggingface_hub import HfApi
+
+    commit = HfApi().dataset_info(hub.repo, revision=hub.revision or "main").sha
+    if commit is None:
+        raise DataUnavailable(f"hub {hub.repo}: the hub did not say which commit {hub.revision or 'main'} is")
+    return commit
+
+
+def _download(hub: HubData, commit: str) -> Any:
+    import datasets
+
+    if Path(hub.repo).exists():
+        raise DataError(
+            f"hub {hub.repo}: a local file or folder of this name hides it; work in another folder"
+        )
+    builder = datasets.load_dataset_builder(hub.repo, hub.config, revision=commit)
+    if builder.hash != commit:  # what `datasets` falls back on
+        raise DataUnavailable(
+            f"hub {hub.repo}: out of reach, and this machine has no copy of commit {commit}"
+        )
+    builder.download_and_prepare()
+    if hub.config is None:
+        remember_default_config(hub, commit, builder.config.name)
+    return builder
+
+
 def _raise_as_task_error(hub: HubData, error: Exception) -> NoReturn:
-    """Says whether the request was wrong (DataError) or the way to the hub (DataUnavailable)."""
-    from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+    """Says whether request or data were wrong (DataError) or the way to the hub (DataUnavailable)."""
+    from datasets.exceptions import DatasetGenerationError
 
     if isinstance(error, (DataError, DataUnavailable)):
         raise error
-    summary = f"hub {hub.repo}: {type(error).__name__}: {' '.join(str(error).split())}"
-    wrong = (
-        DataFilesNotFoundError,
-        DatasetNotFoundError,
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-        ValueError,  # unknown configuration or split
-    )
-    is_script = isinstance(error, RuntimeError) and "scripts are no longer supported" in str(error)
-    if isinstance(error, wrong) or is_script:
+    cause = error
+    while isinstance(cause, DatasetGenerationError) and isinstance(cause.__cause__, Exception):
+        cause = cause.__cause__
+    summary = f"hub {hub.repo}: {type(cause).__name__}: {' '.join(str(cause).split())}"
+    in_the_data = cause is not error and not isinstance(cause, OSError)
+    if in_the_data or _is_wrong_request(cause):
         raise DataError(summary) from error
     raise DataUnavailable(summary) from error
+
+
+def _is_wrong_request(error: Exception) -> bool:
+    from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError, DatasetNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    named = (
+        DataFilesNotFoundError,
+        DatasetGenerationError,
+        DatasetNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+    if isinstance(error, named):
+        return True
+    if isinstance(error, ValueError):  # unknown configuration or split; not: an answer that is no JSON
+        no_answer = isinstance(error, (HfHubHTTPError, json.JSONDecodeError))
+        return not no_answer and "Couldn't find cache" not in str(error)
+    return isinstance(error, RuntimeError) and "scripts are no longer supported" in str(error)

@@ -76,7 +76,9 @@ def test_read__a_table_for_each_split(tmp_path: Path) -> None:
 def test_read__copy_of_another_commit_is_not_used(tmp_path: Path) -> None:
     prepare(tmp_path, OTHER, mbpp_rows())
 
-    with pytest.raises(DataUnavailable, match=f"this machine has commit {OTHER}, not {COMMIT}"):
+    with pytest.raises(
+        DataUnavailable, match=f"out of reach, and this machine has no copy of commit {COMMIT}"
+    ):
         open_source(hub()).read()
 
 
@@ -109,7 +111,7 @@ def test_read__wrong_request_or_failing_way(
     def fail(*_: Any, **__: Any) -> Any:
         raise error
 
-    monkeypatch.setattr("tasks.hub._local_builder", lambda *_: None)
+    monkeypatch.setattr("tasks.hub.prepared", lambda *_: None)
     monkeypatch.setattr(datasets, "load_dataset_builder", fail)
 
     with pytest.raises(expected, match=f"^hub {REPO}: {type(error).__name__}: "):

@@ -141,3 +141,22 @@ def test_kinds__built_in_with_summary_and_described_options() -> None:
         assert "\n" not in found[name].summary
         for option, field in found[name].Config.model_fields.items():
             assert field.description, (name, option)
+
+
+@pytest.mark.parametrize("revision", ["../../secret", "/etc/passwd", "a/../b", "a//b", ".git", "a\0b", ""])
+def test_parse_config__revision_stays_within_the_cache(revision: str) -> None:
+    data = {"hub": {"repo": "someone/mbpp", "split": "train", "revision": revision}}
+    assert errors({"kind": "mbpp", "data": data}) == [
+        (("data", "hub", "revision"), "string_pattern_mismatch")
+    ]
+
+
+@pytest.mark.parametrize("repo", ["/any/folder", "../x", "a/b/c", "./a", ""])
+def test_parse_config__repository_is_no_path(repo: str) -> None:
+    data = {"hub": {"repo": repo, "split": "train"}}
+    assert errors({"kind": "mbpp", "data": data}) == [(("data", "hub", "repo"), "string_pattern_mismatch")]
+
+
+@pytest.mark.parametrize("notes", [{"fill": False}, Notes(fill=False, pool_size=5)])
+def test_parse_config__no_floor_without_notes(notes: Any) -> None:
+    assert parse_config({"kind": "punctuation", "notes": notes}).min_prompt_tokens == 0
