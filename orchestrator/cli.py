@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.errors import BadRound, FsqError, OutOfReach, Problem
+from orchestrator.errors import BadRound, FsqError, OutOfReach, Problem, as_text
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def show(
     try:
         built = sample(parse_task(kind, options), tokenizer)
     except InputProblem as problem:
-        raise _refusal(data.name if data else kind, [problem]) from None
+        raise _refusal("", [problem]) from None
     if as_json:
         typer.echo(json.dumps({"report": built.report.model_dump(mode="json"), "example": built.example}))
         return
@@ -306,7 +306,7 @@ def _refusal(name: str, found: Sequence[InputProblem], file: RoundFile | None = 
         for problem in found
     ]
     if all(problem.is_infrastructure for problem in found):
-        return OutOfReach("\n".join(f"{name}: {problem}" for problem in problems))
+        return OutOfReach(as_text(name, problems))
     return BadRound(name, problems)
 
 

@@ -33,7 +33,12 @@ class BadRound(FsqError):
 
     def __init__(self, name: str, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
-        super().__init__("\n".join(f"{name}: {problem}" for problem in problems))
+        super().__init__(as_text(name, problems))
+
+
+def as_text(name: str, problems: Sequence[Problem]) -> str:
+    """A line for each problem, after the name of what has it."""
+    return "\n".join(f"{name}: {problem}" if name else str(problem) for problem in problems)
 
 
 class OutOfReach(FsqError):

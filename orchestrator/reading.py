@@ -41,7 +41,9 @@ def parse_round(content: bytes, name: str) -> tuple[RoundSpec, RoundFile]:
 
 def parse_task(kind: str, options: Mapping[str, Any]) -> TaskConfig:
     """Validates the options of one task; raises BadRound with all problems found."""
-    file = RoundFile(kind, "", {"tasks": {kind: {"kind": kind, **options}}})
+    if options.get("kind", kind) != kind:
+        raise BadRound("", [Problem("kind", None, f"is {kind!r} here, not {options['kind']!r}")])
+    file = RoundFile(kind, "", {"tasks": {kind: {**options, "kind": kind}}})
     try:
         return TASK.validate_json(json.dumps(file.data["tasks"][kind]))
     except ValidationError as error:

@@ -50,10 +50,10 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
             inner = inner.setdefault(folder, {})
             if not isinstance(inner, dict):
                 raise BadRound("--set", [Problem(key, None, f"{folder!r} has a value already")])
-        try:
-            inner[name] = yaml.load(value, _Loader)  # noqa: S506  (a safe loader)
-        except yaml.YAMLError:
-            raise BadRound("--set", [Problem(key, None, f"{value!r} is not a YAML value")]) from None
+        content = parse(f"value: {value}".encode(errors="surrogatepass"), f"--set {key}").data
+        if set(content) != {"value"}:
+            raise BadRound("--set", [Problem(key, None, f"{value!r} is more than one value")])
+        inner[name] = content["value"]
     return nested
 
 

@@ -15,6 +15,8 @@ from tasks.report import BuildReport, Lengths, SplitReport, ValReport, majority_
 from tasks.selection import Chosen
 from tasks.tokens import Tokenizer
 
+LEAST_ANSWERS = 2**32  # so many possible answers make it no chance that one stands in a prompt
+
 
 @dataclass(frozen=True, slots=True)
 class Finished:
@@ -30,23 +32,33 @@ def finish(chosen: Chosen, pool: NotePool, tokenizer: Tokenizer) -> Finished:
     examples, leaks = [], 0
     for draft in chosen.drafts:
         name, parts = draft.candidate.name, [draft.head, draft.tail]
-        leaked = _shows_answer(draft, tokenizer)
+        hidden = _hidden_answer(draft, tokenizer)
+        leaked = hidden is not None and hidden in _own_text(draft, tokenizer)
         if draft.room:
             filling = pool.fill(name, draft.room)
             parts.insert(1, filling.ids)
-            leaked = leaked or pool.shows(filling, draft.candidate.answer.strip())
+            leaked = leaked or (hidden is not None and pool.shows(filling, hidden))
         leaks += leaked
         examples.append(Example(name, np.concatenate(parts), draft.answer))
     return Finished(chosen, examples, leaks)
 
 
-def _shows_answer(draft: Draft, tokenizer: Tokenizer) -> bool:
-    """Whether an answer in free text stands in its own prompt, notes aside, where it should not."""
+def _hidden_answer(draft: Draft, tokenizer: Tokenizer) -> str | None:
+    """The answer as it is trained on, if it must not stand in its prompt; few symbols may, by chance."""
     candidate = draft.candidate
-    if candidate.extractive or candidate.choices is not None:  # few symbols stand somewhere by chance
-        return False
-    left = draft.truncated and tokenizer.decode([*draft.head.tolist(), *draft.tail.tolist()])
-    return candidate.answer.strip() in (left or candidate.own_text)
+    if candidate.extractive:
+        return None
+    if candidate.choices is not None and candidate.choices ** len(candidate.answer) < LEAST_ANSWERS:
+        return None
+    answer = tokenizer.decode(draft.answer.tolist()) if draft.answer_cut else candidate.answer
+    return answer.strip(" \t\r\n\ufffd") or None
+
+
+def _own_text(draft: Draft, tokenizer: Tokenizer) -> str:
+    """The prompt as it is trained on, notes aside."""
+    if draft.truncated:
+        return tokenizer.decode([*draft.head.tolist(), *draft.tail.tolist()])
+    return draft.candidate.own_text
 
 
 def report(

@@ -5,6 +5,8 @@ Knows no task kind. Everything is decided by config, rows and tokenizer, nothing
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -14,7 +16,7 @@ from tasks import assembly, cache, shortfall
 from tasks.candidate import Candidate
 from tasks.config import TaskConfig
 from tasks.encoding import Draft, Encoder
-from tasks.errors import RowError
+from tasks.errors import DataUnavailable, RowError
 from tasks.notes import NotePool
 from tasks.registry import get_kind, parse_config
 from tasks.report import Built
@@ -44,12 +46,21 @@ def build(
     source = open_source(config.data) if config.data is not None else None
     if cache_dir is None:
         return _build(task, source, tokenizer)
-    path = cache_dir / cache.file_name(config, _fingerprint(source), tokenizer)
-    stored = cache.load(path)
-    if stored is None:
-        stored = _build(task, source, tokenizer)
-        cache.save(path, *stored)
+    path = cache_dir / cache.file_name(config, _code(task), _fingerprint(source), tokenizer)
+    try:
+        stored = cache.load(path)
+        if stored is None:
+            stored = _build(task, source, tokenizer)
+            cache.save(path, *stored)
+    except OSError as error:
+        raise DataUnavailable(f"{path}: built examples cannot be kept: {error.strerror}") from error
     return stored
+
+
+def _code(task: Task[Any]) -> str:
+    """SHA-256 of the module that has the kind: what a plug-in makes of a row changes with it."""
+    file = sys.modules[type(task).__module__].__file__
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
 
 
 def _fingerprint(source: Source | None) -> str:

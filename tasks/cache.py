@@ -28,11 +28,15 @@ BUILD_VERSION = 2  # raise it whenever equal input gives other examples or anoth
 _CHECKSUM_BYTES = 32
 
 
-def file_name(config: TaskConfig, source: str, tokenizer: Tokenizer) -> str:
-    """Name made of the SHA-256 over all that the examples depend on; `source`: fingerprint of the data."""
+def file_name(config: TaskConfig, code: str, source: str, tokenizer: Tokenizer) -> str:
+    """Name made of the SHA-256 over all that the examples depend on.
+
+    code: fingerprint of the module that has the kind; source: fingerprint of the data.
+    """
     parts = {
         "version": BUILD_VERSION,
         "config": config.model_dump(mode="json", exclude={"data", "batch_size"}),
+        "code": code,
         "source": source,
         "tokenizer": [tokenizer.name, tokenizer.vocab_size],
     }

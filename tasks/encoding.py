@@ -55,7 +55,7 @@ class Encoder:
         if candidate.choices is None:
             ids = self._tokenizer.encode(candidate.answer)
         else:
-            ids = self._tokenizer.encode_symbols(candidate.answer)
+            ids = self._symbols(candidate.answer)
             if len(ids) > limit:
                 raise RowError("answer_too_long")
         if not ids:
@@ -76,8 +76,14 @@ class Encoder:
         return head, after or [], after is not None
 
     def _piece(self, part: Part) -> _Piece:
-        encode = self._tokenizer.encode_symbols if part.symbols else self._tokenizer.encode
+        encode = self._symbols if part.symbols else self._tokenizer.encode
         return _Piece(encode(part.text), part.cut)
+
+    def _symbols(self, text: str) -> list[int]:
+        try:
+            return self._tokenizer.encode_symbols(text)
+        except ValueError:
+            raise RowError("symbol_not_one_token") from None
 
 
 def _shorten(head: list[_Piece], tail: list[_Piece], excess: int) -> tuple[TokenIds, TokenIds]:

@@ -6,6 +6,7 @@ Nothing here knows a task. A table is either whole, for the task to divide, or b
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -92,9 +93,13 @@ def _read_bytes(path: Path) -> bytes:
     except FileNotFoundError:
         siblings = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
         raise DataError(f"{path}: no such file{suggestion([path.name], siblings)}") from None
-    except (IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        raise DataError(f"{path}: cannot be read as a file: {error.strerror}") from error
+    except ValueError:  # a zero byte in the name
+        raise DataError(f"{str(path)!r} is no name of a file") from None
     except OSError as error:
+        if isinstance(error, (IsADirectoryError, NotADirectoryError, PermissionError)) or (
+            error.errno == errno.ENAMETOOLONG
+        ):
+            raise DataError(f"{path}: cannot be read as a file: {error.strerror}") from error
         raise DataUnavailable(f"{path}: reading failed: {error.strerror}") from error
 
 
@@ -181,7 +186,7 @@ def _parquet(path: Path, content: bytes) -> Iterator[RawRow]:
         raise DataError(f"{path}: reading Parquet needs pyarrow: pip install 'fsq[hub]'") from None
     try:
         yield from pyarrow.parquet.read_table(io.BytesIO(content)).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, OverflowError, ValueError) as error:
         raise DataError(f"{path}: not a readable Parquet file: {error}") from None
 
 

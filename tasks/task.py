@@ -54,7 +54,7 @@ class Task(ABC, Generic[ConfigT]):
 
     def rng(self, key: str) -> random.Random:
         """Random choices for one row, the same in every process and on every machine."""
-        return random.Random(f"{self.config.kind}|{key}")
+        return random.Random(f"{self.config.kind}|{key}".encode(errors="surrogatepass"))
 
     def show(self, example: Example, tokenizer: Tokenizer) -> str:
         """One example as text for people."""

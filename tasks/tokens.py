@@ -26,7 +26,7 @@ class Tokenizer(Protocol):
         """Token ids of `text`, which holds no lone surrogates."""
 
     def encode_symbols(self, text: str) -> list[int]:
-        """Token ids of `text`, exactly one a character; an error for a character that is not one token."""
+        """Token ids of `text`, exactly one a character; ValueError for a character that is not one token."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`; incomplete UTF-8 becomes the replacement character."""

@@ -99,7 +99,7 @@ def _weights(spec: JobSpec) -> dict[str, torch.Tensor]:
     assert path is not None  # noqa: S101  (only random models have no file)
     try:
         if isinstance(source, HubCheckpoint) and not path.exists():
-            path = checkpoint_file(source)
+            path = _fetched(source, spec.model_facts.revision)
         if digest(path) != spec.model_facts.digest:
             raise BuildFailed(
                 "the checkpoint changed since the round was submitted; submit it under a new name"
@@ -107,6 +107,13 @@ def _weights(spec: JobSpec) -> dict[str, torch.Tensor]:
         return read(path)
     except (ModelError, OSError, Unreachable) as error:
         raise InfrastructureFailed(str(error)) from error
+
+
+def _fetched(source: HubCheckpoint, revision: str | None) -> Path:
+    try:
+        return checkpoint_file(source, revision)
+    except ModelError as error:  # the hub no longer has it
+        raise BuildFailed(str(error)) from error
 
 
 class ConnectionReport:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from model.errors import ModelError
@@ -9,8 +10,11 @@ from worker.errors import Unreachable
 from worker.job import HubCheckpoint
 
 
-def checkpoint_file(source: HubCheckpoint) -> Path:
-    """The local copy of a checkpoint; raises ModelError for a wrong request, Unreachable for a failing way."""
+def checkpoint_file(source: HubCheckpoint, revision: str | None = None) -> Path:
+    """The local copy of a checkpoint, at another revision than the round's if one is given.
+
+    Raises ModelError for a wrong request, Unreachable for a failing way.
+    """
     try:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import (
@@ -23,24 +27,25 @@ def checkpoint_file(source: HubCheckpoint) -> Path:
     except ModuleNotFoundError:
         raise ModelError("checkpoints on the hub need the extra `hub`: pip install 'fsq[hub]'") from None
     wanted = source.hub
+    fetch = partial(hf_hub_download, wanted.repo, wanted.file, revision=revision or wanted.revision)
     try:
-        return Path(
-            hf_hub_download(wanted.repo, wanted.file, revision=wanted.revision, local_files_only=True)
-        )
+        return Path(fetch(local_files_only=True))
     except (LocalEntryNotFoundError, ValueError):  # not here yet, or a name that the next call refuses
         pass
     failed = f"{wanted.file} of {wanted.repo} cannot be fetched from the hub"
+    wrong = (EntryNotFoundError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError)
     try:
-        return Path(hf_hub_download(wanted.repo, wanted.file, revision=wanted.revision))
-    except (
-        LocalEntryNotFoundError
-    ) as error:  # also an EntryNotFoundError, but says that the hub did not answer
-        raise Unreachable(f"{failed}: {_cause(error)}") from error
-    except (EntryNotFoundError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise ModelError(f"{failed}: {_cause(error)}") from error
+        return Path(fetch())
     except Exception as error:
-        raise Unreachable(f"{failed}: {_cause(error)}") from error
+        said = f"{failed}: {type(error).__name__}: {' '.join(str(error).split())}"
+        if isinstance(error, wrong) and not isinstance(
+            error, LocalEntryNotFoundError
+        ):  # the hub did not answer
+            raise ModelError(said) from error
+        raise Unreachable(said) from error
 
 
-def _cause(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+def revision_of_file(path: Path) -> str | None:
+    """The commit that a local copy is of: the hub's cache has it in a folder's name."""
+    parts = path.parts
+    return parts[parts.index("snapshots") + 1] if "snapshots" in parts else None

@@ -203,6 +203,7 @@ class ModelFacts(Strict):
     """What the checkpoint turned out to be."""
 
     path: Path | None  # None: random initialisation
+    revision: str | None = None  # commit of a file on the hub
     digest: str  # SHA-256 of the file, or of the random initialisation's settings
     n_layer: int
     n_embd: int

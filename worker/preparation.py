@@ -14,7 +14,7 @@ from model.errors import ModelError
 from model.shapes import ModelShape
 from model.tokenizers import get_tokenizer
 from tasks import BuildReport, DataUnavailable, TaskConfig, TaskError, build, revision_of
-from worker.downloads import checkpoint_file
+from worker.downloads import checkpoint_file, revision_of_file
 from worker.errors import Unreachable
 from worker.job import HubCheckpoint, ModelConfig, ModelFacts, RandomCheckpoint, RoundFacts, sha256_of
 
@@ -65,7 +65,7 @@ def prepare(
         try:
             return _patiently(function, warn)
         except (ModelError, OSError, TaskError, Unreachable) as error:
-            is_infrastructure = isinstance(error, (DataUnavailable, Unreachable))
+            is_infrastructure = isinstance(error, (DataUnavailable, OSError, Unreachable))
             problems.append(InputProblem(place, str(error), is_infrastructure=is_infrastructure))
             return None
 
@@ -114,9 +114,10 @@ def inspect_model(config: ModelConfig) -> ModelFacts:
     if isinstance(source, RandomCheckpoint):
         chosen = source.random
         shape = ModelShape.random(chosen.layers, chosen.dim, chosen.vocab, chosen.head_size)
-        path, digest = None, sha256_of(chosen.model_dump(mode="json"))
+        path, digest, revision = None, sha256_of(chosen.model_dump(mode="json")), None
     else:
         path = checkpoint_file(source) if isinstance(source, HubCheckpoint) else source
+        revision = revision_of_file(path) if isinstance(source, HubCheckpoint) else None
         shape, digest = checkpoint.inspect(path), checkpoint.digest(path)
     needed = get_tokenizer(config.tokenizer).vocab_size
     if shape.vocab_size < needed:
@@ -126,6 +127,7 @@ def inspect_model(config: ModelConfig) -> ModelFacts:
         )
     return ModelFacts(
         path=path,
+        revision=revision,
         digest=digest,
         n_layer=shape.n_layer,
         n_embd=shape.n_embd,

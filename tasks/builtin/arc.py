@@ -94,7 +94,11 @@ def _options(choices: object) -> dict[str, str]:
     options = {
         label: text.strip()
         for label, text in pairs
-        if isinstance(label, str) and len(label) == 1 and label.isascii() and isinstance(text, str)
+        if isinstance(label, str)
+        and len(label) == 1
+        and label.isascii()
+        and isinstance(text, str)
+        and text.strip()
     }
     if len(options) != len(pairs) or len(options) < 2:
         raise RowError("bad_options")

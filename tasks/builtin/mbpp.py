@@ -80,12 +80,19 @@ class Mbpp(Task[MbppConfig]):
 
     def split_of(self, row: Row) -> Split:
         """MBPP's standard split where the row has one of MBPP's numbers."""
-        number = row.get("id")
-        if not isinstance(number, int) or number not in range(1, 975):
+        number = _number(row.get("id"))
+        if number is None:
             return super().split_of(row)
         if number in TRAIN_IDS:
             return Split.TRAIN
         return Split.VAL if number in TEST_IDS else Split.REST
+
+
+def _number(value: object) -> int | None:
+    """One of MBPP's numbers, also as text or as a float, as tables with gaps have it."""
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 4:
+        value = int(value)
+    return int(value) if isinstance(value, (int, float)) and value in range(1, 975) else None
 
 
 def _tests(row: Row) -> str:

@@ -87,7 +87,7 @@ class ProteinContact(Task[ProteinContactConfig]):
             prompt=layout(
                 self.config,
                 instruction="Say which pairs of residues of a protein are in contact: "
-                f"at most {self.config.cutoff:g} angstrom apart.\n"
+                f"at most {self.config.cutoff:.15g} angstrom apart.\n"
                 "Write one bit for each pair, in the order of the pairs.\n"
                 "1 means contact, 0 means no contact.\n\n",
                 sequence=whole[stretch],

@@ -83,8 +83,11 @@ class Sudoku(Task[SudokuConfig]):
     def candidate(self, row: Row) -> Candidate:
         """A puzzle of the configured region and number of blanks on the row's solution."""
         given = row.text("puzzle").strip().replace(".", "0")
-        solution = self._solve(given)
-        puzzle = self._puzzle(given, solution, self.rng(f"{given}|{row.id}"))
+        try:
+            solution = self._solve(given)
+            puzzle = self._puzzle(given, solution, self.rng(f"{given}|{row.id}"))
+        except puzzles.TooHard:
+            raise RowError("too_hard_to_solve") from None
         return Candidate(
             id=hashlib.sha256(puzzle.encode()).hexdigest()[:16],
             content=solution if self.config.size == 9 else puzzle,

@@ -10,8 +10,16 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
+from itertools import count, islice
 from math import isqrt
+
+MOST_GUESSES = (
+    20_000  # of 1,500 puzzles with 17 clues the hardest needed 390; boards made to be hard need millions
+)
+
+
+class TooHard(Exception):
+    """A board whose solutions are not found within MOST_GUESSES."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +84,7 @@ def _diagonal_boxes(size: int, rng: random.Random) -> str:
 
 
 def _solved(board: str, size: int, rng: random.Random | None = None) -> Iterator[list[int]]:
-    """Solutions as sets of cells, by digit."""
+    """Solutions as sets of cells, by digit; raises TooHard."""
     grid = geometry(size)
     fixed = [0] * size
     given = 0
@@ -85,11 +93,11 @@ def _solved(board: str, size: int, rng: random.Random | None = None) -> Iterator
             fixed[int(symbol) - 1] |= 1 << cell
             given |= 1 << cell
     places = [cells | (grid.all_cells & ~given) for cells in fixed]
-    return _search(grid, places, grid.all_cells, rng)
+    return _search(grid, places, grid.all_cells, rng, count(1))
 
 
 def _search(
-    grid: Geometry, places: list[int], unplaced: int, rng: random.Random | None
+    grid: Geometry, places: list[int], unplaced: int, rng: random.Random | None, guesses: Iterator[int]
 ) -> Iterator[list[int]]:
     """Solutions that agree with `places` (digit -> cells); cells of `unplaced` are not propagated yet."""
     remaining = _propagate(grid, places, unplaced)
@@ -103,8 +111,10 @@ def _search(
     if rng is not None:
         rng.shuffle(digits)
     for digit in digits:
+        if next(guesses) > MOST_GUESSES:
+            raise TooHard
         tried = [cells if other == digit else cells & ~cell for other, cells in enumerate(places)]
-        yield from _search(grid, tried, remaining, rng)
+        yield from _search(grid, tried, remaining, rng, guesses)
 
 
 def _propagate(grid: Geometry, places: list[int], unplaced: int) -> int | None:

@@ -54,7 +54,7 @@ def test_show__json_and_options(fsq: Fsq) -> None:
     ("arguments", "message"),
     [
         (["mbp"], "fsq: mbp: no task kind 'mbp' (did you mean mbpp?): expected one of arc, "),
-        (["mbpp", "--data", "nowhere.jsonl"], "fsq: nowhere.jsonl: nowhere.jsonl: no such file"),
+        (["mbpp", "--data", "nowhere.jsonl"], "fsq: nowhere.jsonl: no such file"),
         (["mbpp", "--set", "ordr=q_first"], "fsq: mbpp: ordr: unknown key 'ordr'; did you mean 'order'?"),
         (
             ["mbpp", "--set", "notes.fil=false"],
@@ -65,7 +65,11 @@ def test_show__json_and_options(fsq: Fsq) -> None:
             ["mbpp", "--set", "train=1", "--set", "train.a=1"],
             "fsq: --set: train.a: 'train' has a value already",
         ),
-        (["mbpp", "--set", "train=[1"], "fsq: --set: train: '[1' is not a YAML value"),
+        (["mbpp", "--set", "train=[1"], "fsq: --set train: line 1: not valid YAML: expected ',' or ']'"),
+        (["mbpp", "--set", "data=!!set {a}"], "fsq: --set data: line 1: the tag "),
+        (["mbpp", "--set", "train=[&a 1, *a]"], "fsq: --set train: line 1: anchors and aliases"),
+        (["mbpp", "--set", "train=1\nval: 2"], "fsq: --set: train: '1\\nval: 2' is more than one value"),
+        (["mbpp", "--set", "kind=arc"], "fsq: kind: is 'mbpp' here, not 'arc'"),
         (["sudoku", "--set", "blanks=70"], "fsq: sudoku: blanks (70) exceeds 64"),
     ],
 )

@@ -23,7 +23,8 @@ class Bytes:
         return list(text.encode())
 
     def encode_symbols(self, text: str) -> list[int]:
-        assert text.isascii()
+        if not text.isascii():
+            raise ValueError(text)
         return self.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:

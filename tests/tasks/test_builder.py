@@ -202,6 +202,51 @@ def test_build__counts_leaks(tmp_path: Path, tokenizer: Bytes) -> None:
     assert (report.train.leak, report.val.leak) == (0.25, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("options", "leak"),
+    [({"queries": 1}, 0.0), ({"queries": 2, "states": 3}, 0.0), ({"queries": 48}, 0.5)],
+)
+def test_build__few_symbols_in_the_notes_are_chance(
+    tmp_path: Path, tokenizer: Bytes, options: dict[str, int], leak: float
+) -> None:
+    """A note holds residues; only a long answer found there is a leak."""
+    rows = [protein_row(number, Sequence="HEC" * 40, Secondary_structure="HEC" * 40) for number in range(3)]
+    rows = [
+        row | {"Sequence": row["Sequence"][:-number] + "A" * number} for number, row in enumerate(rows, 1)
+    ]
+    train = write_jsonl(tmp_path / "a.jsonl", rows)
+    val = write_jsonl(tmp_path / "b.jsonl", [protein_row(9)])
+    data = {"kind": "protein_ss", "data": {"train": train, "val": val}, "train": 2, "val": 1}
+
+    *_, report = build(data | {"query_region": "prefix"} | options, tokenizer)
+
+    assert report.train.leak == (1.0 if leak else 0.0)
+    assert report.val.leak == 0.0
+
+
+def test_build__cut_answer_that_stands_in_a_note_is_a_leak(tmp_path: Path, tokenizer: Bytes) -> None:
+    """Only what is trained on counts: here the texts differ after that."""
+    texts = [f"{'On and on it goes, ' * 6}{end}" for end in ("today.", "tomorrow.", "never!")]
+    train = write_jsonl(tmp_path / "a.jsonl", [{"text": text} for text in texts[:2]])
+    val = write_jsonl(tmp_path / "b.jsonl", [text_row(7)])
+    options = {"kind": "punctuation", "data": {"train": train, "val": val}, "train": 1, "val": 1}
+
+    assert build(options | {"max_answer_tokens": 100}, tokenizer)[2].train.leak == 1.0
+    assert build(options | {"max_answer_tokens": 180}, tokenizer)[2].train.leak == 0.0
+
+
+def test_build__symbol_that_is_no_token_is_a_drop_reason(tmp_path: Path, tokenizer: Bytes) -> None:
+    rows = [arc_row(number) for number in range(3)]
+    data = {name: write_jsonl(tmp_path / f"{name}.jsonl", rows) for name in ("train", "val")}
+
+    class Narrow(Bytes):
+        def encode_symbols(self, text: str) -> list[int]:
+            raise ValueError(text)
+
+    with pytest.raises(BuildError, match="train: 3 rows read, dropped: symbol_not_one_token 3"):
+        build({"kind": "arc", "data": data}, Narrow())
+
+
 def test_build__counts_cut_answers(mbpp_file: Path, tokenizer: Bytes) -> None:
     train, _, report = build(SMALL | {"data": {"path": mbpp_file}, "max_answer_tokens": 10}, tokenizer)
 

@@ -91,9 +91,10 @@ def messy(kind: str, changed: list[tuple[int, int, Any]], repeated: list[int]) -
     case=st.sampled_from(CASES),
     changed=st.lists(changes, max_size=25),
     repeated=st.lists(st.integers(0, 29), max_size=5),
-    limit=st.integers(60, 1500),
+    limit=st.sampled_from([90, 350, 900, 1500]),
     floor=st.integers(0, 60),
-    answer=st.integers(5, 100),
+    answer=st.sampled_from([1, 9, 60, 200]),
+    tokenizer_name=st.sampled_from(["bytes", "world"]),
     counts=st.tuples(st.integers(1, 4), st.integers(1, 2)),
 )
 def test_build__limits_and_splits_hold_and_every_row_is_accounted_for(
@@ -104,6 +105,7 @@ def test_build__limits_and_splits_hold_and_every_row_is_accounted_for(
     limit: int,
     floor: int,
     answer: int,
+    tokenizer_name: str,
     counts: tuple[int, int],
 ) -> None:
     kind, more = case
@@ -118,7 +120,7 @@ def test_build__limits_and_splits_hold_and_every_row_is_accounted_for(
         "max_answer_tokens": answer,
         **more,
     }
-    tokenizer = get_tokenizer("bytes")
+    tokenizer = get_tokenizer(tokenizer_name)
     try:
         train, val, report = build(options, tokenizer)
     except BuildError as error:

@@ -185,3 +185,11 @@ def test_build__real_puzzles_keep_their_own_blanks_blank(
         assert puzzle.count("0") == blanks
         assert (puzzle in originals) == (blanks == 64)
     assert len({solved(one, 9) for one in [*train, *val]}) == 50
+
+
+def test_build__board_that_is_too_hard_is_dropped(tmp_path: Path, tokenizer: Bytes) -> None:
+    hard = ".....5.8....6.1.43..........1.5........1.6...3.......553.....61........4........."
+    files = {name: write_boards(tmp_path / f"{name}.txt", [hard]) for name in ("train", "val")}
+
+    with pytest.raises(BuildError, match="too_hard_to_solve 1"):
+        build({"kind": "sudoku", "data": files}, tokenizer)

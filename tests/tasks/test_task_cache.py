@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from task_samples import Bytes, mbpp_rows, write_jsonl
 
-from tasks import build, cache
+from tasks import DataUnavailable, build, cache
+from tasks.builtin import mbpp
 
 
 @pytest.fixture
@@ -102,6 +103,19 @@ def test_build__key_covers_data_tokenizer_and_version(
     assert len(stored(folder)) == 4
 
 
+def test_build__another_version_of_the_kind_is_built_again(
+    tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(options, Bytes(), cache_dir=tmp_path / "cache")
+    changed = tmp_path / "mbpp.py"
+    changed.write_text(Path(mbpp.__file__).read_text() + "# changed\n")
+    monkeypatch.setattr(mbpp, "__file__", str(changed))
+
+    build(options, Bytes(), cache_dir=tmp_path / "cache")
+
+    assert len(stored(tmp_path / "cache")) == 2
+
+
 def test_save__failed_write_leaves_nothing(
     tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +124,6 @@ def test_save__failed_write_leaves_nothing(
 
     monkeypatch.setattr(Path, "replace", fail)
 
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DataUnavailable, match="cannot be kept: No space left"):
         build(options, Bytes(), cache_dir=tmp_path / "cache")
     assert stored(tmp_path / "cache") == []
