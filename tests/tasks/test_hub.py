@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -100,6 +101,8 @@ def test_read__unknown_split(tmp_path: Path) -> None:
     [
         (DatasetNotFoundError("Dataset doesn't exist"), DataError),
         (ValueError("BuilderConfig 'ful' not found. Available: ['full']"), DataError),
+        (ValueError("Couldn't find cache for someone/mbpp for config 'ful'"), DataUnavailable),
+        (json.JSONDecodeError("Expecting value", "<html>", 0), DataUnavailable),
         (ConnectionError("Couldn't reach the hub"), DataUnavailable),
         (httpx.ReadTimeout("timed out"), DataUnavailable),
         (OSError(28, "No space left on device"), DataUnavailable),
