@@ -37,6 +37,8 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class RoundState(StrEnum):
+    WAITING = "waiting"  # comes after a round that has not ended
+    BLOCKED = "blocked"  # the round it comes after ended in a way that it cannot build on; `reason` says how
     ACTIVE = "active"  # jobs are missing or running
     FINISHED = "finished"  # everything is decided
     CANCELLED = "cancelled"  # by the user; what is decided stays
@@ -90,6 +92,8 @@ class Round(Base):
     spec: Mapped[dict[str, Any]] = mapped_column(JSON)  # keeps its order, which is the order of the tasks
     facts: Mapped[dict[str, Any]]
     state: Mapped[RoundState] = mapped_column(default=RoundState.ACTIVE, index=True)
+    after_id: Mapped[int | None] = mapped_column(ForeignKey("rounds.id"), index=True)  # its parent
+    reason: Mapped[str | None]  # why it waits or is blocked
     created_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
 

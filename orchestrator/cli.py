@@ -62,6 +62,7 @@ def run(path: RoundPath, device: Device = "auto") -> None:
     """Submit a round and work on it, here and now, until it is done. Run again, it continues."""
     with _database() as database:
         resolved, round_id = _submit(database, path)
+        _refuse_to_wait(database, resolved.spec.round)
         with _working(database, device, round_id) as service:
             service.run_until_idle()
         _finish(database, resolved.spec.round)
@@ -69,15 +70,19 @@ def run(path: RoundPath, device: Device = "auto") -> None:
 
 @app.command()
 def submit(
-    path: RoundPath, dry_run: Annotated[bool, typer.Option(help="Only check; store nothing.")] = False
+    path: RoundPath,
+    dry_run: Annotated[bool, typer.Option(help="Only check; store nothing.")] = False,
+    after: Annotated[
+        str | None, typer.Option(metavar="ROUND", help="Start once this round has finished.")
+    ] = None,
 ) -> None:
     """Submit a round for a worker (`fsq work`) to run. The same round again changes nothing."""
     if dry_run:
-        resolved, _ = _prepared(path)
+        resolved, _ = _prepared(path, after)
         typer.echo(f"{path.name} is in order: at most {len(list(resolved.largest_plan()))} jobs.")
         return
     with _database() as database:
-        _submit(database, path)
+        _submit(database, path, after)
 
 
 @app.command()
@@ -284,14 +289,16 @@ def _database() -> Iterator[Database]:
         database.close()
 
 
-def _prepared(path: Path, **listeners: Callable[[str], None]) -> tuple[ResolvedRound, RoundFile]:
+def _prepared(
+    path: Path, after: str | None = None, **listeners: Callable[[str], None]
+) -> tuple[ResolvedRound, RoundFile]:
     """Reads a round, fetches and inspects its inputs; raises BadRound with everything that is wrong, or
     OutOfReach where that is the network alone."""
     from orchestrator.reading import read_round
     from orchestrator.spec import ResolvedRound
     from worker.preparation import Unusable, prepare
 
-    spec, file = read_round(path)
+    spec, file = read_round(path, after)
     try:
         facts = prepare(spec.model, spec.tasks, Settings().cache, warn=_warn, **listeners)
     except Unusable as unusable:
@@ -310,10 +317,25 @@ def _refusal(name: str, found: Sequence[InputProblem], file: RoundFile | None = 
     return BadRound(name, problems)
 
 
-def _submit(database: Database, path: Path) -> tuple[ResolvedRound, int]:
+def _refuse_to_wait(database: Database, name: str) -> None:
+    """Nothing can be run here of a round that comes after another: says why; exit code 1 if it is blocked."""
+    from db.tables import RoundState
     from orchestrator import engine
 
-    resolved, file = _prepared(path)
+    with database.read() as session:
+        row = engine.find(session, name)
+        if row.state is RoundState.WAITING:
+            typer.echo(f"{name}: {row.reason}; `fsq work --drain` runs both", err=True)
+            raise typer.Exit(0)
+        if row.state is RoundState.BLOCKED:
+            typer.echo(f"{name}: blocked: {row.reason}", err=True)
+            raise typer.Exit(1)
+
+
+def _submit(database: Database, path: Path, after: str | None = None) -> tuple[ResolvedRound, int]:
+    from orchestrator import engine
+
+    resolved, file = _prepared(path, after)
     with database.write() as session:
         submission = engine.submit(session, resolved, file.text, now=_now())
     name = resolved.spec.round

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from db import queue, tables
 from db.tables import JobState, RoundState
+from orchestrator import chains
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.planner import Decision, JobKey, Measurement, Plan, State, Verdict, plan
 from orchestrator.spec import ResolvedRound, RoundSpec
@@ -39,7 +40,8 @@ class Advance:
 def submit(session: Session, resolved: ResolvedRound, source: str, *, now: datetime) -> Submission:
     """Stores a round and its first jobs; the same round again changes nothing.
 
-    Raises Conflict when the name is taken by a round that asks for something else, or whose data differ.
+    Raises Conflict when the name is taken by a round that asks for something else, or whose data differ; NotFound
+    when it comes after a round that is not known.
     """
     name = resolved.spec.round
     existing = session.scalars(select(tables.Round).where(tables.Round.name == name)).first()
@@ -50,8 +52,11 @@ def submit(session: Session, resolved: ResolvedRound, source: str, *, now: datet
                 "checkpoint); give this one another name"
             )
         return Submission(existing.id, is_new=False)
+    parent = _locked(session, resolved.spec.after.round) if resolved.spec.after else None
     row = tables.Round(
         name=name,
+        state=RoundState.WAITING if parent else RoundState.ACTIVE,
+        after_id=parent and parent.id,
         digest=resolved.digest,
         source=source,
         spec=resolved.spec.model_dump(mode="json"),
@@ -60,7 +65,10 @@ def submit(session: Session, resolved: ResolvedRound, source: str, *, now: datet
     )
     session.add(row)
     session.flush()
-    advance(session, row.id, now=now)
+    if parent is None:
+        advance(session, row.id, now=now)
+    else:
+        _start(session, row, parent, now)
     return Submission(row.id, is_new=True)
 
 
@@ -70,6 +78,11 @@ def find(session: Session, name: str) -> tables.Round:
     if row is None:
         raise NotFound(f"there is no round named {name!r} (`fsq status` lists them)")
     return row
+
+
+def _locked(session: Session, name: str) -> tables.Round:
+    """The round of this name as it is now, held until the transaction ends; raises NotFound."""
+    return session.get_one(tables.Round, find(session, name).id, with_for_update=True, populate_existing=True)
 
 
 def resolve(row: tables.Round) -> ResolvedRound:
@@ -92,9 +105,52 @@ def advance(session: Session, round_id: int, *, now: datetime) -> Advance:
         if all(job.state is not JobState.DONE for job in row.jobs[len(jobs) :]):
             break
     decisions = _store_new(row, planned, now)
+    advanced = Advance(decisions, tuple(_closed(resolved, planned, decisions)))
     if planned.state is State.FINISHED:
         row.state, row.finished_at = RoundState.FINISHED, now
-    return Advance(decisions, tuple(_closed(resolved, planned, decisions)))
+        return _start_children(session, row, now, advanced)
+    return advanced
+
+
+def _start_children(session: Session, row: tables.Round, now: datetime, advanced: Advance) -> Advance:
+    """Starts or blocks the rounds that wait for one that has ended; adds what follows to `advanced`."""
+    session.flush()
+    waiting = select(tables.Round).where(
+        tables.Round.after_id == row.id, tables.Round.state == RoundState.WAITING
+    )
+    for child in session.scalars(waiting.order_by(tables.Round.id)).all():
+        followed = _start(session, child, row, now)
+        advanced = Advance(
+            advanced.decisions + followed.decisions,
+            advanced.closed_trajectories + followed.closed_trajectories,
+        )
+    return advanced
+
+
+def _start(session: Session, row: tables.Round, parent: tables.Round, now: datetime) -> Advance:
+    """Starts, blocks or leaves waiting a round that comes after another."""
+    after = RoundSpec.from_json(row.spec).after
+    assert after is not None  # noqa: S101  (it has a parent)
+    begun = chains.start(_parent(parent), after.when)
+    row.state, row.reason = begun.state, begun.reason
+    if begun.state is RoundState.ACTIVE:
+        return advance(session, row.id, now=now)
+    if begun.state is RoundState.BLOCKED:
+        row.finished_at = now
+        return _start_children(session, row, now, Advance((), ()))
+    return Advance((), ())
+
+
+def _parent(row: tables.Round) -> chains.Parent:
+    last = RoundSpec.from_json(row.spec).stages[-1].name
+    verdicts = [(decision.stage, Verdict(decision.decision)) for decision in row.decisions]
+    trained = [verdict for _, verdict in verdicts if verdict is not Verdict.NO_OP]
+    return chains.Parent(
+        name=row.name,
+        state=row.state,
+        promoted=sum(stage == last and verdict is Verdict.PROMOTED for stage, verdict in verdicts),
+        measured=not trained or any(verdict is not Verdict.UNDECIDED for verdict in trained),
+    )
 
 
 def advance_job(session: Session, job_id: int, *, now: datetime) -> Advance:
@@ -189,12 +245,13 @@ def _closed(resolved: ResolvedRound, planned: Plan, new: Sequence[Decision]) -> 
 def cancel(session: Session, name: str, *, now: datetime) -> bool:
     """Ends a round: nothing more is started, what is decided stays. False when it had ended already."""
     row = find(session, name)
-    if row.state is not RoundState.ACTIVE:
+    if row.state in chains.ENDED:
         return False
-    row.state, row.finished_at = RoundState.CANCELLED, now
+    row.state, row.reason, row.finished_at = RoundState.CANCELLED, None, now
     for job in row.jobs:
         if job.state is not JobState.DONE:
             job.state, job.outcome, job.reason = JobState.DONE, Outcome.CANCELLED, "the round was cancelled"
             job.lease_expires_at, job.finished_at = None, now
             job.result = {"outcome": Outcome.CANCELLED}
+    _start_children(session, row, now, Advance((), ()))
     return True

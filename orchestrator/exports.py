@@ -24,7 +24,8 @@ def lines(session: Session, name: str, form: str) -> Iterator[str]:
     elif form == "csv":
         yield from _csv(list(records(session, row)))
     else:
-        text = summary(engine.resolve(row), row.state, list(records(session, row)))
+        state = f"{row.state} ({row.reason})" if row.reason else row.state
+        text = summary(engine.resolve(row), state, list(records(session, row)))
         yield from text.splitlines()
 
 

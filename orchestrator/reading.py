@@ -19,19 +19,24 @@ from worker.job import AnyTaskConfig, FutureSeedSettings, TaskConfig, task_optio
 TASK: TypeAdapter[TaskConfig] = TypeAdapter(AnyTaskConfig)
 
 
-def read_round(path: Path) -> tuple[RoundSpec, RoundFile]:
-    """Reads and validates a round file, with paths resolved against its folder; raises BadRound."""
+def read_round(path: Path, after: str | None = None) -> tuple[RoundSpec, RoundFile]:
+    """Reads and validates a round file, with paths resolved against its folder; raises BadRound.
+
+    after: the round that it is to come after, where its file does not say.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise BadRound(str(path), [Problem("", None, f"cannot be read: {error.strerror}")]) from None
-    spec, file = parse_round(content, path.name)
+    spec, file = parse_round(content, path.name, after)
     return spec.resolved(path.resolve().parent), file
 
 
-def parse_round(content: bytes, name: str) -> tuple[RoundSpec, RoundFile]:
+def parse_round(content: bytes, name: str, after: str | None = None) -> tuple[RoundSpec, RoundFile]:
     """Validates the text of a round file; raises BadRound with all problems found."""
     file = parse(content, name)
+    if after is not None:
+        file.data = {"after": {"round": after}, **file.data}
     try:
         return RoundSpec.model_validate_json(json.dumps(file.data)), file
     except ValidationError as error:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
+from orchestrator.chains import When
 from orchestrator.planner import JobKey, SearchSpec
 from orchestrator.rules import Threshold
 from orchestrator.variants import expand_grid, look_up
@@ -115,6 +116,13 @@ def _is_spelled_out(entry: Any) -> bool:
     return isinstance(entry, Mapping) and set(entry) == {"name", "settings"}
 
 
+class After(Strict):
+    """The round that must have ended before this one starts."""
+
+    round: Name
+    when: When = "finished"
+
+
 class RoundSpec(Strict):
     """A round file, validated."""
 
@@ -127,6 +135,13 @@ class RoundSpec(Strict):
     tasks: Annotated[dict[Name, AnyTaskConfig], Field(min_length=1)]
     variants: Annotated[tuple[Variant, ...], BeforeValidator(_read_variants), Field(min_length=1)]
     parallel: bool = False
+    after: After | None = None
+
+    @model_validator(mode="after")
+    def _comes_after_another(self) -> Self:
+        if self.after is not None and self.after.round == self.round:
+            raise ValueError(f"after: the round {self.round!r} cannot come after itself")
+        return self
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
@@ -191,7 +206,7 @@ class ResolvedRound:
     def digest(self) -> str:
         """Equal for equal rounds on equal inputs, wherever the files lie."""
         jobs = [self.job(key).fingerprint for key in self.largest_plan()]
-        asked = self.spec.model_dump(mode="json", include={"round", "prune", "parallel"})
+        asked = self.spec.model_dump(mode="json", include={"round", "prune", "parallel", "after"})
         names = [self.search.stages, self.search.variants, sorted(self.search.no_ops)]
         return sha256_of([asked, names, [str(key) for key in self.largest_plan()], jobs])
 

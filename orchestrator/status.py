@@ -37,6 +37,7 @@ def of_all(session: Session) -> View:
             {
                 "round": row.name,
                 "state": row.state,
+                "reason": row.reason,
                 "jobs": {state.value: by_state.get((row.id, state), 0) for state in JobState},
                 "decisions": by_decision.get(row.id, {}),
                 "created_at": row.created_at.isoformat(),
@@ -52,6 +53,7 @@ def of_round(session: Session, name: str) -> View:
     return {
         "round": row.name,
         "state": row.state,
+        "reason": row.reason,
         "created_at": row.created_at.isoformat(),
         "finished_at": row.finished_at and row.finished_at.isoformat(),
         "jobs": [_job(session, job) for job in row.jobs],
@@ -103,6 +105,7 @@ def _rounds_text(rounds: list[View]) -> str:
         f"{row['round']:<{width}}  {row['state']:<9}  "
         f"jobs {row['jobs']['done']} done, {row['jobs']['running']} running, {row['jobs']['queued']} queued"
         + (f"; {_counts(row['decisions'])}" if row["decisions"] else "")
+        + (f"; {row['reason']}" if row["reason"] else "")
         for row in rounds
     )
 
@@ -112,7 +115,8 @@ def _counts(decisions: dict[str, int]) -> str:
 
 
 def _round_text(view: View) -> str:
-    lines = [f"{view['round']}: {view['state']}"]
+    because = f" ({view['reason']})" if view["reason"] else ""
+    lines = [f"{view['round']}: {view['state']}{because}"]
     lines += [_job_text(job) for job in view["jobs"]]
     if view["decisions"]:
         lines.append(_counts(dict(Counter(d["decision"] for d in view["decisions"]))))

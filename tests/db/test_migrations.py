@@ -6,13 +6,13 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect, select, text
 
 from alembic import command
 from db import migrations
 from db.errors import DatabaseUnreachable, SchemaMismatch
 from db.session import HEAD, Database, open_current
-from db.tables import Base
+from db.tables import Base, Round, RoundState
 
 
 def test_head__is_the_newest_migration() -> None:
@@ -26,6 +26,25 @@ def test_upgrade__gives_the_tables_schema(database_url: str) -> None:
     with database.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
     assert migrations.upgrade(database) == HEAD  # twice changes nothing
+    database.close()
+
+
+def test_upgrade__keeps_the_rounds_of_the_first_version(database_url: str) -> None:
+    database = Database(database_url)
+    with database.engine.begin() as connection:
+        config = migrations._config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(
+            text(
+                "INSERT INTO rounds (name, digest, source, spec, facts, state, created_at) "
+                "VALUES ('old', 'd', 's', '{}', '{}', 'finished', '2026-01-01 00:00:00+00:00')"
+            )
+        )
+    assert migrations.upgrade(database) == HEAD
+    with database.read() as session:
+        row = session.scalars(select(Round)).one()
+        assert (row.name, row.state, row.after_id, row.reason) == ("old", RoundState.FINISHED, None, None)
     database.close()
 
 
