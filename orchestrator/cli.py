@@ -298,7 +298,7 @@ def _prepared(
     from orchestrator.spec import ResolvedRound
     from worker.preparation import Unusable, prepare
 
-    spec, file = read_round(path, after)
+    spec, file = read_round(path, after, today=datetime.now().astimezone().date())
     try:
         facts = prepare(spec.model, spec.tasks, Settings().cache, warn=_warn, **listeners)
     except Unusable as unusable:

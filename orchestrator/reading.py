@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
@@ -19,24 +20,35 @@ from worker.job import AnyTaskConfig, FutureSeedSettings, TaskConfig, task_optio
 TASK: TypeAdapter[TaskConfig] = TypeAdapter(AnyTaskConfig)
 
 
-def read_round(path: Path, after: str | None = None) -> tuple[RoundSpec, RoundFile]:
+def read_round(
+    path: Path, after: str | None = None, *, today: date | None = None
+) -> tuple[RoundSpec, RoundFile]:
     """Reads and validates a round file, with paths resolved against its folder; raises BadRound.
 
-    after: the round that it is to come after, where its file does not say.
+    after: the round that it is to come after, rather than the one its file names.
+    today: what {date} in names of rounds stands for; without it, {date} is refused.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise BadRound(str(path), [Problem("", None, f"cannot be read: {error.strerror}")]) from None
-    spec, file = parse_round(content, path.name, after)
+    spec, file = parse_round(content, path.name, after, today=today)
     return spec.resolved(path.resolve().parent), file
 
 
-def parse_round(content: bytes, name: str, after: str | None = None) -> tuple[RoundSpec, RoundFile]:
+def parse_round(
+    content: bytes, name: str, after: str | None = None, *, today: date | None = None
+) -> tuple[RoundSpec, RoundFile]:
     """Validates the text of a round file; raises BadRound with all problems found."""
     file = parse(content, name)
+    parent = file.data.get("after")
     if after is not None:
-        file.data = {"after": {"round": after}, **file.data}
+        parent = (parent if isinstance(parent, dict) else {}) | {"round": after}
+        file.data["after"] = parent
+    if today is not None:
+        for names in (file.data, parent):
+            if isinstance(names, dict) and isinstance(names.get("round"), str):
+                names["round"] = names["round"].replace("{date}", today.isoformat())
     try:
         return RoundSpec.model_validate_json(json.dumps(file.data)), file
     except ValidationError as error:

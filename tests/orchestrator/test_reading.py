@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from orchestrator.errors import BadRound
 from orchestrator.reading import parse_round, read_round
 from orchestrator.spec import RoundSpec
+from tests.orchestrator.factories import round_data
 from worker.job import HubCheckpoint, RandomCheckpoint
 
 GOOD = """\
@@ -195,3 +197,25 @@ def test_parse_round__whatever_comes_in_gives_a_round_or_problems(data: Any) -> 
         parse_round(yaml.safe_dump(data).encode(), "r.yaml")
     except BadRound as error:
         assert error.problems
+
+
+def test_parse__date_in_names() -> None:
+    data = round_data(round="night_{date}", after={"round": "day_{date}"})
+    content = yaml.safe_dump(data).encode()
+
+    spec, _ = parse_round(content, "r.yaml", today=date(2026, 11, 24))
+
+    assert spec.round == "night_2026-11-24"
+    assert spec.after is not None
+    assert spec.after.round == "day_2026-11-24"
+    with pytest.raises(BadRound, match=r"night_\{date\}. is no name"):
+        parse_round(content, "r.yaml")
+
+
+def test_parse__after_on_the_command_line_names_the_round() -> None:
+    data = round_data(after={"round": "other", "when": "any"})
+
+    spec, _ = parse_round(yaml.safe_dump(data).encode(), "r.yaml", "parent_{date}", today=date(2026, 11, 24))
+
+    assert spec.after is not None
+    assert (spec.after.round, spec.after.when) == ("parent_2026-11-24", "any")
