@@ -59,8 +59,11 @@ def build(
 
 def _code(task: Task[Any]) -> str:
     """SHA-256 of the module that has the kind: what a plug-in makes of a row changes with it."""
-    file = sys.modules[type(task).__module__].__file__
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+    file = getattr(sys.modules[type(task).__module__], "__file__", None)
+    try:
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+    except OSError:  # a module within an archive
+        return ""
 
 
 def _fingerprint(source: Source | None) -> str:
