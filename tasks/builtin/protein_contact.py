@@ -13,13 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from tasks.builtin.protein import ProteinConfig, layout, note_of, sequence_of, stretch_of
+from tasks.builtin.protein import ProteinConfig, ProteinTask, SequenceLimit
 from tasks.candidate import Candidate
 from tasks.config import Count, Data, HubData, TrainCount, ValCount
 from tasks.errors import RowError
 from tasks.rows import Columns, Row
-from tasks.splits import Split, hashed_split
-from tasks.task import Task
 
 CONTACT_MAPS = HubData(repo="heya5/protein_contact_map", train_split="train", val_split="valid")
 
@@ -33,9 +31,7 @@ class ProteinContactConfig(ProteinConfig):
     data: Annotated[Data, Field(description="Chains with a coordinate a residue.")] = Data(hub=CONTACT_MAPS)
     train: TrainCount = 2000
     val: ValCount = 200
-    max_sequence: Annotated[
-        Count, Field(description="Longest sequence, in residues; of longer ones a random stretch is used.")
-    ] = 384
+    max_sequence: SequenceLimit = 384
     pairs: Annotated[Count, Field(description="Pairs of residues asked about.")] = 32
     min_separation: Annotated[
         Count, Field(description="Least distance of a pair's residues along the chain.")
@@ -52,7 +48,7 @@ class ProteinContactConfig(ProteinConfig):
     ] = 0.5
 
 
-class ProteinContact(Task[ProteinContactConfig]):
+class ProteinContact(ProteinTask[ProteinContactConfig]):
     """Instructions, sequence, pairs "i-j" (from 1), notes, "Answer bits:"; the answer: 1 for a contact, else 0.
 
     Coordinates are a point [x, y, z] a residue, in angstrom: `tertiary` (hub), `cb`, or else `ca`. A
@@ -75,17 +71,16 @@ class ProteinContact(Task[ProteinContactConfig]):
 
     def candidate(self, row: Row) -> Candidate:
         """Sequence, pairs and notes in the configured order."""
-        whole = sequence_of(row, self.config)
+        whole = self.sequence(row)
         points = _points(row, len(whole))
         rng = self.rng(whole)
-        stretch = stretch_of(whole, self.config, rng)
+        stretch = self.stretch(whole, rng)
         asked, bits = self._sample(points[stretch], rng)
         listed = ",".join(f"{left + 1}-{right + 1}" for left, right in asked)
         return Candidate(
             id=row.id,
             content=whole,
-            prompt=layout(
-                self.config,
+            prompt=self.layout(
                 instruction="Say which pairs of residues of a protein are in contact: "
                 f"at most {self.config.cutoff:.15g} angstrom apart.\n"
                 "Write one bit for each pair, in the order of the pairs.\n"
@@ -96,12 +91,8 @@ class ProteinContact(Task[ProteinContactConfig]):
             ),
             answer=bits,
             choices=2,
-            note=note_of(row, whole, self.config),
+            note=self.note(row, whole),
         )
-
-    def split_of(self, row: Row) -> Split:
-        """By hash of the sequence, so that equal sequences share a split."""
-        return hashed_split(str(row.get("sequence")))
 
     def _sample(self, points: Coordinates, rng: random.Random) -> tuple[list[tuple[int, int]], str]:
         """The pairs asked about, ascending, and their bits."""

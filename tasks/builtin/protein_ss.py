@@ -7,14 +7,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from tasks.builtin.protein import ProteinConfig, layout, note_of, sequence_of, stretch_of
+from tasks.builtin.protein import ProteinConfig, ProteinTask, SequenceLimit
 from tasks.builtin.regions import Region, choose_positions
 from tasks.candidate import Candidate
 from tasks.config import Count, Data, HubData, TrainCount, ValCount
 from tasks.errors import RowError
 from tasks.rows import Columns, Row
-from tasks.splits import Split, hashed_split
-from tasks.task import Task
 
 PDB_CHAINS = HubData(repo="lamm-mit/protein_secondary_structure_from_PDB", split="train")
 
@@ -30,9 +28,7 @@ class ProteinSSConfig(ProteinConfig):
     data: Annotated[Data, Field(description="CB513 (CSV) or the hub's PDB chains.")] = Data(hub=PDB_CHAINS)
     train: TrainCount = 1600
     val: ValCount = 320
-    max_sequence: Annotated[
-        Count, Field(description="Longest sequence, in residues; of longer ones a random stretch is used.")
-    ] = 512
+    max_sequence: SequenceLimit = 512
     queries: Annotated[Count, Field(description="Residues asked about.")] = 48
     query_region: Annotated[
         Region, Field(description="Which residues: the first, the last, or any at random.")
@@ -42,7 +38,7 @@ class ProteinSSConfig(ProteinConfig):
     ] = 8
 
 
-class ProteinSS(Task[ProteinSSConfig]):
+class ProteinSS(ProteinTask[ProteinSSConfig]):
     """Instructions, sequence, queried positions (from 1), notes, "Answer:"; the answer: their states.
 
     Reads CB513 (input, dssp3, dssp8) and the hub's layout (PDB_ID, Sequence, Secondary_structure). One
@@ -71,10 +67,10 @@ class ProteinSS(Task[ProteinSSConfig]):
 
     def candidate(self, row: Row) -> Candidate:
         """Sequence, queries and notes in the configured order."""
-        whole = sequence_of(row, self.config)
+        whole = self.sequence(row)
         structure = self._structure(row, len(whole))
         rng = self.rng(whole)
-        stretch = stretch_of(whole, self.config, rng)
+        stretch = self.stretch(whole, rng)
         sequence, structure = whole[stretch], structure[stretch]
         if len(sequence) < self.config.queries:
             raise RowError("fewer_residues_than_queries")
@@ -83,8 +79,7 @@ class ProteinSS(Task[ProteinSSConfig]):
         return Candidate(
             id=row.id,
             content=whole,
-            prompt=layout(
-                self.config,
+            prompt=self.layout(
                 instruction=f"Give the secondary structure (DSSP: {states}) of the queried residues of a "
                 "protein.\nWrite one symbol for each queried residue, in the order of the queries.\n\n",
                 sequence=sequence,
@@ -93,12 +88,8 @@ class ProteinSS(Task[ProteinSSConfig]):
             ),
             answer="".join(structure[position] for position in positions),
             choices=self.config.states,
-            note=note_of(row, whole, self.config),
+            note=self.note(row, whole),
         )
-
-    def split_of(self, row: Row) -> Split:
-        """By hash of the sequence, so that equal sequences share a split."""
-        return hashed_split(str(row.get("sequence")))
 
     def _structure(self, row: Row, length: int) -> str:
         """The states of a chain of `length` residues, checked."""
