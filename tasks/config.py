@@ -36,6 +36,7 @@ class _Options(BaseModel):
 
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 REPOSITORY = rf"^{_NAME}(/{_NAME})?$"
+CONFIGURATION = r"^[^<>:/\\|?*.\x00-\x1f][^<>:/\\|?*\x00-\x1f]*$"  # as the hub has it; becomes part of a path
 REVISION = rf"^{_NAME}(/{_NAME})*$"  # becomes part of a path: no part may begin with a dot
 
 
@@ -43,7 +44,9 @@ class HubData(_Options):
     """A data set on the Hugging Face hub."""
 
     repo: Annotated[str, Field(pattern=REPOSITORY, max_length=96, description="Repository, owner/name.")]
-    config: Annotated[str | None, Field(description="Configuration of the data set.")] = None
+    config: Annotated[
+        str | None, Field(pattern=CONFIGURATION, max_length=200, description="Configuration of the data set.")
+    ] = None
     split: Annotated[str | None, Field(description="The one split to divide into train and val.")] = None
     train_split: Annotated[str | None, Field(description="Split that training examples come from.")] = None
     val_split: Annotated[str | None, Field(description="Split that validation examples come from.")] = None

@@ -5,15 +5,27 @@ Loading scripts are never run (the `datasets` library has no way to any more).
 
 from __future__ import annotations
 
+import gzip
 import json
+import lzma
 import sys
+import zipfile
+import zlib
+from contextlib import suppress
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
 from tasks.config import HubData
 from tasks.errors import DataError, DataUnavailable
-from tasks.hub_copies import COMMIT, known_commit, prepared, remember_commit, remember_default_config
+from tasks.hub_copies import (
+    COMMIT,
+    damages,
+    known_commit,
+    prepared,
+    remember_commit,
+    remember_default_config,
+)
 from tasks.sources import Table
 from tasks.splits import Split
 
@@ -55,10 +67,16 @@ class HubSource:
         """A table for each split. DataError: no such data set, configuration or split, or data that cannot be
         read; DataUnavailable: hub out of reach."""
         try:
-            builder = prepared(self._hub, self.commit) or _download(self._hub, self.commit)
-            return [self._table(builder, split, name) for split, name in self._splits.items()]
+            copy = prepared(self._hub, self.commit)
+            if copy is not None:
+                with suppress(*damages()):
+                    return self._tables(copy)
+            return self._tables(_download(self._hub, self.commit, again=copy is not None))
         except Exception as error:
             _raise_as_task_error(self._hub, error)
+
+    def _tables(self, builder: Any) -> list[Table]:
+        return [self._table(builder, split, name) for split, name in self._splits.items()]
 
     @property
     def _splits(self) -> dict[Split | None, str]:
@@ -108,19 +126,23 @@ def _ask_for_commit(hub: HubData) -> str:
     return commit
 
 
-def _download(hub: HubData, commit: str) -> Any:
+def _download(hub: HubData, commit: str, *, again: bool) -> Any:
+    """Fetches and prepares the data; `again`: although a (damaged) copy is there."""
     import datasets
+    from datasets.packaged_modules.cache.cache import Cache
 
     if Path(hub.repo).exists():
         raise DataError(
             f"hub {hub.repo}: a local file or folder of this name hides it; work in another folder"
         )
     builder = datasets.load_dataset_builder(hub.repo, hub.config, revision=commit)
-    if builder.hash != commit:  # what `datasets` falls back on
+    if isinstance(
+        builder, Cache
+    ):  # out of reach, `datasets` takes what was prepared last, whatever was asked for
         raise DataUnavailable(
             f"hub {hub.repo}: out of reach, and this machine has no copy of commit {commit}"
         )
-    builder.download_and_prepare()
+    builder.download_and_prepare(download_mode="reuse_cache_if_exists" if again else None)
     if hub.config is None:
         remember_default_config(hub, commit, builder.config.name)
     return builder
@@ -136,26 +158,36 @@ def _raise_as_task_error(hub: HubData, error: Exception) -> NoReturn:
     while isinstance(cause, DatasetGenerationError) and isinstance(cause.__cause__, Exception):
         cause = cause.__cause__
     summary = f"hub {hub.repo}: {type(cause).__name__}: {' '.join(str(cause).split())}"
-    in_the_data = cause is not error and not isinstance(cause, OSError)
-    if in_the_data or _is_wrong_request(cause):
+    if _is_wrong_request(cause) or (_is_in_the_data(cause, generating=cause is not error)):
         raise DataError(summary) from error
     raise DataUnavailable(summary) from error
 
 
 def _is_wrong_request(error: Exception) -> bool:
-    from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError, DatasetNotFoundError
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-    named = (
-        DataFilesNotFoundError,
-        DatasetGenerationError,
-        DatasetNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-    if isinstance(error, named):
+    named = (DataFilesNotFoundError, DatasetNotFoundError, RepositoryNotFoundError, RevisionNotFoundError)
+    if isinstance(error, (*named, ImportError)):  # an import: a library that this kind of data needs
         return True
-    if isinstance(error, ValueError):  # unknown configuration or split; not: an answer that is no JSON
-        no_answer = isinstance(error, (HfHubHTTPError, json.JSONDecodeError))
-        return not no_answer and "Couldn't find cache" not in str(error)
+    if isinstance(error, ValueError):  # unknown configuration or split
+        no_answer = isinstance(error, (OSError, json.JSONDecodeError))
+        fell_back = any(
+            words in str(error) for words in ("Couldn't find cache", "configurations in the cache")
+        )
+        return not no_answer and not fell_back
     return isinstance(error, RuntimeError) and "scripts are no longer supported" in str(error)
+
+
+def _is_in_the_data(error: Exception, *, generating: bool) -> bool:
+    """Whether files that have arrived cannot be read; `generating`: it happened while rows were made of them."""
+    from datasets.exceptions import DatasetGenerationError
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of its HTTP library
+
+    if isinstance(error, (EOFError, gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZipFile, zlib.error)):
+        return True
+    if isinstance(error, (HTTPError, ConnectionError, TimeoutError, MemoryError)):
+        return False
+    if isinstance(error, OSError):  # without a number it is a reader's, on a file that it does not understand
+        return generating and error.errno is None
+    return generating or isinstance(error, DatasetGenerationError)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,12 @@ def known_commit(hub: HubData) -> str | None:
 
 def remember_commit(hub: HubData, commit: str) -> None:
     """Keeps what a branch or tag means, where `huggingface_hub` keeps it too."""
-    write_whole(_ref_file(hub), commit.encode())
+    _remember(_ref_file(hub), commit)
+
+
+def _remember(path: Path, note: str) -> None:
+    with suppress(OSError):  # a cache that others share may be read-only: then the hub is asked each time
+        write_whole(path, note.encode())
 
 
 def _ref_file(hub: HubData) -> Path:
@@ -53,14 +59,21 @@ def prepared(hub: HubData, commit: str) -> Any | None:
     return None
 
 
+def damages() -> tuple[type[Exception], ...]:
+    """What reading a copy raises whose files are missing or cut short."""
+    from pyarrow import ArrowException
+
+    return (ArrowException, OSError)
+
+
 def remember_default_config(hub: HubData, commit: str, name: str) -> None:
     """Keeps which configuration the data set has where none is asked for."""
-    write_whole(_default_file(hub, commit), name.encode())
+    _remember(_default_file(hub, commit), name)
 
 
 def _default_config(hub: HubData, commit: str) -> str:
     try:
-        return _default_file(hub, commit).read_text(encoding="utf-8")
+        return _default_file(hub, commit).read_text(encoding="utf-8") or "default"
     except (OSError, UnicodeDecodeError):
         return "default"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import datasets
 import huggingface_hub
 import pytest
-from datasets.exceptions import DatasetNotFoundError
+from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from datasets.load import httpx  # the client that `datasets` itself uses, by whatever name
 from datasets.packaged_modules.json.json import Json
 from huggingface_hub.errors import RevisionNotFoundError
@@ -106,6 +107,9 @@ def test_read__unknown_split(tmp_path: Path) -> None:
         (ConnectionError("Couldn't reach the hub"), DataUnavailable),
         (httpx.ReadTimeout("timed out"), DataUnavailable),
         (OSError(28, "No space left on device"), DataUnavailable),
+        (ValueError("There are multiple 'someone/mbpp' configurations in the cache"), DataUnavailable),
+        (ImportError("To support decoding audio files, please install ..."), DataError),
+        (gzip.BadGzipFile("Not a gzipped file"), DataError),
     ],
 )
 def test_read__wrong_request_or_failing_way(
@@ -118,6 +122,30 @@ def test_read__wrong_request_or_failing_way(
     monkeypatch.setattr(datasets, "load_dataset_builder", fail)
 
     with pytest.raises(expected, match=f"^hub {REPO}: {type(error).__name__}: "):
+        open_source(hub()).read()
+
+
+@pytest.mark.parametrize(
+    ("cause", "expected"),
+    [
+        (httpx.ReadTimeout("timed out"), DataUnavailable),
+        (OSError(28, "No space left on device"), DataUnavailable),
+        (MemoryError(), DataUnavailable),
+        (OSError("Couldn't deserialize thrift"), DataError),
+        (ValueError("Trailing data"), DataError),
+        (None, DataError),
+    ],
+)
+def test_read__failure_while_rows_are_made(
+    monkeypatch: pytest.MonkeyPatch, cause: Exception | None, expected: type[Exception]
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise DatasetGenerationError("An error occurred while generating the dataset") from cause
+
+    monkeypatch.setattr("tasks.hub.prepared", lambda *_: None)
+    monkeypatch.setattr(datasets, "load_dataset_builder", fail)
+
+    with pytest.raises(expected):
         open_source(hub()).read()
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from task_samples import mbpp_rows, write_jsonl
 
@@ -127,6 +132,86 @@ def test_read__unknown_configuration(hub: HubStandIn, tmp_path: Path) -> None:
     said = read(hub, tmp_path, config="other")
 
     assert said.startswith(f"DataError: hub {REPO}: ValueError: BuilderConfig 'other' not found")
+
+
+CONFIGURATIONS = """---
+configs:
+- config_name: full
+  default: true
+  data_files: [{split: train, path: train.jsonl}]
+- config_name: sanitized
+  data_files: [{split: train, path: train.jsonl}]
+- config_name: other
+  data_files: [{split: train, path: train.jsonl}]
+---
+"""
+
+
+@pytest.mark.parametrize("prepared", [["sanitized"], ["sanitized", "other"]])
+def test_read__other_configuration_is_no_substitute(
+    hub: HubStandIn, tmp_path: Path, prepared: list[str]
+) -> None:
+    """`datasets`, out of reach of the hub, takes whatever was prepared last."""
+    (hub.root / "datasets" / REPO / "README.md").write_text(CONFIGURATIONS)
+    for config in prepared:
+        assert read(hub, tmp_path, config=config).startswith("hub:")
+    read(hub, tmp_path, split="nothing")  # remembers what main means; the split is wrong
+    notes = list((hub.root.parent / "hf" / "datasets").rglob("*.default_config"))
+    for note in [*notes, *(hub.root.parent / "hf" / "datasets").rglob("full")]:
+        shutil.rmtree(note) if note.is_dir() else note.unlink()
+    hub.close()
+
+    assert read(hub, tmp_path).startswith("DataUnavailable: ")
+    assert list((hub.root.parent / "hf" / "datasets").rglob("*.default_config")) == []
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut short", "note empty"])
+def test_read__damaged_copy_is_prepared_again(hub: HubStandIn, tmp_path: Path, damage: str) -> None:
+    before = read(hub, tmp_path)
+    folder = hub.root.parent / "hf" / "datasets"
+    (arrow,) = folder.rglob("*.arrow")
+    (note,) = folder.rglob("*.default_config")
+    if damage == "gone":
+        arrow.unlink()
+    elif damage == "cut short":
+        arrow.write_bytes(arrow.read_bytes()[:100])
+    else:
+        note.write_text("")
+
+    assert read(hub, tmp_path) == before
+    hub.close()
+    assert read(hub, tmp_path) == before
+
+
+def test_read__cache_that_cannot_be_written_costs_a_request_only(hub: HubStandIn, tmp_path: Path) -> None:
+    folder = hub.root.parent / "hf" / "hub" / "datasets--someone--mbpp"
+    folder.mkdir(parents=True)
+    (folder / "refs").write_text("not a folder")
+
+    assert read(hub, tmp_path).startswith("hub:")
+
+
+def damaged_parquet(rows: bytes) -> bytes:
+    """A file whose description of itself, at its end, is overwritten."""
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([json.loads(row) for row in rows.splitlines()]), buffer)
+    content = buffer.getvalue()
+    return content[:-200] + b"\xff" * 192 + content[-8:]
+
+
+@pytest.mark.parametrize(
+    ("name", "damaged"),
+    [("train.parquet", damaged_parquet), ("train.jsonl.gz", lambda rows: gzip.compress(rows)[:-40])],
+)
+def test_read__damaged_file_on_the_hub_is_no_outage(
+    hub: HubStandIn, tmp_path: Path, name: str, damaged: Callable[[bytes], bytes]
+) -> None:
+    repository = hub.root / "datasets" / REPO
+    rows = (repository / "train.jsonl").read_bytes()
+    (repository / "train.jsonl").unlink()
+    (repository / name).write_bytes(damaged(rows))
+
+    assert read(hub, tmp_path).startswith("DataError: ")
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,12 @@ def test_parse_config__revision_stays_within_the_cache(revision: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("config", ["..", "/abs", "a/b", "", ".x", "a\0"])
+def test_parse_config__configuration_is_no_path(config: str) -> None:
+    data = {"hub": {"repo": "someone/mbpp", "split": "train", "config": config}}
+    assert errors({"kind": "mbpp", "data": data}) == [(("data", "hub", "config"), "string_pattern_mismatch")]
+
+
 @pytest.mark.parametrize("repo", ["/any/folder", "../x", "a/b/c", "./a", ""])
 def test_parse_config__repository_is_no_path(repo: str) -> None:
     data = {"hub": {"repo": repo, "split": "train"}}
