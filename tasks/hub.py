@@ -9,6 +9,7 @@ import gzip
 import json
 import lzma
 import sys
+import traceback
 import zipfile
 import zlib
 from contextlib import suppress
@@ -188,6 +189,11 @@ def _is_in_the_data(error: Exception, *, generating: bool) -> bool:
         return True
     if isinstance(error, (HTTPError, ConnectionError, TimeoutError, MemoryError)):
         return False
-    if isinstance(error, OSError):  # without a number it is a reader's, on a file that it does not understand
-        return generating and error.errno is None
+    if isinstance(error, OSError):
+        return error.errno is None and _was_raised_in(error, "pyarrow")  # a file that it does not understand
     return generating or isinstance(error, DatasetGenerationError)
+
+
+def _was_raised_in(error: Exception, package: str) -> bool:
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and package in Path(frames[-1].filename).parts
