@@ -5,9 +5,8 @@ Knows no task kind. Everything is decided by config, rows and tokenizer, nothing
 
 from __future__ import annotations
 
-import hashlib
-import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -46,24 +45,22 @@ def build(
     source = open_source(config.data) if config.data is not None else None
     if cache_dir is None:
         return _build(task, source, tokenizer)
-    path = cache_dir / cache.file_name(config, _code(task), _fingerprint(source), tokenizer)
-    try:
+    path = cache_dir / cache.file_name(config, task.code, _fingerprint(source), tokenizer)
+    with _storage(path):
         stored = cache.load(path)
-        if stored is None:
-            stored = _build(task, source, tokenizer)
+    if stored is None:
+        stored = _build(task, source, tokenizer)
+        with _storage(path):
             cache.save(path, *stored)
-    except OSError as error:
-        raise DataUnavailable(f"{path}: built examples cannot be kept: {error.strerror}") from error
     return stored
 
 
-def _code(task: Task[Any]) -> str:
-    """SHA-256 of the module that has the kind: what a plug-in makes of a row changes with it."""
-    file = getattr(sys.modules[type(task).__module__], "__file__", None)
+@contextmanager
+def _storage(path: Path) -> Iterator[None]:
     try:
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
-    except OSError:  # a module within an archive
-        return ""
+        yield
+    except OSError as error:
+        raise DataUnavailable(f"{path}: built examples cannot be kept: {error.strerror}") from error
 
 
 def _fingerprint(source: Source | None) -> str:

@@ -31,7 +31,7 @@ _CHECKSUM_BYTES = 32
 def file_name(config: TaskConfig, code: str, source: str, tokenizer: Tokenizer) -> str:
     """Name made of the SHA-256 over all that the examples depend on.
 
-    code: fingerprint of the module that has the kind; source: fingerprint of the data.
+    code: fingerprint of the modules that have the kind; source: fingerprint of the data.
     """
     parts = {
         "version": BUILD_VERSION,

@@ -6,10 +6,12 @@ limits, notes, tokens, reports and caching are the builder's work and the same f
 
 from __future__ import annotations
 
+import hashlib
 import random
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from tasks.candidate import Candidate
 from tasks.config import TaskConfig
@@ -28,6 +30,13 @@ class Task(ABC, Generic[ConfigT]):
     Config: ClassVar[type[TaskConfig]]
     summary: ClassVar[str]  # one line for people
     advice: ClassVar[Mapping[str, str]] = {}  # drop reason -> what a user can do about it
+
+    code: ClassVar[str] = ""  # SHA-256 over the modules of the class and its bases, as they were imported
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        bases = "".join(base.code for base in cls.__bases__ if issubclass(base, Task))
+        cls.code = hashlib.sha256(bases.encode() + _source(cls.__module__)).hexdigest()
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config
@@ -63,3 +72,10 @@ class Task(ABC, Generic[ConfigT]):
             f"{example.id}\n--- prompt, {len(example.prompt)} tokens:\n{prompt}\n"
             f"--- answer, {len(example.answer)} tokens:\n{answer}"
         )
+
+
+def _source(module: str) -> bytes:
+    """The file of a module, also one in an archive; nothing for what was typed in."""
+    spec = sys.modules[module].__spec__
+    reader = getattr(spec and spec.loader, "get_data", None)
+    return bytes(reader(spec.origin)) if reader and spec and spec.origin else b""

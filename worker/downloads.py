@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -47,5 +48,5 @@ def checkpoint_file(source: HubCheckpoint, revision: str | None = None) -> Path:
 
 def revision_of_file(path: Path) -> str | None:
     """The commit that a local copy is of: the hub's cache has it in a folder's name."""
-    parts = path.parts
-    return parts[parts.index("snapshots") + 1] if "snapshots" in parts else None
+    found = re.search(r"/models--[^/]+/snapshots/([0-9a-f]{40})/", path.as_posix())
+    return found.group(1) if found else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -27,6 +28,7 @@ from tasks.task import Task
 FULL_MBPP = HubData(
     repo="google-research-datasets/mbpp", config="full", train_split="train", val_split="test"
 )
+WHOLE_NUMBER = re.compile(r"\s*0*([0-9]{1,3})(?:\.0*)?\s*", re.ASCII)
 TEST_IDS = range(11, 511)
 TRAIN_IDS = range(601, 975)
 
@@ -90,9 +92,12 @@ class Mbpp(Task[MbppConfig]):
 
 def _number(value: object) -> int | None:
     """One of MBPP's numbers, also as text or as a float, as tables with gaps have it."""
-    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 4:
-        value = int(value)
-    return int(value) if isinstance(value, (int, float)) and value in range(1, 975) else None
+    if isinstance(value, str):
+        whole = WHOLE_NUMBER.fullmatch(value)
+        value = int(whole.group(1)) if whole else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value not in range(1, 975):
+        return None
+    return int(value)
 
 
 def _tests(row: Row) -> str:

@@ -86,7 +86,10 @@ def test_split_of__standard_parts(numbers: tuple[int, ...], expected: Split) -> 
     assert {split(mbpp_row(number)) for number in numbers} == {expected}
 
 
-@pytest.mark.parametrize(("number", "part"), [("601", Split.TRAIN), (601.0, Split.TRAIN), ("12", Split.VAL)])
+@pytest.mark.parametrize(
+    ("number", "part"),
+    [("601", Split.TRAIN), (601.0, Split.TRAIN), ("601.0", Split.TRAIN), (" 0012", Split.VAL)],
+)
 def test_split_of__numbers_as_tables_have_them(number: Any, part: Split) -> None:
     assert split(mbpp_row(7, task_id=number)) is part
 

@@ -93,3 +93,12 @@ def test_solutions__real_puzzles_have_one(shared_data: Callable[[str], Path]) ->
             (solution,) = puzzles.solutions(line.strip(), 9)
             assert is_full(solution, 9)
             assert all(given in ("0", right) for given, right in zip(line.strip(), solution, strict=True))
+
+
+def test_solutions__real_puzzles_are_far_below_the_limit(
+    shared_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(puzzles, "MOST_GUESSES", puzzles.MOST_GUESSES // 5)
+
+    for puzzle in shared_data("sudoku/sudoku17_sample.txt").read_text().split():
+        assert puzzles.is_unique(puzzle, 9)

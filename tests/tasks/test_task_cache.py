@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import importlib
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from task_samples import Bytes, mbpp_rows, write_jsonl
 
-from tasks import DataUnavailable, build, cache
+from tasks import DataUnavailable, build, cache, parse_config
 from tasks.builtin import mbpp
 
 
@@ -103,17 +105,73 @@ def test_build__key_covers_data_tokenizer_and_version(
     assert len(stored(folder)) == 4
 
 
-def test_build__another_version_of_the_kind_is_built_again(
+PLUG_IN = """
+from tasks import Candidate, Columns, Part, Row, Task, TaskConfig
+
+class Said(Task[TaskConfig]):
+    Config = TaskConfig
+    summary = "says {word}"
+    columns = Columns(required={{"text": ("text",)}})
+
+    def candidate(self, row: Row) -> Candidate:
+        return Candidate(content=row.text("text"), prompt=(Part("{word}"),), answer="a")
+"""
+
+
+def test_code__is_that_of_the_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that holds an older version must not store its examples under the newer one's name."""
+    file = tmp_path / "said_plug_in.py"
+    file.write_text(PLUG_IN.format(word="one"))
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("said_plug_in")
+    old = module.Said
+    first = old.code
+    file.write_text(PLUG_IN.format(word="another"))
+    assert old.code == first
+
+    assert importlib.reload(module).Said.code != first
+    file.write_text(PLUG_IN.format(word="one"))
+    assert importlib.reload(module).Said.code == first
+
+
+def test_code__covers_the_modules_of_the_bases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "said_base.py").write_text(PLUG_IN.format(word="one"))
+    (tmp_path / "said_more.py").write_text("from said_base import Said\n\nclass More(Said):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    base, more = importlib.import_module("said_base"), importlib.import_module("said_more")
+    first = more.More.code
+    (tmp_path / "said_base.py").write_text(PLUG_IN.format(word="another"))
+    importlib.reload(base)
+
+    assert importlib.reload(more).More.code != first
+
+
+def test_code__of_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = set()
+    for word in ("one", "another"):
+        archive = tmp_path / f"{word}.zip"
+        with zipfile.ZipFile(archive, "w") as file:
+            file.writestr(f"said_{word}.py", PLUG_IN.format(word=word))
+        monkeypatch.syspath_prepend(archive)
+        codes.add(importlib.import_module(f"said_{word}").Said.code)
+
+    assert len(codes - {""}) == 2
+
+
+def test_file_name__has_the_code(options: dict[str, Any]) -> None:
+    config = parse_config(options)
+    assert cache.file_name(config, "a", "s", Bytes()) != cache.file_name(config, "b", "s", Bytes())
+
+
+def test_build__error_of_the_kind_is_not_the_storages(
     tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build(options, Bytes(), cache_dir=tmp_path / "cache")
-    changed = tmp_path / "mbpp.py"
-    changed.write_text(Path(mbpp.__file__).read_text() + "# changed\n")
-    monkeypatch.setattr(mbpp, "__file__", str(changed))
+    def fail(*_: Any) -> Any:
+        raise FileNotFoundError("a list that the plug-in needs")
 
-    build(options, Bytes(), cache_dir=tmp_path / "cache")
-
-    assert len(stored(tmp_path / "cache")) == 2
+    monkeypatch.setattr(mbpp.Mbpp, "candidate", fail)
+    with pytest.raises(FileNotFoundError, match="a list that the plug-in needs"):
+        build(options, Bytes(), cache_dir=tmp_path / "cache")
 
 
 def test_save__failed_write_leaves_nothing(

@@ -12,7 +12,8 @@ from worker.downloads import revision_of_file
     [
         (f"/x/hub/models--a--b/snapshots/{'f' * 40}/w.pth", "f" * 40),
         (f"/x/hub/models--a--b/snapshots/{'f' * 40}/sub/w.pth", "f" * 40),
-        ("/x/w.pth", None),
+        (f"/mnt/snapshots/hf/hub/models--a--b/snapshots/{'f' * 40}/w.pth", "f" * 40),
+        ("/mnt/snapshots/hf/w.pth", None),
     ],
 )
 def test_revision_of_file(path: str, revision: str | None) -> None:
