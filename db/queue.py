@@ -2,6 +2,7 @@
 
 Every transition names its holder's fencing token, so a worker that comes back from the dead cannot overwrite
 what its successor wrote. Execution is at least once; each job ends in exactly one recorded outcome.
+Every transition is an event of the round, and is appended before the job is touched (see db.events).
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import CursorResult, Update, delete, select, update
+from sqlalchemy import CursorResult, delete, select, update
 from sqlalchemy.orm import Session
 
+from db import events
 from db.errors import LeaseLost
+from db.events import EventKind
 from db.tables import Evaluation, Job, JobState, Round, RoundState, Worker
 
 MAX_ATTEMPTS = 3
+_REQUEUED = {"state": JobState.QUEUED, "lease_expires_at": None, "worker_id": None}
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Lease:
     """A worker's right to run one job until it expires."""
 
     job_id: int
+    round_id: int
     worker_id: int
     token: int
 
@@ -32,14 +37,17 @@ class Lease:
 def claim(
     session: Session, *, worker_id: int, now: datetime, lease_for: timedelta, round_id: int | None = None
 ) -> Lease | None:
-    """Leases the oldest job that may run now, of one round or of any; None when there is none."""
+    """Leases the oldest job that may run now, of one round or of any; None when there is none.
+
+    A round that another transaction is changing at this moment is passed over.
+    """
     query = (
         select(Job)
         .join(Round)
         .where(Job.state == JobState.QUEUED, Job.not_before <= now, Round.state == RoundState.ACTIVE)
         .order_by(Job.id)
         .limit(1)
-        .with_for_update(skip_locked=True, of=Job)
+        .with_for_update(skip_locked=True, of=(Job, Round))
     )
     if round_id is not None:
         query = query.where(Job.round_id == round_id)
@@ -54,18 +62,21 @@ def claim(
     job.started_at = now
     session.execute(delete(Evaluation).where(Evaluation.job_id == job.id))  # of an attempt that was cut short
     session.flush()
-    return Lease(job_id=job.id, worker_id=worker_id, token=job.fencing_token)
+    events.append(session, job.round_id, EventKind.JOB_STARTED, now=now, job_id=job.id, attempt=job.attempts)
+    return Lease(job_id=job.id, round_id=job.round_id, worker_id=worker_id, token=job.fencing_token)
 
 
 def heartbeat(session: Session, lease: Lease, *, now: datetime, lease_for: timedelta) -> None:
     """Extends the lease; raises LeaseLost when the job is no longer this worker's."""
-    _transition(session, lease, _held(lease).values(lease_expires_at=now + lease_for))
+    _change(session, lease, lease_expires_at=now + lease_for)
     session.execute(update(Worker).where(Worker.id == lease.worker_id).values(seen_at=now))
 
 
-def record_evaluation(session: Session, lease: Lease, evaluation: dict[str, Any]) -> None:
+def record_evaluation(session: Session, lease: Lease, evaluation: dict[str, Any], *, now: datetime) -> None:
     """Stores one evaluation of a running job; raises LeaseLost."""
-    _transition(session, lease, _held(lease).values(state=JobState.RUNNING))
+    told = {name: value for name, value in evaluation.items() if name != "correct"}
+    _tell(session, lease, EventKind.EVALUATED, now, **told)
+    _change(session, lease, state=JobState.RUNNING)
     session.merge(Evaluation(job_id=lease.job_id, **evaluation))
 
 
@@ -73,8 +84,9 @@ def complete(
     session: Session, lease: Lease, *, now: datetime, outcome: str, reason: str | None, result: dict[str, Any]
 ) -> None:
     """Ends the job with its outcome; raises LeaseLost when it is no longer this worker's."""
+    _tell(session, lease, EventKind.JOB_ENDED, now, outcome=outcome, reason=reason)
     ended = {"state": JobState.DONE, "lease_expires_at": None, "finished_at": now}
-    _transition(session, lease, _held(lease).values(outcome=outcome, reason=reason, result=result, **ended))
+    _change(session, lease, outcome=outcome, reason=reason, result=result, **ended)
 
 
 def complete_from_cache(session: Session, lease: Lease, source: Job, *, now: datetime, outcome: str) -> None:
@@ -94,15 +106,15 @@ def give_up(
     if attempts >= MAX_ATTEMPTS:
         complete(session, lease, now=now, outcome=outcome, reason=reason, result={"outcome": outcome})
         return False
-    requeued = {"state": JobState.QUEUED, "lease_expires_at": None, "worker_id": None}
-    _transition(session, lease, _held(lease).values(not_before=now + back_off, reason=reason, **requeued))
+    _tell(session, lease, EventKind.JOB_REQUEUED, now, outcome=outcome, reason=reason)
+    _change(session, lease, not_before=now + back_off, reason=reason, **_REQUEUED)
     return True
 
 
 def hand_back(session: Session, lease: Lease, *, now: datetime) -> None:
     """Requeues a job that was interrupted through no fault of its own; the attempt does not count."""
-    requeued = {"state": JobState.QUEUED, "lease_expires_at": None, "worker_id": None}
-    _transition(session, lease, _held(lease).values(not_before=now, attempts=Job.attempts - 1, **requeued))
+    _tell(session, lease, EventKind.JOB_REQUEUED, now, outcome=None, reason="its worker was stopped")
+    _change(session, lease, not_before=now, attempts=Job.attempts - 1, **_REQUEUED)
 
 
 def requeue_expired(session: Session, *, now: datetime) -> list[int]:
@@ -122,13 +134,16 @@ def requeue_dead(session: Session, *, device_lock: str, worker_id: int, now: dat
 
 
 def _take_back(session: Session, which: Any, now: datetime, outcome: str, reason: str) -> list[int]:
-    query = select(Job).where(Job.state == JobState.RUNNING, which).with_for_update(skip_locked=True)
-    jobs = list(session.scalars(query))
+    query = select(Job).join(Round).where(Job.state == JobState.RUNNING, which)
+    jobs = list(session.scalars(query.with_for_update(skip_locked=True, of=(Job, Round))))
     for job in jobs:
+        again = job.attempts < MAX_ATTEMPTS
+        kind = EventKind.JOB_REQUEUED if again else EventKind.JOB_ENDED
+        events.append(session, job.round_id, kind, now=now, job_id=job.id, outcome=outcome, reason=reason)
         job.lease_expires_at = None
         job.worker_id = None
         job.reason = reason
-        if job.attempts < MAX_ATTEMPTS:
+        if again:
             job.state, job.not_before = JobState.QUEUED, now
         else:
             job.state, job.outcome, job.finished_at = JobState.DONE, outcome, now
@@ -165,14 +180,14 @@ def is_running(session: Session, *, round_id: int | None = None) -> bool:
     return session.execute(query.limit(1)).first() is not None
 
 
-def _held(lease: Lease) -> Update:
-    return update(Job).where(
-        Job.id == lease.job_id, Job.state == JobState.RUNNING, Job.fencing_token == lease.token
-    )
+def _tell(session: Session, lease: Lease, kind: EventKind, now: datetime, **data: Any) -> None:
+    events.append(session, lease.round_id, kind, now=now, job_id=lease.job_id, **data)
 
 
-def _transition(session: Session, lease: Lease, statement: Update) -> None:
-    result = session.execute(statement)
+def _change(session: Session, lease: Lease, **values: Any) -> None:
+    """Changes a job that the worker still holds; raises LeaseLost."""
+    held = (Job.id == lease.job_id, Job.state == JobState.RUNNING, Job.fencing_token == lease.token)
+    result = session.execute(update(Job).where(*held).values(**values))
     assert isinstance(result, CursorResult)  # noqa: S101  (an UPDATE always gives one)
     if result.rowcount != 1:
         raise LeaseLost(f"job {lease.job_id} is no longer leased to worker {lease.worker_id}")

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from db.errors import DatabaseUnreachable
 
 BUSY_TIMEOUT_SECONDS = 30
-HEAD = "0002"  # the newest migration in alembic/versions
+HEAD = "0003"  # the newest migration in alembic/versions
 
 
 class Database:

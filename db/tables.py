@@ -94,6 +94,10 @@ class Round(Base):
     state: Mapped[RoundState] = mapped_column(default=RoundState.ACTIVE, index=True)
     after_id: Mapped[int | None] = mapped_column(ForeignKey("rounds.id"), index=True)  # its parent
     reason: Mapped[str | None]  # why it waits or is blocked
+    selected: Mapped[list[dict[str, Any]] | None] = mapped_column(
+        JSON
+    )  # its variants, once taken from others
+    n_events: Mapped[int] = mapped_column(default=0, server_default="0")
     created_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
 
@@ -123,6 +127,7 @@ class Job(Base):
     __table_args__ = (
         UniqueConstraint("round_id", "task", "stage", "variant", "seed"),
         Index("ix_jobs_claim", "state", "not_before", "id"),
+        Index("ix_jobs_progress", "round_id", "state", "outcome"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -172,11 +177,41 @@ class Evaluation(Base):
     correct: Mapped[list[int]]
 
 
+class Event(Base):
+    """Something that happened in a round; see db.events."""
+
+    __tablename__ = "events"
+
+    round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id", ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    at: Mapped[datetime]
+    kind: Mapped[str]
+    job_id: Mapped[int | None] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    data: Mapped[dict[str, Any]]
+
+
+class Token(Base):
+    """A right to use the service over HTTP; the secret itself is never stored."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    digest: Mapped[str]  # SHA-256 of the secret, which has 256 random bits
+    scope: Mapped[str]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
 class Decision(Base):
     """What was concluded for a variant at a stage."""
 
     __tablename__ = "decisions"
-    __table_args__ = (UniqueConstraint("round_id", "task", "stage", "variant", "seed"),)
+    __table_args__ = (
+        UniqueConstraint("round_id", "task", "stage", "variant", "seed"),
+        Index("ix_decisions_progress", "round_id", "decision"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     round_id: Mapped[int] = mapped_column(ForeignKey("rounds.id", ondelete="CASCADE"))

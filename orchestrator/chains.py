@@ -1,13 +1,17 @@
-"""When a round that waits for another one starts, and when it never will: pure."""
+"""When a round that waits for another one starts, when it never will, and what it takes over: pure."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
 from db.tables import RoundState
+from orchestrator.planner import Verdict
 
 When = Literal["finished", "promoted", "any"]
+Where = Literal["promoted", "confirmed", "any"]
 ENDED = frozenset({RoundState.FINISHED, RoundState.CANCELLED, RoundState.BLOCKED})
 
 
@@ -53,3 +57,28 @@ def start(parent: Parent, when: When) -> Start:
     if when == "promoted" and not parent.promoted:
         return Start(RoundState.BLOCKED, f"round {parent.name} promoted nothing")
     return Start(RoundState.ACTIVE)
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What one (task, seed) of an ended round says of a variant at the stage that a selection asks for."""
+
+    variant: str
+    verdict: Verdict
+    d_acc: float | None  # a fraction; None where it was not measured
+
+
+def choose(decided: Sequence[Decided], where: Where, top: int | None) -> list[str]:
+    """The variants that a later round takes over, best first; `top` of them, or all.
+
+    A variant qualifies where one (task, seed) has the verdict asked for (`any`: was measured). It ranks by its mean
+    delta over every (task, seed) measured at that stage, not only over those that went well; ties keep their order.
+    """
+    wanted = {Verdict.CONFIRMED} if where == "confirmed" else {Verdict.PROMOTED, Verdict.CONFIRMED}
+    deltas: dict[str, list[float]] = {}
+    for one in decided:
+        if one.d_acc is not None:
+            deltas.setdefault(one.variant, []).append(one.d_acc)
+    qualified = {one.variant for one in decided if where == "any" or one.verdict in wanted}
+    ranked = sorted(deltas, key=lambda variant: -fmean(deltas[variant]))
+    return [variant for variant in ranked if variant in qualified][:top]

@@ -77,12 +77,12 @@ def submit(
     ] = None,
 ) -> None:
     """Submit a round for a worker (`fsq work`) to run. The same round again changes nothing."""
-    if dry_run:
-        resolved, _ = _prepared(path, after)
-        typer.echo(f"{path.name} is in order: at most {len(list(resolved.largest_plan()))} jobs.")
-        return
     with _database() as database:
-        _submit(database, path, after)
+        if dry_run:
+            resolved, _ = _prepared(database, path, after)
+            typer.echo(f"{path.name} is in order: at most {len(list(resolved.largest_plan()))} jobs.")
+        else:
+            _submit(database, path, after)
 
 
 @app.command()
@@ -120,9 +120,10 @@ def plan(path: RoundPath, as_json: AsJson = False) -> None:
     """Show what a round would do: jobs, cost, no-ops, what is known already, how fine its accuracies are."""
     from orchestrator import forecast
 
-    resolved, _ = _prepared(path)
-    with _database() as database, database.read() as session:
-        view = forecast.of_round(session, resolved)
+    with _database() as database:
+        resolved, _ = _prepared(database, path)
+        with database.read() as session:
+            view = forecast.of_round(session, resolved)
     typer.echo(json.dumps(view) if as_json else forecast.as_text(view))
 
 
@@ -152,7 +153,7 @@ def cancel(name: RoundName) -> None:
     from orchestrator import engine
 
     with _database() as database, database.write() as session:
-        ended = engine.cancel(session, name, now=_now())
+        ended = engine.cancel(session, name, by=_me(), now=_now())
     typer.echo(f"{name}: cancelled" if ended else f"{name}: had ended already")
 
 
@@ -169,7 +170,8 @@ def variants(as_json: AsJson = False) -> None:
 @app.command()
 def prefetch(path: RoundPath) -> None:
     """Download a round's data and checkpoint and build its examples, before any accelerator time."""
-    resolved, _ = _prepared(path, announce=typer.echo)
+    with _database() as database:
+        resolved, _ = _prepared(database, path, announce=typer.echo)
     typer.echo(f"{resolved.spec.round}: everything is on this machine; `fsq run {path}` needs no network")
 
 
@@ -290,15 +292,20 @@ def _database() -> Iterator[Database]:
 
 
 def _prepared(
-    path: Path, after: str | None = None, **listeners: Callable[[str], None]
+    database: Database, path: Path, after: str | None = None, **listeners: Callable[[str], None]
 ) -> tuple[ResolvedRound, RoundFile]:
     """Reads a round, fetches and inspects its inputs; raises BadRound with everything that is wrong, or
     OutOfReach where that is the network alone."""
+    from orchestrator import engine
     from orchestrator.reading import read_round
     from orchestrator.spec import ResolvedRound
     from worker.preparation import Unusable, prepare
 
-    spec, file = read_round(path, after, today=datetime.now().astimezone().date())
+    def known(name: str) -> dict[str, Any]:
+        with database.read() as session:
+            return engine.find(session, name).spec
+
+    spec, file = read_round(path, after, today=datetime.now().astimezone().date(), known=known)
     try:
         facts = prepare(spec.model, spec.tasks, Settings().cache, warn=_warn, **listeners)
     except Unusable as unusable:
@@ -335,9 +342,9 @@ def _refuse_to_wait(database: Database, name: str) -> None:
 def _submit(database: Database, path: Path, after: str | None = None) -> tuple[ResolvedRound, int]:
     from orchestrator import engine
 
-    resolved, file = _prepared(path, after)
+    resolved, file = _prepared(database, path, after)
     with database.write() as session:
-        submission = engine.submit(session, resolved, file.text, now=_now())
+        submission = engine.submit(session, resolved, file.text, by=_me(), now=_now())
     name = resolved.spec.round
     typer.echo(f"{name}: submitted" if submission.is_new else f"{name}: known already", err=True)
     return resolved, submission.round_id
@@ -384,6 +391,19 @@ def _working(database: Database, device: str, round_id: int | None) -> Iterator[
         raise
     finally:
         display.close()
+
+
+def _me() -> str:
+    """Who gives the command."""
+    import getpass
+    import os
+    import socket
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
 
 
 def _finish(database: Database, name: str) -> None:

@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db import queue, tables
+from db import events, queue, tables
+from db.events import EventKind
 from db.tables import JobState, RoundState
 from orchestrator import chains
-from orchestrator.errors import Conflict, NotFound
+from orchestrator.errors import BadRound, Conflict, NotFound, Problem
 from orchestrator.planner import Decision, JobKey, Measurement, Plan, State, Verdict, plan
-from orchestrator.spec import ResolvedRound, RoundSpec
+from orchestrator.spec import MAX_NAME, ResolvedRound, RoundSpec
 from worker.job import BASELINE, MEASURED, JobSpec, Metrics, Outcome, RoundFacts
 
 
@@ -37,11 +39,11 @@ class Advance:
     closed_trajectories: tuple[str, ...]  # no later stage will continue from these
 
 
-def submit(session: Session, resolved: ResolvedRound, source: str, *, now: datetime) -> Submission:
+def submit(session: Session, resolved: ResolvedRound, source: str, *, by: str, now: datetime) -> Submission:
     """Stores a round and its first jobs; the same round again changes nothing.
 
     Raises Conflict when the name is taken by a round that asks for something else, or whose data differ; NotFound
-    when it comes after a round that is not known.
+    when it comes after a round that is not known; BadRound when it takes variants that cannot come.
     """
     name = resolved.spec.round
     existing = session.scalars(select(tables.Round).where(tables.Round.name == name)).first()
@@ -52,7 +54,9 @@ def submit(session: Session, resolved: ResolvedRound, source: str, *, now: datet
                 "checkpoint); give this one another name"
             )
         return Submission(existing.id, is_new=False)
-    parent = _locked(session, resolved.spec.after.round) if resolved.spec.after else None
+    after = resolved.spec.parent
+    parent = _locked(session, after.round) if after else None
+    _check_sources(session, resolved.spec)
     row = tables.Round(
         name=name,
         state=RoundState.WAITING if parent else RoundState.ACTIVE,
@@ -65,7 +69,9 @@ def submit(session: Session, resolved: ResolvedRound, source: str, *, now: datet
     )
     session.add(row)
     session.flush()
+    events.append(session, row.id, EventKind.SUBMITTED, now=now, by=by)
     if parent is None:
+        events.append(session, row.id, EventKind.STARTED, now=now)
         advance(session, row.id, now=now)
     else:
         _start(session, row, parent, now)
@@ -80,14 +86,32 @@ def find(session: Session, name: str) -> tables.Round:
     return row
 
 
+def _check_sources(session: Session, spec: RoundSpec) -> None:
+    """Raises NotFound, or BadRound where a round that variants come from will not have ended or lacks the stage."""
+    for selection in spec.selections:
+        source = find(session, selection.source)
+        stages = [stage["name"] for stage in source.spec["stages"]]
+        if selection.by is not None and selection.by not in stages:
+            problem = f"the round {source.name} has no stage {selection.by!r}; it has {', '.join(stages)}"
+        elif spec.parent and spec.parent.round != source.name and source.state not in chains.ENDED:
+            problem = f"the round {source.name} has not ended; only the one named in `after` is waited for"
+        else:
+            continue
+        raise BadRound(spec.round, [Problem("variants", None, problem)])
+
+
 def _locked(session: Session, name: str) -> tables.Round:
     """The round of this name as it is now, held until the transaction ends; raises NotFound."""
     return session.get_one(tables.Round, find(session, name).id, with_for_update=True, populate_existing=True)
 
 
 def resolve(row: tables.Round) -> ResolvedRound:
-    """The round as it was submitted."""
-    return ResolvedRound(RoundSpec.from_json(row.spec), RoundFacts.from_json(row.facts))
+    """The round as it was submitted, with the variants that it has taken from others since."""
+    return ResolvedRound(_spec(row), RoundFacts.from_json(row.facts))
+
+
+def _spec(row: tables.Round) -> RoundSpec:
+    return RoundSpec.from_json(row.spec if row.selected is None else row.spec | {"variants": row.selected})
 
 
 def advance(session: Session, round_id: int, *, now: datetime) -> Advance:
@@ -102,12 +126,14 @@ def advance(session: Session, round_id: int, *, now: datetime) -> Advance:
         missing = [key for key in planned.jobs if key not in jobs]
         row.jobs.extend([_new_job(session, resolved.job(key), key, now) for key in missing])
         session.flush()
+        _tell_of_cached(session, row.jobs[len(jobs) :], now)
         if all(job.state is not JobState.DONE for job in row.jobs[len(jobs) :]):
             break
-    decisions = _store_new(row, planned, now)
+    decisions = _store_new(session, row, planned, now)
     advanced = Advance(decisions, tuple(_closed(resolved, planned, decisions)))
     if planned.state is State.FINISHED:
         row.state, row.finished_at = RoundState.FINISHED, now
+        events.append(session, row.id, EventKind.FINISHED, now=now)
         return _start_children(session, row, now, advanced)
     return advanced
 
@@ -129,16 +155,60 @@ def _start_children(session: Session, row: tables.Round, now: datetime, advanced
 
 def _start(session: Session, row: tables.Round, parent: tables.Round, now: datetime) -> Advance:
     """Starts, blocks or leaves waiting a round that comes after another."""
-    after = RoundSpec.from_json(row.spec).after
-    assert after is not None  # noqa: S101  (it has a parent)
-    begun = chains.start(_parent(parent), after.when)
+    spec = RoundSpec.from_json(row.spec)
+    assert spec.parent is not None  # noqa: S101  (it has one)
+    begun = chains.start(_parent(parent), spec.parent.when)
+    if begun.state is RoundState.ACTIVE and spec.selections:
+        variants = with_selected(session, spec).named
+        row.selected = [variant.model_dump(mode="json") for variant in variants]
+        if not variants:
+            begun = chains.Start(RoundState.BLOCKED, _nothing_selected(spec))
     row.state, row.reason = begun.state, begun.reason
     if begun.state is RoundState.ACTIVE:
+        events.append(session, row.id, EventKind.STARTED, now=now)
         return advance(session, row.id, now=now)
     if begun.state is RoundState.BLOCKED:
         row.finished_at = now
+        events.append(session, row.id, EventKind.BLOCKED, now=now, reason=begun.reason)
         return _start_children(session, row, now, Advance((), ()))
     return Advance((), ())
+
+
+def unended_sources(session: Session, spec: RoundSpec) -> list[str]:
+    """The rounds that variants will come from and that have not ended; raises NotFound."""
+    sources = {selection.source: find(session, selection.source) for selection in spec.selections}
+    return [name for name, source in sources.items() if source.state not in chains.ENDED]
+
+
+def with_selected(session: Session, spec: RoundSpec) -> RoundSpec:
+    """The round with the variants that its selections come to; the source rounds have ended. Raises NotFound.
+
+    A variant that is there already is not added again; one of the same name that differs gets the source's name too.
+    """
+    variants = {variant.name: variant for variant in spec.named}
+    for selection in spec.selections:
+        source = find(session, selection.source)
+        offered = {variant.name: variant for variant in _spec(source).named}
+        for name in chains.choose(_decided(source, selection.by), selection.where, selection.top):
+            taken = offered[name]
+            if variants.setdefault(name, taken) != taken:
+                new_name = f"{name}.{source.name}"[:MAX_NAME]
+                variants[new_name] = taken.model_copy(update={"name": new_name})
+    return spec.model_copy(update={"variants": tuple(variants.values())})
+
+
+def _decided(source: tables.Round, by: str | None) -> list[chains.Decided]:
+    stage = by or source.spec["stages"][-1]["name"]
+    return [
+        chains.Decided(decision.variant, Verdict(decision.decision), decision.d_acc)
+        for decision in source.decisions
+        if decision.stage == stage
+    ]
+
+
+def _nothing_selected(spec: RoundSpec) -> str:
+    sources = ", ".join(dict.fromkeys(selection.source for selection in spec.selections))
+    return f"round {sources} has no variant of the kind asked for"
 
 
 def _parent(row: tables.Round) -> chains.Parent:
@@ -160,7 +230,9 @@ def advance_job(session: Session, job_id: int, *, now: datetime) -> Advance:
 
 def advance_all(session: Session, *, now: datetime) -> None:
     """Advances every round that is not over: what a crash between a completion and its decision left undone."""
-    for row in session.scalars(select(tables.Round).where(tables.Round.state == RoundState.ACTIVE)):
+    for row in session.scalars(
+        select(tables.Round).where(tables.Round.state == RoundState.ACTIVE).order_by(tables.Round.id)
+    ):
         advance(session, row.id, now=now)
 
 
@@ -213,7 +285,14 @@ def _new_job(session: Session, spec: JobSpec, key: JobKey, now: datetime) -> tab
     return job
 
 
-def _store_new(row: tables.Round, planned: Plan, now: datetime) -> tuple[Decision, ...]:
+def _tell_of_cached(session: Session, jobs: Sequence[tables.Job], now: datetime) -> None:
+    for job in jobs:
+        if job.state is JobState.DONE:
+            ended = {"outcome": job.outcome, "reason": job.reason}
+            events.append(session, job.round_id, EventKind.JOB_ENDED, now=now, job_id=job.id, **ended)
+
+
+def _store_new(session: Session, row: tables.Round, planned: Plan, now: datetime) -> tuple[Decision, ...]:
     stored = {(d.task, d.stage, d.variant, d.seed) for d in row.decisions}
     new = tuple(decision for decision in planned.decisions if decision.key not in stored)
     row.decisions.extend(
@@ -227,6 +306,15 @@ def _store_new(row: tables.Round, planned: Plan, now: datetime) -> tuple[Decisio
         )
         for decision in new
     )
+    for decision in new:
+        task, stage, variant, seed = decision.key
+        named: dict[str, Any] = {"task": task, "stage": stage, "config": variant, "seed": seed}
+        verdict: dict[str, Any] = {
+            "decision": decision.verdict,
+            "reason": decision.reason,
+            "d_acc": decision.d_acc,
+        }
+        events.append(session, row.id, EventKind.DECIDED, now=now, **named, **verdict)
     return new
 
 
@@ -242,12 +330,13 @@ def _closed(resolved: ResolvedRound, planned: Plan, new: Sequence[Decision]) -> 
             yield resolved.job(key._replace(variant=BASELINE)).trajectory
 
 
-def cancel(session: Session, name: str, *, now: datetime) -> bool:
+def cancel(session: Session, name: str, *, by: str, now: datetime) -> bool:
     """Ends a round: nothing more is started, what is decided stays. False when it had ended already."""
-    row = find(session, name)
+    row = _locked(session, name)
     if row.state in chains.ENDED:
         return False
     row.state, row.reason, row.finished_at = RoundState.CANCELLED, None, now
+    events.append(session, row.id, EventKind.CANCELLED, now=now, by=by)
     for job in row.jobs:
         if job.state is not JobState.DONE:
             job.state, job.outcome, job.reason = JobState.DONE, Outcome.CANCELLED, "the round was cancelled"

@@ -23,13 +23,21 @@ View = dict[str, Any]
 
 
 def of_round(session: Session, resolved: ResolvedRound) -> View:
-    """The forecast of a round on this database."""
+    """The forecast of a round on this database; variants that other rounds have yet to yield are not in it.
+
+    Raises NotFound where variants are to come from a round that is not known.
+    """
+    unended = engine.unended_sources(session, resolved.spec)
+    if resolved.spec.selections and not unended:
+        resolved = ResolvedRound(engine.with_selected(session, resolved.spec), resolved.facts)
     return {
         "round": resolved.spec.round,
         "n_layer": resolved.facts.model.n_layer,
         "n_params": resolved.facts.model.n_params,
         "min_delta": resolved.spec.prune.min_delta,
         "no_ops": sorted(resolved.search.no_ops),
+        "waits_for": unended,
+        "variants": list(resolved.search.variants),
         "same_as": _duplicates(resolved),
         "tasks": [_task(session, resolved, task) for task in resolved.search.tasks],
     }
@@ -100,6 +108,7 @@ def _seconds(
 def as_text(view: View) -> str:
     """A forecast for people."""
     lines = [f"{view['round']}: {view['n_layer']} layers, {view['n_params']:,} parameters"]
+    lines += [f"  variants of {source} come once it has ended" for source in view["waits_for"]]
     lines += [f"  no-op on this model: {name} (decided at once, never trained)" for name in view["no_ops"]]
     lines += [f"  {name} computes the same as {first}: run once" for name, first in view["same_as"].items()]
     for task in view["tasks"]:

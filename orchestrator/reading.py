@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,32 +12,45 @@ from typing import Any, get_args
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from orchestrator.errors import BadRound, Problem
+from orchestrator.errors import BadRound, NotFound, Problem
 from orchestrator.round_file import RoundFile, dotted, parse
-from orchestrator.spec import Location, RoundSpec, spell_out
+from orchestrator.spec import Location, RoundSpec, Selection, spell_out
 from worker.job import AnyTaskConfig, FutureSeedSettings, TaskConfig, task_options
 
 TASK: TypeAdapter[TaskConfig] = TypeAdapter(AnyTaskConfig)
 
 
+Known = Callable[[str], Mapping[str, Any]]  # a submitted round's spec as JSON; raises NotFound
+
+
+def _nothing_known(name: str) -> Mapping[str, Any]:
+    raise NotFound(f"there is no round named {name!r}")
+
+
 def read_round(
-    path: Path, after: str | None = None, *, today: date | None = None
+    path: Path, after: str | None = None, *, today: date | None = None, known: Known = _nothing_known
 ) -> tuple[RoundSpec, RoundFile]:
     """Reads and validates a round file, with paths resolved against its folder; raises BadRound.
 
     after: the round that it is to come after, rather than the one its file names.
     today: what {date} in names of rounds stands for; without it, {date} is refused.
+    known: where the round that `like` names is found; raises what that raises.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise BadRound(str(path), [Problem("", None, f"cannot be read: {error.strerror}")]) from None
-    spec, file = parse_round(content, path.name, after, today=today)
+    spec, file = parse_round(content, path.name, after, today=today, known=known)
     return spec.resolved(path.resolve().parent), file
 
 
 def parse_round(
-    content: bytes, name: str, after: str | None = None, *, today: date | None = None
+    content: bytes,
+    name: str,
+    after: str | None = None,
+    *,
+    today: date | None = None,
+    known: Known = _nothing_known,
 ) -> tuple[RoundSpec, RoundFile]:
     """Validates the text of a round file; raises BadRound with all problems found."""
     file = parse(content, name)
@@ -46,14 +59,36 @@ def parse_round(
         parent = (parent if isinstance(parent, dict) else {}) | {"round": after}
         file.data["after"] = parent
     if today is not None:
-        for names in (file.data, parent):
-            if isinstance(names, dict) and isinstance(names.get("round"), str):
-                names["round"] = names["round"].replace("{date}", today.isoformat())
+        _fill_in_date(file.data, today)
+    if "like" in file.data:
+        like = file.data.pop("like")
+        if not isinstance(like, str):
+            raise BadRound(name, [Problem("like", file.line_of(("like",)), "expected the name of a round")])
+        file.data |= _inherited(known(like), file.data)
     try:
         return RoundSpec.model_validate_json(json.dumps(file.data)), file
     except ValidationError as error:
         problems = [_problem(detail, file) for detail in error.errors(include_url=False)]
         raise BadRound(name, problems) from None
+
+
+def _inherited(spec: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a round takes over from the one that it is like: all that it does not say itself."""
+    return {key: value for key, value in spec.items() if key not in {"round", "after", *data}}
+
+
+def _fill_in_date(data: dict[str, Any], today: date) -> None:
+    """Replaces {date} wherever a round is named."""
+    variants = data.get("variants")
+    sources = variants if isinstance(variants, list) else [variants]
+    for names, key in (
+        (data, "round"),
+        (data, "like"),
+        (data.get("after"), "round"),
+        *((entry, "from") for entry in sources),
+    ):
+        if isinstance(names, dict) and isinstance(names.get(key), str):
+            names[key] = names[key].replace("{date}", today.isoformat())
 
 
 def parse_task(kind: str, options: Mapping[str, Any]) -> TaskConfig:
@@ -81,7 +116,8 @@ def _place_in_file(location: Location, data: Mapping[str, Any]) -> Location:
     """Where a validated value stands in the file: variants are expanded before validation."""
     if location[:1] == ("variants",) and len(location) > 1 and isinstance(location[1], int):
         place, _ = list(spell_out(data["variants"]))[location[1]]
-        rest = location[3:] if location[2:3] == ("settings",) else location[2:]
+        inner = location[3:]  # after the index and the kind of entry
+        rest = inner[1:] if inner[:1] == ("settings",) else inner
         return ("variants", *place, *rest)
     return location
 
@@ -110,7 +146,10 @@ def _unknown_key(key: str, allowed: list[str]) -> str:
 def _keys_at(location: Location, data: Mapping[str, Any]) -> Iterable[str]:
     """The keys that a mapping at this place of a round file may have."""
     if location[:1] == ("variants",):
-        return FutureSeedSettings.model_fields
+        entry = data["variants"][location[1]] if len(location) > 1 else data["variants"]
+        is_selection = isinstance(entry, dict) and isinstance(entry.get("from"), str)
+        known = (Selection if is_selection else FutureSeedSettings).model_fields
+        return {field.alias or name for name, field in known.items()}
     models: list[type[BaseModel]] = [RoundSpec]
     if location[:1] == ("tasks",) and len(location) > 1:
         models = [task_options(data["tasks"][location[1]]["kind"])]

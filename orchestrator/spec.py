@@ -12,9 +12,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PositiveInt,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
 
-from orchestrator.chains import When
+from orchestrator.chains import When, Where
 from orchestrator.planner import JobKey, SearchSpec
 from orchestrator.rules import Threshold
 from orchestrator.variants import expand_grid, look_up
@@ -31,7 +40,8 @@ from worker.job import (
     sha256_of,
 )
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.=+-]*$", max_length=100)]
+MAX_NAME = 100
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.=+-]*$", max_length=MAX_NAME)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Location = tuple[str | int, ...]
 
@@ -74,11 +84,32 @@ class Variant(Strict):
         return self
 
 
+class Selection(Strict):
+    """Variants that are known once another round has ended: those it decided well on, best first."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    source: Name = Field(alias="from")
+    where: Where = "promoted"
+    top: PositiveInt | None = None  # the best so many; None: all
+    by: Name | None = None  # the stage that decides; None: the last one of that round
+
+
+def _is_selection(entry: Any) -> bool:
+    return isinstance(entry, Selection) or (isinstance(entry, Mapping) and isinstance(entry.get("from"), str))
+
+
+AnyVariant = Annotated[
+    Annotated[Variant, Tag("named")] | Annotated[Selection, Tag("selection")],
+    Discriminator(lambda entry: "selection" if _is_selection(entry) else "named"),
+]
+
+
 def spell_out(variants: Any) -> Iterator[tuple[Location, dict[str, Any]]]:
     """Every variant of a round file's `variants`, with its place there.
 
-    Takes catalogue names, mappings of a name to settings, `{grid: ...}`, and lists of these. Raises ValueError
-    when an entry is none of them.
+    Takes catalogue names, mappings of a name to settings, `{grid: ...}`, `{from: ROUND, ...}`, and lists of these.
+    Raises ValueError when an entry is none of them.
     """
     if isinstance(variants, list):
         for index, entry in enumerate(variants):
@@ -90,6 +121,8 @@ def spell_out(variants: Any) -> Iterator[tuple[Location, dict[str, Any]]]:
 def _spell_out_entry(place: Location, entry: Any) -> Iterator[tuple[Location, dict[str, Any]]]:
     if isinstance(entry, str) and place:
         yield place, {"name": entry, "settings": None}
+    elif _is_selection(entry):
+        yield place, entry
     elif isinstance(entry, dict):
         for name, settings in entry.items():
             if name == "grid" and isinstance(settings, dict):
@@ -99,7 +132,8 @@ def _spell_out_entry(place: Location, entry: Any) -> Iterator[tuple[Location, di
                 yield (*place, name), {"name": name, "settings": settings}
     else:
         raise ValueError(
-            f"expected a list of catalogue names, or a mapping of names to settings, not {entry!r}"
+            "expected a list of catalogue names, a mapping of names to settings, or {from: ROUND}, "
+            f"not {entry!r}"
         )
 
 
@@ -113,7 +147,7 @@ def _read_variants(value: Any) -> Any:
 
 def _is_spelled_out(entry: Any) -> bool:
     """Whether this is how a stored round has its variants, rather than how a person writes them."""
-    return isinstance(entry, Mapping) and set(entry) == {"name", "settings"}
+    return isinstance(entry, Mapping) and (set(entry) == {"name", "settings"} or _is_selection(entry))
 
 
 class After(Strict):
@@ -133,20 +167,38 @@ class RoundSpec(Strict):
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     optimizer: OptimizerConfig = OptimizerConfig()
     tasks: Annotated[dict[Name, AnyTaskConfig], Field(min_length=1)]
-    variants: Annotated[tuple[Variant, ...], BeforeValidator(_read_variants), Field(min_length=1)]
+    variants: Annotated[tuple[AnyVariant, ...], BeforeValidator(_read_variants), Field(min_length=1)]
     parallel: bool = False
     after: After | None = None
 
+    @property
+    def named(self) -> tuple[Variant, ...]:
+        """The variants that are known by now."""
+        return tuple(variant for variant in self.variants if isinstance(variant, Variant))
+
+    @property
+    def selections(self) -> tuple[Selection, ...]:
+        """What is to be taken over from rounds before this one."""
+        return tuple(variant for variant in self.variants if isinstance(variant, Selection))
+
+    @property
+    def parent(self) -> After | None:
+        """The round that this one waits for: `after`, or else the one its variants come from."""
+        sources = [selection.source for selection in self.selections]
+        return self.after or (After(round=sources[0]) if sources else None)
+
     @model_validator(mode="after")
     def _comes_after_another(self) -> Self:
-        if self.after is not None and self.after.round == self.round:
+        if self.parent is not None and self.parent.round == self.round:
             raise ValueError(f"after: the round {self.round!r} cannot come after itself")
+        if any(selection.source == self.round for selection in self.selections):
+            raise ValueError(f"variants: the round {self.round!r} cannot take its variants from itself")
         return self
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
         _refuse_twice("stage", [stage.name for stage in self.stages])
-        _refuse_twice("variant", [variant.name for variant in self.variants])
+        _refuse_twice("variant", [variant.name for variant in self.named])
         _refuse_twice("seed", [str(seed) for seed in self.seeds])
         return self
 
@@ -187,7 +239,7 @@ class ResolvedRound:
     def canonical(self) -> dict[str, FutureSeedSettings | None]:
         """Each variant's normal form on this model; None is a no-op."""
         n_layer = self.facts.model.n_layer
-        return {variant.name: variant.settings.canonical(n_layer) for variant in self.spec.variants}
+        return {variant.name: variant.settings.canonical(n_layer) for variant in self.spec.named}
 
     @cached_property
     def search(self) -> SearchSpec:
@@ -207,7 +259,8 @@ class ResolvedRound:
         """Equal for equal rounds on equal inputs, wherever the files lie."""
         jobs = [self.job(key).fingerprint for key in self.largest_plan()]
         asked = self.spec.model_dump(mode="json", include={"round", "prune", "parallel", "after"})
-        names = [self.search.stages, self.search.variants, sorted(self.search.no_ops)]
+        names: list[Any] = [self.search.stages, self.search.variants, sorted(self.search.no_ops)]
+        names += [selection.model_dump(mode="json") for selection in self.spec.selections]
         return sha256_of([asked, names, [str(key) for key in self.largest_plan()], jobs])
 
     def largest_plan(self) -> Iterator[JobKey]:

@@ -231,7 +231,7 @@ class WorkerService:
     def _pass_on(self, lease: Lease, job: RunningJob, kind: str, content: dict[str, Any]) -> None:
         if kind == "evaluated":
             with self.database.write() as session:
-                queue.record_evaluation(session, lease, content)
+                queue.record_evaluation(session, lease, content, now=_now())
             self.listener.evaluated(job, Evaluation.from_json(content))
         else:
             self.listener.progressed(job, **content)

@@ -125,7 +125,7 @@ def test_complete__stale_holder_is_refused(database: Database) -> None:
     with pytest.raises(LeaseLost):
         complete(database, stale)
     with pytest.raises(LeaseLost), database.write() as session:
-        queue.record_evaluation(session, stale, EVALUATION)
+        queue.record_evaluation(session, stale, EVALUATION, now=NOW)
     with pytest.raises(LeaseLost), database.write() as session:
         queue.heartbeat(session, stale, now=later, lease_for=LEASE)
     complete(database, fresh)
@@ -146,7 +146,7 @@ def test_record_evaluation__kept_and_forgotten_with_the_attempt(database: Databa
     add_round(database)
     lease = must_claim(database, add_worker(database))
     with database.write() as session:
-        queue.record_evaluation(session, lease, EVALUATION)
+        queue.record_evaluation(session, lease, EVALUATION, now=NOW)
     with database.read() as session:
         (row,) = session.scalars(select(Evaluation))
         assert {name: getattr(row, name) for name in EVALUATION} == EVALUATION

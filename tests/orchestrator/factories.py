@@ -70,7 +70,7 @@ class Rig:
 
     def submit(self, resolved: ResolvedRound) -> int:
         with self.database.write() as session:
-            return engine.submit(session, resolved, "", now=NOW).round_id
+            return engine.submit(session, resolved, "", by="me", now=NOW).round_id
 
     def run_next(self, outcome: JobResult, at: datetime = NOW) -> JobKey | None:
         """Ends the next job with `outcome` and advances its round; None when there is none."""

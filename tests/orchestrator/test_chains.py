@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from sqlalchemy import select
 
 from db.session import Database
 from db.tables import Round, RoundState
 from orchestrator import engine
-from orchestrator.chains import ENDED, Parent, start
+from orchestrator.chains import ENDED, Decided, Parent, choose, start
 from orchestrator.errors import BadRound, NotFound
-from tests.orchestrator.factories import NOW, Rig, resolve, result
+from orchestrator.planner import Verdict
+from orchestrator.reading import parse_round
+from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
 from worker.job import JobResult, Outcome
 
 WAITING, ACTIVE, BLOCKED = RoundState.WAITING, RoundState.ACTIVE, RoundState.BLOCKED
@@ -79,7 +82,7 @@ def test_submit__again_while_it_waits_changes_nothing(database: Database, tmp_pa
     chain(rig, tmp_path, r2=("r1", "finished"))
     with database.write() as session:
         resolved = resolve(tmp_path, round="r2", seeds=[1], after={"round": "r1", "when": "finished"})
-        assert engine.submit(session, resolved, "", now=NOW).is_new is False
+        assert engine.submit(session, resolved, "", by="me", now=NOW).is_new is False
 
 
 def test_submit__after_a_round_that_has_finished(database: Database, tmp_path: Path) -> None:
@@ -110,7 +113,7 @@ def test_cancel__blocks_what_builds_on_it(database: Database, tmp_path: Path) ->
     chain(rig, tmp_path, r2=("r1", "finished"), r3=("r2", "finished"), r4=("r2", "any"), r5=("r1", "any"))
 
     with database.write() as session:
-        assert engine.cancel(session, "r1", now=NOW)
+        assert engine.cancel(session, "r1", by="me", now=NOW)
 
     found = states(database)
     assert found["r2"] == (BLOCKED, "round r1 was cancelled", 0)
@@ -122,8 +125,8 @@ def test_cancel__of_a_waiting_round(database: Database, tmp_path: Path) -> None:
     rig = Rig(database)
     chain(rig, tmp_path, r2=("r1", "finished"))
     with database.write() as session:
-        assert engine.cancel(session, "r2", now=NOW)
-        assert not engine.cancel(session, "r2", now=NOW)
+        assert engine.cancel(session, "r2", by="me", now=NOW)
+        assert not engine.cancel(session, "r2", by="me", now=NOW)
     rig.run_all({})
 
     assert states(database)["r2"] == (RoundState.CANCELLED, None, 0)
@@ -148,3 +151,135 @@ def test_advance__promotion_is_what_the_child_asked_for(database: Database, tmp_
 
     assert states(database)["r1"][0] is RoundState.FINISHED
     assert states(database)["r2"] == (ACTIVE, None, 1)
+
+
+DECIDED = [
+    Decided("a", Verdict.PROMOTED, 0.01),
+    Decided("a", Verdict.REJECTED, -0.03),
+    Decided("b", Verdict.PROMOTED, 0.004),
+    Decided("c", Verdict.CONFIRMED, 0.02),
+    Decided("d", Verdict.REJECTED, 0.0),
+    Decided("e", Verdict.UNDECIDED, None),
+    Decided("f", Verdict.PROMOTED, 0.004),
+]
+
+
+@pytest.mark.parametrize(
+    ("where", "top", "expected"),
+    [
+        ("promoted", None, ["c", "b", "f", "a"]),  # a by its mean, -0.01, not by its better seed
+        ("promoted", 2, ["c", "b"]),
+        ("confirmed", None, ["c"]),
+        ("any", 3, ["c", "b", "f"]),
+        ("any", None, ["c", "b", "f", "d", "a"]),
+    ],
+)
+def test_choose(where: Any, top: int | None, expected: list[str]) -> None:
+    assert choose(DECIDED, where, top) == expected
+
+
+def test_choose__from_nothing() -> None:
+    assert choose([], "any", None) == []
+
+
+WINNERS = {"from": "r1", "where": "promoted", "top": 1, "by": "med"}
+
+
+def variants_of(database: Database, name: str) -> list[str]:
+    with database.read() as session:
+        return list(engine.resolve(engine.find(session, name)).canonical)
+
+
+def run_r1(rig: Rig) -> None:
+    """l1 and l2 both reach med, l2 as the better one."""
+    rig.run_all({("quick", "l1"): 0.3, ("quick", "l2"): 0.3, ("med", "l1"): 0.3, ("med", "l2"): 0.4})
+
+
+def test_submit__variants_of_a_round_that_still_runs(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+    check = resolve(tmp_path, round="check", seeds=[1, 2], variants=WINNERS)
+    rig.submit(check)
+    assert states(database)["check"] == (WAITING, "waits for round r1", 0)  # `after` goes without saying
+
+    run_r1(rig)
+
+    assert variants_of(database, "check") == ["l2"]
+    assert states(database)["check"][0] is RoundState.FINISHED
+    with database.write() as session:  # once it has its variants, it is still the same round
+        assert engine.submit(session, check, "", by="me", now=NOW).is_new is False
+
+
+def test_submit__variants_of_an_ended_round_beside_others(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+    run_r1(rig)
+
+    own = {"l2": {"layer_start": 2, "clip": 3.0}}
+    rig.submit(resolve(tmp_path, round="check", variants=[own, WINNERS | {"top": 2}]))
+
+    assert variants_of(database, "check") == ["l2", "l2.r1", "l1"]  # another l2 than its own
+
+
+def test_submit__nothing_to_take_over(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+    rig.submit(resolve(tmp_path, round="check", variants=WINNERS))
+    rig.submit(resolve(tmp_path, round="mixed", variants=[WINNERS, "head_l8"]))
+
+    rig.run_all({})
+
+    reason = "round r1 has no variant of the kind asked for"
+    assert states(database)["check"] == (BLOCKED, reason, 0)
+    assert variants_of(database, "mixed") == ["head_l8"]
+
+
+@pytest.mark.parametrize(
+    ("selection", "after", "message"),
+    [
+        (WINNERS | {"by": "long"}, None, "the round r1 has no stage 'long'; it has quick, med"),
+        (WINNERS, {"round": "r0"}, "the round r1 has not ended; only the one named in `after` is waited for"),
+    ],
+)
+def test_submit__variants_that_cannot_come(
+    database: Database, tmp_path: Path, selection: Any, after: Any, message: str
+) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path, round="r0"))
+    rig.submit(resolve(tmp_path))
+    with pytest.raises(BadRound, match=message):
+        rig.submit(resolve(tmp_path, round="check", variants=selection, after=after))
+
+
+def test_submit__variants_of_an_unknown_round(database: Database, tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="no round named 'r1'"):
+        Rig(database).submit(resolve(tmp_path, round="check", variants=WINNERS))
+
+
+def test_read__variants_from_itself(tmp_path: Path) -> None:
+    with pytest.raises(BadRound, match="the round 'r1' cannot take its variants from itself"):
+        resolve(tmp_path, variants=[WINNERS], after={"round": "r0"})
+
+
+def test_read__unknown_key_of_a_selection(tmp_path: Path) -> None:
+    with pytest.raises(BadRound, match=r"variants.0.were: unknown key 'were'; did you mean 'where'\?"):
+        resolve(tmp_path, round="check", variants=[{"from": "r1", "were": "promoted"}])
+
+
+def test_read__like_another_round(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+
+    def known(name: str) -> Any:
+        with database.read() as session:
+            return engine.find(session, name).spec
+
+    text = b"round: again_{date}\nlike: r1\nseeds: [7]\nvariants: {from: r1, top: 2}\n"
+    spec, _ = parse_round(text, "again.yaml", today=NOW.date(), known=known)
+
+    expected = round_data(round="again_2026-01-01", seeds=[7], variants={"from": "r1", "top": 2})
+    assert spec == parse_round(yaml.safe_dump(expected).encode(), "")[0]
+    with pytest.raises(NotFound, match="no round named 'r9'"):
+        parse_round(b"round: x\nlike: r9\n", "x.yaml", known=known)
+    with pytest.raises(BadRound, match="line 2, like: expected the name of a round"):
+        parse_round(b"round: x\nlike: [r1]\n", "x.yaml", known=known)

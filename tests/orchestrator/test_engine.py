@@ -62,7 +62,7 @@ def test_submit__same_round_is_known(database: Database, tmp_path: Path) -> None
     rig = Rig(database)
     first = rig.submit(resolved)
     with database.write() as session:
-        again = engine.submit(session, resolved, "", now=NOW)
+        again = engine.submit(session, resolved, "", by="me", now=NOW)
     assert (again.round_id, again.is_new) == (first, False)
 
 
@@ -150,8 +150,8 @@ def test_cancel__keeps_decisions_and_starts_nothing(database: Database, tmp_path
     rig.run_next(result(0.2))
     rig.run_next(result(0.3))
     with database.write() as session:
-        assert engine.cancel(session, "r1", now=NOW)
-        assert not engine.cancel(session, "r1", now=NOW)
+        assert engine.cancel(session, "r1", by="me", now=NOW)
+        assert not engine.cancel(session, "r1", by="me", now=NOW)
     assert rig.run_next(result(0.2)) is None
     jobs, decisions, state = stored(database)
     assert jobs[-1] == ("med", BASELINE, "cancelled")

@@ -1,0 +1,83 @@
+"""What happened in a round, numbered without gaps in the order in which it was committed.
+
+Appending takes the round's row lock until the transaction ends. Whatever also changes jobs must take that lock
+first: round, then job; so that no two transactions wait for each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from db.tables import Event, Job, Round
+
+
+class EventKind(StrEnum):
+    SUBMITTED = "submitted"  # by whom
+    STARTED = "started"  # its jobs exist from now on
+    BLOCKED = "blocked"  # the round before it ended in a way that it cannot build on
+    JOB_STARTED = "job_started"  # a worker has it
+    EVALUATED = "evaluated"  # step, loss and accuracies
+    JOB_REQUEUED = "job_requeued"  # its attempt came to nothing; why
+    JOB_ENDED = "job_ended"  # its outcome
+    DECIDED = "decided"  # the verdict on a variant
+    FINISHED = "finished"  # everything is decided
+    CANCELLED = "cancelled"  # by whom
+
+
+@dataclass(frozen=True)
+class Happened:
+    """An event with the names of the job it is about, if it is about one."""
+
+    number: int
+    at: datetime
+    kind: EventKind
+    job_id: int | None
+    data: dict[str, Any]
+
+
+def append(
+    session: Session, round_id: int, kind: EventKind, *, now: datetime, job_id: int | None = None, **data: Any
+) -> None:
+    """Adds an event to a round, which is locked from here to the end of the transaction."""
+    counted = (
+        update(Round)
+        .where(Round.id == round_id)
+        .values(n_events=Round.n_events + 1)
+        .returning(Round.n_events)
+        .execution_options(synchronize_session=False)
+    )
+    number = session.execute(counted).scalar_one()
+    session.add(Event(round_id=round_id, number=number, at=now, kind=kind, job_id=job_id, data=data))
+
+
+def since(session: Session, round_id: int, number: int, limit: int = 500) -> Sequence[Happened]:
+    """The events of a round after the one with this number, in order, at most `limit`."""
+    query = (
+        select(Event, Job.task, Job.stage, Job.variant, Job.seed)
+        .outerjoin(Job, Job.id == Event.job_id)
+        .where(Event.round_id == round_id, Event.number > number)
+        .order_by(Event.number)
+        .limit(limit)
+    )
+    return [
+        Happened(
+            number=event.number,
+            at=event.at,
+            kind=EventKind(event.kind),
+            job_id=event.job_id,
+            data=_names(job) | event.data,
+        )
+        for event, *job in session.execute(query)
+    ]
+
+
+def _names(job: Sequence[Any]) -> dict[str, Any]:
+    """What names a job, by the records' keys; nothing where there is none."""
+    return {} if job[0] is None else dict(zip(("task", "stage", "config", "seed"), job, strict=True))
