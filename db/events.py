@@ -29,6 +29,7 @@ class EventKind(StrEnum):
     DECIDED = "decided"  # the verdict on a variant
     FINISHED = "finished"  # everything is decided
     CANCELLED = "cancelled"  # by whom
+    RETRIED = "retried"  # by whom, and how many jobs
 
 
 @dataclass(frozen=True)

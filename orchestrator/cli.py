@@ -11,21 +11,26 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.errors import BadRound, FsqError, OutOfReach, Problem, as_text
+from orchestrator.errors import BadRound, Conflict, FsqError, NotFound, OutOfReach, Problem, as_text
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from db.session import Database
+    from orchestrator.client import Client
     from orchestrator.display import Display
+    from orchestrator.intake import Intake, Prepare
     from orchestrator.round_file import RoundFile
-    from orchestrator.spec import ResolvedRound
+    from orchestrator.spec import RoundSpec
+    from orchestrator.views import SubmissionView
+    from worker.job import RoundFacts
     from worker.preparation import InputProblem
     from worker.service import WorkerService
 
@@ -35,6 +40,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+token_app = typer.Typer(help="Tokens for the service over HTTP.", no_args_is_help=True)
+app.add_typer(token_app, name="token")
 db_app = typer.Typer(help="The database.", no_args_is_help=True)
 app.add_typer(db_app, name="db")
 tasks_app = typer.Typer()
@@ -51,6 +58,17 @@ class Vocabulary(StrEnum):
     BYTES = "bytes"
 
 
+class TokenScope(StrEnum):
+    READ = "read"
+    SUBMIT = "submit"
+    ADMIN = "admin"
+
+
+class LogFormat(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
 class Format(StrEnum):
     JSONL = "jsonl"
     SUMMARY = "summary"
@@ -60,12 +78,15 @@ class Format(StrEnum):
 @app.command()
 def run(path: RoundPath, device: Device = "auto") -> None:
     """Submit a round and work on it, here and now, until it is done. Run again, it continues."""
+    if Settings().server:
+        raise FsqError("`fsq run` works on this machine's database; unset FSQ_SERVER, or use `fsq submit`")
     with _database() as database:
-        resolved, round_id = _submit(database, path)
-        _refuse_to_wait(database, resolved.spec.round)
-        with _working(database, device, round_id) as service:
+        submitted = _client_of(database).submit(path, None)
+        _say_submitted(submitted)
+        _refuse_to_wait(database, submitted.round)
+        with _working(database, device, submitted.round) as service:
             service.run_until_idle()
-        _finish(database, resolved.spec.round)
+        _finish(database, submitted.round)
 
 
 @app.command()
@@ -77,12 +98,13 @@ def submit(
     ] = None,
 ) -> None:
     """Submit a round for a worker (`fsq work`) to run. The same round again changes nothing."""
-    with _database() as database:
+    with _client() as client:
         if dry_run:
-            resolved, _ = _prepared(database, path, after)
-            typer.echo(f"{path.name} is in order: at most {len(list(resolved.largest_plan()))} jobs.")
+            forecast = client.forecast(path, after)
+            jobs = sum(stage.jobs for task in forecast.tasks for stage in task.stages.values())
+            typer.echo(f"{path.name} is in order: at most {jobs} jobs.")
         else:
-            _submit(database, path, after)
+            _say_submitted(client.submit(path, after))
 
 
 @app.command()
@@ -104,27 +126,57 @@ def status(
     watch: Annotated[bool, typer.Option(help="Refresh every second until interrupted.")] = False,
 ) -> None:
     """Show the rounds, or the jobs and decisions of one."""
-    from orchestrator import status as views
-
-    with _database() as database:
+    with _client() as client:
         if watch:
-            views.watch(database, name)
-            return
-        with database.read() as session:
-            view = views.of_round(session, name) if name else views.of_all(session)
-        typer.echo(json.dumps(view) if as_json else views.as_text(view))
+            from orchestrator.display import refresh
+
+            refresh(lambda: _status(client, name, as_json=as_json))
+        typer.echo(_status(client, name, as_json=as_json))
+
+
+def _status(client: Client, name: str | None, *, as_json: bool) -> str:
+    """One round, or all with the newest last."""
+    from orchestrator import status as texts
+
+    if name is None:
+        rounds = list(client.rounds())[::-1]
+        return _json({"rounds": rounds}) if as_json else texts.rounds_text(rounds)
+    found = client.round(name)
+    jobs, decisions = list(client.jobs(name)), list(client.decisions(name))
+    if as_json:
+        return _json(found.model_dump(mode="json") | {"jobs": jobs, "decisions": decisions})
+    return texts.round_text(found, jobs, decisions)
+
+
+@app.command()
+def workers(
+    as_json: AsJson = False,
+    alive_on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST", help="Exit with 1 unless a worker on this host was seen in the last minute."
+        ),
+    ] = None,
+) -> None:
+    """Show the workers and what they run."""
+    from orchestrator.status import workers_text
+    from orchestrator.views import WorkerState
+
+    with _client() as client:
+        found = client.workers()
+    typer.echo(_json({"workers": found}) if as_json else workers_text(found))
+    if alive_on and not any(one.host == alive_on and one.state is WorkerState.ALIVE for one in found):
+        raise typer.Exit(1)
 
 
 @app.command()
 def plan(path: RoundPath, as_json: AsJson = False) -> None:
     """Show what a round would do: jobs, cost, no-ops, what is known already, how fine its accuracies are."""
-    from orchestrator import forecast
+    from orchestrator.forecast import as_text
 
-    with _database() as database:
-        resolved, _ = _prepared(database, path)
-        with database.read() as session:
-            view = forecast.of_round(session, resolved)
-    typer.echo(json.dumps(view) if as_json else forecast.as_text(view))
+    with _client() as client:
+        view = client.forecast(path)
+    typer.echo(view.model_dump_json() if as_json else as_text(view))
 
 
 @app.command()
@@ -136,25 +188,31 @@ def export(
     ] = None,
 ) -> None:
     """Write a round's records or summary, at any time, also while it runs."""
-    from orchestrator import exports
+    from orchestrator.exports import write_files
 
-    with _database() as database, database.read() as session:
+    with _client() as client:
         if output is not None:
-            for written in exports.write_files(session, name, output):
+            for written in write_files(client.lines, name, output):
                 typer.echo(written)
         else:
-            for line in exports.lines(session, name, form):
+            for line in client.lines(name, form):
                 typer.echo(line)
 
 
 @app.command()
 def cancel(name: RoundName) -> None:
     """End a round: nothing more is started, what is decided stays."""
-    from orchestrator import engine
-
-    with _database() as database, database.write() as session:
-        ended = engine.cancel(session, name, by=_me(), now=_now())
+    with _client() as client:
+        ended = client.cancel(name).changed
     typer.echo(f"{name}: cancelled" if ended else f"{name}: had ended already")
+
+
+@app.command()
+def retry(name: RoundName) -> None:
+    """Run again what could not be measured in a round, or let a cancelled one go on."""
+    with _client() as client:
+        changed = client.retry(name).changed
+    typer.echo(f"{name}: goes on" if changed else f"{name}: there is nothing to try again")
 
 
 @app.command()
@@ -170,8 +228,11 @@ def variants(as_json: AsJson = False) -> None:
 @app.command()
 def prefetch(path: RoundPath) -> None:
     """Download a round's data and checkpoint and build its examples, before any accelerator time."""
+    from orchestrator import round_file
+
     with _database() as database:
-        resolved, _ = _prepared(database, path, announce=typer.echo)
+        intake = _intake(database, announce=typer.echo)
+        resolved = intake.read(round_file.read(path), path.resolve().parent)
     typer.echo(f"{resolved.spec.round}: everything is on this machine; `fsq run {path}` needs no network")
 
 
@@ -241,6 +302,93 @@ def doctor(as_json: AsJson = False) -> None:
     raise typer.Exit(0 if all(finding.is_fine for finding in findings) else 1)
 
 
+@app.command()
+def serve(
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on (FSQ_HOST); default: loopback.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="FSQ_PORT; default: 8765.")] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A name by which clients call the server; again for each."),
+    ] = None,
+    data_root: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="A folder that rounds sent over HTTP may read; again for each."),
+    ] = None,
+    log_format: Annotated[LogFormat | None, typer.Option(help="text or json.")] = None,
+) -> None:
+    """Serve the REST API and the web pages. Off loopback it wants tokens (`fsq token create`)."""
+    given = {
+        "host": host,
+        "port": port,
+        "allowed_hosts": allow_host,
+        "data_roots": data_root,
+        "log_format": log_format,
+    }
+    from orchestrator.api.server import serve as serve_forever
+
+    settings = Settings().model_copy(
+        update={name: value for name, value in given.items() if value is not None}
+    )
+    with _database() as database:
+        serve_forever(database, _preparation(), settings)
+
+
+@token_app.command()
+def create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose it is, or what for.")],
+    scope: Annotated[
+        TokenScope, typer.Option(help="What it allows; each includes the one before.")
+    ] = TokenScope.READ,
+    expires: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Such as 12h, 30d, 52w; default: never.")
+    ] = None,
+) -> None:
+    """Make a token and print it: it cannot be shown again."""
+    from db import tokens
+    from orchestrator.durations import parse_duration
+
+    now = _now()
+    expires_at = now + parse_duration(expires) if expires else None
+    with _database() as database, database.write() as session:
+        if any(token.name == name for token in tokens.all_of(session)):
+            raise Conflict(f"there has been a token {name!r} already; give this one another name")
+        text = tokens.create(session, name, scope, now=now, expires_at=expires_at)
+    typer.echo(text)
+
+
+@token_app.command("list")
+def list_tokens(as_json: AsJson = False) -> None:
+    """Show the tokens there are, without their secrets."""
+    from db import tokens
+    from orchestrator.listings import token_table
+
+    with _database() as database, database.read() as session:
+        listed = [
+            {
+                "name": token.name,
+                "scope": token.scope,
+                "created_at": token.created_at.isoformat(),
+                "expires_at": token.expires_at and token.expires_at.isoformat(),
+                "is_valid": tokens.is_valid(token, _now()),
+            }
+            for token in tokens.all_of(session)
+        ]
+    typer.echo(json.dumps(listed) if as_json else token_table(listed))
+
+
+@token_app.command()
+def revoke(name: Annotated[str, typer.Argument(metavar="NAME", help="The token's name.")]) -> None:
+    """Make a token worthless, at once."""
+    from db import tokens
+
+    with _database() as database, database.write() as session:
+        if not tokens.revoke(session, name, now=_now()):
+            raise NotFound(f"there is no token named {name!r} (`fsq token list` shows them)")
+    typer.echo(f"{name}: revoked")
+
+
 @db_app.command()
 def upgrade() -> None:
     """Bring the database to the schema of this version."""
@@ -291,26 +439,44 @@ def _database() -> Iterator[Database]:
         database.close()
 
 
-def _prepared(
-    database: Database, path: Path, after: str | None = None, **listeners: Callable[[str], None]
-) -> tuple[ResolvedRound, RoundFile]:
-    """Reads a round, fetches and inspects its inputs; raises BadRound with everything that is wrong, or
-    OutOfReach where that is the network alone."""
-    from orchestrator import engine
-    from orchestrator.reading import read_round
-    from orchestrator.spec import ResolvedRound
-    from worker.preparation import Unusable, prepare
+@contextmanager
+def _client() -> Iterator[Client]:
+    """The server that FSQ_SERVER names, or else this machine's database."""
+    settings = Settings()
+    if settings.server:
+        from orchestrator.http_client import HttpClient
 
-    def known(name: str) -> dict[str, Any]:
-        with database.read() as session:
-            return engine.find(session, name).spec
+        with HttpClient(settings.server, settings.token) as client:
+            yield client
+    else:
+        with _database() as database:
+            yield _client_of(database)
 
-    spec, file = read_round(path, after, today=datetime.now().astimezone().date(), known=known)
-    try:
-        facts = prepare(spec.model, spec.tasks, Settings().cache, warn=_warn, **listeners)
-    except Unusable as unusable:
-        raise _refusal(path.name, unusable.problems, file) from None
-    return ResolvedRound(spec, facts), file
+
+def _client_of(database: Database) -> Client:
+    from orchestrator.client import DatabaseClient
+
+    return DatabaseClient(database, _intake(database), _me())
+
+
+def _intake(database: Database, **listeners: Callable[[str], None]) -> Intake:
+    from orchestrator.intake import Intake
+
+    return Intake(database, _preparation(**listeners))
+
+
+def _preparation(**listeners: Callable[[str], None]) -> Prepare:
+    """Has the inputs of rounds fetched and inspected on this machine."""
+
+    def prepare(spec: RoundSpec, file: RoundFile) -> RoundFacts:
+        from worker import preparation
+
+        try:
+            return preparation.prepare(spec.model, spec.tasks, Settings().cache, warn=_warn, **listeners)
+        except preparation.Unusable as unusable:
+            raise _refusal(file.name, unusable.problems, file) from None
+
+    return prepare
 
 
 def _refusal(name: str, found: Sequence[InputProblem], file: RoundFile | None = None) -> FsqError:
@@ -339,19 +505,18 @@ def _refuse_to_wait(database: Database, name: str) -> None:
             raise typer.Exit(1)
 
 
-def _submit(database: Database, path: Path, after: str | None = None) -> tuple[ResolvedRound, int]:
-    from orchestrator import engine
+def _say_submitted(submitted: SubmissionView) -> None:
+    typer.echo(f"{submitted.round}: {'submitted' if submitted.is_new else 'known already'}", err=True)
 
-    resolved, file = _prepared(database, path, after)
-    with database.write() as session:
-        submission = engine.submit(session, resolved, file.text, by=_me(), now=_now())
-    name = resolved.spec.round
-    typer.echo(f"{name}: submitted" if submission.is_new else f"{name}: known already", err=True)
-    return resolved, submission.round_id
+
+def _json(value: Any) -> str:
+    from pydantic_core import to_json
+
+    return to_json(value).decode()
 
 
 @contextmanager
-def _working(database: Database, device: str, round_id: int | None) -> Iterator[WorkerService]:
+def _working(database: Database, device: str, name: str | None) -> Iterator[WorkerService]:
     """A worker whose finished jobs advance their rounds, with a display of what it does."""
     import signal
 
@@ -383,6 +548,7 @@ def _working(database: Database, device: str, round_id: int | None) -> Iterator[
         with database.write() as session:
             engine.advance_all(session, now=_now())
             live = engine.live_trajectories(session)
+            round_id = None if name is None else engine.find(session, name).id
         keep_snapshots(home, live)
         yield WorkerService(database, home, choose(device), advance, announce, display, round_id)
     except KeyboardInterrupt:
@@ -408,13 +574,12 @@ def _me() -> str:
 
 def _finish(database: Database, name: str) -> None:
     """Leaves the results on disk and on the screen; exit code 1 when some job failed."""
-    from orchestrator import engine, exports
+    from orchestrator import exports
     from orchestrator.records import records
     from orchestrator.summary import has_failures
 
-    with database.read() as session:
-        written = exports.write_files(session, name, Settings().results)
-        failed = has_failures(list(records(session, engine.find(session, name))))
+    written = exports.write_files(partial(exports.lines, database), name, Settings().results)
+    failed = has_failures(list(records(database, name)))
     typer.echo(written[-1].read_text(encoding="utf-8"), nl=False)
     typer.echo(f"\nrecords and summary: {' '.join(str(path) for path in written)}")
     if failed:

@@ -5,9 +5,10 @@ Both are told the same by the worker (`worker.service.Listener`) and by the engi
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -59,6 +60,14 @@ class Display(Protocol):
 def display_for(console: Console, outlook: AskOutlook) -> Display:
     """The display that suits where the output goes."""
     return LiveDisplay(console, outlook) if console.is_terminal else PlainDisplay(console, outlook)
+
+
+def refresh(text: Callable[[], str]) -> NoReturn:
+    """Shows a text and asks for it again every second, until interrupted."""
+    with Live(console=Console(), refresh_per_second=2) as live:
+        while True:
+            live.update(Text(text()))
+            time.sleep(1)
 
 
 class PlainDisplay:

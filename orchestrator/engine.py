@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from db import events, queue, tables
@@ -18,9 +18,10 @@ from db.events import EventKind
 from db.tables import JobState, RoundState
 from orchestrator import chains
 from orchestrator.errors import BadRound, Conflict, NotFound, Problem
-from orchestrator.planner import Decision, JobKey, Measurement, Plan, State, Verdict, plan
+from orchestrator.planner import Decision, JobKey, Plan, State, Verdict, plan
+from orchestrator.results import Standing, standings
 from orchestrator.spec import MAX_NAME, ResolvedRound, RoundSpec
-from worker.job import BASELINE, MEASURED, JobSpec, Metrics, Outcome, RoundFacts
+from worker.job import BASELINE, MEASURED, JobSpec, Outcome, RoundFacts
 
 
 @dataclass(frozen=True)
@@ -121,13 +122,13 @@ def advance(session: Session, round_id: int, *, now: datetime) -> Advance:
         return Advance((), ())
     resolved = resolve(row)
     while True:
-        jobs = {job_key(job): job for job in row.jobs}
-        planned = current_plan(resolved, jobs)
-        missing = [key for key in planned.jobs if key not in jobs]
-        row.jobs.extend([_new_job(session, resolved.job(key), key, now) for key in missing])
+        planned, standings = current_plan(session, row, resolved)
+        missing = [key for key in planned.jobs if key not in standings]
+        new = [_new_job(session, row.id, resolved.job(key), key, now) for key in missing]
+        session.add_all(new)
         session.flush()
-        _tell_of_cached(session, row.jobs[len(jobs) :], now)
-        if all(job.state is not JobState.DONE for job in row.jobs[len(jobs) :]):
+        _tell_of_cached(session, new, now)
+        if all(job.state is not JobState.DONE for job in new):
             break
     decisions = _store_new(session, row, planned, now)
     advanced = Advance(decisions, tuple(_closed(resolved, planned, decisions)))
@@ -247,31 +248,20 @@ def job_key(job: tables.Job) -> JobKey:
     return JobKey(job.task, job.stage, job.variant, job.seed)
 
 
-def current_plan(resolved: ResolvedRound, jobs: Mapping[JobKey, tables.Job]) -> Plan:
-    """What follows from the jobs that have finished."""
-    metric = resolved.spec.prune.metric
-    finished = {key: _measurement(job, metric) for key, job in jobs.items() if job.state is JobState.DONE}
-    return plan(resolved.search, finished)
+def current_plan(
+    session: Session, row: tables.Round, resolved: ResolvedRound
+) -> tuple[Plan, Mapping[JobKey, Standing]]:
+    """What follows from the jobs that have finished, and where every job stands."""
+    found = standings(session, row.id, resolved.spec.prune.metric)
+    finished = {key: stands.measurement for key, stands in found.items() if stands.measurement is not None}
+    return plan(resolved.search, finished), found
 
 
-def metrics_of(job: tables.Job) -> Metrics | None:
-    """A finished job's numbers; None when it was not measured."""
-    stored = (job.result or {}).get("metrics")
-    return Metrics.from_json(stored) if stored else None
-
-
-def _measurement(job: tables.Job, metric: str) -> Measurement:
-    metrics = metrics_of(job)
-    outcome = Outcome((job.result or {})["outcome"])  # of a cached job: its source's
-    if metrics is None:
-        return Measurement(outcome, reason=job.reason)
-    return Measurement(outcome, score=getattr(metrics, metric), loss=metrics.best_val_loss)
-
-
-def _new_job(session: Session, spec: JobSpec, key: JobKey, now: datetime) -> tables.Job:
+def _new_job(session: Session, round_id: int, spec: JobSpec, key: JobKey, now: datetime) -> tables.Job:
     """A queued job, or a finished one where an equal job's result is known."""
     job = tables.Job(
         **key._asdict(),
+        round_id=round_id,
         fingerprint=spec.fingerprint,
         payload=spec.model_dump(mode="json"),
         state=JobState.QUEUED,
@@ -293,11 +283,15 @@ def _tell_of_cached(session: Session, jobs: Sequence[tables.Job], now: datetime)
 
 
 def _store_new(session: Session, row: tables.Round, planned: Plan, now: datetime) -> tuple[Decision, ...]:
-    stored = {(d.task, d.stage, d.variant, d.seed) for d in row.decisions}
+    keys = (tables.Decision.task, tables.Decision.stage, tables.Decision.variant, tables.Decision.seed)
+    stored = {
+        JobKey(*key) for key in session.execute(select(*keys).where(tables.Decision.round_id == row.id))
+    }
     new = tuple(decision for decision in planned.decisions if decision.key not in stored)
-    row.decisions.extend(
+    session.add_all(
         tables.Decision(
             **decision.key._asdict(),
+            round_id=row.id,
             decision=decision.verdict,
             reason=decision.reason,
             d_acc=decision.d_acc,
@@ -330,6 +324,49 @@ def _closed(resolved: ResolvedRound, planned: Plan, new: Sequence[Decision]) -> 
             yield resolved.job(key._replace(variant=BASELINE)).trajectory
 
 
+def retry(session: Session, name: str, *, by: str, now: datetime) -> bool:
+    """Runs again what could not be measured; what was measured stays. False when there is nothing of that kind.
+
+    A cancelled round goes on, and rounds that were blocked by this one wait again.
+    """
+    row = _locked(session, name)
+    failed = select(tables.Job).where(
+        tables.Job.round_id == row.id,
+        tables.Job.state == JobState.DONE,
+        tables.Job.outcome.not_in([*MEASURED, Outcome.CACHED]),
+    )
+    jobs = session.scalars(failed).all()
+    if not jobs and row.state is not RoundState.CANCELLED:
+        return False
+    events.append(session, row.id, EventKind.RETRIED, now=now, by=by, jobs=len(jobs))
+    for job in jobs:
+        job.state, job.outcome, job.reason, job.result = JobState.QUEUED, None, None, None
+        job.attempts, job.not_before, job.finished_at = 0, now, None
+    undecided = (tables.Decision.round_id == row.id, tables.Decision.decision == Verdict.UNDECIDED)
+    session.execute(delete(tables.Decision).where(*undecided))
+    row.state, row.reason, row.finished_at = RoundState.ACTIVE, None, None
+    session.flush()
+    _wait_again(session, row)
+    if row.after_id is not None and not row.jobs:  # cancelled while it waited
+        _start(session, row, session.get_one(tables.Round, row.after_id), now)
+    else:
+        advance(session, row.id, now=now)
+    return True
+
+
+def _wait_again(session: Session, parent: tables.Round) -> None:
+    """Rounds that were blocked because of this one wait for it, and so on down the chain."""
+    blocked = (tables.Round.after_id == parent.id, tables.Round.state == RoundState.BLOCKED)
+    for child in session.scalars(select(tables.Round).where(*blocked).order_by(tables.Round.id)).all():
+        child.state, child.reason, child.finished_at = (
+            RoundState.WAITING,
+            f"waits for round {parent.name}",
+            None,
+        )
+        session.flush()
+        _wait_again(session, child)
+
+
 def cancel(session: Session, name: str, *, by: str, now: datetime) -> bool:
     """Ends a round: nothing more is started, what is decided stays. False when it had ended already."""
     row = _locked(session, name)
@@ -337,10 +374,10 @@ def cancel(session: Session, name: str, *, by: str, now: datetime) -> bool:
         return False
     row.state, row.reason, row.finished_at = RoundState.CANCELLED, None, now
     events.append(session, row.id, EventKind.CANCELLED, now=now, by=by)
-    for job in row.jobs:
-        if job.state is not JobState.DONE:
-            job.state, job.outcome, job.reason = JobState.DONE, Outcome.CANCELLED, "the round was cancelled"
-            job.lease_expires_at, job.finished_at = None, now
-            job.result = {"outcome": Outcome.CANCELLED}
+    unfinished = select(tables.Job).where(tables.Job.round_id == row.id, tables.Job.state != JobState.DONE)
+    for job in session.scalars(unfinished):
+        job.state, job.outcome, job.reason = JobState.DONE, Outcome.CANCELLED, "the round was cancelled"
+        job.lease_expires_at, job.finished_at = None, now
+        job.result = {"outcome": Outcome.CANCELLED}
     _start_children(session, row, now, Advance((), ()))
     return True

@@ -32,6 +32,7 @@ class BadRound(FsqError):
     exit_code = 2
 
     def __init__(self, name: str, problems: Sequence[Problem]) -> None:
+        self.name = name
         self.problems = tuple(problems)
         super().__init__(as_text(name, problems))
 
@@ -41,10 +42,22 @@ def as_text(name: str, problems: Sequence[Problem]) -> str:
     return "\n".join(f"{name}: {problem}" if name else str(problem) for problem in problems)
 
 
+class BadInput(FsqError):
+    """Something that was asked for makes no sense, or is not safe."""
+
+    exit_code = 2
+
+
 class OutOfReach(FsqError):
     """The hub or the network failed: nothing is wrong with the round, and it may be tried again."""
 
     exit_code = 5
+
+
+class Refused(FsqError):
+    """The server does not let this user do that."""
+
+    exit_code = 4
 
 
 class NotFound(FsqError):

@@ -5,32 +5,35 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from sqlalchemy.orm import Session
-
+from db.session import Database
 from orchestrator import engine
 from orchestrator.errors import FsqError
 from orchestrator.records import Record, records, to_jsonl
 from orchestrator.summary import summary
 
 
-def lines(session: Session, name: str, form: str) -> Iterator[str]:
+def lines(database: Database, name: str, form: str) -> Iterator[str]:
     """A round's records (`jsonl`, `csv`) or `summary`, line by line; raises NotFound."""
-    row = engine.find(session, name)
     if form == "jsonl":
-        yield from (to_jsonl(record) for record in records(session, row))
+        yield from (to_jsonl(record) for record in records(database, name))
     elif form == "csv":
-        yield from _csv(list(records(session, row)))
+        yield from _csv(list(records(database, name)))
     else:
+        with database.read() as session:
+            row = engine.find(session, name)
+            resolved = engine.resolve(row)
         state = f"{row.state} ({row.reason})" if row.reason else row.state
-        text = summary(engine.resolve(row), state, list(records(session, row)))
-        yield from text.splitlines()
+        yield from summary(resolved, state, list(records(database, name))).splitlines()
 
 
-def write_files(session: Session, name: str, folder: Path) -> Sequence[Path]:
-    """Writes `_<round>_records.jsonl` and `_summary_<round>.txt`; returns their paths. Raises NotFound, FsqError."""
+def write_files(ask: Callable[[str, str], Iterable[str]], name: str, folder: Path) -> Sequence[Path]:
+    """Writes `_<round>_records.jsonl` and `_summary_<round>.txt`; returns their paths.
+
+    ask: gives the lines of a round in a form, such as `lines` does. Raises what that raises, and FsqError.
+    """
     contents = {
         folder / f"_{name}_records.jsonl": "jsonl",
         folder / f"_summary_{name}.txt": "summary",
@@ -39,9 +42,7 @@ def write_files(session: Session, name: str, folder: Path) -> Sequence[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         for path, form in contents.items():
             unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-            unfinished.write_text(
-                "".join(f"{line}\n" for line in lines(session, name, form)), encoding="utf-8"
-            )
+            unfinished.write_text("".join(f"{line}\n" for line in ask(name, form)), encoding="utf-8")
             unfinished.replace(path)
     except OSError as error:
         raise FsqError(f"{error.filename or folder} cannot be written: {error.strerror}") from error

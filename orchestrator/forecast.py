@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
+from pydantic import Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -12,17 +13,52 @@ from db import queue
 from db.tables import Job, JobState
 from orchestrator import caveats, engine
 from orchestrator.build_report import report_lines
-from orchestrator.caveats import EXPLANATIONS
+from orchestrator.caveats import EXPLANATIONS, Caveat
 from orchestrator.display import duration
 from orchestrator.outlook import job_seconds
 from orchestrator.planner import JobKey, points
 from orchestrator.spec import ResolvedRound
+from orchestrator.views import View
 from worker.job import MEASURED, BuildReport, JobSpec, Outcome
 
-View = dict[str, Any]
+
+class StageForecast(View):
+    """The jobs of a task at a stage."""
+
+    jobs: int
+    known: int = Field(description="Answered from earlier results, without accelerator time.")
+    certain: bool = Field(description="False: as many only if everything before is promoted.")
 
 
-def of_round(session: Session, resolved: ResolvedRound) -> View:
+class TaskForecast(View):
+    """What one task will take, and how much its numbers can tell."""
+
+    task: str
+    stages: dict[str, StageForecast]
+    seconds_certain: float | None = Field(
+        description="Of the first stage; null before anything was measured."
+    )
+    seconds_at_most: float | None
+    resolution: float = Field(description="The smallest step of the rule's metric, a fraction.")
+    caveats: tuple[Caveat, ...]
+    examples: BuildReport
+
+
+class Forecast(View):
+    """What a round would do."""
+
+    round: str
+    n_layer: int
+    n_params: int
+    min_delta: float
+    no_ops: tuple[str, ...]
+    waits_for: tuple[str, ...] = Field(description="Rounds that will yield further variants.")
+    variants: tuple[str, ...]
+    same_as: dict[str, str] = Field(description="Variants that compute the same as an earlier one.")
+    tasks: tuple[TaskForecast, ...]
+
+
+def of_round(session: Session, resolved: ResolvedRound) -> Forecast:
     """The forecast of a round on this database; variants that other rounds have yet to yield are not in it.
 
     Raises NotFound where variants are to come from a round that is not known.
@@ -30,17 +66,17 @@ def of_round(session: Session, resolved: ResolvedRound) -> View:
     unended = engine.unended_sources(session, resolved.spec)
     if resolved.spec.selections and not unended:
         resolved = ResolvedRound(engine.with_selected(session, resolved.spec), resolved.facts)
-    return {
-        "round": resolved.spec.round,
-        "n_layer": resolved.facts.model.n_layer,
-        "n_params": resolved.facts.model.n_params,
-        "min_delta": resolved.spec.prune.min_delta,
-        "no_ops": sorted(resolved.search.no_ops),
-        "waits_for": unended,
-        "variants": list(resolved.search.variants),
-        "same_as": _duplicates(resolved),
-        "tasks": [_task(session, resolved, task) for task in resolved.search.tasks],
-    }
+    return Forecast(
+        round=resolved.spec.round,
+        n_layer=resolved.facts.model.n_layer,
+        n_params=resolved.facts.model.n_params,
+        min_delta=resolved.spec.prune.min_delta,
+        no_ops=tuple(sorted(resolved.search.no_ops)),
+        waits_for=tuple(unended),
+        variants=resolved.search.variants,
+        same_as=_duplicates(resolved),
+        tasks=tuple(_task(session, resolved, task) for task in resolved.search.tasks),
+    )
 
 
 def _duplicates(resolved: ResolvedRound) -> dict[str, str]:
@@ -53,29 +89,28 @@ def _duplicates(resolved: ResolvedRound) -> dict[str, str]:
     return same
 
 
-def _task(session: Session, resolved: ResolvedRound, task: str) -> View:
+def _task(session: Session, resolved: ResolvedRound, task: str) -> TaskForecast:
     report = resolved.facts.tasks[task]
     keys = [key for key in resolved.largest_plan() if key.task == task]
     known = [key for key in keys if _is_known(session, resolved.job(key))]
     stages = {
-        stage: {
-            "jobs": sum(key.stage == stage for key in keys),
-            "known": sum(key.stage == stage for key in known),
-            "certain": stage == resolved.search.stages[0],
-        }
+        stage: StageForecast(
+            jobs=sum(key.stage == stage for key in keys),
+            known=sum(key.stage == stage for key in known),
+            certain=stage == resolved.search.stages[0],
+        )
         for stage in resolved.search.stages
     }
     pace = _seconds_per_step(session, resolved.job(keys[0]))
-    doubts = sorted({*caveats.of_data(report), *caveats.of_protocol(resolved, task)})
-    return {
-        "task": task,
-        "stages": stages,
-        "seconds_certain": _seconds(resolved, [k for k in keys if stages[k.stage]["certain"]], known, pace),
-        "seconds_at_most": _seconds(resolved, keys, known, pace),
-        "resolution": caveats.resolution(resolved, task),
-        "caveats": doubts,
-        "examples": report.model_dump(mode="json"),
-    }
+    return TaskForecast(
+        task=task,
+        stages=stages,
+        seconds_certain=_seconds(resolved, [key for key in keys if stages[key.stage].certain], known, pace),
+        seconds_at_most=_seconds(resolved, keys, known, pace),
+        resolution=caveats.resolution(resolved, task),
+        caveats=tuple(sorted({*caveats.of_data(report), *caveats.of_protocol(resolved, task)})),
+        examples=report,
+    )
 
 
 def _is_known(session: Session, spec: JobSpec) -> bool:
@@ -84,13 +119,12 @@ def _is_known(session: Session, spec: JobSpec) -> bool:
 
 def _seconds_per_step(session: Session, spec: JobSpec) -> float | None:
     """Median pace of earlier jobs of the same model on the same examples; None when there are none."""
-    query = select(Job).where(Job.state == JobState.DONE, Job.outcome == Outcome.OK)
+    query = select(Job.payload, Job.result).where(Job.state == JobState.DONE, Job.outcome == Outcome.OK)
     paces = [
-        metrics.seconds / metrics.steps
-        for job in session.scalars(query.order_by(Job.id.desc()).limit(500))
-        if job.payload["examples_digest"] == spec.examples_digest
-        and job.payload["model_facts"]["digest"] == spec.model_facts.digest
-        and (metrics := engine.metrics_of(job)) is not None
+        result["metrics"]["seconds"] / result["metrics"]["steps"]
+        for payload, result in session.execute(query.order_by(Job.id.desc()).limit(500))
+        if payload["examples_digest"] == spec.examples_digest
+        and payload["model_facts"]["digest"] == spec.model_facts.digest
     ]
     return median(paces) if paces else None
 
@@ -105,27 +139,26 @@ def _seconds(
     return sum(job_seconds(resolved, key, pace if pace is not None else float("inf")) for key in wanted)
 
 
-def as_text(view: View) -> str:
+def as_text(view: Forecast) -> str:
     """A forecast for people."""
-    lines = [f"{view['round']}: {view['n_layer']} layers, {view['n_params']:,} parameters"]
-    lines += [f"  variants of {source} come once it has ended" for source in view["waits_for"]]
-    lines += [f"  no-op on this model: {name} (decided at once, never trained)" for name in view["no_ops"]]
-    lines += [f"  {name} computes the same as {first}: run once" for name, first in view["same_as"].items()]
-    for task in view["tasks"]:
-        lines += _task_text(task, view["min_delta"])
+    lines = [f"{view.round}: {view.n_layer} layers, {view.n_params:,} parameters"]
+    lines += [f"  variants of {source} come once it has ended" for source in view.waits_for]
+    lines += [f"  no-op on this model: {name} (decided at once, never trained)" for name in view.no_ops]
+    lines += [f"  {name} computes the same as {first}: run once" for name, first in view.same_as.items()]
+    for task in view.tasks:
+        lines += _task_text(task, view.min_delta)
     return "\n".join(lines)
 
 
-def _task_text(task: View, min_delta: float) -> list[str]:
-    report = BuildReport.model_validate(task["examples"])
-    lines = [f"{task['task']}:", *(f"  {line}" for line in report_lines(report))]
-    lines.append(f"  resolution one step is {points(task['resolution'])}, the threshold {points(min_delta)}")
-    for stage, jobs in task["stages"].items():
-        certain = "" if jobs["certain"] else "at most "
-        known = f", {jobs['known']} known already" if jobs["known"] else ""
-        lines.append(f"  {stage:<10} {certain}{jobs['jobs']} jobs{known}")
-    lines.append(f"  time       {_time(task['seconds_certain'])}, at most {_time(task['seconds_at_most'])}")
-    lines += [f"  caveat     {caveat}: {EXPLANATIONS[caveat]}" for caveat in task["caveats"]]
+def _task_text(task: TaskForecast, min_delta: float) -> list[str]:
+    lines = [f"{task.task}:", *(f"  {line}" for line in report_lines(task.examples))]
+    lines.append(f"  resolution one step is {points(task.resolution)}, the threshold {points(min_delta)}")
+    for stage, jobs in task.stages.items():
+        certain = "" if jobs.certain else "at most "
+        known = f", {jobs.known} known already" if jobs.known else ""
+        lines.append(f"  {stage:<10} {certain}{jobs.jobs} jobs{known}")
+    lines.append(f"  time       {_time(task.seconds_certain)}, at most {_time(task.seconds_at_most)}")
+    lines += [f"  caveat     {caveat}: {EXPLANATIONS[caveat]}" for caveat in task.caveats]
     return lines
 
 

@@ -1,8 +1,8 @@
-"""Tables for the terminal: variants and task kinds."""
+"""Tables for the terminal: variants, task kinds, tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -24,6 +24,18 @@ def task_table(kinds: Mapping[str, Mapping[str, Any]]) -> str:
             lines.append(f"  {option:<18} {_plain(default):<14} {description}")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def token_table(tokens: Sequence[Mapping[str, Any]]) -> str:
+    """One line a token."""
+    if not tokens:
+        return "no tokens yet; make one with `fsq token create NAME`"
+    width = max(len(token["name"]) for token in tokens)
+    return "\n".join(
+        f"{token['name']:<{width}}  {token['scope']:<6}  {'valid' if token['is_valid'] else 'void':<5}  "
+        f"expires {token['expires_at'] or 'never'}"
+        for token in tokens
+    )
 
 
 def _plain(value: Any) -> str:

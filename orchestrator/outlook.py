@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from statistics import median
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.tables import Evaluation, Job, JobState
-from orchestrator import engine
+from orchestrator import engine, results
 from orchestrator.display import Outlook
-from orchestrator.planner import JobKey
+from orchestrator.planner import JobKey, Plan
+from orchestrator.results import StoredJob
 from orchestrator.spec import ResolvedRound
 from worker.job import BASELINE, Budget
 
@@ -19,9 +21,10 @@ def outlook(session: Session, round_name: str, key: JobKey) -> Outlook:
     """The state of a round as its job `key` starts."""
     row = engine.find(session, round_name)
     resolved = engine.resolve(row)
-    jobs = {engine.job_key(job): job for job in row.jobs}
+    jobs = {job.key: job for job in results.jobs(session, Job.round_id == row.id)}
     done = [key for key, job in jobs.items() if job.state is JobState.DONE]
-    remaining = still_possible(resolved, jobs)
+    planned, _ = engine.current_plan(session, row, resolved)
+    remaining = still_possible(resolved, planned, jobs)
     return Outlook(
         baseline=curve(session, jobs.get(key._replace(variant=BASELINE))),
         done=len(done),
@@ -30,7 +33,7 @@ def outlook(session: Session, round_name: str, key: JobKey) -> Outlook:
     )
 
 
-def curve(session: Session, job: Job | None) -> dict[int, float]:
+def curve(session: Session, job: StoredJob | None) -> dict[int, float]:
     """Token accuracy by step of a job, or of the one its result was taken from."""
     if job is None:
         return {}
@@ -40,13 +43,12 @@ def curve(session: Session, job: Job | None) -> dict[int, float]:
     return {step: accuracy for step, accuracy in session.execute(query.order_by(Evaluation.step))}  # noqa: C416
 
 
-def still_possible(resolved: ResolvedRound, jobs: dict[JobKey, Job]) -> list[JobKey]:
+def still_possible(resolved: ResolvedRound, planned: Plan, jobs: Mapping[JobKey, StoredJob]) -> list[JobKey]:
     """The jobs that may yet have to run: all that are not done, but for arms that have been stopped."""
     search = resolved.search
-    decided = engine.current_plan(resolved, jobs).decisions
     stopped = {
         (decision.key.task, decision.key.variant, decision.key.seed)
-        for decision in decided
+        for decision in planned.decisions
         if decision.verdict != "promoted"
     }
     return [
@@ -68,11 +70,13 @@ def _may_promote(resolved: ResolvedRound, key: JobKey, stopped: set[tuple[str, s
     )
 
 
-def seconds_for(resolved: ResolvedRound, jobs: dict[JobKey, Job], keys: list[JobKey]) -> float | None:
+def seconds_for(
+    resolved: ResolvedRound, jobs: Mapping[JobKey, StoredJob], keys: list[JobKey]
+) -> float | None:
     """An estimate from the measured seconds per step of the same task, or of any; None before the first."""
     pace: dict[str, list[float]] = {}
     for key, job in jobs.items():
-        metrics = engine.metrics_of(job)
+        metrics = job.metrics
         if metrics is not None:
             pace.setdefault(key.task, []).append(metrics.seconds / metrics.steps)
     if not pace:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
 from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.errors import BadRound, NotFound, Problem
-from orchestrator.round_file import RoundFile, dotted, parse
+from orchestrator.round_file import RoundFile, dotted, parse, read
 from orchestrator.spec import Location, RoundSpec, Selection, spell_out
 from worker.job import AnyTaskConfig, FutureSeedSettings, TaskConfig, task_options
 
@@ -27,49 +28,52 @@ def _nothing_known(name: str) -> Mapping[str, Any]:
     raise NotFound(f"there is no round named {name!r}")
 
 
-def read_round(
-    path: Path, after: str | None = None, *, today: date | None = None, known: Known = _nothing_known
+def read_round(path: Path, **context: Any) -> tuple[RoundSpec, RoundFile]:
+    """Reads and validates a round file, with paths resolved against its folder; see `validate`."""
+    file = read(path)
+    return validate(file, **context).resolved(path.resolve().parent), file
+
+
+def parse_round(
+    content: bytes, name: str, after: str | None = None, **context: Any
 ) -> tuple[RoundSpec, RoundFile]:
-    """Reads and validates a round file, with paths resolved against its folder; raises BadRound.
+    """Parses and validates the text of a round file; see `validate`."""
+    file = parse(content, name)
+    return validate(file, after, **context), file
+
+
+def validate(
+    file: RoundFile, after: str | None = None, *, today: date | None = None, known: Known = _nothing_known
+) -> RoundSpec:
+    """Validates a round file; raises BadRound with all problems found.
 
     after: the round that it is to come after, rather than the one its file names.
     today: what {date} in names of rounds stands for; without it, {date} is refused.
     known: where the round that `like` names is found; raises what that raises.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BadRound(str(path), [Problem("", None, f"cannot be read: {error.strerror}")]) from None
-    spec, file = parse_round(content, path.name, after, today=today, known=known)
-    return spec.resolved(path.resolve().parent), file
-
-
-def parse_round(
-    content: bytes,
-    name: str,
-    after: str | None = None,
-    *,
-    today: date | None = None,
-    known: Known = _nothing_known,
-) -> tuple[RoundSpec, RoundFile]:
-    """Validates the text of a round file; raises BadRound with all problems found."""
-    file = parse(content, name)
-    parent = file.data.get("after")
-    if after is not None:
-        parent = (parent if isinstance(parent, dict) else {}) | {"round": after}
-        file.data["after"] = parent
+    data = _with_parent(file.data, after)
     if today is not None:
-        _fill_in_date(file.data, today)
-    if "like" in file.data:
-        like = file.data.pop("like")
+        _fill_in_date(data, today)
+    if "like" in data:
+        like = data.pop("like")
         if not isinstance(like, str):
-            raise BadRound(name, [Problem("like", file.line_of(("like",)), "expected the name of a round")])
-        file.data |= _inherited(known(like), file.data)
+            line = file.line_of(("like",))
+            raise BadRound(file.name, [Problem("like", line, "expected the name of a round")])
+        data |= _inherited(known(like), data)
     try:
-        return RoundSpec.model_validate_json(json.dumps(file.data)), file
+        return RoundSpec.model_validate_json(json.dumps(data))
     except ValidationError as error:
-        problems = [_problem(detail, file) for detail in error.errors(include_url=False)]
-        raise BadRound(name, problems) from None
+        problems = [_problem(detail, data, file) for detail in error.errors(include_url=False)]
+        raise BadRound(file.name, problems) from None
+
+
+def _with_parent(data: Mapping[str, Any], after: str | None) -> dict[str, Any]:
+    """A copy of a round's data, coming after the round given."""
+    copied = deepcopy(dict(data))
+    if after is not None:
+        parent = copied.get("after")
+        copied["after"] = (parent if isinstance(parent, dict) else {}) | {"round": after}
+    return copied
 
 
 def _inherited(spec: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,21 +99,21 @@ def parse_task(kind: str, options: Mapping[str, Any]) -> TaskConfig:
     """Validates the options of one task; raises BadRound with all problems found."""
     if options.get("kind", kind) != kind:
         raise BadRound("", [Problem("kind", None, f"is {kind!r} here, not {options['kind']!r}")])
-    file = RoundFile(kind, "", {"tasks": {kind: {**options, "kind": kind}}})
+    data = {"tasks": {kind: {**options, "kind": kind}}}
     try:
-        return TASK.validate_json(json.dumps(file.data["tasks"][kind]))
+        return TASK.validate_json(json.dumps(data["tasks"][kind]))
     except ValidationError as error:
         details = error.errors(include_url=False)
         problems = [
-            Problem(dotted(detail["loc"]), None, _message(detail, ("tasks", kind, *detail["loc"]), file.data))
+            Problem(dotted(detail["loc"]), None, _message(detail, ("tasks", kind, *detail["loc"]), data))
             for detail in details
         ]
         raise BadRound(kind, problems) from None
 
 
-def _problem(detail: ErrorDetails, file: RoundFile) -> Problem:
-    location = _place_in_file(detail["loc"], file.data)
-    return Problem(dotted(location), file.line_of(location), _message(detail, location, file.data))
+def _problem(detail: ErrorDetails, data: Mapping[str, Any], file: RoundFile) -> Problem:
+    location = _place_in_file(detail["loc"], data)
+    return Problem(dotted(location), file.line_of(location), _message(detail, location, data))
 
 
 def _place_in_file(location: Location, data: Mapping[str, Any]) -> Location:

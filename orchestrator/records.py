@@ -6,38 +6,81 @@ The predecessor's keys keep their names and meaning (docs/records.md); accuracie
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.metadata import version
+from functools import cache
+from importlib import metadata
+from itertools import islice
 from typing import Any
 
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from db import tables
-from db.tables import JobState
+from db.session import Database
+from db.tables import Job, JobState
 from orchestrator import caveats, engine
 from orchestrator.caveats import Caveat
 from orchestrator.planner import Decision, JobKey, difference
+from orchestrator.results import Standing, StoredJob, jobs
 from orchestrator.spec import ResolvedRound
-from worker.job import BASELINE, Metrics, Usage
+from worker.job import BASELINE, Metrics, Usage, run_dir
 
 Record = dict[str, Any]
+BATCH = 500  # records read in one transaction
+
+version = cache(metadata.version)
 
 
-def records(session: Session, row: tables.Round) -> Iterator[Record]:
-    """Every record there is so far; reads only."""
-    resolved = engine.resolve(row)
-    jobs = {engine.job_key(job): job for job in row.jobs}
-    decided = {(d.task, d.stage, d.variant, d.seed): d for d in row.decisions}
-    planned = engine.current_plan(resolved, jobs)
-    writer = _Writer(resolved, jobs)
-    for step in planned.steps:
+def records(database: Database, name: str) -> Iterator[Record]:
+    """Every record there is so far; raises NotFound.
+
+    Reads in many short transactions: what has ended stays as it is, and a slow reader holds nobody up.
+    """
+    with database.read() as session:
+        row = engine.find(session, name)
+        resolved = engine.resolve(row)
+        planned, standings = engine.current_plan(session, row, resolved)
+        baselines = jobs(session, Job.round_id == row.id, Job.variant == BASELINE, Job.state == JobState.DONE)
+        writer = _Writer(resolved, {job.key: job.metrics for job in baselines})
+    steps = iter(planned.steps)
+    while batch := list(islice(steps, BATCH)):
+        yield from _batch(database, row.id, batch, standings, writer)
+
+
+def _batch(
+    database: Database,
+    round_id: int,
+    steps: Sequence[JobKey | Decision],
+    standings: Mapping[JobKey, Standing],
+    writer: _Writer,
+) -> Iterator[Record]:
+    keys = [step.key if isinstance(step, Decision) else step for step in steps]
+    ids = {standings[key].job_id for key in keys if key in standings}
+    decided = (tables.Decision.round_id == round_id, *_named(steps))
+    with database.read() as session:
+        ended = {job.key: job for job in jobs(session, Job.id.in_(ids), Job.state == JobState.DONE)}
+        sources = _source_names(session, [job.cached_from_id for job in ended.values()])
+        decisions = {
+            JobKey(d.task, d.stage, d.variant, d.seed): d
+            for d in session.scalars(select(tables.Decision).where(*decided))
+        }
+    for step in steps:
         if isinstance(step, Decision):
-            if step.key in decided:
-                yield writer.decision(step.key, decided[step.key])
-        elif step in jobs and jobs[step].state is JobState.DONE:
-            yield writer.job(step, jobs[step])
+            if step.key in decisions:
+                yield writer.decision(step.key, decisions[step.key], ended.get(step.key))
+        elif step in ended:
+            yield writer.job(ended[step], sources)
+
+
+def _named(steps: Sequence[JobKey | Decision]) -> list[ColumnElement[bool]]:
+    """Conditions that leave little more than the decisions among these steps."""
+    keys = [step.key for step in steps if isinstance(step, Decision)]
+    return [
+        tables.Decision.task.in_({key.task for key in keys}),
+        tables.Decision.variant.in_({key.variant for key in keys}),
+    ]
 
 
 def to_jsonl(record: Record) -> str:
@@ -50,11 +93,11 @@ class _Writer:
     """Turns stored rows of one round into records."""
 
     resolved: ResolvedRound
-    jobs: Mapping[JobKey, tables.Job]
+    baselines: Mapping[JobKey, Metrics | None]
 
-    def job(self, key: JobKey, job: tables.Job) -> Record:
-        metrics, usage = engine.metrics_of(job), _usage_of(job)
-        baseline = None if key.variant == BASELINE else self._metrics(key._replace(variant=BASELINE))
+    def job(self, job: StoredJob, sources: Mapping[int, str]) -> Record:
+        key, metrics, usage = job.key, job.metrics, job.usage
+        baseline = self._baseline(key)
         val = self.resolved.facts.tasks[key.task].val
         failed = metrics is None
         return self._head(key) | {
@@ -62,7 +105,7 @@ class _Writer:
             "status": job.outcome,
             "best_val_loss": metrics and metrics.best_val_loss,
             "best_val_tok_acc": metrics and metrics.best_val_tok_acc,
-            "run_dir": f"runs/{self.resolved.spec.round}/{key.task}/{key.stage}/{key.variant}/seed{key.seed}",
+            "run_dir": run_dir(self.resolved.spec.round, *key),
             "error": job.reason if failed else None,
             "reason": None,
             "d_acc": _delta(metrics, baseline, "best_val_tok_acc"),
@@ -80,7 +123,7 @@ class _Writer:
             "micro_batch": usage and usage.micro_batch,
             "padding_share": usage and usage.padding_share,
             "fingerprint": job.fingerprint,
-            "cached_from": _source_name(job),
+            "cached_from": sources.get(job.cached_from_id or 0),
             "caveats": self._caveats(key, metrics, usage, baseline),
             "started_at": _time(job.started_at),
             "finished_at": _time(job.finished_at),
@@ -89,10 +132,9 @@ class _Writer:
             "version": version("fsq"),
         }
 
-    def decision(self, key: JobKey, decision: tables.Decision) -> Record:
-        metrics, baseline = self._metrics(key), self._metrics(key._replace(variant=BASELINE))
-        job = self.jobs.get(key)
-        usage = _usage_of(job) if job else None
+    def decision(self, key: JobKey, decision: tables.Decision, job: StoredJob | None) -> Record:
+        metrics, usage = (job.metrics, job.usage) if job else (None, None)
+        baseline = self._baseline(key)
         return self._head(key) | {
             "stage": "decision",
             "decided_stage": key.stage,
@@ -121,9 +163,9 @@ class _Writer:
             "bsz": self.resolved.spec.tasks[key.task].batch_size,
         }
 
-    def _metrics(self, key: JobKey) -> Metrics | None:
-        job = self.jobs.get(key)
-        return engine.metrics_of(job) if job else None
+    def _baseline(self, key: JobKey) -> Metrics | None:
+        """The numbers that a variant is measured against; None for a baseline itself."""
+        return None if key.variant == BASELINE else self.baselines.get(key._replace(variant=BASELINE))
 
     def _caveats(
         self, key: JobKey, metrics: Metrics | None, usage: Usage | None, baseline: Metrics | None
@@ -141,23 +183,19 @@ class _Writer:
         return sorted(found)
 
 
-def _usage_of(job: tables.Job) -> Usage | None:
-    stored = (job.result or {}).get("usage")
-    return Usage.from_json(stored) if stored else None
-
-
 def _delta(metrics: Metrics | None, baseline: Metrics | None, name: str) -> float | None:
     if metrics is None or baseline is None:
         return None
     return difference(getattr(metrics, name), getattr(baseline, name))
 
 
-def _source_name(job: tables.Job) -> str | None:
-    """Where a cached result was measured: round/task/stage/variant/seed."""
-    source = job.cached_from
-    if source is None:
-        return None
-    return f"{source.round.name}/{source.task}/{source.stage}/{source.variant}/seed{source.seed}"
+def _source_names(session: Session, ids: Iterable[int | None]) -> dict[int, str]:
+    """Where cached results were measured, by the ids of those jobs: round/task/stage/variant/seed."""
+    query = select(Job.id, tables.Round.name, Job.task, Job.stage, Job.variant, Job.seed).join(tables.Round)
+    return {
+        id_: f"{name}/{task}/{stage}/{variant}/seed{seed}"
+        for id_, name, task, stage, variant, seed in session.execute(query.where(Job.id.in_(set(ids))))
+    }
 
 
 def _time(value: datetime | None) -> str | None:

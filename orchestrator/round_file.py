@@ -5,9 +5,11 @@ Plain data only: no tags, no aliases, no duplicate keys, one document of at most
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -101,6 +103,47 @@ def parse(content: bytes, name: str) -> RoundFile:
         raise _bad(name, 1, "expected a mapping with the keys round, model, stages, tasks, variants ...")
     file.data = data
     return file
+
+
+def read(path: Path) -> RoundFile:
+    """Reads the round file at a path; raises BadRound."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise _bad(str(path), None, f"cannot be read: {error.strerror}") from None
+    return parse(content, path.name)
+
+
+def parse_json(content: bytes, name: str) -> RoundFile:
+    """Reads a round written as JSON; raises BadRound."""
+    try:
+        text = content.decode("utf-8")
+        data = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_number)
+        text_again = json.dumps(data, ensure_ascii=False)
+        text_again.encode()  # a lone surrogate, written as an escape, is no text
+    except (ValueError, RecursionError) as error:
+        raise _bad(name, None, f"not valid JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise _bad(name, None, "expected an object with the keys round, model, stages, tasks, variants ...")
+    if _depth(data) > MAX_DEPTH:
+        raise _bad(name, None, f"nested more than {MAX_DEPTH} levels deep")
+    return RoundFile(name, text, data)
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return result
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
+
+
+def _depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inner), default=0) if isinstance(value, dict | list) else 0
 
 
 def _refuse_extras(name: str, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from platformdirs import user_data_path
 from pydantic import Field
@@ -10,17 +11,34 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """FSQ_HOME and FSQ_DATABASE_URL."""
+    """FSQ_HOME, FSQ_DATABASE_URL and so on: every field with FSQ_ before it."""
 
     model_config = SettingsConfigDict(env_prefix="FSQ_")
 
     home: Path = Field(default_factory=lambda: user_data_path("fsq"))
     database_url: str = ""
 
+    # of the client
+    server: str = ""  # where the commands go, instead of to the database
+    token: str | None = None
+
+    # of the server
+    host: str = "127.0.0.1"
+    port: int = 8765
+    allowed_hosts: list[str] = []  # names by which clients may call it, beside the address it listens on
+    data_roots: list[Path] = []  # folders in which data and checkpoints of rounds sent over HTTP must lie
+
+    log_format: Literal["text", "json"] = "text"
+
     @property
     def database(self) -> str:
         """The database's URL: what was set, or an SQLite file in the home folder."""
         return self.database_url or f"sqlite:///{self.home.absolute() / 'fsq.db'}"
+
+    @property
+    def roots(self) -> list[Path]:
+        """The folders in which data and checkpoints of rounds sent over HTTP must lie."""
+        return self.data_roots or [self.home / "data"]
 
     @property
     def results(self) -> Path:

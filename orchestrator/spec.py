@@ -41,7 +41,8 @@ from worker.job import (
 )
 
 MAX_NAME = 100
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.=+-]*$", max_length=MAX_NAME)]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.=+-]*$"
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=MAX_NAME)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Location = tuple[str | int, ...]
 

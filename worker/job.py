@@ -261,6 +261,14 @@ class JobSpec(Strict):
         return material
 
 
+def run_dir(round_name: str, task: str, stage: str, variant: str, seed: int) -> str:
+    """Where a job leaves its log, relative to the home folder."""
+    return f"runs/{round_name}/{task}/{stage}/{variant}/seed{seed}"
+
+
+LOG_FILE = "log.txt"
+
+
 class Evaluation(Strict):
     """One pass over the whole validation set."""
 

@@ -25,7 +25,7 @@ from db.session import Database
 from db.tables import Job, Worker
 from worker.devices import torch_name
 from worker.errors import DeviceBusy
-from worker.job import MEASURED, Evaluation, JobResult, JobSpec, Outcome
+from worker.job import LOG_FILE, MEASURED, Evaluation, JobResult, JobSpec, Outcome, run_dir
 from worker.process import Child, ChildDied
 
 LEASE = timedelta(seconds=60)
@@ -179,7 +179,7 @@ class WorkerService:
 
     def _running(self, job: Job) -> RunningJob:
         round_name = job.round.name
-        folder = self.home / "runs" / round_name / job.task / job.stage / job.variant / f"seed{job.seed}"
+        folder = self.home / run_dir(round_name, job.task, job.stage, job.variant, job.seed)
         return RunningJob(
             round=round_name,
             task=job.task,
@@ -188,7 +188,7 @@ class WorkerService:
             seed=job.seed,
             attempt=job.attempts,
             spec=JobSpec.from_json(job.payload),
-            log=folder / "log.txt",
+            log=folder / LOG_FILE,
         )
 
     def _run_claimed(self, lease: Lease, job: RunningJob) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from db.session import Database
-from orchestrator import engine, exports
+from orchestrator import exports
 from orchestrator.records import Record, records
 from orchestrator.summary import has_failures
 from tests.orchestrator.factories import USAGE, Rig, resolve, result
@@ -27,8 +28,7 @@ ADDED_KEYS = """
 
 
 def exported(database: Database, name: str = "r1") -> list[Record]:
-    with database.read() as session:
-        return list(records(session, engine.find(session, name)))
+    return list(records(database, name))
 
 
 def test_records__whole(database: Database, tmp_path: Path) -> None:
@@ -140,9 +140,8 @@ def test_exports__files_and_csv(database: Database, tmp_path: Path) -> None:
     rig = Rig(database)
     rig.submit(resolve(tmp_path))
     rig.run_all({("quick", "l1"): 0.5})
-    with database.read() as session:
-        jsonl, text = exports.write_files(session, "r1", tmp_path / "out")
-        table = list(csv.DictReader(exports.lines(session, "r1", "csv")))
+    jsonl, text = exports.write_files(partial(exports.lines, database), "r1", tmp_path / "out")
+    table = list(csv.DictReader(exports.lines(database, "r1", "csv")))
     lines = [json.loads(line) for line in jsonl.read_text().splitlines()]
     assert jsonl.name == "_r1_records.jsonl"
     assert text.name == "_summary_r1.txt"

@@ -1,0 +1,78 @@
+"""Who may do what: tokens with scopes, in a header or, for the pages, in a cookie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import IntEnum
+
+from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
+
+from db import tokens
+from db.session import Database
+from orchestrator.api.problems import Forbidden, Unauthorized
+
+COOKIE = "fsq_token"
+
+
+class Scope(IntEnum):
+    """Each includes those before it."""
+
+    READ = 1  # look at everything
+    SUBMIT = 2  # submit, cancel and retry rounds
+    ADMIN = 3  # read the metrics
+
+
+@dataclass(frozen=True)
+class User:
+    """Whoever made a request."""
+
+    name: str
+    scope: Scope
+
+
+LOCAL = User("local user", Scope.ADMIN)
+
+
+@dataclass(frozen=True)
+class Access:
+    """Tells who a token belongs to. `is_open`: whoever can connect may do everything."""
+
+    database: Database
+    is_open: bool
+
+    def user(self, token: str | None) -> User | None:
+        """The user with this token; None where it is missing, wrong, expired or revoked."""
+        if self.is_open:
+            return LOCAL
+        if token is None:
+            return None
+        with self.database.read() as session:
+            found = tokens.find(session, token, now=datetime.now(UTC))
+            return User(found.name, Scope[found.scope.upper()]) if found else None
+
+
+def token_of(request: Request) -> str | None:
+    """The token that a request carries: as a bearer, else in the cookie."""
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    return value.strip() if scheme.lower() == "bearer" else request.cookies.get(COOKIE)
+
+
+def require(scope: Scope) -> Callable[[Request], object]:
+    """A dependency that yields the user, or raises Unauthorized, or Forbidden for too small a scope."""
+
+    async def user(request: Request) -> User:
+        access: Access = request.app.state.service.access
+        found = await run_in_threadpool(access.user, token_of(request))
+        if found is None:
+            raise Unauthorized("this server needs a token: Authorization: Bearer fsq_...")
+        if found.scope < scope:
+            raise Forbidden(
+                f"the token {found.name!r} has the scope {found.scope.name.lower()}; "
+                f"this needs {scope.name.lower()}"
+            )
+        return found
+
+    return user

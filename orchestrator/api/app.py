@@ -1,0 +1,88 @@
+"""The web application: API, pages, health and metrics, behind one guard."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+
+from db.session import Database
+from orchestrator.api import jobs, operations, rounds
+from orchestrator.api.access import Access
+from orchestrator.api.examples import with_examples
+from orchestrator.api.guard import Guard
+from orchestrator.api.metrics import FromDatabase, Metrics
+from orchestrator.api.problems import ProblemDetails, install
+from orchestrator.api.service import Service
+from orchestrator.api.watch import Watch
+from orchestrator.intake import Intake, Prepare
+from orchestrator.round_file import MAX_BYTES
+
+DESCRIPTION = """
+Serial early-prune search for post-training RWKV-7 with Future-Seed.
+
+Accuracies and deltas are fractions (0.001 is +0.10 pp), times are UTC. Errors are problem details (RFC 9457).
+Lists come in pages: pass `next` of one page as `cursor` of the request for the following one.
+"""
+
+
+def create_app(
+    database: Database,
+    prepare: Prepare,
+    *,
+    home: Path,
+    roots: Sequence[Path],
+    hosts: Collection[str],
+    is_open: bool,
+) -> FastAPI:
+    """The application for a database that has this version's schema.
+
+    hosts: names by which it may be called; is_open: whoever reaches it may do everything, without a token.
+    """
+    app = FastAPI(
+        title="fsq",
+        description=DESCRIPTION,
+        version=version("fsq"),
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        max_body_size=MAX_BYTES,
+        redirect_slashes=False,
+    )
+    watch = Watch(database)
+    metrics = Metrics(FromDatabase(database, watch))
+    app.state.service = Service(
+        database=database,
+        intake=Intake(database, prepare, roots),
+        access=Access(database, is_open),
+        watch=watch,
+        metrics=metrics,
+        home=home,
+        roots=roots,
+    )
+    install(app)
+    app.include_router(rounds.router, prefix="/api/v1")
+    app.include_router(jobs.router, prefix="/api/v1")
+    app.include_router(operations.router)
+    app.add_middleware(Guard, hosts=hosts, metrics=metrics)
+    _document_problems(app)
+    return app
+
+
+def _document_problems(app: FastAPI) -> None:
+    """Adds to the OpenAPI document what FastAPI cannot know: the shape of problems, and real examples."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = generate()
+            problem = ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas = document["components"]["schemas"]
+            schemas |= problem.pop("$defs", {}) | {"ProblemDetails": problem}
+            app.openapi_schema = with_examples(document)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

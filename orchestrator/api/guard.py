@@ -1,0 +1,119 @@
+"""Before any handler: is this request meant for this server, and does it come from its own pages?
+
+After it: headers that keep browsers from doing more than the pages ask for, the request's log line and its time.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Collection
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from orchestrator.api.metrics import Metrics
+from orchestrator.api.problems import problem
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+POLICY = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+log = structlog.get_logger("fsq.http")
+
+
+class Guard:
+    """Lets requests through to an app; `hosts` are the names by which it may be called, without port."""
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str], metrics: Metrics) -> None:
+        self._app = app
+        self._hosts = {host.lower() for host in hosts}
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begin, status = time.perf_counter(), HTTPStatus.INTERNAL_SERVER_ERROR.value
+
+        async def send_guarded(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in POLICY.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        refusal = self._refusal(scope["method"], Headers(scope=scope))
+        try:
+            if refusal is None:
+                await self._app(scope, receive, send_guarded)
+            else:
+                await problem(*refusal)(scope, receive, send_guarded)
+        finally:
+            self._note(scope, status, time.perf_counter() - begin)
+
+    def _refusal(self, method: str, headers: Headers) -> tuple[int, str] | None:
+        host = headers.get("host", "")
+        if _name(host) not in self._hosts:
+            return HTTPStatus.MISDIRECTED_REQUEST, (
+                f"this server does not go by the name {host!r}; allow it with --allow-host"
+            )
+        if method not in SAFE_METHODS and not _is_own(headers, host):
+            return HTTPStatus.FORBIDDEN, "a page of another origin may not change anything here"
+        return None
+
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        route = _template(scope)
+        self._metrics.requests.labels(scope["method"], route, str(status)).inc()
+        self._metrics.seconds.labels(scope["method"], route).observe(seconds)
+        log.info(
+            "request", method=scope["method"], path=scope["path"], status=status, ms=round(1000 * seconds, 1)
+        )
+
+
+def _template(scope: Scope) -> str:
+    """The path that was asked for with its parameters unfilled: /api/v1/rounds/{name}."""
+    route: str | None = getattr(scope.get("route"), "path", None)
+    if route is None:
+        return "unmatched"
+    mounted = scope["path"].split("/")[: -route.count("/")] if route.count("/") else []
+    return "/".join(mounted) + route
+
+
+def names_of(host: str) -> set[str]:
+    """The names by which a server that listens on an address is called."""
+    return set(LOOPBACK_NAMES) if is_loopback(host) else {f"[{host}]" if ":" in host else host}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _name(host: str) -> str:
+    """A Host header without its port."""
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdecimal() else host).lower()
+
+
+def _is_own(headers: Headers, host: str) -> bool:
+    """Whether a request comes from a page of this server, or from no page at all."""
+    if headers.get("sec-fetch-site", "none") not in {"same-origin", "none"}:
+        return False
+    origin = headers.get("origin")
+    return origin is None or urlsplit(origin).netloc.lower() == host.lower()

@@ -1,0 +1,261 @@
+"""Rounds: submit, list, follow, read, cancel, retry."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from enum import StrEnum
+from itertools import islice
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import PlainTextResponse, StreamingResponse
+from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
+
+from db.tables import JobState, Round, RoundState
+from orchestrator import chains, engine, exports, lookup
+from orchestrator.api import examples
+from orchestrator.api.access import Scope, User, require
+from orchestrator.api.paging import MAX_ID, Cursor, Limit, is_known, page, part
+from orchestrator.api.problems import Forbidden, UnsupportedMediaType, documented
+from orchestrator.api.service import Service, service_of
+from orchestrator.forecast import Forecast
+from orchestrator.lookup import events_since
+from orchestrator.round_file import RoundFile, parse, parse_json
+from orchestrator.spec import MAX_NAME, NAME_PATTERN
+from orchestrator.views import ChangeView, DecisionView, JobView, Page, RoundLine, RoundView, SubmissionView
+
+KEEPALIVE_SECONDS = 15
+LINES_AT_ONCE = 500
+
+Here = Annotated[Service, Depends(service_of)]
+Name = Annotated[str, Path(description="The round's name.", pattern=NAME_PATTERN, max_length=MAX_NAME)]
+Submitter = Annotated[User, Depends(require(Scope.SUBMIT))]
+
+router = APIRouter(prefix="/rounds", tags=["rounds"], dependencies=[Depends(require(Scope.READ))])
+
+
+class RecordFormat(StrEnum):
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+MEDIA_TYPES = {RecordFormat.JSONL: "application/jsonl", RecordFormat.CSV: "text/csv"}
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=SubmissionView | Forecast,
+    responses=documented(404, 409, 413, 415, 422) | examples.SUBMITTED,
+    openapi_extra={"requestBody": examples.ROUND_BODY},
+)
+async def submit(
+    request: Request,
+    response: Response,
+    here: Here,
+    user: Submitter,
+    dry_run: Annotated[bool, Query(description="Only say what the round would do.")] = False,
+    after: Annotated[
+        str | None,
+        Query(description="Start once this round has finished.", pattern=NAME_PATTERN, max_length=MAX_NAME),
+    ] = None,
+    file_name: Annotated[
+        str, Header(alias="X-Round-File", description="Named in errors.", max_length=200)
+    ] = "round",
+) -> SubmissionView | Forecast:
+    """Submit a round as YAML or JSON; the same round again changes nothing.
+
+    Answers once the round's data are downloaded and its examples built, which may take minutes the first time.
+    Relative paths are taken from the first of the server's data folders; no path may lead out of them.
+    """
+    file = _round_file(request.headers.get("content-type", ""), await request.body(), file_name)
+
+    def prepare() -> SubmissionView | Forecast:
+        resolved = here.intake.read(file, here.roots[0], after)
+        return here.intake.forecast(resolved) if dry_run else here.intake.submit(resolved, file, by=user.name)
+
+    done = await run_in_threadpool(prepare)
+    if isinstance(done, SubmissionView):
+        response.headers["Location"] = f"{request.url.path}/{done.round}"
+    response.status_code = 201 if isinstance(done, SubmissionView) and done.is_new else 200
+    return done
+
+
+def _round_file(content_type: str, content: bytes, name: str) -> RoundFile:
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "application/json":
+        return parse_json(content, name)
+    if kind in {"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"}:
+        return parse(content, name)
+    raise UnsupportedMediaType(f"a round is application/yaml or application/json, not {kind or 'nothing'}")
+
+
+@router.get("", responses=documented(422) | examples.NOT_MODIFIED)
+def list_rounds(
+    request: Request,
+    response: Response,
+    here: Here,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    state: Annotated[RoundState | None, Query(description="Only rounds in this state.")] = None,
+) -> Page[RoundLine]:
+    """Every round with its progress, the newest first."""
+    with here.database.read() as session:
+        if is_known(request, response, lookup.stamp(session)):
+            return Response(status_code=304, headers=response.headers)  # type: ignore[return-value]
+        return page(lookup.rounds(session, part(cursor, limit), state))
+
+
+@router.get("/{name}", responses=documented(404, 422) | examples.NOT_MODIFIED)
+def get_round(request: Request, response: Response, here: Here, name: Name) -> RoundView:
+    """One round: what was asked for, and how far it is."""
+    with here.database.read() as session:
+        row = engine.find(session, name)
+        if is_known(request, response, _stamp(row)):
+            return Response(status_code=304, headers=response.headers)  # type: ignore[return-value]
+        return lookup.round_(session, name)
+
+
+@router.get("/{name}/jobs", responses=documented(404, 422))
+def list_jobs(
+    here: Here,
+    name: Name,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    state: Annotated[JobState | None, Query(description="Only jobs in this state.")] = None,
+) -> Page[JobView]:
+    """The jobs of a round in the order in which they were made."""
+    with here.database.read() as session:
+        return page(lookup.jobs(session, name, part(cursor, limit), state))
+
+
+@router.get("/{name}/decisions", responses=documented(404, 422))
+def list_decisions(here: Here, name: Name, limit: Limit = 50, cursor: Cursor = None) -> Page[DecisionView]:
+    """The decisions of a round in the order in which they were taken."""
+    with here.database.read() as session:
+        return page(lookup.decisions(session, name, part(cursor, limit)))
+
+
+@router.get(
+    "/{name}/records",
+    response_class=StreamingResponse,
+    responses=documented(404, 422) | examples.RECORDS | examples.NOT_MODIFIED,
+)
+def get_records(
+    request: Request,
+    here: Here,
+    name: Name,
+    form: Annotated[RecordFormat, Query(alias="format")] = RecordFormat.JSONL,
+) -> Response:
+    """The records of a round so far (docs/records.md), streamed."""
+    headers = Response()
+    with here.database.read() as session:
+        stamp = _stamp(engine.find(session, name))
+    if is_known(request, headers, f"{stamp}.{form}"):
+        return Response(status_code=304, headers=headers.headers)
+    headers.headers["Content-Disposition"] = f'attachment; filename="_{name}_records.{form}"'
+    lines = exports.lines(here.database, name, form)
+    return StreamingResponse(_chunks(lines), media_type=MEDIA_TYPES[form], headers=_own(headers))
+
+
+@router.get(
+    "/{name}/summary",
+    response_class=PlainTextResponse,
+    responses=documented(404, 422) | examples.SUMMARY | examples.NOT_MODIFIED,
+)
+def get_summary(request: Request, here: Here, name: Name) -> Response:
+    """The summary of a round so far, as text."""
+    headers = Response()
+    with here.database.read() as session:
+        stamp = _stamp(engine.find(session, name))
+    if is_known(request, headers, stamp):
+        return Response(status_code=304, headers=headers.headers)
+    text = "".join(f"{line}\n" for line in exports.lines(here.database, name, "summary"))
+    return PlainTextResponse(text, headers=_own(headers))
+
+
+@router.get(
+    "/{name}/events",
+    response_class=EventSourceResponse,
+    responses=documented(404, 422) | examples.EVENTS,
+)
+async def get_events(
+    here: Here,
+    name: Name,
+    last_event_id: Annotated[
+        int, Header(ge=0, le=MAX_ID, description="The number of the last event that was received.")
+    ] = 0,
+) -> Response:
+    """What happens in a round, as server-sent events from the first one on, or from after `Last-Event-ID`.
+
+    The stream ends with the round; a client that then asks again with `Last-Event-ID` gets 204.
+    """
+
+    def find() -> tuple[int, bool]:
+        with here.database.read() as session:
+            row = engine.find(session, name)
+            return row.id, row.state in chains.ENDED and last_event_id >= row.n_events
+
+    round_id, is_over = await run_in_threadpool(find)
+    if is_over:
+        return Response(status_code=204)
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return EventSourceResponse(_events(here, round_id, last_event_id), headers=headers)
+
+
+async def _events(here: Service, round_id: int, number: int) -> AsyncIterator[bytes]:
+    def ask() -> tuple[list[tuple[int, str, str]], bool]:
+        with here.database.read() as session:
+            found = events_since(session, round_id, number)
+            row = session.get_one(Round, round_id)
+            lines = [(event.number, event.kind.value, event.model_dump_json()) for event in found]
+            return lines, row.state in chains.ENDED and row.n_events == (lines[-1][0] if lines else number)
+
+    while True:
+        found, is_last = await run_in_threadpool(ask)
+        for number, kind, data in found:
+            yield format_sse_event(data_str=data, event=kind, id=str(number))
+        if is_last or here.watch.is_stopping:
+            return
+        if not await here.watch.wait(round_id, number, KEEPALIVE_SECONDS):
+            yield KEEPALIVE_COMMENT
+
+
+@router.post("/{name}/cancel", responses=documented(404, 422))
+def cancel(here: Here, name: Name, user: Submitter) -> ChangeView:
+    """End a round: nothing more is started, what is decided stays. Twice changes nothing."""
+    with here.database.write() as session:
+        _check_owner(lookup.submitted_by(session, name), name, user)
+        changed = engine.cancel(session, name, by=user.name, now=datetime.now(UTC))
+        return ChangeView(round=name, state=engine.find(session, name).state, changed=changed)
+
+
+@router.post("/{name}/retry", responses=documented(404, 422))
+def retry(here: Here, name: Name, user: Submitter) -> ChangeView:
+    """Run again what could not be measured, or let a cancelled round go on. What was measured stays."""
+    with here.database.write() as session:
+        _check_owner(lookup.submitted_by(session, name), name, user)
+        changed = engine.retry(session, name, by=user.name, now=datetime.now(UTC))
+        return ChangeView(round=name, state=engine.find(session, name).state, changed=changed)
+
+
+def _check_owner(owner: str | None, name: str, user: User) -> None:
+    """Raises Forbidden for the round of somebody else, but for administrators."""
+    if user.scope < Scope.ADMIN and owner != user.name:
+        raise Forbidden(f"{name} was submitted by {owner}; cancelling and retrying it needs the scope admin")
+
+
+def _stamp(row: Round) -> str:
+    return f"{row.digest[:16]}.{row.n_events}"
+
+
+def _own(response: Response) -> dict[str, str]:
+    """The headers that were set on a response that had no body yet."""
+    return {name: value for name, value in response.headers.items() if name != "content-length"}
+
+
+def _chunks(lines: Iterator[str]) -> Iterator[str]:
+    while chunk := list(islice(lines, LINES_AT_ONCE)):
+        yield "".join(f"{line}\n" for line in chunk)

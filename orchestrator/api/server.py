@@ -1,0 +1,91 @@
+"""Running the application: where it listens, and when it refuses to."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from datetime import UTC, datetime
+from types import FrameType
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from db import tokens
+from db.session import Database
+from orchestrator import logs
+from orchestrator.api.app import create_app
+from orchestrator.api.guard import is_loopback, names_of
+from orchestrator.errors import BadInput, Conflict
+from orchestrator.intake import Prepare
+from orchestrator.settings import Settings
+
+SHUTDOWN_SECONDS = 10  # for requests that are being answered
+
+log = structlog.get_logger("fsq.server")
+
+
+def serve(database: Database, prepare: Prepare, settings: Settings) -> None:
+    """Serves until SIGTERM or SIGINT; raises BadInput where that would not be safe."""
+    is_open = _is_open(database, settings)
+    logs.configure(settings.log_format)
+    app = create_app(
+        database,
+        prepare,
+        home=settings.home,
+        roots=settings.roots,
+        hosts=names_of(settings.host) | set(settings.allowed_hosts),
+        is_open=is_open,
+    )
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+    with _listening(settings.host, settings.port) as listener:
+        host, port = listener.getsockname()[:2]
+        log.info("listening", url=f"http://{f'[{host}]' if ':' in host else host}:{port}", open=is_open)
+        _Server(config, app).run(sockets=[listener])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Raises BadInput for an address that is not this machine's, Conflict for one that is in use."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        kind = Conflict if error.errno == errno.EADDRINUSE else BadInput
+        raise kind(f"cannot listen on {host} port {port}: {error.strerror}") from None
+
+
+def _is_open(database: Database, settings: Settings) -> bool:
+    """Whether nobody needs a token: on loopback only, under its own names, and while there are no tokens.
+
+    Raises BadInput where tokens are needed and there are none.
+    """
+    is_private = is_loopback(settings.host) and all(map(is_loopback, settings.allowed_hosts))
+    with database.read() as session:
+        valid = [token for token in tokens.all_of(session) if tokens.is_valid(token, datetime.now(UTC))]
+    if not is_private and not valid:
+        raise BadInput(
+            f"on {settings.host} others could reach the server, so it needs tokens, and there is none that is "
+            "valid; make one: fsq token create NAME --scope admin"
+        )
+    return is_private and not valid
+
+
+class _Server(uvicorn.Server):
+    """Ends the event streams when it is told to stop, so that it need not wait for them."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._watch = app.state.service.watch
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._watch.is_stopping = True
+        super().handle_exit(sig, frame)

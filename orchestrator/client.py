@@ -1,0 +1,106 @@
+"""The same questions and commands, put to a database or, over HTTP, to a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from db.session import Database
+from orchestrator import engine, exports, lookup, round_file
+from orchestrator.forecast import Forecast
+from orchestrator.intake import Intake
+from orchestrator.lookup import Found, Slice
+from orchestrator.views import (
+    ChangeView,
+    DecisionView,
+    JobView,
+    RoundLine,
+    RoundView,
+    SubmissionView,
+    WorkerView,
+)
+
+PAGE = 500
+Item = TypeVar("Item")
+
+
+class Client(Protocol):
+    """What the command line asks for; every method raises FsqError for what goes wrong."""
+
+    def rounds(self) -> Iterator[RoundLine]:
+        """Every round, the newest first."""
+
+    def round(self, name: str) -> RoundView: ...
+    def jobs(self, name: str) -> Iterator[JobView]: ...
+    def decisions(self, name: str) -> Iterator[DecisionView]: ...
+    def workers(self) -> list[WorkerView]: ...
+    def cancel(self, name: str) -> ChangeView: ...
+    def retry(self, name: str) -> ChangeView: ...
+
+    def lines(self, name: str, form: str) -> Iterator[str]:
+        """A round's records (`jsonl`, `csv`) or `summary`, line by line."""
+
+    def submit(self, path: Path, after: str | None) -> SubmissionView: ...
+    def forecast(self, path: Path, after: str | None = None) -> Forecast: ...
+
+
+@dataclass(frozen=True)
+class DatabaseClient:
+    """Talks to the database of this machine."""
+
+    database: Database
+    intake: Intake
+    user: str
+
+    def rounds(self) -> Iterator[RoundLine]:
+        return self._pages(lambda session, part: lookup.rounds(session, part))
+
+    def round(self, name: str) -> RoundView:
+        with self.database.read() as session:
+            return lookup.round_(session, name)
+
+    def jobs(self, name: str) -> Iterator[JobView]:
+        return self._pages(lambda session, part: lookup.jobs(session, name, part))
+
+    def decisions(self, name: str) -> Iterator[DecisionView]:
+        return self._pages(lambda session, part: lookup.decisions(session, name, part))
+
+    def workers(self) -> list[WorkerView]:
+        with self.database.read() as session:
+            return lookup.workers(session, datetime.now(UTC))
+
+    def cancel(self, name: str) -> ChangeView:
+        with self.database.write() as session:
+            changed = engine.cancel(session, name, by=self.user, now=datetime.now(UTC))
+            return ChangeView(round=name, state=engine.find(session, name).state, changed=changed)
+
+    def retry(self, name: str) -> ChangeView:
+        with self.database.write() as session:
+            changed = engine.retry(session, name, by=self.user, now=datetime.now(UTC))
+            return ChangeView(round=name, state=engine.find(session, name).state, changed=changed)
+
+    def lines(self, name: str, form: str) -> Iterator[str]:
+        return exports.lines(self.database, name, form)
+
+    def submit(self, path: Path, after: str | None) -> SubmissionView:
+        file = round_file.read(path)
+        resolved = self.intake.read(file, path.resolve().parent, after)
+        return self.intake.submit(resolved, file, by=self.user)
+
+    def forecast(self, path: Path, after: str | None = None) -> Forecast:
+        file = round_file.read(path)
+        return self.intake.forecast(self.intake.read(file, path.resolve().parent, after))
+
+    def _pages(self, ask: Any) -> Iterator[Any]:
+        """Every item of a list, in short transactions."""
+        part = Slice(limit=PAGE)
+        while True:
+            with self.database.read() as session:
+                found: Found = ask(session, part)
+            yield from found.items
+            if found.last is None:
+                return
+            part = Slice(found.last, PAGE)

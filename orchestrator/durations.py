@@ -1,0 +1,18 @@
+"""Lengths of time as people write them: 12h, 30d, 52w."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+from orchestrator.errors import BadInput
+
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def parse_duration(text: str) -> timedelta:
+    """A whole number of minutes, hours, days or weeks; raises BadInput."""
+    form = re.fullmatch(r"([1-9][0-9]{0,4})([mhdw])", text)
+    if form is None:
+        raise BadInput(f"{text!r} is no length of time; write it as 90m, 12h, 30d or 52w")
+    return timedelta(**{_UNITS[form[2]]: int(form[1])})

@@ -1,0 +1,149 @@
+"""The client that speaks to a server: FSQ_SERVER, with FSQ_TOKEN."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx2 as httpx
+from pydantic import BaseModel, ValidationError
+
+from orchestrator import round_file
+from orchestrator.client import PAGE
+from orchestrator.errors import BadRound, Conflict, FsqError, NotFound, OutOfReach, Problem, Refused
+from orchestrator.forecast import Forecast
+from orchestrator.views import (
+    ChangeView,
+    DecisionView,
+    JobView,
+    RoundLine,
+    RoundView,
+    SubmissionView,
+    WorkerView,
+)
+
+V = TypeVar("V", bound=BaseModel)
+PREPARATION_SECONDS = 3600.0  # a submission is answered once its data are downloaded and built
+
+
+class HttpClient:
+    """Talks to an fsq server; raises the errors that the database client would, or OutOfReach, or Refused."""
+
+    def __init__(self, server: str, token: str | None) -> None:
+        self._server = server.rstrip("/")
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        try:
+            self._http = httpx.Client(base_url=f"{self._server}/api/v1", headers=headers, timeout=30)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise OutOfReach(f"FSQ_SERVER={server} is no address: {error}") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def rounds(self) -> Iterator[RoundLine]:
+        return self._pages("/rounds", RoundLine)
+
+    def round(self, name: str) -> RoundView:
+        return self._get(_path(name), RoundView)
+
+    def jobs(self, name: str) -> Iterator[JobView]:
+        return self._pages(_path(name, "jobs"), JobView)
+
+    def decisions(self, name: str) -> Iterator[DecisionView]:
+        return self._pages(_path(name, "decisions"), DecisionView)
+
+    def workers(self) -> list[WorkerView]:
+        return [WorkerView.model_validate(item) for item in self._request("GET", "/workers").json()["items"]]
+
+    def cancel(self, name: str) -> ChangeView:
+        return _as(ChangeView, self._request("POST", _path(name, "cancel")))
+
+    def retry(self, name: str) -> ChangeView:
+        return _as(ChangeView, self._request("POST", _path(name, "retry")))
+
+    def lines(self, name: str, form: str) -> Iterator[str]:
+        where = _path(name, "summary") if form == "summary" else _path(name, "records")
+        with (
+            self._reaching(),
+            self._http.stream("GET", where, params={"format": form} if form == "csv" else {}) as response,
+        ):
+            if response.is_error:
+                response.read()
+                raise _error(response)
+            yield from response.iter_lines()
+
+    def submit(self, path: Path, after: str | None) -> SubmissionView:
+        return _as(SubmissionView, self._post_round(path, after, dry_run=False))
+
+    def forecast(self, path: Path, after: str | None = None) -> Forecast:
+        return _as(Forecast, self._post_round(path, after, dry_run=True))
+
+    def _post_round(self, path: Path, after: str | None, *, dry_run: bool) -> httpx.Response:
+        params = {"dry_run": str(dry_run).lower()} | ({"after": after} if after else {})
+        headers = {"Content-Type": "application/yaml", "X-Round-File": path.name.encode("ascii", "replace")}
+        return self._request(
+            "POST",
+            "/rounds",
+            params=params,
+            headers=headers,
+            content=round_file.read(path).text.encode(),
+            timeout=PREPARATION_SECONDS,
+        )
+
+    def _pages(self, where: str, kind: type[V]) -> Iterator[V]:
+        params: dict[str, Any] = {"limit": PAGE}
+        while True:
+            page = self._request("GET", where, params=params).json()
+            yield from (kind.model_validate(item) for item in page["items"])
+            if page["next"] is None:
+                return
+            params["cursor"] = page["next"]
+
+    def _get(self, where: str, kind: type[V]) -> V:
+        return _as(kind, self._request("GET", where))
+
+    def _request(self, method: str, where: str, **options: Any) -> httpx.Response:
+        with self._reaching():
+            response = self._http.request(method, where, **options)
+        if response.is_error:
+            raise _error(response)
+        return response
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.HTTPError as error:
+            raise OutOfReach(f"the server {self._server} does not answer: {error}") from error
+
+
+def _path(name: str, *rest: str) -> str:
+    return "/".join(("/rounds", name, *rest))
+
+
+def _as(kind: type[V], response: httpx.Response) -> V:
+    try:
+        return kind.model_validate_json(response.content)
+    except ValidationError as error:
+        raise FsqError(f"the server at {response.url} is of another version: {error}") from None
+
+
+def _error(response: httpx.Response) -> FsqError:
+    """What a problem document says, as the error that the database client would have raised."""
+    try:
+        problem = response.json()
+        detail = str(problem["detail"])
+    except (ValueError, KeyError, TypeError):
+        return FsqError(f"{response.url} answered {response.status_code}, and not as an fsq server does")
+    if response.status_code == 422 and problem.get("problems"):
+        return BadRound(problem["name"], [Problem(**each) for each in problem["problems"]])
+    kinds = {401: Refused, 403: Refused, 404: NotFound, 409: Conflict, 503: OutOfReach}
+    return kinds.get(response.status_code, FsqError)(detail)

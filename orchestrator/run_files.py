@@ -1,0 +1,27 @@
+"""What jobs leave on disk."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from orchestrator.errors import NotFound
+from orchestrator.views import JobView
+from worker.job import LOG_FILE, run_dir
+
+
+def log_tail(home: Path, job: JobView, size: int) -> str:
+    """The last `size` bytes of a job's log, from the start of a line on; raises NotFound.
+
+    Never of a file outside the folder of the runs, wherever links lead.
+    """
+    folder = (home / "runs").resolve()
+    path = (home / run_dir(job.round, job.task, job.stage, job.config, job.seed) / LOG_FILE).resolve()
+    if not path.is_relative_to(folder) or not path.is_file():
+        raise NotFound(f"job {job.id} has no log on this machine")
+    with path.open("rb") as file:
+        start = max(0, file.seek(0, os.SEEK_END) - size)
+        file.seek(start)
+        content = file.read(size)
+    text = content.decode("utf-8", "replace")
+    return text.partition("\n")[2] if start else text
