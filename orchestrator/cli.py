@@ -332,7 +332,7 @@ def serve(
         update={name: value for name, value in given.items() if value is not None}
     )
     with _database() as database:
-        serve_forever(database, _preparation(), settings)
+        serve_forever(database, preparation(), settings)
 
 
 @token_app.command()
@@ -462,10 +462,10 @@ def _client_of(database: Database) -> Client:
 def _intake(database: Database, **listeners: Callable[[str], None]) -> Intake:
     from orchestrator.intake import Intake
 
-    return Intake(database, _preparation(**listeners))
+    return Intake(database, preparation(**listeners))
 
 
-def _preparation(**listeners: Callable[[str], None]) -> Prepare:
+def preparation(**listeners: Callable[[str], None]) -> Prepare:
     """Has the inputs of rounds fetched and inspected on this machine."""
 
     def prepare(spec: RoundSpec, file: RoundFile) -> RoundFacts:

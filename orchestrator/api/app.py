@@ -49,7 +49,6 @@ def create_app(
         openapi_url="/api/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
-        max_body_size=MAX_BYTES,
         redirect_slashes=False,
     )
     watch = Watch(database)
@@ -67,7 +66,7 @@ def create_app(
     app.include_router(rounds.router, prefix="/api/v1")
     app.include_router(jobs.router, prefix="/api/v1")
     app.include_router(operations.router)
-    app.add_middleware(Guard, hosts=hosts, metrics=metrics)
+    app.add_middleware(Guard, hosts=hosts, max_body=MAX_BYTES, metrics=metrics)
     _document_problems(app)
     return app
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.api.metrics import Metrics
@@ -35,8 +36,10 @@ log = structlog.get_logger("fsq.http")
 class Guard:
     """Lets requests through to an app; `hosts` are the names by which it may be called, without port."""
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str], metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, hosts: Collection[str], max_body: int, metrics: Metrics) -> None:
         self._app = app
+        self._max_body = max_body
+        self._too_large = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has at most {max_body:,} bytes"
         self._hosts = {host.lower() for host in hosts}
         self._metrics = metrics
 
@@ -58,11 +61,25 @@ class Guard:
         refusal = self._refusal(scope["method"], Headers(scope=scope))
         try:
             if refusal is None:
-                await self._app(scope, receive, send_guarded)
+                await self._app(scope, self._limited(receive), send_guarded)
             else:
                 await problem(*refusal)(scope, receive, send_guarded)
         finally:
             self._note(scope, status, time.perf_counter() - begin)
+
+    def _limited(self, receive: Receive) -> Receive:
+        """Raises HTTPException once a body of unknown length turns out too long."""
+        received = 0
+
+        async def receive_limited() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_body:
+                raise HTTPException(*self._too_large)
+            return message
+
+        return receive_limited
 
     def _refusal(self, method: str, headers: Headers) -> tuple[int, str] | None:
         host = headers.get("host", "")
@@ -72,6 +89,9 @@ class Guard:
             )
         if method not in SAFE_METHODS and not _is_own(headers, host):
             return HTTPStatus.FORBIDDEN, "a page of another origin may not change anything here"
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > self._max_body:
+            return self._too_large
         return None
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse, StreamingResponse
-from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
 from db.tables import JobState, Round, RoundState
 from orchestrator import chains, engine, exports, lookup
@@ -178,7 +178,7 @@ def get_summary(request: Request, here: Here, name: Name) -> Response:
 
 @router.get(
     "/{name}/events",
-    response_class=EventSourceResponse,
+    response_class=StreamingResponse,
     responses=documented(404, 422) | examples.EVENTS,
 )
 async def get_events(
@@ -202,7 +202,8 @@ async def get_events(
     if is_over:
         return Response(status_code=204)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return EventSourceResponse(_events(here, round_id, last_event_id), headers=headers)
+    stream = _events(here, round_id, last_event_id)
+    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
 
 async def _events(here: Service, round_id: int, number: int) -> AsyncIterator[bytes]:

@@ -91,7 +91,9 @@ class Rig:
             engine.advance_job(session, lease.job_id, now=at)
         return key
 
-    def run_all(self, accuracies: dict[tuple[str, str], float], default: float = 0.2) -> list[JobKey]:
+    def run_all(
+        self, accuracies: dict[tuple[str, str], float], default: float = 0.2, at: datetime = NOW
+    ) -> list[JobKey]:
         """Ends every job; accuracies by (stage, variant)."""
         done: list[JobKey] = []
         while True:
@@ -100,6 +102,6 @@ class Rig:
             if not waiting:
                 return done
             first = waiting[0]
-            ended = self.run_next(result(accuracies.get((first.stage, first.variant), default)))
+            ended = self.run_next(result(accuracies.get((first.stage, first.variant), default)), at)
             assert ended is not None
             done.append(ended)
