@@ -6,13 +6,15 @@ Whatever a command needs is imported when it runs, so that `fsq --help` and `fsq
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,14 +27,14 @@ if TYPE_CHECKING:
 
     from db.session import Database
     from orchestrator.client import Client
-    from orchestrator.display import Display
+    from orchestrator.display import Display, Outlook
     from orchestrator.intake import Intake, Prepare
     from orchestrator.round_file import RoundFile
     from orchestrator.spec import RoundSpec
     from orchestrator.views import SubmissionView
     from worker.job import RoundFacts
     from worker.preparation import InputProblem
-    from worker.service import WorkerService
+    from worker.service import RunningJob, WorkerService
 
 app = typer.Typer(
     help="Serial early-prune search for post-training RWKV-7 with Future-Seed.",
@@ -84,7 +86,12 @@ def run(path: RoundPath, device: Device = "auto") -> None:
         submitted = _client_of(database).submit(path, None)
         _say_submitted(submitted)
         _refuse_to_wait(database, submitted.round)
-        with _working(database, device, submitted.round) as service:
+        from rich.console import Console
+
+        from orchestrator.display import display_for
+
+        display = display_for(Console(), partial(_outlook, database))
+        with _working(database, device, display, submitted.round) as service:
             service.run_until_idle()
         _finish(database, submitted.round)
 
@@ -109,14 +116,36 @@ def submit(
 
 @app.command()
 def work(
-    drain: Annotated[bool, typer.Option(help="End when the queue is empty.")] = False, device: Device = "auto"
+    drain: Annotated[bool, typer.Option(help="End when the queue is empty.")] = False,
+    device: Device = "auto",
+    log_format: Annotated[
+        LogFormat | None, typer.Option(help="text or json (FSQ_LOG_FORMAT); on a terminal, a live display.")
+    ] = None,
 ) -> None:
     """Run queued jobs, of all rounds, on this machine's device until interrupted."""
-    with _database() as database, _working(database, device, None) as service:
+    with (
+        _database() as database,
+        suppress(_Terminated),
+        _working(database, device, _work_display(database, log_format), None) as service,
+    ):
         if drain:
             service.run_until_idle()
         else:
             service.run_forever()
+
+
+def _work_display(database: Database, log_format: LogFormat | None) -> Display:
+    if log_format is None and sys.stdout.isatty():
+        from rich.console import Console
+
+        from orchestrator.display import display_for
+
+        return display_for(Console(), partial(_outlook, database))
+    from orchestrator import logs
+    from orchestrator.log_display import LogDisplay
+
+    logs.configure(log_format.value if log_format else Settings().log_format)
+    return LogDisplay()
 
 
 @app.command()
@@ -515,24 +544,31 @@ def _json(value: Any) -> str:
     return to_json(value).decode()
 
 
-@contextmanager
-def _working(database: Database, device: str, name: str | None) -> Iterator[WorkerService]:
-    """A worker whose finished jobs advance their rounds, with a display of what it does."""
-    import signal
-
-    from rich.console import Console
-
-    from orchestrator import engine
-    from orchestrator.display import display_for
+def _outlook(database: Database, job: RunningJob) -> Outlook:
+    """What can be said about the round of a job as it starts."""
     from orchestrator.outlook import outlook
     from orchestrator.planner import JobKey
-    from worker.devices import choose
-    from worker.service import RunningJob, WorkerService
-    from worker.snapshot_files import keep_snapshots, remove_snapshots
 
-    def ask(job: RunningJob) -> Any:
-        with database.read() as session:
-            return outlook(session, job.round, JobKey(job.task, job.stage, job.variant, job.seed))
+    with database.read() as session:
+        return outlook(session, job.round, JobKey(job.task, job.stage, job.variant, job.seed))
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: whoever runs this machine wants it to stop, in order."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut short the handing back
+    raise _Terminated
+
+
+@contextmanager
+def _working(database: Database, device: str, display: Display, name: str | None) -> Iterator[WorkerService]:
+    """A worker whose finished jobs advance their rounds, with a display of what it does."""
+    from orchestrator import engine
+    from worker.devices import choose
+    from worker.service import WorkerService
+    from worker.snapshot_files import keep_snapshots, remove_snapshots
 
     def advance(session: Session, job_id: int) -> engine.Advance:
         return engine.advance_job(session, job_id, now=_now())
@@ -542,8 +578,7 @@ def _working(database: Database, device: str, name: str | None) -> Iterator[Work
         display.decided(advanced.decisions)
 
     home = Settings().home
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    display: Display = display_for(Console(), ask)
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         with database.write() as session:
             engine.advance_all(session, now=_now())

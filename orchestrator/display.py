@@ -20,6 +20,7 @@ from orchestrator.planner import Decision, Verdict, points
 from worker.job import BASELINE, Budget, Evaluation, JobResult
 
 if TYPE_CHECKING:
+    from orchestrator.engine import Taken
     from worker.service import RunningJob
 
 COLOURS = {
@@ -53,7 +54,7 @@ class Display(Protocol):
     def progressed(self, job: RunningJob, step: int, seconds: float, loss: float) -> None: ...
     def evaluated(self, job: RunningJob, evaluation: Evaluation) -> None: ...
     def ended(self, job: RunningJob, result: JobResult, will_retry: bool) -> None: ...
-    def decided(self, decisions: Sequence[Decision]) -> None: ...
+    def decided(self, taken: Sequence[Taken]) -> None: ...
     def close(self) -> None: ...
 
 
@@ -102,9 +103,9 @@ class PlainDisplay:
     def ended(self, job: RunningJob, result: JobResult, will_retry: bool) -> None:
         self._line(f"{job}: {_ending(result, will_retry)}")
 
-    def decided(self, decisions: Sequence[Decision]) -> None:
-        for decision in decisions:
-            self._line(_verdict(decision))
+    def decided(self, taken: Sequence[Taken]) -> None:
+        for each in taken:
+            self._line(_verdict(each.decision))
 
     def close(self) -> None:
         """Nothing to put away."""
@@ -179,9 +180,9 @@ class LiveDisplay:
     def ended(self, job: RunningJob, result: JobResult, will_retry: bool) -> None:
         self._print(Text(f"{job}: {_ending(result, will_retry)}"))
 
-    def decided(self, decisions: Sequence[Decision]) -> None:
-        for decision in decisions:
-            self._print(Text(_verdict(decision), style=COLOURS[decision.verdict]))
+    def decided(self, taken: Sequence[Taken]) -> None:
+        for each in taken:
+            self._print(Text(_verdict(each.decision), style=COLOURS[each.decision.verdict]))
 
     def close(self) -> None:
         self._live.stop()

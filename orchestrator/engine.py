@@ -33,10 +33,18 @@ class Submission:
 
 
 @dataclass(frozen=True)
-class Advance:
-    """What one call of `advance` added."""
+class Taken:
+    """A decision, and in which round it fell."""
 
-    decisions: tuple[Decision, ...]
+    round: str
+    decision: Decision
+
+
+@dataclass(frozen=True)
+class Advance:
+    """What one call of `advance` added, in the round and in those that it started."""
+
+    decisions: tuple[Taken, ...]
     closed_trajectories: tuple[str, ...]  # no later stage will continue from these
 
 
@@ -131,7 +139,8 @@ def advance(session: Session, round_id: int, *, now: datetime) -> Advance:
         if all(job.state is not JobState.DONE for job in new):
             break
     decisions = _store_new(session, row, planned, now)
-    advanced = Advance(decisions, tuple(_closed(resolved, planned, decisions)))
+    taken = tuple(Taken(row.name, decision) for decision in decisions)
+    advanced = Advance(taken, tuple(_closed(resolved, planned, decisions)))
     if planned.state is State.FINISHED:
         row.state, row.finished_at = RoundState.FINISHED, now
         events.append(session, row.id, EventKind.FINISHED, now=now)

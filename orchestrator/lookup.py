@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ from orchestrator.views import (
     WorkerState,
     WorkerView,
 )
-from worker.job import Outcome
+from worker.job import BASELINE, MEASURED, Outcome
 
 AnySelect = Select[*tuple[Any, ...]]
 AnyRow = Row[*tuple[Any, ...]]
@@ -42,6 +42,13 @@ class Slice(NamedTuple):
 
     after: int | None = None
     limit: int = 50
+
+
+class Arms(NamedTuple):
+    """How far a round is: every arm (task, variant, seed) is judged once at the first stage."""
+
+    judged: int
+    total: int
 
 
 class Found(NamedTuple):
@@ -61,6 +68,35 @@ def rounds(session: Session, part: Slice, state: RoundState | None = None) -> Fo
     rows, last = _cut(session, query, part)
     counts = _Counts.of(session, [row.id for row in rows])
     return Found([RoundLine(**_line(row, counts)) for row in rows], last)
+
+
+def newer(session: Session, part: Slice, state: RoundState | None = None) -> int | None:
+    """`after` of the part of the list of rounds that comes before this one; None for the first part."""
+    query = select(Round.id).where(Round.id >= part.after).order_by(Round.id).offset(part.limit).limit(1)
+    if state is not None:
+        query = query.where(Round.state == state)
+    return session.scalar(query)
+
+
+def arms(session: Session, names: Collection[str]) -> dict[str, Arms]:
+    """How many arms of these rounds have been judged, by the rounds' names."""
+    columns = (Round.id, Round.name, Round.spec, Round.selected)
+    rows = session.execute(select(*columns).where(Round.name.in_(names))).all()
+    query = (
+        select(Decision.round_id, Decision.stage, func.count())
+        .where(Decision.round_id.in_([row.id for row in rows]))
+        .group_by(Decision.round_id, Decision.stage)
+    )
+    judged = {(round_id, stage): count for round_id, stage, count in session.execute(query)}
+    return {
+        row.name: Arms(
+            judged=judged.get((row.id, row.spec["stages"][0]["name"]), 0),
+            total=len(row.spec["tasks"])
+            * len(row.spec["seeds"])
+            * len(row.spec["variants"] if row.selected is None else row.selected),
+        )
+        for row in rows
+    }
 
 
 def round_(session: Session, name: str) -> RoundView:
@@ -134,6 +170,20 @@ def job(session: Session, job_id: int) -> JobView:
     return JobView(**row._mapping)
 
 
+def baseline(session: Session, of: JobView) -> JobView | None:
+    """The job that a variant's job is measured against, once there is one."""
+    same = (Round.name == of.round, Job.task == of.task, Job.stage == of.stage, Job.seed == of.seed)
+    row = session.execute(_jobs().where(*same, Job.variant == BASELINE)).first()
+    return None if row is None else JobView(**row._mapping)
+
+
+def unmeasured(session: Session, round_id: int) -> int:
+    """How many jobs of a round have ended without a result: what a retry would run again."""
+    measured = [*MEASURED, Outcome.CACHED]
+    failed = (Job.round_id == round_id, Job.state == JobState.DONE, Job.outcome.not_in(measured))
+    return session.scalars(select(func.count()).select_from(Job).where(*failed)).one()
+
+
 def evaluations(session: Session, job_id: int) -> list[EvaluationView]:
     """The learning curve of a job, or of the one whose result it has; raises NotFound."""
     source = job(session, job_id).cached_from or job_id
@@ -142,14 +192,16 @@ def evaluations(session: Session, job_id: int) -> list[EvaluationView]:
     return [EvaluationView(**row._mapping) for row in session.execute(query)]
 
 
-def decisions(session: Session, name: str, part: Slice) -> Found:
-    """The decisions of a round in the order in which they were taken; raises NotFound."""
+def decisions(session: Session, name: str, part: Slice, task: str | None = None) -> Found:
+    """The decisions of a round, or of one of its tasks, as they were taken; raises NotFound."""
     round_id = engine.find(session, name).id
     query = (
         select(Decision.id, *_DECISION)
         .where(Decision.round_id == round_id, Decision.id > (part.after or 0))
         .order_by(Decision.id)
     )
+    if task is not None:
+        query = query.where(Decision.task == task)
     rows, last = _cut(session, query, part)
     return Found([DecisionView(**_without_id(row)) for row in rows], last)
 

@@ -78,6 +78,7 @@ class WorkerService:
 
     def __post_init__(self) -> None:
         self._announcements: list[Any] = []
+        self._show_life_at = time.monotonic() + HEARTBEAT.total_seconds()
         self._child = Child(torch_name(self.device), self.home)
         self._lock_path = self.home / "locks" / f"{self.device.replace(':', '-')}.lock"
 
@@ -85,7 +86,7 @@ class WorkerService:
         """Works until nothing is queued or running any more; raises DeviceBusy."""
         with self._registered() as worker_id:
             while self._run_one(worker_id) or self._wait_for_work():
-                pass
+                self._show_life(worker_id)
 
     def run_forever(self) -> None:
         """Works until interrupted; raises DeviceBusy."""
@@ -95,6 +96,7 @@ class WorkerService:
                 worked = self._run_one(worker_id)
                 pause = 0.02 if worked else min(pause * 1.5, LONGEST_POLL)
                 if not worked:
+                    self._show_life(worker_id)
                     time.sleep(pause)
 
     @contextmanager
@@ -135,6 +137,13 @@ class WorkerService:
             worker_id = worker.id
         self._announce()
         return worker_id
+
+    def _show_life(self, worker_id: int) -> None:
+        """Tells the database now and then that the worker is there, also when it has nothing to do."""
+        if time.monotonic() >= self._show_life_at:
+            self._show_life_at = time.monotonic() + HEARTBEAT.total_seconds()
+            with self.database.write() as session:
+                session.get_one(Worker, worker_id).seen_at = _now()
 
     def _wait_for_work(self) -> bool:
         """Pauses while something is queued for later or running elsewhere; False when nothing is."""

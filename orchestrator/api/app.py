@@ -20,6 +20,7 @@ from orchestrator.api.service import Service
 from orchestrator.api.watch import Watch
 from orchestrator.intake import Intake, Prepare
 from orchestrator.round_file import MAX_BYTES
+from orchestrator.web import site
 
 DESCRIPTION = """
 Serial early-prune search for post-training RWKV-7 with Future-Seed.
@@ -66,6 +67,7 @@ def create_app(
     app.include_router(rounds.router, prefix="/api/v1")
     app.include_router(jobs.router, prefix="/api/v1")
     app.include_router(operations.router)
+    site.install(app)
     app.add_middleware(Guard, hosts=hosts, max_body=MAX_BYTES, metrics=metrics)
     _document_problems(app)
     return app

@@ -113,8 +113,8 @@ def _template(scope: Scope) -> str:
 
 
 def names_of(host: str) -> set[str]:
-    """The names by which a server that listens on an address is called."""
-    return set(LOOPBACK_NAMES) if is_loopback(host) else {f"[{host}]" if ":" in host else host}
+    """The names by which a server that listens on an address is called; no page can pretend the loopback ones."""
+    return {*LOOPBACK_NAMES, f"[{host}]" if ":" in host else host}
 
 
 def is_loopback(host: str) -> bool:

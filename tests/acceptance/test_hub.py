@@ -182,15 +182,15 @@ def test_work__hub_that_comes_back(
     shutil.rmtree(tmp_path / "hf")
     hub.close()
     with subprocess.Popen(
-        [FSQ, "work", "--drain"], env=environment, stdout=subprocess.PIPE, text=True
+        [FSQ, "work", "--drain", "--log-format", "json"], env=environment, stderr=subprocess.PIPE, text=True
     ) as worker:
-        assert worker.stdout is not None
-        for line in worker.stdout:
-            if "infra_failed" in line:
-                break
+        assert worker.stderr is not None
+        lines = (json.loads(line) for line in worker.stderr)
+        failed = next(line for line in lines if line["event"] == "job ended")
         with serving(hub.root, hub.server_address[1]):
-            rest = worker.stdout.read()
+            rest = worker.stderr.read()
             assert worker.wait() == 0, rest
 
-    assert "will be tried again" in line
+    assert (failed["outcome"], failed["will_retry"]) == ("infra_failed", True)
+    assert (failed["round"], failed["job"]) == ("small", "code quick baseline seed 0")
     assert {job["status"] for job in jobs_of(fsq)} == {"ok"}

@@ -100,8 +100,11 @@ def test_work__drains_what_was_submitted(fsq: Fsq, tmp_path: Path) -> None:
     assert "1 queued" in status.stdout
     done = fsq("work", "--drain")
     assert done.returncode == 0, done.stderr
-    assert "s4 quick baseline seed 0: started" in done.stdout
-    assert "=> s4 noop seed 0 no_op at quick" in done.stdout
+    assert "job started" in done.stderr
+    for line in done.stderr.splitlines():
+        assert "round=small" in line, line
+        assert "job='s4 quick " in line or "job='s4 med " in line, line
+    assert "decision=no_op job='s4 quick noop seed 0'" in done.stderr
     assert "small  finished" in fsq("status").stdout
     assert "noop seed 0 quick: no_op" in fsq("status", "small").stdout
 
@@ -153,5 +156,5 @@ def test_run__checkpoint_that_changed_is_refused(fsq: Fsq, tmp_path: Path) -> No
     assert fsq("submit", path).returncode == 0
     save_file(random_state_dict(shape, 1), tmp_path / "w.safetensors")
     done = fsq("work", "--drain")
-    assert "the checkpoint changed since the round was submitted" in done.stdout
+    assert "the checkpoint changed since the round was submitted" in done.stderr
     assert fsq("run", path).returncode == 4

@@ -20,6 +20,7 @@ from orchestrator.display import (
     duration,
     sparkline,
 )
+from orchestrator.engine import Taken
 from orchestrator.planner import Decision, JobKey, Verdict
 from tests.worker.factories import make_job
 from worker.job import Budget, Evaluation, JobResult, Metrics, Outcome
@@ -56,7 +57,8 @@ def play(display: PlainDisplay | LiveDisplay, *, inherited: bool = False) -> Non
     curve = [evaluation(2, 0.3), evaluation(4, 0.45)]
     display.ended(job, JobResult(outcome=Outcome.OK, metrics=Metrics.of(curve)), will_retry=False)
     key = JobKey("t", "quick", "v1", 0)
-    display.decided([Decision(key, Verdict.PRUNED, "-5.00 pp is below +0.10 pp", -0.05, 0.0)])
+    pruned = Decision(key, Verdict.PRUNED, "-5.00 pp is below +0.10 pp", -0.05, 0.0)
+    display.decided([Taken("r1", pruned)])
 
 
 def test_plain_display__tells_everything_in_lines() -> None:
