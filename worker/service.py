@@ -103,19 +103,21 @@ class WorkerService:
     def _registered(self) -> Iterator[int]:
         """Alone on the device; jobs of earlier holders of its lock, which must be dead, are taken back."""
         self._lock_path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._lock_path)
+        lock = FileLock(self._lock_path, timeout=0)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire()
         except Timeout:
             raise DeviceBusy(f"another worker is using {self.device} (lock {self._lock_path})") from None
         try:
             worker_id = self._register()
-            yield worker_id
+            try:
+                yield worker_id
+            finally:
+                self._child.stop()
+                with self.database.write() as session:
+                    session.get_one(Worker, worker_id).stopped_at = _now()
         finally:
-            self._child.stop()
             lock.release()
-        with self.database.write() as session:
-            session.get_one(Worker, worker_id).stopped_at = _now()
 
     def _register(self) -> int:
         host = socket.gethostname()

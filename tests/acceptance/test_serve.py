@@ -1,0 +1,192 @@
+"""Real servers: what they refuse, live events, the command line over HTTP, and how they stop."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+
+from tests.acceptance.conftest import FSQ, Fsq, lasting, records_of, write_round
+
+EVERYWHERE = "0.0.0.0"  # noqa: S104
+
+
+@contextmanager
+def serving(environment: dict[str, str], *arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A server on a free port: its URL and its process."""
+    command = [str(FSQ), "serve", "--port", "0", "--log-format", "json", *arguments]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        line = server.stderr.readline()
+        try:
+            yield json.loads(line)["url"], server
+        finally:
+            server.kill()
+            server.stderr.read()
+
+
+def test_serve__refuses_to_be_reached_without_tokens(fsq: Fsq) -> None:
+    for arguments in (["--host", EVERYWHERE], ["--allow-host", "fsq.example"]):
+        done = fsq("serve", "--port", "0", *arguments)
+        assert done.returncode == 2
+        assert "it needs tokens, and there is none that is valid" in done.stderr
+        assert "fsq token create" in done.stderr
+
+
+def test_serve__address_of_another_machine_and_port_in_use(fsq: Fsq, environment: dict[str, str]) -> None:
+    assert fsq("token", "create", "me").returncode == 0
+    assert fsq("serve", "--host", "192.0.2.1").returncode == 2
+    with serving(environment) as (url, _):
+        done = fsq("serve", "--port", url.rpartition(":")[2])
+        assert (done.returncode, "cannot listen on 127.0.0.1 port" in done.stderr) == (4, True)
+
+
+def test_token__life(fsq: Fsq, environment: dict[str, str]) -> None:
+    made = fsq("token", "create", "laptop", "--scope", "submit", "--expires", "30d")
+    text = made.stdout.strip()
+    assert re.fullmatch(r"fsq_1_[A-Za-z0-9_-]{43}", text)
+    assert fsq("token", "create", "laptop").returncode == 4
+    assert fsq("token", "create", "other", "--expires", "soon").returncode == 2
+    (listed,) = json.loads(fsq("token", "list", "--json").stdout)
+    assert (listed["name"], listed["scope"], listed["is_valid"]) == ("laptop", "submit", True)
+    assert text.rpartition("_")[2] not in fsq("token", "list").stdout
+
+    with serving(environment, "--host", EVERYWHERE) as (url, _):
+        url = url.replace(EVERYWHERE, "127.0.0.1")
+        server = {"FSQ_SERVER": url}
+        refused = fsq("status", env=server)
+        assert (refused.returncode, "needs a token" in refused.stderr) == (4, True)
+        assert fsq("status", env=server | {"FSQ_TOKEN": text}).returncode == 0
+        assert fsq("token", "revoke", "laptop").returncode == 0
+        assert fsq("status", env=server | {"FSQ_TOKEN": text}).returncode == 4
+    assert fsq("token", "revoke", "nobody").returncode == 3
+
+
+def test_commands__over_http_as_on_the_database(
+    fsq: Fsq, environment: dict[str, str], tmp_path: Path
+) -> None:
+    path = write_round(tmp_path)
+    with serving(environment) as (url, _):
+        over = {"FSQ_SERVER": url, "FSQ_HOME": str(tmp_path / "elsewhere")}
+        assert fsq("submit", path, "--dry-run", env=over).stdout == fsq("submit", path, "--dry-run").stdout
+        assert fsq("plan", path, env=over).stdout == fsq("plan", path).stdout
+        submitted = fsq("submit", path, env=over)
+        assert (submitted.returncode, submitted.stderr) == (0, "small: submitted\n")
+        assert fsq("submit", path, env=over).stderr == "small: known already\n"
+        assert fsq("run", path, env=over).returncode == 1
+        assert fsq("work", "--drain").returncode == 0
+
+        for command in (
+            ["status"],
+            ["status", "--json"],
+            ["status", "small"],
+            ["status", "small", "--json"],
+            ["status", "none"],
+            ["export", "small"],
+            ["export", "small", "--format", "csv"],
+            ["export", "small", "--format", "summary"],
+            ["export", "none"],
+            ["workers", "--json"],
+            ["cancel", "small"],
+            ["retry", "small"],
+            ["submit", str(write_round(tmp_path, seeds=[4]))],
+            ["submit", str(write_round(tmp_path, modle={}))],
+        ):
+            here, there = fsq(*command), fsq(*command, env=over)
+            assert (there.returncode, there.stdout, there.stderr) == (
+                here.returncode,
+                here.stdout,
+                here.stderr,
+            )
+        files = fsq("export", "small", "-o", tmp_path / "out", env=over).stdout.split()
+        assert Path(files[0]).read_text() == fsq("export", "small").stdout
+        assert lasting(records_of(fsq, env=over)) == lasting(records_of(fsq))
+    assert fsq("status", env=over).returncode == 5  # nobody is there any more
+
+
+def test_events__arrive_while_the_round_runs(fsq: Fsq, environment: dict[str, str], tmp_path: Path) -> None:
+    assert fsq("submit", write_round(tmp_path)).returncode == 0
+    with (
+        serving(environment) as (url, _),
+        subprocess.Popen([FSQ, "work", "--drain"], env=environment) as worker,
+    ):
+        seen: list[tuple[str, bool]] = []
+        with httpx.stream("GET", f"{url}/api/v1/rounds/small/events", timeout=60) as response:
+            for line in response.iter_lines():
+                if line.startswith("event: "):
+                    seen.append((line.removeprefix("event: "), worker.poll() is None))
+        assert worker.wait() == 0
+    kinds = [kind for kind, _ in seen]
+    assert (kinds[:2], kinds[-1]) == (["submitted", "started"], "finished")
+    assert kinds.count("evaluated") >= 2 * 5
+    assert ("evaluated", True) in seen  # not only once it was over
+
+
+def test_serve__ends_its_streams_and_itself_on_sigterm(
+    fsq: Fsq, environment: dict[str, str], tmp_path: Path
+) -> None:
+    assert fsq("submit", write_round(tmp_path)).returncode == 0
+    with (
+        serving(environment) as (url, server),
+        httpx.stream("GET", f"{url}/api/v1/rounds/small/events", timeout=60) as response,
+    ):
+        lines = response.iter_lines()
+        assert next(lines) == "event: submitted"
+        begin = time.monotonic()
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(timeout=30) in (0, -signal.SIGTERM)
+        assert time.monotonic() - begin < 5
+        list(lines)  # the stream was ended, not cut
+
+
+def test_work__hands_its_job_back_on_sigterm(fsq: Fsq, environment: dict[str, str], tmp_path: Path) -> None:
+    """Whatever it was doing: the round ends with the numbers of an undisturbed one."""
+    path = write_round(tmp_path, stages=[{"name": "quick", "steps": 40, "eval_every": 10}])
+    assert fsq("submit", path).returncode == 0
+    command = [FSQ, "work", "--log-format", "json"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as worker:
+        assert worker.stderr is not None
+        next(line for line in worker.stderr if json.loads(line)["event"] == "evaluated")
+        worker.send_signal(signal.SIGTERM)
+        rest = worker.stderr.read()
+        assert (worker.wait(timeout=30), "goes back to the queue" in rest) == (0, True)
+    (job,) = json.loads(fsq("status", "small", "--json").stdout)["jobs"]
+    assert (job["state"], job["attempts"]) == ("queued", 0)
+    assert json.loads(fsq("workers", "--json").stdout)["workers"][0]["state"] == "stopped"
+
+    assert fsq("work", "--drain").returncode == 0
+    undisturbed = fsq("run", path, env={"FSQ_HOME": str(tmp_path / "undisturbed")})
+    assert undisturbed.returncode == 0
+    assert lasting(records_of(fsq)) == lasting(
+        records_of(fsq, env={"FSQ_HOME": str(tmp_path / "undisturbed")})
+    )
+
+
+def test_workers__alive_on(fsq: Fsq, environment: dict[str, str]) -> None:
+    here = socket.gethostname()
+    assert fsq("workers", "--alive-on", here).returncode == 1
+    with subprocess.Popen([FSQ, "work"], env=environment) as worker:
+        deadline = time.monotonic() + 30
+        while fsq("workers", "--alive-on", here).returncode:
+            assert time.monotonic() < deadline
+        assert fsq("workers", "--alive-on", "another").returncode == 1
+        worker.send_signal(signal.SIGINT)
+        assert worker.wait(timeout=30) == 130
+    assert fsq("workers", "--alive-on", here).returncode == 1
+
+
+@pytest.mark.parametrize(
+    "server", ["nonsense", "http://127.0.0.1:1", "ftp://127.0.0.1", "http://[", "http://"]
+)
+def test_client__server_that_is_not_there(fsq: Fsq, server: str) -> None:
+    done = fsq("status", env={"FSQ_SERVER": server})
+    assert (done.returncode, done.stderr.count("\n")) == (5, 1), done.stderr

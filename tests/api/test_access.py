@@ -1,0 +1,178 @@
+"""Tokens, scopes, hosts and origins, on both databases."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from fastapi.testclient import TestClient
+from hypothesis import given
+from hypothesis import strategies as st
+
+from db import tokens
+from db.session import Database
+from db.tables import Token
+from orchestrator.api.guard import is_loopback, names_of
+from tests.api.conftest import MakeClient, bearer, token
+from tests.orchestrator.factories import NOW, Rig, resolve, round_data
+
+READING = [
+    "/api/v1/rounds",
+    "/api/v1/rounds/r1",
+    "/api/v1/rounds/r1/jobs",
+    "/api/v1/rounds/r1/decisions",
+    "/api/v1/rounds/r1/records",
+    "/api/v1/rounds/r1/summary",
+    "/api/v1/jobs/1",
+    "/api/v1/jobs/1/metrics",
+    "/api/v1/workers",
+    "/api/v1/status",
+    "/metrics",
+]
+
+
+@pytest.fixture
+def closed(make_client: MakeClient, database: Database, tmp_path: Path) -> TestClient:
+    """A client of a server that wants tokens and has round r1."""
+    Rig(database).submit(resolve(tmp_path))
+    return make_client(is_open=False)
+
+
+def submission(client: TestClient, headers: dict[str, str], **changes: Any) -> Any:
+    content = yaml.safe_dump(round_data(**changes), sort_keys=False)
+    return client.post(
+        "/api/v1/rounds", content=content, headers=headers | {"Content-Type": "application/yaml"}
+    )
+
+
+def test_require__without_a_token(closed: TestClient) -> None:
+    for path in READING:
+        response = closed.get(path)
+        assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer"), path
+    assert closed.post("/api/v1/rounds/r1/cancel").status_code == 401
+    assert closed.get("/healthz").json() == closed.get("/readyz").json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize("wrong", ["", "fsq_1_x", "fsq_1_" + "A" * 43, "fsq_999_" + "A" * 43, "Basic x"])
+def test_require__with_a_wrong_token(closed: TestClient, database: Database, wrong: str) -> None:
+    token(database, "admin")
+    assert closed.get("/api/v1/status", headers=bearer(wrong)).status_code == 401
+    assert closed.get("/api/v1/status", headers={"Authorization": wrong}).status_code == 401
+
+
+def test_require__scopes(closed: TestClient, database: Database) -> None:
+    read, submit, admin = (bearer(token(database, scope)) for scope in ("read", "submit", "admin"))
+
+    for path in READING:
+        assert closed.get(path, headers=read).status_code == 200, path
+    refused = submission(closed, read, round="r2", seeds=[5])
+    assert (refused.status_code, refused.json()["detail"]) == (
+        403,
+        "the token 'read' has the scope read; this needs submit",
+    )
+    assert submission(closed, submit, round="r2", seeds=[5]).status_code == 201
+    assert closed.post("/api/v1/rounds/r1/cancel", headers=submit).json()["detail"] == (
+        "r1 was submitted by me; cancelling and retrying it needs the scope admin"
+    )
+    assert closed.post("/api/v1/rounds/r2/cancel", headers=submit).status_code == 200  # its own
+    assert closed.post("/api/v1/rounds/r1/cancel", headers=admin).status_code == 200
+
+
+def test_require__expired_and_revoked(closed: TestClient, database: Database) -> None:
+    soon = token(database, "read", "soon", lasts=timedelta(days=1))  # from a day long ago
+    lasting = token(database, "read", "lasting")
+
+    assert closed.get("/api/v1/status", headers=bearer(soon)).status_code == 401
+    assert closed.get("/api/v1/status", headers=bearer(lasting)).status_code == 200
+    with database.write() as session:
+        assert tokens.revoke(session, "lasting", now=datetime.now(UTC))
+    assert closed.get("/api/v1/status", headers=bearer(lasting)).status_code == 401
+
+
+def test_create__stores_no_secret(database: Database) -> None:
+    text = token(database, "admin")
+    secret = text.rpartition("_")[2]
+    with database.read() as session:
+        (row,) = tokens.all_of(session)
+        stored = [str(getattr(row, column.key)) for column in Token.__table__.columns]
+        assert not any(secret in value for value in stored)
+        assert tokens.find(session, text, now=NOW) is row
+
+
+@given(st.text(max_size=60) | st.from_regex(r"fsq_[0-9]{1,9}_[A-Za-z0-9_-]{43}", fullmatch=True))
+def test_find__nothing_else_is_a_token(text: str) -> None:
+    class Empty:
+        def get(self, *_: object) -> None:
+            return None
+
+    assert tokens.find(Empty(), text, now=NOW) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8765", "127.0.0.1.evil.example", "", "[::2]", "127.0.0.2"]
+)
+def test_guard__other_hosts(client: TestClient, host: str) -> None:
+    response = client.get("/api/v1/status", headers={"Host": host})
+    assert (response.status_code, response.headers["content-type"]) == (421, "application/problem+json")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 404),
+        ({"Origin": "http://127.0.0.1"}, 404),
+        ({"Origin": "http://127.0.0.1", "Sec-Fetch-Site": "same-origin"}, 404),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "http://127.0.0.1:81"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+    ],
+)
+def test_guard__changes_from_other_origins(client: TestClient, headers: dict[str, str], status: int) -> None:
+    assert client.post("/api/v1/rounds/none/cancel", headers=headers).status_code == status
+
+
+def test_guard__headers_on_every_answer(client: TestClient) -> None:
+    for path in ("/healthz", "/api/v1/status", "/nowhere", "/api/v1/rounds/none"):
+        headers = client.get(path).headers
+        assert "default-src 'none'" in headers["content-security-policy"], path
+        assert (headers["x-content-type-options"], headers["x-frame-options"]) == ("nosniff", "DENY")
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("localhost", True),
+        ("192.168.0.1", False),
+        ("::", False),
+        ("10.0.0.1", False),
+        ("localhost.evil.example", False),
+    ],
+)
+def test_is_loopback(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+    assert "localhost" in names_of(host)
+
+
+def test_get_log__only_from_the_runs(client: TestClient, database: Database, tmp_path: Path) -> None:
+    Rig(database).submit(resolve(tmp_path))
+    folder = tmp_path / "home" / "runs" / "r1" / "s4" / "quick" / "baseline" / "seed0"
+    assert client.get("/api/v1/jobs/1/log").status_code == 404
+
+    folder.mkdir(parents=True)
+    (folder / "log.txt").write_text("".join(f"line {number}\n" for number in range(1000)))
+    assert client.get("/api/v1/jobs/1/log?bytes=20").text == "line 998\nline 999\n"
+    assert len(client.get("/api/v1/jobs/1/log").text.splitlines()) == 1000
+
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    (folder / "log.txt").unlink()
+    (folder / "log.txt").symlink_to(secret)
+    assert client.get("/api/v1/jobs/1/log").status_code == 404
