@@ -1,0 +1,83 @@
+"""What the charts show, as plain values; nothing here draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from orchestrator.planner import Verdict
+from orchestrator.rules import Metric
+
+WIDE = 720  # pixels of a whole chart, names and margins included
+NARROW = 344  # on a phone of 360 pixels
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What was found for a variant at a stage with one seed."""
+
+    variant: str
+    stage: str
+    seed: int
+    verdict: Verdict
+    d_acc: float | None = (
+        None  # variant minus baseline of the same stage and seed, a fraction; None: not measured
+    )
+    interval: tuple[float, float] | None = None  # of d_acc, fractions
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class TaskDeltas:
+    """Everything decided on one task; variants (without the baseline) and stages in the round's order."""
+
+    task: str
+    variants: tuple[str, ...]
+    stages: tuple[str, ...]
+    deltas: tuple[Delta, ...]
+    min_delta: float  # the rule's threshold, a fraction
+    metric: Metric = "best_val_tok_acc"
+
+
+class Measure(StrEnum):
+    """What a learning curve is of."""
+
+    TOKEN_ACCURACY = "token accuracy"  # noqa: S105 - tokens of text, not of access
+    LOSS = "loss"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run's evaluations on the validation set, in the order of their steps."""
+
+    arm: str
+    task: str
+    stage: str
+    seed: int
+    steps: tuple[int, ...]
+    values: tuple[float, ...]  # accuracies as fractions, losses in nats per answer token
+    is_running: bool = False
+
+
+@dataclass(frozen=True)
+class TaskCurves:
+    """The curves of one task at one stage."""
+
+    task: str
+    stage: str
+    curves: tuple[Curve, ...]
+    measure: Measure = Measure.TOKEN_ACCURACY
+    is_banded: bool = False  # the mean over seeds within their range, in place of a line for each seed
+
+
+@dataclass(frozen=True)
+class Funnel:
+    """How far a round has come: how many jobs it has, and what became of its variants."""
+
+    round: str
+    planned: int
+    cached: int
+    run: int
+    pruned: int
+    promoted: int
+    confirmed: int

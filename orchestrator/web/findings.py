@@ -1,0 +1,205 @@
+"""What a round has found on each of its tasks: the decisions worth showing first, and what makes them doubtful."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import case, func, select
+from sqlalchemy.orm import Session
+
+from db import tables
+from db.tables import Job, JobState
+from orchestrator import caveats, results
+from orchestrator.caveats import Caveat
+from orchestrator.charts.data import Delta, TaskDeltas
+from orchestrator.planner import JobKey, Verdict
+from orchestrator.spec import ResolvedRound
+from worker.job import BASELINE, Metrics, Usage
+
+Run = tuple[Metrics, Usage]
+Decided = tuple[tables.Decision, int | None]  # with the id of its job
+
+SHOWN = 60  # decisions of a task; beyond it only the variants that did best
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A decision, the job that it is about and what is to be kept in mind."""
+
+    key: JobKey
+    verdict: Verdict
+    reason: str
+    d_acc: float | None
+    d_loss: float | None
+    job_id: int | None  # None: none was run
+    caveats: Sequence[Caveat]
+
+
+@dataclass(frozen=True)
+class TaskFindings:
+    """The decisions of a task, or those on its best variants where there are many."""
+
+    task: str
+    shown: Sequence[Finding]
+    total: int  # decisions
+    chart: TaskDeltas
+    doubts: Mapping[Caveat, Sequence[str]]  # the variants that each touches, of those shown
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How much is decided on a task; changes whenever its decisions do."""
+
+    task: str
+    total: int
+    undecided: int
+    latest: str
+
+
+def progress(session: Session, round_id: int) -> dict[str, Progress]:
+    """The tasks of a round on which something is decided."""
+    decision = tables.Decision
+    query = (
+        select(
+            decision.task,
+            func.count(),
+            func.sum(case((decision.decision == Verdict.UNDECIDED, 1), else_=0)),
+            func.max(decision.created_at),
+        )
+        .where(decision.round_id == round_id)
+        .group_by(decision.task)
+    )
+    return {
+        task: Progress(task, total, undecided, str(at))
+        for task, total, undecided, at in session.execute(query)
+    }
+
+
+def of_task(session: Session, round_id: int, resolved: ResolvedRound, task: str) -> TaskFindings:
+    """What is decided on a task so far."""
+    sizes = _sizes(session, round_id, task)
+    shown = _best(sizes)
+    doubts = _Doubts(resolved, task, _runs(session, round_id, task, shown))
+    found = [_finding(decision, job, doubts) for decision, job in _decided(session, round_id, task, shown)]
+    return TaskFindings(
+        task=task,
+        shown=found,
+        total=sum(count for _, count in sizes.values()),
+        chart=_chart(resolved, task, found),
+        doubts=doubts.by_caveat(),
+    )
+
+
+def _sizes(session: Session, round_id: int, task: str) -> dict[str, tuple[float | None, int]]:
+    """Each variant's mean delta and its number of decisions."""
+    decision = tables.Decision
+    query = (
+        select(decision.variant, func.avg(decision.d_acc), func.count())
+        .where(decision.round_id == round_id, decision.task == task)
+        .group_by(decision.variant)
+    )
+    return {variant: (mean, count) for variant, mean, count in session.execute(query)}
+
+
+def _best(sizes: Mapping[str, tuple[float | None, int]]) -> list[str]:
+    """As many variants as can be shown, those with the highest mean delta first; at least one."""
+    chosen: list[str] = []
+    room = SHOWN
+    for variant in sorted(sizes, key=lambda name: (sizes[name][0] is None, -(sizes[name][0] or 0))):
+        room -= sizes[variant][1]
+        if chosen and room < 0:
+            break
+        chosen.append(variant)
+    return chosen
+
+
+def _decided(session: Session, round_id: int, task: str, variants: Sequence[str]) -> list[Decided]:
+    decision = tables.Decision
+    same = [
+        getattr(Job, name) == getattr(decision, name)
+        for name in ("round_id", "task", "stage", "variant", "seed")
+    ]
+    query = (
+        select(decision, Job.id)
+        .outerjoin(Job, same[0] & same[1] & same[2] & same[3] & same[4])
+        .where(decision.round_id == round_id, decision.task == task, decision.variant.in_(variants))
+        .order_by(decision.id)
+    )
+    return [(found, job_id) for found, job_id in session.execute(query)]
+
+
+def _runs(session: Session, round_id: int, task: str, variants: Sequence[str]) -> dict[JobKey, Run]:
+    """What the jobs of these variants and the baselines measured."""
+    of_it = (Job.round_id == round_id, Job.task == task, Job.variant.in_([BASELINE, *variants]))
+    ended = results.jobs(session, *of_it, Job.state == JobState.DONE)
+    found = ((job.key, job.metrics, job.usage) for job in ended)
+    return {key: (metrics, usage) for key, metrics, usage in found if metrics and usage}
+
+
+def _finding(decision: tables.Decision, job_id: int | None, doubts: _Doubts) -> Finding:
+    key = JobKey(decision.task, decision.stage, decision.variant, decision.seed)
+    return Finding(
+        key,
+        Verdict(decision.decision),
+        decision.reason,
+        decision.d_acc,
+        decision.d_loss,
+        job_id,
+        doubts.on(key),
+    )
+
+
+def _chart(resolved: ResolvedRound, task: str, found: Sequence[Finding]) -> TaskDeltas:
+    named = {one.key.variant for one in found}
+    return TaskDeltas(
+        task=task,
+        variants=tuple(name for name in resolved.search.variants if name in named),
+        stages=resolved.search.stages,
+        deltas=tuple(
+            Delta(
+                one.key.variant,
+                one.key.stage,
+                one.key.seed,
+                one.verdict,
+                d_acc=one.d_acc,
+                reason=one.reason,
+            )
+            for one in found
+        ),
+        min_delta=resolved.spec.prune.min_delta,
+        metric=resolved.spec.prune.metric,
+    )
+
+
+@dataclass(frozen=True)
+class _Doubts:
+    """The caveats of one task's decisions, as the records carry them."""
+
+    resolved: ResolvedRound
+    task: str
+    runs: Mapping[JobKey, Run]
+
+    def on(self, key: JobKey) -> list[Caveat]:
+        """What makes a decision doubtful; nothing where there is no number to doubt."""
+        baseline = self.runs.get(key._replace(variant=BASELINE))
+        run = self.runs.get(key)
+        return sorted(self._of(key, *run, baseline)) if run and baseline else []
+
+    def by_caveat(self) -> dict[Caveat, list[str]]:
+        """The variants that each caveat touches, in the round's order."""
+        touched: dict[Caveat, set[str]] = {}
+        for key in self.runs:
+            for caveat in self.on(key) if key.variant != BASELINE else ():
+                touched.setdefault(caveat, set()).add(key.variant)
+        order = self.resolved.search.variants
+        return {caveat: [name for name in order if name in touched[caveat]] for caveat in sorted(touched)}
+
+    def _of(self, key: JobKey, metrics: Metrics, usage: Usage, baseline: Run) -> Iterator[Caveat]:
+        report = self.resolved.facts.tasks[self.task]
+        yield from caveats.of_data(report)
+        yield from caveats.of_run(usage, metrics, self.resolved.spec.tasks[self.task].batch_size)
+        yield from caveats.of_baseline(baseline[0], report)
+        yield from caveats.of_protocol(self.resolved, self.task)
+        yield from caveats.of_pair(metrics, baseline[0])
+        yield from caveats.of_selection(self.resolved, key.stage)

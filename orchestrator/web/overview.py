@@ -1,0 +1,132 @@
+"""Everything that a round's page shows, worked out once for each event of the round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from db import tables
+from db.session import Database
+from db.tables import JobState
+from orchestrator import engine, lookup
+from orchestrator.caveats import Caveat
+from orchestrator.charts.data import Funnel, TaskCurves
+from orchestrator.lookup import Arms, Slice
+from orchestrator.views import EventView, JobView, RoundView
+from orchestrator.web import findings
+from orchestrator.web.drawings import curves_of
+from orchestrator.web.findings import TaskFindings
+from orchestrator.web.recent import Recent
+from worker.job import BASELINE
+
+EVENTS = 50
+RUNNING = 4  # jobs at once that are shown; a round with `parallel` may have more
+
+
+@dataclass(frozen=True)
+class Run:
+    """A job with its learning curve beside its baseline's."""
+
+    job: JobView
+    baseline: JobView | None  # None for a baseline itself
+    curves: TaskCurves | None  # None before the first evaluation
+
+    @property
+    def latest(self) -> tuple[int, float, float | None] | None:
+        """The job's last evaluation: its step, its accuracy, and the baseline's at the same step."""
+        curves = {curve.arm: curve for curve in self.curves.curves} if self.curves else {}
+        own = curves.get(self.job.config)
+        if own is None:
+            return None
+        beside = curves.get(BASELINE) if self.baseline else None
+        reference = dict(zip(beside.steps, beside.values, strict=True)) if beside else {}
+        return own.steps[-1], own.values[-1], reference.get(own.steps[-1])
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A round as its page shows it."""
+
+    view: RoundView
+    arms: Arms
+    owner: str | None
+    unmeasured: int
+    running: Sequence[Run]
+    tasks: Mapping[str, TaskFindings]  # those on which something is decided
+    events: Sequence[EventView]  # the newest first
+
+    @property
+    def funnel(self) -> Funnel:
+        counts = self.view.funnel
+        return Funnel(
+            round=self.view.round,
+            planned=counts.planned,
+            cached=counts.cached,
+            run=counts.done - counts.cached,
+            pruned=counts.pruned,
+            promoted=counts.promoted,
+            confirmed=counts.confirmed,
+        )
+
+    @property
+    def shows_all(self) -> bool:
+        """Whether every decision is on the page."""
+        return all(len(task.shown) == task.total for task in self.tasks.values())
+
+    @property
+    def doubts(self) -> dict[Caveat, list[tuple[TaskFindings, Sequence[str]]]]:
+        """Each caveat with the tasks and variants that it touches."""
+        touched: dict[Caveat, list[tuple[TaskFindings, Sequence[str]]]] = {}
+        for task in self.tasks.values():
+            for caveat, variants in task.doubts.items():
+                touched.setdefault(caveat, []).append((task, variants))
+        return dict(sorted(touched.items()))
+
+
+class Overviews:
+    """The overviews of the rounds of one database; those asked for lately are kept until something happens."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._rounds: Recent[Overview] = Recent(128)
+        self._tasks: Recent[TaskFindings] = Recent(512)
+
+    def of(self, name: str) -> Overview:
+        """The overview of a round; raises NotFound."""
+        with self._database.read() as session:
+            row = engine.find(session, name)
+            return self._rounds.get((row.id, row.n_events), lambda: self._work_out(session, row))
+
+    def _work_out(self, session: Session, row: tables.Round) -> Overview:
+        newest = lookup.events_since(session, row.id, row.n_events - EVENTS, EVENTS)
+        running = lookup.jobs(session, row.name, Slice(limit=RUNNING), JobState.RUNNING).items
+        return Overview(
+            view=lookup.round_(session, row.name),
+            arms=lookup.arms(session, [row.name])[row.name],
+            owner=lookup.submitted_by(session, row.name),
+            unmeasured=lookup.unmeasured(session, row.id),
+            running=[run(session, job) for job in running],
+            tasks=self._findings(session, row),
+            events=newest[::-1],
+        )
+
+    def _findings(self, session: Session, row: tables.Round) -> dict[str, TaskFindings]:
+        decided = findings.progress(session, row.id)
+        resolved = engine.resolve(row)
+        return {
+            task: self._tasks.get(
+                (row.id, decided[task]),
+                lambda task=task: findings.of_task(session, row.id, resolved, task),  # type: ignore[misc]
+            )
+            for task in resolved.search.tasks
+            if task in decided
+        }
+
+
+def run(session: Session, job: JobView) -> Run:
+    """A job with what belongs beside it."""
+    baseline = None if job.config == BASELINE else lookup.baseline(session, job)
+    shown = [one for one in (baseline, job) if one is not None]
+    return Run(job, baseline, curves_of([(one, lookup.evaluations(session, one.id)) for one in shown]))

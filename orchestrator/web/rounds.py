@@ -1,0 +1,126 @@
+"""The pages of rounds: the list, one round, its decisions and jobs, its file, cancelling and retrying it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import PlainTextResponse, RedirectResponse, Response
+
+from db.tables import JobState, RoundState
+from orchestrator import chains, engine, lookup
+from orchestrator.api import rounds as api
+from orchestrator.api.access import Scope, User, require
+from orchestrator.api.paging import MAX_ID
+from orchestrator.api.rounds import Name, Submitter
+from orchestrator.api.service import Service, service_of
+from orchestrator.lookup import Slice
+from orchestrator.web.jobs import end_of_log
+from orchestrator.web.overview import Overview, Overviews
+from orchestrator.web.rendering import page
+
+PAGE = 50
+LONG_PAGE = 200
+LOG_BYTES = 4096
+
+Here = Annotated[Service, Depends(service_of)]
+Reader = Annotated[User, Depends(require(Scope.READ))]
+After = Annotated[int | None, Query(ge=1, le=MAX_ID)]
+
+router = APIRouter(include_in_schema=False)
+
+
+class Action(StrEnum):
+    """What a user may do to a round."""
+
+    CANCEL = "cancel"
+    RETRY = "retry"
+
+
+@router.get("/")
+def list_rounds(
+    request: Request, here: Here, user: Reader, state: RoundState | None = None, after: After = None
+) -> Response:
+    """Every round with its progress, the newest first."""
+    part = Slice(after, PAGE)
+    with here.database.read() as session:
+        found = lookup.rounds(session, part, state)
+        shown = {
+            "lines": found.items,
+            "arms": lookup.arms(session, [line.round for line in found.items]),
+            "counts": lookup.status(session, datetime.now(UTC)).rounds,
+            "newer": None if after is None else lookup.newer(session, part, state),
+        }
+    return page(request, "rounds.html", user, state=state, is_first=after is None, older=found.last, **shown)
+
+
+@router.get("/rounds/{name}")
+def show_round(request: Request, here: Here, user: Reader, name: Name) -> Response:
+    """One round: how far it is, what it has found, and how far that can be believed."""
+    overviews: Overviews = request.app.state.overviews
+    found = overviews.of(name)
+    logs = {run.job.id: end_of_log(here.home, run.job, LOG_BYTES) for run in found.running}
+    return page(request, "round.html", user, found=found, logs=logs, actions=_actions(found, user))
+
+
+def _actions(found: Overview, user: User) -> list[Action]:
+    """What this user may do to a round as it is now."""
+    if user.scope < Scope.SUBMIT or (user.scope < Scope.ADMIN and found.owner != user.name):
+        return []
+    may = {
+        Action.CANCEL: found.view.state not in chains.ENDED,
+        Action.RETRY: found.unmeasured > 0 or found.view.state is RoundState.CANCELLED,
+    }
+    return [action for action, is_possible in may.items() if is_possible]
+
+
+@router.get("/rounds/{name}/decisions")
+def list_decisions(
+    request: Request, here: Here, user: Reader, name: Name, task: str | None = None, after: After = None
+) -> Response:
+    """Every decision of a round, or of one of its tasks, in the order in which they were taken."""
+    with here.database.read() as session:
+        found = lookup.decisions(session, name, Slice(after, LONG_PAGE), task)
+    shown = {"name": name, "task": task, "is_first": after is None}
+    return page(request, "decisions.html", user, decisions=found.items, older=found.last, **shown)
+
+
+@router.get("/rounds/{name}/jobs")
+def list_jobs(
+    request: Request,
+    here: Here,
+    user: Reader,
+    name: Name,
+    state: JobState | None = None,
+    after: After = None,
+) -> Response:
+    """Every job of a round in the order in which they were made."""
+    with here.database.read() as session:
+        found = lookup.jobs(session, name, Slice(after, LONG_PAGE), state)
+    shown = {"name": name, "state": state, "is_first": after is None}
+    return page(request, "jobs.html", user, jobs=found.items, older=found.last, **shown)
+
+
+@router.get("/rounds/{name}/file", dependencies=[Depends(require(Scope.READ))])
+def show_file(here: Here, name: Name) -> Response:
+    """The round's file as it was submitted."""
+    with here.database.read() as session:
+        return PlainTextResponse(engine.find(session, name).source)
+
+
+@router.get("/rounds/{name}/{action}", dependencies=[Depends(require(Scope.SUBMIT))])
+def ask(request: Request, here: Here, user: Reader, name: Name, action: Action) -> Response:
+    """Asks whether this is meant."""
+    with here.database.read() as session:
+        state = engine.find(session, name).state
+    return page(request, "confirm.html", user, name=name, state=state, action=action)
+
+
+@router.post("/rounds/{name}/{action}")
+def act(here: Here, user: Submitter, name: Name, action: Action) -> Response:
+    """Does it, and goes back to the round."""
+    done = {Action.CANCEL: api.cancel, Action.RETRY: api.retry}[action]
+    done(here, name, user)
+    return RedirectResponse(f"/rounds/{name}", 303)
