@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from db.session import Database
 from orchestrator.api import jobs, operations, rounds
-from orchestrator.api.access import Access
+from orchestrator.api.access import COOKIE, Access
 from orchestrator.api.examples import with_examples
 from orchestrator.api.guard import Guard
 from orchestrator.api.metrics import FromDatabase, Metrics
@@ -28,6 +28,12 @@ Serial early-prune search for post-training RWKV-7 with Future-Seed.
 Accuracies and deltas are fractions (0.001 is +0.10 pp), times are UTC. Errors are problem details (RFC 9457).
 Lists come in pages: pass `next` of one page as `cursor` of the request for the following one.
 """
+
+WAYS_IN = {
+    "token": {"type": "http", "scheme": "bearer", "description": "From `fsq token create`."},
+    "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "For the pages."},
+}
+OPEN_PATHS = {"/healthz", "/readyz"}
 
 
 def create_app(
@@ -69,12 +75,12 @@ def create_app(
     app.include_router(operations.router)
     site.install(app)
     app.add_middleware(Guard, hosts=hosts, max_body=MAX_BYTES, metrics=metrics)
-    _document_problems(app)
+    _complete_document(app)
     return app
 
 
-def _document_problems(app: FastAPI) -> None:
-    """Adds to the OpenAPI document what FastAPI cannot know: the shape of problems, and real examples."""
+def _complete_document(app: FastAPI) -> None:
+    """Adds to the OpenAPI document what FastAPI cannot know: shape of problems, ways to sign in, real examples."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -83,6 +89,10 @@ def _document_problems(app: FastAPI) -> None:
             problem = ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas = document["components"]["schemas"]
             schemas |= problem.pop("$defs", {}) | {"ProblemDetails": problem}
+            document["components"]["securitySchemes"] = WAYS_IN
+            for path, operations in document["paths"].items():
+                for operation in operations.values():
+                    operation["security"] = [] if path in OPEN_PATHS else [{name: []} for name in WAYS_IN]
             app.openapi_schema = with_examples(document)
         return app.openapi_schema
 

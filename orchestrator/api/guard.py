@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.api.metrics import Metrics
+from orchestrator.api.paths import template
 from orchestrator.api.problems import problem
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -95,21 +96,12 @@ class Guard:
         return None
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
-        route = _template(scope)
+        route = template(scope)
         self._metrics.requests.labels(scope["method"], route, str(status)).inc()
         self._metrics.seconds.labels(scope["method"], route).observe(seconds)
         log.info(
             "request", method=scope["method"], path=scope["path"], status=status, ms=round(1000 * seconds, 1)
         )
-
-
-def _template(scope: Scope) -> str:
-    """The path that was asked for with its parameters unfilled: /api/v1/rounds/{name}."""
-    route: str | None = getattr(scope.get("route"), "path", None)
-    if route is None:
-        return "unmatched"
-    mounted = scope["path"].split("/")[: -route.count("/")] if route.count("/") else []
-    return "/".join(mounted) + route
 
 
 def names_of(host: str) -> set[str]:

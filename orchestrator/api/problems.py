@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from db.errors import DatabaseUnreachable
+from orchestrator.api.paths import template
 from orchestrator.errors import BadRound, Conflict, FsqError, NotFound, OutOfReach
 
 MEDIA_TYPE = "application/problem+json"
@@ -37,7 +38,7 @@ class RoundProblem(BaseModel):
     """One thing wrong with a round or a request."""
 
     path: str = Field(description="Into the round: tasks.mbpp_fix.val; or into the request: query.limit.")
-    line: int | None
+    line: int | None = None
     message: str
 
 
@@ -135,9 +136,13 @@ async def _bad_request(_: Request, error: Exception) -> JSONResponse:
     return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, problems=found)
 
 
-async def _http(_: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101  (registered for it)
-    return problem(error.status_code, str(error.detail), error.headers)
+    headers = dict(error.headers or {})
+    operations = request.app.openapi()["paths"].get(template(request.scope))
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and operations:
+        headers["Allow"] = ", ".join(method.upper() for method in operations)  # of all handlers of the path
+    return problem(error.status_code, str(error.detail), headers)
 
 
 async def _defect(request: Request, error: Exception) -> JSONResponse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import httpx2 as httpx
 import pytest
@@ -24,14 +26,17 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104
 def serving(environment: dict[str, str], *arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """A server on a free port: its URL and its process."""
     command = [str(FSQ), "serve", "--port", "0", "--log-format", "json", *arguments]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as server:
-        assert server.stderr is not None
-        line = server.stderr.readline()
+    with (
+        TemporaryFile("w+") as log,
+        subprocess.Popen(command, env=environment, stderr=log, text=True) as server,
+    ):
         try:
-            yield json.loads(line)["url"], server
+            while not (line := os.pread(log.fileno(), 1000, 0).partition(b"\n"))[1]:
+                assert server.poll() is None
+                time.sleep(0.05)
+            yield json.loads(line[0])["url"], server
         finally:
             server.kill()
-            server.stderr.read()
 
 
 def test_serve__refuses_to_be_reached_without_tokens(fsq: Fsq) -> None:

@@ -128,7 +128,7 @@ def test_list_rounds__pages_newest_first_and_etag(
     assert client.get("/api/v1/rounds", headers={"If-None-Match": tag}).status_code == 200
 
 
-@pytest.mark.parametrize("cursor", ["x", "!!", "MTIzNDU2Nzg5MDEyMzQ1Njc4OTA=", "LTE=", "", "é"])
+@pytest.mark.parametrize("cursor", ["x", "-1", "1.0", "12345678901", "", "é"])
 def test_list_rounds__no_cursor(client: TestClient, cursor: str) -> None:
     response = client.get("/api/v1/rounds", params={"cursor": cursor})
     assert (response.status_code, problem(response)["problems"][0]["path"]) == (422, "query.cursor")
