@@ -229,6 +229,19 @@ def export(
 
 
 @app.command()
+def plot(
+    name: RoundName,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help=".png, .svg or .html.")],
+) -> None:
+    """Draw a round: the deltas of its variants and their learning curves."""
+    from orchestrator.plotting import plot as draw
+
+    with _client() as client:
+        draw(client, name, output)
+    typer.echo(output)
+
+
+@app.command()
 def cancel(name: RoundName) -> None:
     """End a round: nothing more is started, what is decided stays."""
     with _client() as client:

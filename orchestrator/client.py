@@ -16,6 +16,7 @@ from orchestrator.lookup import Found, Slice
 from orchestrator.views import (
     ChangeView,
     DecisionView,
+    EvaluationView,
     JobView,
     RoundLine,
     RoundView,
@@ -36,6 +37,7 @@ class Client(Protocol):
     def round(self, name: str) -> RoundView: ...
     def jobs(self, name: str) -> Iterator[JobView]: ...
     def decisions(self, name: str) -> Iterator[DecisionView]: ...
+    def evaluations(self, job_id: int) -> list[EvaluationView]: ...
     def workers(self) -> list[WorkerView]: ...
     def cancel(self, name: str) -> ChangeView: ...
     def retry(self, name: str) -> ChangeView: ...
@@ -67,6 +69,10 @@ class DatabaseClient:
 
     def decisions(self, name: str) -> Iterator[DecisionView]:
         return self._pages(lambda session, part: lookup.decisions(session, name, part))
+
+    def evaluations(self, job_id: int) -> list[EvaluationView]:
+        with self.database.read() as session:
+            return lookup.evaluations(session, job_id)
 
     def workers(self) -> list[WorkerView]:
         with self.database.read() as session:

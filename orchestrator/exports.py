@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from db.session import Database
 from orchestrator import engine
-from orchestrator.errors import FsqError
+from orchestrator.files import write_whole
 from orchestrator.records import Record, records, to_jsonl
 from orchestrator.summary import summary
 
@@ -38,14 +37,8 @@ def write_files(ask: Callable[[str, str], Iterable[str]], name: str, folder: Pat
         folder / f"_{name}_records.jsonl": "jsonl",
         folder / f"_summary_{name}.txt": "summary",
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, form in contents.items():
-            unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-            unfinished.write_text("".join(f"{line}\n" for line in ask(name, form)), encoding="utf-8")
-            unfinished.replace(path)
-    except OSError as error:
-        raise FsqError(f"{error.filename or folder} cannot be written: {error.strerror}") from error
+    for path, form in contents.items():
+        write_whole(path, "".join(f"{line}\n" for line in ask(name, form)).encode())
     return tuple(contents)
 
 

@@ -18,6 +18,7 @@ from orchestrator.forecast import Forecast
 from orchestrator.views import (
     ChangeView,
     DecisionView,
+    EvaluationView,
     JobView,
     RoundLine,
     RoundView,
@@ -60,8 +61,11 @@ class HttpClient:
     def decisions(self, name: str) -> Iterator[DecisionView]:
         return self._pages(_path(name, "decisions"), DecisionView)
 
+    def evaluations(self, job_id: int) -> list[EvaluationView]:
+        return self._list(f"/jobs/{job_id}/metrics", EvaluationView)
+
     def workers(self) -> list[WorkerView]:
-        return [WorkerView.model_validate(item) for item in self._request("GET", "/workers").json()["items"]]
+        return self._list("/workers", WorkerView)
 
     def cancel(self, name: str) -> ChangeView:
         return _as(ChangeView, self._request("POST", _path(name, "cancel")))
@@ -106,6 +110,9 @@ class HttpClient:
             if page["next"] is None:
                 return
             params["cursor"] = page["next"]
+
+    def _list(self, where: str, kind: type[V]) -> list[V]:
+        return [kind.model_validate(item) for item in self._request("GET", where).json()["items"]]
 
     def _get(self, where: str, kind: type[V]) -> V:
         return _as(kind, self._request("GET", where))

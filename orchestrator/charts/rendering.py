@@ -7,7 +7,6 @@ writer, and in HTML the chart is JSON in which no tag can end.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable
 from html import escape
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from orchestrator.charts.style import CONFIG, INK
-from orchestrator.errors import FsqError
+from orchestrator.errors import BadInput
+from orchestrator.files import write_whole
 
 if TYPE_CHECKING:
     import altair as alt
@@ -55,21 +55,18 @@ def svg(chart: Chart) -> str:
 
 
 def write(chart: Chart, path: Path) -> None:
-    """Writes a .png (twice the size on screen), .svg or .html file, whole or not at all; raises FsqError."""
-    render = _FORMATS.get(path.suffix.lower())
-    if render is None:
-        raise FsqError(
+    """Writes a .png (twice the size on screen), .svg or .html file; raises BadInput, FsqError."""
+    write_whole(path, form_of(path)(_spec(chart)))
+
+
+def form_of(path: Path) -> Callable[[dict[str, Any]], bytes]:
+    """What makes a file's content, by its ending; raises BadInput."""
+    form = _FORMATS.get(path.suffix.lower())
+    if form is None:
+        raise BadInput(
             f"{path}: a chart is written as .png, .svg or .html; give the file one of these endings"
         )
-    content = render(_spec(chart))
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise FsqError(f"{path} cannot be written: {error.strerror}") from error
+    return form
 
 
 def _spec(chart: Chart) -> dict[str, Any]:

@@ -1,0 +1,45 @@
+"""The chart of a round as a file, from a database or a server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator.charts import of_round, rendering
+from orchestrator.charts.data import Curve
+from orchestrator.client import Client
+from orchestrator.views import JobView
+
+
+def plot(client: Client, name: str, path: Path) -> None:
+    """Writes a .png, .svg or .html; raises FsqError, or what the client raises."""
+    rendering.form_of(path)  # before anything is asked for
+    found = client.round(name)
+    records = [json.loads(line) for line in client.lines(name, "jsonl")]
+    curves = [_curve(client, job) for job in _last_reached(found.stages, list(client.jobs(name)))]
+    chart = of_round.chart(name, records, curves, min_delta=found.min_delta)
+    rendering.write(chart, path)
+
+
+def _last_reached(stages: Sequence[str], jobs: Sequence[JobView]) -> list[JobView]:
+    """The jobs that have a curve, of each task's last stage that has one."""
+    begun = [job for job in jobs if job.step is not None]
+    last = {
+        task: max((job.stage for job in begun if job.task == task), key=stages.index)
+        for task in {job.task for job in begun}
+    }
+    return [job for job in begun if job.stage == last[job.task]]
+
+
+def _curve(client: Client, job: JobView) -> Curve:
+    evaluations = client.evaluations(job.id)
+    return Curve(
+        arm=job.config,
+        task=job.task,
+        stage=job.stage,
+        seed=job.seed,
+        steps=tuple(evaluation.step for evaluation in evaluations),
+        values=tuple(evaluation.val_tok_acc for evaluation in evaluations),
+        is_running=job.state == "running",
+    )
