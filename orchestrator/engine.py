@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import delete, select
@@ -116,11 +118,17 @@ def _locked(session: Session, name: str) -> tables.Round:
 
 def resolve(row: tables.Round) -> ResolvedRound:
     """The round as it was submitted, with the variants that it has taken from others since."""
-    return ResolvedRound(_spec(row), RoundFacts.from_json(row.facts))
+    return _resolved(json.dumps(_spec_json(row)), json.dumps(row.facts))
 
 
-def _spec(row: tables.Round) -> RoundSpec:
-    return RoundSpec.from_json(row.spec if row.selected is None else row.spec | {"variants": row.selected})
+@lru_cache(maxsize=64)
+def _resolved(spec: str, facts: str) -> ResolvedRound:
+    """Validating a large round takes longer than all else that is done with it."""
+    return ResolvedRound(RoundSpec.model_validate_json(spec), RoundFacts.model_validate_json(facts))
+
+
+def _spec_json(row: tables.Round) -> dict[str, Any]:
+    return row.spec if row.selected is None else row.spec | {"variants": row.selected}
 
 
 def advance(session: Session, round_id: int, *, now: datetime) -> Advance:
@@ -198,7 +206,7 @@ def with_selected(session: Session, spec: RoundSpec) -> RoundSpec:
     variants = {variant.name: variant for variant in spec.named}
     for selection in spec.selections:
         source = find(session, selection.source)
-        offered = {variant.name: variant for variant in _spec(source).named}
+        offered = {variant.name: variant for variant in resolve(source).spec.named}
         for name in chains.choose(_decided(source, selection.by), selection.where, selection.top):
             taken = offered[name]
             if variants.setdefault(name, taken) != taken:
@@ -222,7 +230,7 @@ def _nothing_selected(spec: RoundSpec) -> str:
 
 
 def _parent(row: tables.Round) -> chains.Parent:
-    last = RoundSpec.from_json(row.spec).stages[-1].name
+    last = row.spec["stages"][-1]["name"]
     verdicts = [(decision.stage, Verdict(decision.decision)) for decision in row.decisions]
     trained = [verdict for _, verdict in verdicts if verdict is not Verdict.NO_OP]
     return chains.Parent(

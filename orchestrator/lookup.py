@@ -15,7 +15,7 @@ from db.events import EventKind
 from db.tables import Decision, Evaluation, Job, JobState, Round, RoundState, Worker
 from orchestrator import engine
 from orchestrator.errors import NotFound
-from orchestrator.planner import Verdict
+from orchestrator.planner import SearchSpec, Verdict
 from orchestrator.views import (
     DecisionView,
     EvaluationView,
@@ -122,21 +122,23 @@ def round_(session: Session, name: str) -> RoundView:
         seeds=search.seeds,
         min_delta=resolved.spec.prune.min_delta,
         metric=resolved.spec.prune.metric,
-        funnel=_funnel(session, row.id, search.stages[-1], sum(1 for _ in resolved.largest_plan()), counts),
+        funnel=_funnel(session, row.id, search, counts),
         n_events=row.n_events,
     )
 
 
-def _funnel(session: Session, round_id: int, last_stage: str, planned: int, counts: _Counts) -> Funnel:
+def _funnel(session: Session, round_id: int, search: SearchSpec, counts: _Counts) -> Funnel:
     decided = counts.decisions(round_id)
     cached = select(func.count()).where(
         Job.round_id == round_id, Job.state == JobState.DONE, Job.outcome == Outcome.CACHED
     )
     promoted = select(func.count()).where(
-        Decision.round_id == round_id, Decision.decision == Verdict.PROMOTED, Decision.stage == last_stage
+        Decision.round_id == round_id,
+        Decision.decision == Verdict.PROMOTED,
+        Decision.stage == search.stages[-1],
     )
     return Funnel(
-        planned=planned,
+        planned=search.most_jobs,
         done=counts.jobs(round_id)[JobState.DONE],
         cached=session.scalars(cached).one(),
         pruned=decided.get(Verdict.PRUNED, 0),

@@ -82,6 +82,12 @@ class SearchSpec:
     rule: Threshold = field(default_factory=Threshold)
     parallel: bool = False
 
+    @property
+    def most_jobs(self) -> int:
+        """Jobs there are when every variant is promoted at every stage."""
+        arms = 1 + len(self.variants) - len(self.no_ops)
+        return len(self.tasks) * len(self.seeds) * arms * len(self.stages)
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -17,7 +17,7 @@ from db.tables import JobState, Round, RoundState
 from orchestrator import chains, engine, exports, lookup
 from orchestrator.api import examples
 from orchestrator.api.access import Scope, User, require
-from orchestrator.api.paging import MAX_ID, Cursor, Limit, is_known, page, part
+from orchestrator.api.paging import MAX_ID, Cursor, Limit, answer, is_known, page, part
 from orchestrator.api.problems import Forbidden, UnsupportedMediaType, documented
 from orchestrator.api.service import Service, service_of
 from orchestrator.forecast import Forecast
@@ -92,30 +92,29 @@ def _round_file(content_type: str, content: bytes, name: str) -> RoundFile:
     raise UnsupportedMediaType(f"a round is application/yaml or application/json, not {kind or 'nothing'}")
 
 
-@router.get("", responses=documented(422) | examples.NOT_MODIFIED)
+@router.get("", response_model=Page[RoundLine], responses=documented(422) | examples.NOT_MODIFIED)
 def list_rounds(
     request: Request,
-    response: Response,
     here: Here,
     limit: Limit = 50,
     cursor: Cursor = None,
     state: Annotated[RoundState | None, Query(description="Only rounds in this state.")] = None,
-) -> Page[RoundLine]:
+) -> Response:
     """Every round with its progress, the newest first."""
     with here.database.read() as session:
-        if is_known(request, response, lookup.stamp(session)):
-            return Response(status_code=304, headers=response.headers)  # type: ignore[return-value]
-        return page(lookup.rounds(session, part(cursor, limit), state))
+        return answer(
+            request,
+            here,
+            lookup.stamp(session),
+            lambda: page(lookup.rounds(session, part(cursor, limit), state)),
+        )
 
 
-@router.get("/{name}", responses=documented(404, 422) | examples.NOT_MODIFIED)
-def get_round(request: Request, response: Response, here: Here, name: Name) -> RoundView:
+@router.get("/{name}", response_model=RoundView, responses=documented(404, 422) | examples.NOT_MODIFIED)
+def get_round(request: Request, here: Here, name: Name) -> Response:
     """One round: what was asked for, and how far it is."""
     with here.database.read() as session:
-        row = engine.find(session, name)
-        if is_known(request, response, _stamp(row)):
-            return Response(status_code=304, headers=response.headers)  # type: ignore[return-value]
-        return lookup.round_(session, name)
+        return answer(request, here, _stamp(engine.find(session, name)), lambda: lookup.round_(session, name))
 
 
 @router.get("/{name}/jobs", responses=documented(404, 422))

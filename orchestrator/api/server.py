@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from types import FrameType
 
@@ -56,11 +57,22 @@ def serve(database: Database, prepare: Prepare, settings: Settings) -> None:
 def _listening(host: str, port: int) -> socket.socket:
     """Raises BadInput for an address that is not this machine's, Conflict for one that is in use."""
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
+        )[0]
+        listener = socket.socket(
+            family, kind, protocol
+        )  # with its protocol, or asyncio leaves Nagle's delay on
+        with ExitStack() as on_failure:
+            on_failure.enter_context(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(2048)
+            on_failure.pop_all()
+        return listener
     except OSError as error:
-        kind = Conflict if error.errno == errno.EADDRINUSE else BadInput
-        raise kind(f"cannot listen on {host} port {port}: {error.strerror}") from None
+        problem = Conflict if error.errno == errno.EADDRINUSE else BadInput
+        raise problem(f"cannot listen on {host} port {port}: {error.strerror}") from None
 
 
 def _is_open(database: Database, settings: Settings) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastapi import Request
@@ -13,6 +13,7 @@ from orchestrator.api.access import Access
 from orchestrator.api.metrics import Metrics
 from orchestrator.api.watch import Watch
 from orchestrator.intake import Intake
+from orchestrator.web.recent import Recent
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,9 @@ class Service:
     metrics: Metrics
     home: Path  # where the runs' logs lie
     roots: Sequence[Path]  # relative paths of rounds are taken from the first one
+    recent: Recent[bytes] = field(
+        default_factory=lambda: Recent(256)
+    )  # answers by what was asked and its stamp
 
 
 def service_of(request: Request) -> Service:
