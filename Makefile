@@ -26,7 +26,7 @@ demo: $(VENV)/.base             ## the quickstart round, from submit to summary
 	@FSQ_HOME=$(CURDIR)/demo $(BIN)/fsq run examples/quickstart.yaml
 
 test: setup                     ## the test suite
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadscope
 
 lint: setup                     ## style, formatting and the import layers
 	@$(BIN)/ruff check .

@@ -67,3 +67,16 @@ def test_architecture__state_tables_name_the_states_of_the_code() -> None:
 
 def test_caveats__each_is_explained() -> None:
     assert set(EXPLANATIONS) == set(Caveat)
+
+
+def test_security__names_tests_that_exist() -> None:
+    """Every line of the threat model ends with the tests that hold it."""
+    lines = (CHECKOUT / "docs" / "security.md").read_text().splitlines()
+    rows = [
+        line for line in lines if line.startswith("| ") and "| --- " not in line and "Threat |" not in line
+    ]
+    for row in rows:
+        named = re.findall(r"`([a-z_/]+\.py)::(test_\w+)`", row.rstrip(" |").rpartition(" | ")[2])
+        assert named, row
+        for path, test in named:
+            assert f"def {test}(" in (CHECKOUT / "tests" / path).read_text(), f"{path}::{test}"

@@ -13,7 +13,7 @@ from orchestrator.api.access import Access
 from orchestrator.api.metrics import Metrics
 from orchestrator.api.watch import Watch
 from orchestrator.intake import Intake
-from orchestrator.web.recent import Recent
+from orchestrator.recent import Recent
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import case, func, select
+from sqlalchemy import and_, case, func, select
 from sqlalchemy.orm import Session
 
 from db import tables
-from db.tables import Job, JobState
+from db.tables import Job
 from orchestrator import caveats, results
 from orchestrator.caveats import Caveat
 from orchestrator.charts.data import Delta, TaskDeltas
@@ -122,7 +122,7 @@ def _decided(session: Session, round_id: int, task: str, variants: Sequence[str]
     ]
     query = (
         select(decision, Job.id)
-        .outerjoin(Job, same[0] & same[1] & same[2] & same[3] & same[4])
+        .outerjoin(Job, and_(*same))
         .where(decision.round_id == round_id, decision.task == task, decision.variant.in_(variants))
         .order_by(decision.id)
     )
@@ -132,8 +132,7 @@ def _decided(session: Session, round_id: int, task: str, variants: Sequence[str]
 def _runs(session: Session, round_id: int, task: str, variants: Sequence[str]) -> dict[JobKey, Run]:
     """What the jobs of these variants and the baselines measured."""
     of_it = (Job.round_id == round_id, Job.task == task, Job.variant.in_([BASELINE, *variants]))
-    ended = results.jobs(session, *of_it, Job.state == JobState.DONE)
-    found = ((job.key, job.metrics, job.usage) for job in ended)
+    found = ((job.key, job.metrics, job.usage) for job in results.jobs(session, *of_it))
     return {key: (metrics, usage) for key, metrics, usage in found if metrics and usage}
 
 

@@ -17,7 +17,7 @@ from orchestrator.errors import NotFound
 from orchestrator.run_files import log_tail
 from orchestrator.views import JobView
 from orchestrator.web import overview
-from orchestrator.web.rendering import page
+from orchestrator.web.rendering import drawn, page
 
 LOG_BYTES = 16_384
 
@@ -35,7 +35,8 @@ def show_job(request: Request, here: Here, user: Reader, job_id: Id) -> Response
         run = overview.run(session, job)
         evaluations = lookup.evaluations(session, job_id)
     log = end_of_log(here.home, job, LOG_BYTES)
-    return page(request, "job.html", user, run=run, evaluations=evaluations, log=log)
+    shown = {"run": run, "evaluations": evaluations, "log": log}
+    return page(request, "job.html", user, **shown, **drawn(request, [run.curves] if run.curves else []))
 
 
 @router.get("/workers")

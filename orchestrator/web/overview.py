@@ -14,11 +14,11 @@ from orchestrator import engine, lookup
 from orchestrator.caveats import Caveat
 from orchestrator.charts.data import Funnel, TaskCurves
 from orchestrator.lookup import Arms, Slice
+from orchestrator.recent import Recent
 from orchestrator.views import EventView, JobView, RoundView
 from orchestrator.web import findings
-from orchestrator.web.drawings import curves_of
+from orchestrator.web.drawings import Data, curves_of
 from orchestrator.web.findings import TaskFindings
-from orchestrator.web.recent import Recent
 from worker.job import BASELINE
 
 EVENTS = 50
@@ -56,6 +56,12 @@ class Overview:
     running: Sequence[Run]
     tasks: Mapping[str, TaskFindings]  # those on which something is decided
     events: Sequence[EventView]  # the newest first
+
+    @property
+    def charts(self) -> list[Data]:
+        """Everything that is to be drawn, the first on the page first."""
+        curves = [run.curves for run in self.running if run.curves]
+        return [*curves, self.funnel, *(task.chart for task in self.tasks.values())]
 
     @property
     def funnel(self) -> Funnel:

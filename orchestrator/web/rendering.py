@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -14,8 +16,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from orchestrator.api.access import Access, User, token_of
 from orchestrator.caveats import EXPLANATIONS
-from orchestrator.display import duration
-from orchestrator.web import drawings, words
+from orchestrator.web import words
+from orchestrator.web.drawings import Data, Drawings
 
 STATIC = Path(__file__).with_name("static")
 
@@ -35,18 +37,15 @@ def _templates() -> Environment:
         words.signed,
         words.verdict,
         words.moment,
-        words.age,
         words.happened,
-        duration,
+        words.lasted,
     )
     found.filters |= {function.__name__: function for function in spoken}
+    found.filters["age"] = lambda at: words.age(at, datetime.now(UTC))
     found.globals |= {
         "version": version("fsq"),
         "static": _versioned,
         "explanations": EXPLANATIONS,
-        "chart_of_deltas": drawings.of_deltas,
-        "chart_of_curves": drawings.of_curves,
-        "chart_of_funnel": drawings.of_funnel,
     }
     return found
 
@@ -61,13 +60,25 @@ def _versioned(name: str) -> str:
 def page(request: Request, template: str, user: User | None, status: int = 200, /, **values: Any) -> Response:
     """A template as a response; without a body where the browser has this version already."""
     access: Access = request.app.state.service.access
-    shown = {"user": user, "signs_in": not access.is_open, "path": request.url.path} | values
+    shown = {
+        "user": user,
+        "signs_in": not access.is_open,
+        "path": request.url.path,
+        "is_waiting": False,
+    } | values
     html = _templates().get_template(template).render(shown).encode()
     tag = f'W/"{hashlib.sha256(html).hexdigest()[:24]}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Cookie"}
     if status == 200 and request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
     return HTMLResponse(html, status, headers)
+
+
+def drawn(request: Request, charts: Sequence[Data]) -> dict[str, Any]:
+    """What a template needs to show these charts; `is_waiting` where some are still being drawn."""
+    drawings: Drawings = request.app.state.drawings
+    ready = drawings.of(charts)
+    return {"charts": ready, "is_waiting": len(ready) < len(set(charts))}
 
 
 def visitor(request: Request) -> User | None:

@@ -19,7 +19,7 @@ from orchestrator.api.service import Service, service_of
 from orchestrator.lookup import Slice
 from orchestrator.web.jobs import end_of_log
 from orchestrator.web.overview import Overview, Overviews
-from orchestrator.web.rendering import page
+from orchestrator.web.rendering import drawn, page
 
 PAGE = 50
 LONG_PAGE = 200
@@ -59,10 +59,15 @@ def list_rounds(
 @router.get("/rounds/{name}")
 def show_round(request: Request, here: Here, user: Reader, name: Name) -> Response:
     """One round: how far it is, what it has found, and how far that can be believed."""
-    overviews: Overviews = request.app.state.overviews
-    found = overviews.of(name)
+    found = overviews_of(request).of(name)
     logs = {run.job.id: end_of_log(here.home, run.job, LOG_BYTES) for run in found.running}
-    return page(request, "round.html", user, found=found, logs=logs, actions=_actions(found, user))
+    shown = {"found": found, "logs": logs, "actions": _actions(found, user)}
+    return page(request, "round.html", user, **shown, **drawn(request, found.charts))
+
+
+def overviews_of(request: Request) -> Overviews:
+    found: Overviews = request.app.state.overviews
+    return found
 
 
 def _actions(found: Overview, user: User) -> list[Action]:

@@ -5,20 +5,22 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from db.events import EventKind
+from orchestrator.display import duration
 from orchestrator.planner import Verdict, points
 from orchestrator.views import EventView
 
+NO_BREAK = "\N{NO-BREAK SPACE}"
 VERDICTS = {Verdict.NO_OP: "no-op"}  # those that are not said as they are stored
 
 
 def percent(fraction: float | None) -> str:
-    """An accuracy: 0.2466 is 24.66 %."""
-    return "–" if fraction is None else f"{100 * fraction:.2f} %"
+    """An accuracy: 0.2466 is 24.66%."""
+    return "–" if fraction is None else f"{fraction:.2%}"
 
 
 def delta(fraction: float | None) -> str:
     """A difference of accuracies: 0.001 is +0.10 pp."""
-    return "–" if fraction is None else points(fraction)
+    return "–" if fraction is None else points(fraction).replace(" ", NO_BREAK)
 
 
 def signed(number: float | None) -> str:
@@ -36,15 +38,20 @@ def moment(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M}"
 
 
-def age(at: datetime) -> str:
+def age(at: datetime, now: datetime) -> str:
     """How long ago something was: 5 min ago, 3 h ago, 12 days ago."""
-    minutes = int((datetime.now(UTC) - at).total_seconds() / 60)
+    minutes = int((now - at).total_seconds() / 60)
     if minutes < 1:
         return "just now"
     if minutes < 60:
         return f"{minutes} min ago"
     hours = minutes // 60
     return f"{hours} h ago" if hours < 48 else f"{hours // 24} days ago"
+
+
+def lasted(seconds: float) -> str:
+    """A length of time, on one line."""
+    return duration(seconds).replace(" ", NO_BREAK)
 
 
 def happened(event: EventView) -> str:

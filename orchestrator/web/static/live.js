@@ -5,6 +5,8 @@
 const PAUSE = 1000; // ms between two fetches of the page
 const LONGEST_WAIT = 30000; // ms before the next try when the server does not answer
 const SAID_AT_ONCE = 3;
+const SIGNED_OUT = "You are signed out. Load the page again to sign in.";
+const IS_COMMENT = /^:[^\n]*\s*$/; // what the server sends to keep the connection open
 
 const main = document.getElementById("content");
 const announcer = document.getElementById("announcer");
@@ -59,33 +61,44 @@ function announce(page) {
   say(announcer, `${said.slice(0, SAID_AT_ONCE).join(". ")}.${more}`);
 }
 
+// False once the user is signed out.
 async function refresh(signal) {
   const response = await fetch(location.href, { cache: "no-cache", signal });
   if (response.redirected) {
-    say(connection, "You are signed out. Load the page again to sign in.");
+    say(connection, SIGNED_OUT);
     return false;
   }
   if (!response.ok) throw new Error(response.statusText);
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  announce(page);
   for (const fresh of sections(page)) {
     const html = fresh.outerHTML;
     const old = document.getElementById(fresh.id);
     if (old && shown.get(fresh.id) !== html) {
-      announce(page);
       swap(old, fresh);
       shown.set(fresh.id, html);
     }
   }
   document.title = page.title;
+  const { poll, waiting } = page.getElementById("content").dataset;
+  if (poll === undefined) delete main.dataset.poll;
+  if (waiting === undefined) delete main.dataset.waiting;
+  else main.dataset.waiting = "";
   return true;
 }
 
+// Charts that were not drawn in time follow.
+async function complete(signal) {
+  while ("waiting" in main.dataset && !signal.aborted) {
+    await pause(PAUSE);
+    if (!(await refresh(signal))) return;
+  }
+}
+
 async function poll(signal) {
-  const said = Number(main.dataset.poll) * 1000;
-  do {
-    await pause(said);
-  } while (!signal.aborted && (await refresh(signal)));
-  return true;
+  while ("poll" in main.dataset && !signal.aborted && (await refresh(signal))) {
+    await pause(Number(main.dataset.poll) * 1000);
+  }
 }
 
 // EventSource cannot start after an event that is known already, so the stream is read here. True once it is over.
@@ -95,45 +108,57 @@ async function follow(signal) {
   if (response.status === 204) return true;
   if (!response.ok) throw new Error(response.statusText);
   say(connection, "Live: this page updates itself.");
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let happened = false;
-  let refreshing = null;
-  let isSignedOut = false;
-  const update = async () => {
-    while (happened && !signal.aborted && !isSignedOut) {
-      happened = false;
-      isSignedOut = !(await refresh(signal));
-      await pause(PAUSE);
-    }
-    refreshing = null;
-  };
+  const reader = response.body.getReader();
+  const text = new TextDecoder();
+  const state = { happened: false, isUpdating: false, isOver: false, failure: null };
+  let updating = null;
   for (;;) {
     const { value, done } = await reader.read();
-    if (done || isSignedOut) break;
-    if (!/^id:/m.test(value)) continue;
-    happened = true;
-    refreshing ??= update();
+    if (done) break;
+    if (IS_COMMENT.test(text.decode(value))) continue;
+    state.happened = true;
+    if (!state.isUpdating) {
+      updating = update(state, signal).then(() => {
+        if (state.failure || state.isOver) reader.cancel().catch(() => {}); // the stream may be broken already
+      });
+    }
   }
-  await refreshing;
-  return isSignedOut;
+  await updating;
+  if (state.failure) throw state.failure;
+  return state.isOver;
+}
+
+// Fetches the page as often as something has happened since.
+async function update(state, signal) {
+  state.isUpdating = true;
+  try {
+    while (state.happened && !state.isOver) {
+      state.happened = false;
+      state.isOver = !(await refresh(signal));
+      await pause(PAUSE);
+      await complete(signal);
+    }
+  } catch (error) {
+    state.failure = error;
+  }
+  state.isUpdating = false;
 }
 
 async function keepUp(signal) {
-  const once = main.dataset.stream ? follow : poll;
   for (let wait = PAUSE; !signal.aborted; ) {
     try {
-      if (await once(signal)) break;
+      await complete(signal);
+      if (!main.dataset.stream) return await poll(signal);
+      if (await follow(signal)) break;
       wait = PAUSE;
-    } catch (error) {
+    } catch {
       if (signal.aborted) return;
       say(connection, "The server does not answer. Trying again.");
       wait = Math.min(2 * wait, LONGEST_WAIT);
     }
     await pause(wait);
   }
-  if (main.dataset.stream && !signal.aborted && !connection.textContent.startsWith("You")) {
-    say(connection, "The round has ended.");
-  }
+  if (!signal.aborted && connection.textContent !== SIGNED_OUT) say(connection, "The round has ended.");
 }
 
 let running = null;
@@ -146,7 +171,7 @@ function watch() {
   keepUp(running.signal);
 }
 
-if (main.dataset.stream || main.dataset.poll) {
+if (["stream", "poll", "waiting"].some((how) => how in main.dataset)) {
   document.addEventListener("visibilitychange", watch);
   watch();
 }

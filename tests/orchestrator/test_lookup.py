@@ -1,0 +1,108 @@
+"""What pages ask of the database, on both databases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from db.session import Database
+from db.tables import Job, Round, RoundState
+from orchestrator import engine, lookup
+from orchestrator.lookup import Arms, Slice
+from tests.orchestrator.factories import NOW, Rig, resolve, result
+from worker.job import JobResult, Outcome
+
+
+@pytest.fixture
+def rig(database: Database, tmp_path: Path) -> Rig:
+    """Round r1, submitted."""
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+    return rig
+
+
+def test_newer__the_part_before(database: Database) -> None:
+    with database.write() as session:
+        states = [RoundState.ACTIVE, RoundState.FINISHED]
+        session.add_all(
+            Round(
+                name=f"r{number}",
+                digest="x",
+                source="",
+                spec={},
+                facts={},
+                state=states[number % 2],
+                created_at=NOW,
+            )
+            for number in range(1, 10)
+        )
+
+    with database.read() as session:
+        # parts of two, by ids: 9 8, 7 6, 5 4, 3 2, 1
+        assert lookup.newer(session, Slice(after=4, limit=2)) == 6
+        assert lookup.newer(session, Slice(after=6, limit=2)) == 8
+        assert lookup.newer(session, Slice(after=8, limit=2)) is None
+        # of the finished ones: 9 7, 5 3, 1
+        assert lookup.newer(session, Slice(after=3, limit=2), RoundState.FINISHED) == 7
+        assert lookup.newer(session, Slice(after=7, limit=2), RoundState.FINISHED) is None
+
+
+def test_arms__judged_at_the_first_stage(rig: Rig, tmp_path: Path) -> None:
+    for accuracy in (0.2, 0.5, 0.2, 0.5):  # l1 is promoted at both stages
+        rig.run_next(result(accuracy))
+    rig.submit(resolve(tmp_path, round="other", seeds=[8, 9]))
+
+    with rig.database.read() as session:
+        assert lookup.arms(session, ["r1", "other", "none"]) == {"r1": Arms(1, 3), "other": Arms(0, 6)}
+
+
+def test_baseline__of_the_same_task_stage_and_seed(rig: Rig, tmp_path: Path) -> None:
+    rig.submit(resolve(tmp_path, round="other", seeds=[5]))
+    rig.run_all({("quick", "l1"): 0.5})
+
+    with rig.database.read() as session:
+        for name in ("r1", "other"):
+            jobs = lookup.jobs(session, name, Slice()).items
+            for job in jobs:
+                found = lookup.baseline(session, job)
+                assert found is not None
+                assert (found.round, found.config) == (name, "baseline")
+                assert (found.task, found.stage, found.seed) == (job.task, job.stage, job.seed)
+
+
+def test_unmeasured__what_a_retry_would_run(rig: Rig) -> None:
+    def count() -> int:
+        with rig.database.read() as session:
+            return lookup.unmeasured(session, engine.find(session, "r1").id)
+
+    assert count() == 0
+    rig.run_next(JobResult(outcome=Outcome.OOM, reason="too big"))
+    assert count() == 1
+    with rig.database.write() as session:
+        engine.retry(session, "r1", by="me", now=NOW)
+    rig.run_all({})
+    assert count() == 0
+
+
+def test_unmeasured__a_divergence_is_a_measurement(rig: Rig) -> None:
+    rig.run_next(result(0.2))
+    rig.run_next(JobResult(outcome=Outcome.DIVERGED, reason="NaN"))
+
+    with rig.database.read() as session:
+        assert lookup.unmeasured(session, engine.find(session, "r1").id) == 0
+
+
+def test_decisions__of_one_task(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    task = {"kind": "sudoku", "size": 4, "blanks": 4, "train": 40, "val": 10, "batch_size": 4}
+    rig.submit(resolve(tmp_path, tasks={"a": task, "b": task | {"blanks": 5}}))
+    rig.run_all({})
+
+    with database.read() as session:
+        of_all = lookup.decisions(session, "r1", Slice()).items
+        of_b = lookup.decisions(session, "r1", Slice(), task="b").items
+        assert session.query(Job).count() == 6
+
+    assert [one.task for one in of_all] == ["a"] * 3 + ["b"] * 3
+    assert of_b == of_all[3:]
