@@ -1,7 +1,8 @@
 """What happened in a round, numbered without gaps in the order in which it was committed.
 
-Appending takes the round's row lock until the transaction ends. Whatever also changes jobs must take that lock
-first: round, then job; so that no two transactions wait for each other.
+Whatever of a round can be seen changes together with an event: `Round.n_events` is the version that answers are
+cached under. Appending takes the round's row lock until the transaction ends. Whatever also changes jobs must take
+that lock first (a parent, then its children, then jobs), so that no two transactions wait for each other.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from db.tables import Event, Job, Round
 
 class EventKind(StrEnum):
     SUBMITTED = "submitted"  # by whom
+    WAITING = "waiting"  # for the round that it comes after
     STARTED = "started"  # its jobs exist from now on
     BLOCKED = "blocked"  # the round before it ended in a way that it cannot build on
     JOB_STARTED = "job_started"  # a worker has it

@@ -47,7 +47,7 @@ def claim(
         .where(Job.state == JobState.QUEUED, Job.not_before <= now, Round.state == RoundState.ACTIVE)
         .order_by(Job.id)
         .limit(1)
-        .with_for_update(skip_locked=True, of=(Job, Round))
+        .with_for_update(skip_locked=True, key_share=True, of=(Job, Round))
     )
     if round_id is not None:
         query = query.where(Job.round_id == round_id)
@@ -135,7 +135,7 @@ def requeue_dead(session: Session, *, device_lock: str, worker_id: int, now: dat
 
 def _take_back(session: Session, which: Any, now: datetime, outcome: str, reason: str) -> list[int]:
     query = select(Job).join(Round).where(Job.state == JobState.RUNNING, which)
-    jobs = list(session.scalars(query.with_for_update(skip_locked=True, of=(Job, Round))))
+    jobs = list(session.scalars(query.with_for_update(skip_locked=True, key_share=True, of=(Job, Round))))
     for job in jobs:
         again = job.attempts < MAX_ATTEMPTS
         kind = EventKind.JOB_REQUEUED if again else EventKind.JOB_ENDED

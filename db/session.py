@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
 from db.errors import DatabaseUnreachable
@@ -26,7 +27,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = _open(url)
-        self._reader = self.engine.execution_options(fsq_readonly=True)
+        self._reader = self.engine.execution_options(fsq_readonly=True, **_snapshot(self.engine))
         self._write = sessionmaker(self.engine, expire_on_commit=False)
         self._read = sessionmaker(self._reader, expire_on_commit=False)
 
@@ -53,6 +54,11 @@ class Database:
         self.engine.dispose()
 
 
+def _snapshot(engine: Engine) -> dict[str, Any]:
+    """What makes a reader see one moment; on SQLite every transaction does."""
+    return {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
+
+
 def open_current(url: str) -> Database:
     """Opens a database whose schema is this version's, making it so where it is new or a migration behind.
 
@@ -74,6 +80,8 @@ def open_current(url: str) -> Database:
 def _reachable() -> Iterator[None]:
     try:
         yield
+    except PoolTimeout as error:
+        raise DatabaseUnreachable("the database has no connection left for this") from error
     except DBAPIError as error:
         if isinstance(error, IntegrityError | ProgrammingError | DataError):
             raise
@@ -90,8 +98,14 @@ def _open(url: str) -> Engine:
         sqlite = parsed.get_backend_name() == "sqlite"
         if sqlite and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}} if sqlite else {}
-        engine = create_engine(parsed, pool_pre_ping=not sqlite, **options)
+        patience = "timeout" if sqlite else "connect_timeout"
+        engine = create_engine(
+            parsed,
+            pool_pre_ping=not sqlite,
+            pool_size=10,
+            max_overflow=40,  # as many as a server has threads
+            connect_args={patience: BUSY_TIMEOUT_SECONDS},
+        )
     except (ArgumentError, ModuleNotFoundError) as error:
         raise DatabaseUnreachable(f"{shown} cannot be used: {error}") from None
     except OSError as error:

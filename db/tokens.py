@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from db.tables import Token
 
-_FORM = re.compile(r"fsq_([0-9]{1,9})_([A-Za-z0-9_-]{43})")
+FORM = re.compile(r"fsq_([0-9]{1,9})_([A-Za-z0-9_-]{43})")
 
 
 def create(session: Session, name: str, scope: str, *, now: datetime, expires_at: datetime | None) -> str:
@@ -28,7 +28,7 @@ def create(session: Session, name: str, scope: str, *, now: datetime, expires_at
 
 def find(session: Session, text: str, *, now: datetime) -> Token | None:
     """The token that this text is, if it is one and still valid."""
-    form = _FORM.fullmatch(text)
+    form = FORM.fullmatch(text)
     token = session.get(Token, int(form[1])) if form else None
     if form is None or token is None or not hmac.compare_digest(token.digest, _digest(form[2])):
         return None

@@ -41,6 +41,20 @@ EXPLANATIONS = {
 STEPS_TOLERANCE = 0.02
 
 
+def of_arm(
+    resolved: ResolvedRound, task: str, stage: str, metrics: Metrics, usage: Usage, baseline: Metrics | None
+) -> list[Caveat]:
+    """Everything that makes an arm's numbers doubtful; `baseline` is None for a baseline itself."""
+    report = resolved.facts.tasks[task]
+    found = [*of_data(report), *of_run(usage, metrics, resolved.spec.tasks[task].batch_size)]
+    found += of_baseline(baseline or metrics, report)
+    if baseline is not None:
+        found += of_protocol(resolved, task)
+        found += of_pair(metrics, baseline)
+        found += of_selection(resolved, stage)
+    return sorted(found)
+
+
 def of_data(report: BuildReport) -> Iterator[Caveat]:
     """What the examples themselves make doubtful."""
     if max(report.train.leak, report.val.leak) > 0:

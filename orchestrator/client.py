@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from db.session import Database
-from orchestrator import engine, exports, lookup, round_file
+from orchestrator import exports, interventions, lookup, round_file
 from orchestrator.forecast import Forecast
 from orchestrator.intake import Intake
 from orchestrator.lookup import Found, Slice
@@ -80,13 +80,11 @@ class DatabaseClient:
 
     def cancel(self, name: str) -> ChangeView:
         with self.database.write() as session:
-            changed = engine.cancel(session, name, by=self.user, now=datetime.now(UTC))
-            return ChangeView(round=name, state=engine.find(session, name).state, changed=changed)
+            return interventions.cancel(session, name, by=self.user, now=datetime.now(UTC))
 
     def retry(self, name: str) -> ChangeView:
         with self.database.write() as session:
-            changed = engine.retry(session, name, by=self.user, now=datetime.now(UTC))
-            return ChangeView(round=name, state=engine.find(session, name).state, changed=changed)
+            return interventions.retry(session, name, by=self.user, now=datetime.now(UTC))
 
     def lines(self, name: str, form: str) -> Iterator[str]:
         return exports.lines(self.database, name, form)

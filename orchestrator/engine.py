@@ -6,20 +6,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from db import events, queue, tables
 from db.events import EventKind
 from db.tables import JobState, RoundState
 from orchestrator import chains
-from orchestrator.errors import BadRound, Conflict, NotFound, Problem
+from orchestrator.errors import BadRound, Conflict, Problem, no_such_round
 from orchestrator.planner import Decision, JobKey, Plan, State, Verdict, plan
 from orchestrator.results import Standing, standings
 from orchestrator.spec import MAX_NAME, ResolvedRound, RoundSpec
@@ -49,6 +50,12 @@ class Advance:
     decisions: tuple[Taken, ...]
     closed_trajectories: tuple[str, ...]  # no later stage will continue from these
 
+    def __add__(self, other: Advance) -> Advance:
+        return Advance(self.decisions + other.decisions, self.closed_trajectories + other.closed_trajectories)
+
+
+NOTHING = Advance((), ())
+
 
 def submit(session: Session, resolved: ResolvedRound, source: str, *, by: str, now: datetime) -> Submission:
     """Stores a round and its first jobs; the same round again changes nothing.
@@ -66,7 +73,7 @@ def submit(session: Session, resolved: ResolvedRound, source: str, *, by: str, n
             )
         return Submission(existing.id, is_new=False)
     after = resolved.spec.parent
-    parent = _locked(session, after.round) if after else None
+    parent = locked(session, find(session, after.round).id) if after else None
     _check_sources(session, resolved.spec)
     row = tables.Round(
         name=name,
@@ -78,14 +85,17 @@ def submit(session: Session, resolved: ResolvedRound, source: str, *, by: str, n
         facts=resolved.facts.model_dump(mode="json"),
         created_at=now,
     )
-    session.add(row)
-    session.flush()
+    try:
+        with session.begin_nested():
+            session.add(row)
+    except IntegrityError:  # somebody else has just submitted a round of this name
+        return submit(session, resolved, source, by=by, now=now)
     events.append(session, row.id, EventKind.SUBMITTED, now=now, by=by)
     if parent is None:
         events.append(session, row.id, EventKind.STARTED, now=now)
         advance(session, row.id, now=now)
     else:
-        _start(session, row, parent, now)
+        start(session, row, parent, now)
     return Submission(row.id, is_new=True)
 
 
@@ -93,7 +103,7 @@ def find(session: Session, name: str) -> tables.Round:
     """The round of this name; raises NotFound."""
     row = session.scalars(select(tables.Round).where(tables.Round.name == name)).first()
     if row is None:
-        raise NotFound(f"there is no round named {name!r} (`fsq status` lists them)")
+        raise no_such_round(name)
     return row
 
 
@@ -111,9 +121,15 @@ def _check_sources(session: Session, spec: RoundSpec) -> None:
         raise BadRound(spec.round, [Problem("variants", None, problem)])
 
 
-def _locked(session: Session, name: str) -> tables.Round:
-    """The round of this name as it is now, held until the transaction ends; raises NotFound."""
-    return session.get_one(tables.Round, find(session, name).id, with_for_update=True, populate_existing=True)
+def locked(session: Session, round_id: int) -> tables.Round:
+    """A round as it is now, held until the transaction ends.
+
+    Whoever locks several takes them down the chain, a parent before its children. The lock lets others refer to
+    the round meanwhile, as its children do whenever they change.
+    """
+    return session.get_one(
+        tables.Round, round_id, with_for_update={"key_share": True}, populate_existing=True
+    )
 
 
 def resolve(row: tables.Round) -> ResolvedRound:
@@ -133,9 +149,9 @@ def _spec_json(row: tables.Round) -> dict[str, Any]:
 
 def advance(session: Session, round_id: int, *, now: datetime) -> Advance:
     """Stores the decisions and jobs that follow from what has finished, in the caller's transaction."""
-    row = session.get_one(tables.Round, round_id, with_for_update=True)
+    row = locked(session, round_id)
     if row.state is not RoundState.ACTIVE:
-        return Advance((), ())
+        return NOTHING
     resolved = resolve(row)
     while True:
         planned, standings = current_plan(session, row, resolved)
@@ -152,44 +168,59 @@ def advance(session: Session, round_id: int, *, now: datetime) -> Advance:
     if planned.state is State.FINISHED:
         row.state, row.finished_at = RoundState.FINISHED, now
         events.append(session, row.id, EventKind.FINISHED, now=now)
-        return _start_children(session, row, now, advanced)
+        return advanced + start_children(session, row, now)
     return advanced
 
 
-def _start_children(session: Session, row: tables.Round, now: datetime, advanced: Advance) -> Advance:
-    """Starts or blocks the rounds that wait for one that has ended; adds what follows to `advanced`."""
+def start_children(session: Session, row: tables.Round, now: datetime) -> Advance:
+    """Starts or blocks the rounds that wait for one that has ended, which is locked."""
+    followed = NOTHING
+    for child in children(session, row, RoundState.WAITING):
+        followed += start(session, child, row, now)
+    return followed
+
+
+def children(session: Session, row: tables.Round, state: RoundState) -> list[tables.Round]:
+    """The rounds in a state that come after one which is locked, locked too."""
     session.flush()
-    waiting = select(tables.Round).where(
-        tables.Round.after_id == row.id, tables.Round.state == RoundState.WAITING
-    )
-    for child in session.scalars(waiting.order_by(tables.Round.id)).all():
-        followed = _start(session, child, row, now)
-        advanced = Advance(
-            advanced.decisions + followed.decisions,
-            advanced.closed_trajectories + followed.closed_trajectories,
-        )
-    return advanced
+    query = select(tables.Round.id).where(tables.Round.after_id == row.id, tables.Round.state == state)
+    found = [locked(session, id_) for id_ in session.scalars(query.order_by(tables.Round.id)).all()]
+    return [child for child in found if child.state is state]
 
 
-def _start(session: Session, row: tables.Round, parent: tables.Round, now: datetime) -> Advance:
-    """Starts, blocks or leaves waiting a round that comes after another."""
+def start(session: Session, row: tables.Round, parent: tables.Round, now: datetime) -> Advance:
+    """Starts, blocks or leaves waiting a round that comes after another; both are locked."""
     spec = RoundSpec.from_json(row.spec)
     assert spec.parent is not None  # noqa: S101  (it has one)
     begun = chains.start(_parent(parent), spec.parent.when)
     if begun.state is RoundState.ACTIVE and spec.selections:
-        variants = with_selected(session, spec).named
-        row.selected = [variant.model_dump(mode="json") for variant in variants]
-        if not variants:
-            begun = chains.Start(RoundState.BLOCKED, _nothing_selected(spec))
+        begun = _take_over(session, row, spec)
     row.state, row.reason = begun.state, begun.reason
+    row.finished_at = now if begun.state is RoundState.BLOCKED else None
+    events.append(session, row.id, _BEGUN[begun.state], now=now, reason=begun.reason)
     if begun.state is RoundState.ACTIVE:
-        events.append(session, row.id, EventKind.STARTED, now=now)
         return advance(session, row.id, now=now)
-    if begun.state is RoundState.BLOCKED:
-        row.finished_at = now
-        events.append(session, row.id, EventKind.BLOCKED, now=now, reason=begun.reason)
-        return _start_children(session, row, now, Advance((), ()))
-    return Advance((), ())
+    return start_children(session, row, now) if begun.state is RoundState.BLOCKED else NOTHING
+
+
+_BEGUN = {
+    RoundState.ACTIVE: EventKind.STARTED,
+    RoundState.WAITING: EventKind.WAITING,
+    RoundState.BLOCKED: EventKind.BLOCKED,
+}
+
+
+def _take_over(session: Session, row: tables.Round, spec: RoundSpec) -> chains.Start:
+    """Gives a round the variants that its selections come to, if there are some."""
+    if unended := unended_sources(session, spec):
+        return chains.Start(
+            RoundState.BLOCKED, f"round {unended[0]}, which its variants come from, runs again"
+        )
+    variants = with_selected(session, spec).named
+    if not variants:
+        return chains.Start(RoundState.BLOCKED, _nothing_selected(spec))
+    row.selected = [variant.model_dump(mode="json") for variant in variants]
+    return chains.Start(RoundState.ACTIVE)
 
 
 def unended_sources(session: Session, spec: RoundSpec) -> list[str]:
@@ -210,9 +241,14 @@ def with_selected(session: Session, spec: RoundSpec) -> RoundSpec:
         for name in chains.choose(_decided(source, selection.by), selection.where, selection.top):
             taken = offered[name]
             if variants.setdefault(name, taken) != taken:
-                new_name = f"{name}.{source.name}"[:MAX_NAME]
+                new_name = _free_name(f"{name}.{source.name}", variants)
                 variants[new_name] = taken.model_copy(update={"name": new_name})
     return spec.model_copy(update={"variants": tuple(variants.values())})
+
+
+def _free_name(wanted: str, taken: Collection[str]) -> str:
+    candidates = [wanted[:MAX_NAME], *(f"{wanted[: MAX_NAME - 4]}.{number}" for number in range(2, 999))]
+    return next(name for name in candidates if name not in taken)
 
 
 def _decided(source: tables.Round, by: str | None) -> list[chains.Decided]:
@@ -248,10 +284,9 @@ def advance_job(session: Session, job_id: int, *, now: datetime) -> Advance:
 
 def advance_all(session: Session, *, now: datetime) -> None:
     """Advances every round that is not over: what a crash between a completion and its decision left undone."""
-    for row in session.scalars(
-        select(tables.Round).where(tables.Round.state == RoundState.ACTIVE).order_by(tables.Round.id)
-    ):
-        advance(session, row.id, now=now)
+    active = select(tables.Round.id).where(tables.Round.state == RoundState.ACTIVE).order_by(tables.Round.id)
+    for round_id in session.scalars(active).all():
+        advance(session, round_id, now=now)
 
 
 def live_trajectories(session: Session) -> set[str]:
@@ -339,62 +374,3 @@ def _closed(resolved: ResolvedRound, planned: Plan, new: Sequence[Decision]) -> 
             yield resolved.job(key).trajectory
         if (key.task, key.seed) not in planned.open_chains:
             yield resolved.job(key._replace(variant=BASELINE)).trajectory
-
-
-def retry(session: Session, name: str, *, by: str, now: datetime) -> bool:
-    """Runs again what could not be measured; what was measured stays. False when there is nothing of that kind.
-
-    A cancelled round goes on, and rounds that were blocked by this one wait again.
-    """
-    row = _locked(session, name)
-    failed = select(tables.Job).where(
-        tables.Job.round_id == row.id,
-        tables.Job.state == JobState.DONE,
-        tables.Job.outcome.not_in([*MEASURED, Outcome.CACHED]),
-    )
-    jobs = session.scalars(failed).all()
-    if not jobs and row.state is not RoundState.CANCELLED:
-        return False
-    events.append(session, row.id, EventKind.RETRIED, now=now, by=by, jobs=len(jobs))
-    for job in jobs:
-        job.state, job.outcome, job.reason, job.result = JobState.QUEUED, None, None, None
-        job.attempts, job.not_before, job.finished_at = 0, now, None
-    undecided = (tables.Decision.round_id == row.id, tables.Decision.decision == Verdict.UNDECIDED)
-    session.execute(delete(tables.Decision).where(*undecided))
-    row.state, row.reason, row.finished_at = RoundState.ACTIVE, None, None
-    session.flush()
-    _wait_again(session, row)
-    if row.after_id is not None and not row.jobs:  # cancelled while it waited
-        _start(session, row, session.get_one(tables.Round, row.after_id), now)
-    else:
-        advance(session, row.id, now=now)
-    return True
-
-
-def _wait_again(session: Session, parent: tables.Round) -> None:
-    """Rounds that were blocked because of this one wait for it, and so on down the chain."""
-    blocked = (tables.Round.after_id == parent.id, tables.Round.state == RoundState.BLOCKED)
-    for child in session.scalars(select(tables.Round).where(*blocked).order_by(tables.Round.id)).all():
-        child.state, child.reason, child.finished_at = (
-            RoundState.WAITING,
-            f"waits for round {parent.name}",
-            None,
-        )
-        session.flush()
-        _wait_again(session, child)
-
-
-def cancel(session: Session, name: str, *, by: str, now: datetime) -> bool:
-    """Ends a round: nothing more is started, what is decided stays. False when it had ended already."""
-    row = _locked(session, name)
-    if row.state in chains.ENDED:
-        return False
-    row.state, row.reason, row.finished_at = RoundState.CANCELLED, None, now
-    events.append(session, row.id, EventKind.CANCELLED, now=now, by=by)
-    unfinished = select(tables.Job).where(tables.Job.round_id == row.id, tables.Job.state != JobState.DONE)
-    for job in session.scalars(unfinished):
-        job.state, job.outcome, job.reason = JobState.DONE, Outcome.CANCELLED, "the round was cancelled"
-        job.lease_expires_at, job.finished_at = None, now
-        job.result = {"outcome": Outcome.CANCELLED}
-    _start_children(session, row, now, Advance((), ()))
-    return True

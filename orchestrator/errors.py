@@ -66,6 +66,11 @@ class NotFound(FsqError):
     exit_code = 3
 
 
+def no_such_round(name: str) -> NotFound:
+    """What to say of a round that is not there."""
+    return NotFound(f"there is no round named {name!r} (`fsq status` lists them)")
+
+
 class Conflict(FsqError):
     """The name is taken by something else."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -11,15 +13,29 @@ from typing import Any, Self, TypeVar
 import httpx2 as httpx
 from pydantic import BaseModel, ValidationError
 
+from db.tokens import FORM as TOKEN
 from orchestrator import round_file
 from orchestrator.client import PAGE
-from orchestrator.errors import BadRound, Conflict, FsqError, NotFound, OutOfReach, Problem, Refused
+from orchestrator.errors import (
+    BadInput,
+    BadRound,
+    Conflict,
+    FsqError,
+    NotFound,
+    OutOfReach,
+    Problem,
+    Refused,
+    no_such_round,
+)
 from orchestrator.forecast import Forecast
+from orchestrator.spec import NAME_PATTERN
 from orchestrator.views import (
     ChangeView,
     DecisionView,
     EvaluationView,
     JobView,
+    Listed,
+    Page,
     RoundLine,
     RoundView,
     SubmissionView,
@@ -35,11 +51,20 @@ class HttpClient:
 
     def __init__(self, server: str, token: str | None) -> None:
         self._server = server.rstrip("/")
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        if (
+            re.fullmatch(r"https?://(\[[0-9a-fA-F:.]+\]|[^/@\[\]:\s]+)(:[0-9]+)?(/[^?#\s]*)?", self._server)
+            is None
+        ):
+            raise BadInput(
+                "FSQ_SERVER is no address such as http://127.0.0.1:8765 (user and password do not belong in it)"
+            )
+        if token is not None and TOKEN.fullmatch(token.strip()) is None:
+            raise BadInput("FSQ_TOKEN is no token; they look like fsq_1_... (`fsq token create`)")
+        headers = {"Authorization": f"Bearer {token.strip()}"} if token else {}
         try:
             self._http = httpx.Client(base_url=f"{self._server}/api/v1", headers=headers, timeout=30)
         except (httpx.InvalidURL, ValueError) as error:
-            raise OutOfReach(f"FSQ_SERVER={server} is no address: {error}") from None
+            raise BadInput(f"FSQ_SERVER={server} is no address: {error}") from None
 
     def __enter__(self) -> Self:
         return self
@@ -79,7 +104,8 @@ class HttpClient:
             self._reaching(),
             self._http.stream("GET", where, params={"format": form} if form == "csv" else {}) as response,
         ):
-            if response.is_error:
+            kind = "text/plain" if form == "summary" else "text/csv" if form == "csv" else "application/jsonl"
+            if not (response.is_success and response.headers.get("content-type", "").startswith(kind)):
                 response.read()
                 raise _error(response)
             yield from response.iter_lines()
@@ -91,7 +117,8 @@ class HttpClient:
         return _as(Forecast, self._post_round(path, after, dry_run=True))
 
     def _post_round(self, path: Path, after: str | None, *, dry_run: bool) -> httpx.Response:
-        params = {"dry_run": str(dry_run).lower()} | ({"after": after} if after else {})
+        today = datetime.now().astimezone().date().isoformat()  # here, which need not be the server's
+        params = {"dry_run": str(dry_run).lower(), "today": today} | ({"after": after} if after else {})
         headers = {"Content-Type": "application/yaml", "X-Round-File": path.name.encode("ascii", "replace")}
         return self._request(
             "POST",
@@ -105,14 +132,14 @@ class HttpClient:
     def _pages(self, where: str, kind: type[V]) -> Iterator[V]:
         params: dict[str, Any] = {"limit": PAGE}
         while True:
-            page = self._request("GET", where, params=params).json()
-            yield from (kind.model_validate(item) for item in page["items"])
-            if page["next"] is None:
+            page = _as(Page[kind], self._request("GET", where, params=params))  # type: ignore[valid-type]
+            yield from page.items
+            if page.next is None:
                 return
-            params["cursor"] = page["next"]
+            params["cursor"] = page.next
 
     def _list(self, where: str, kind: type[V]) -> list[V]:
-        return [kind.model_validate(item) for item in self._request("GET", where).json()["items"]]
+        return list(_as(Listed[kind], self._request("GET", where)).items)  # type: ignore[valid-type]
 
     def _get(self, where: str, kind: type[V]) -> V:
         return _as(kind, self._request("GET", where))
@@ -120,7 +147,7 @@ class HttpClient:
     def _request(self, method: str, where: str, **options: Any) -> httpx.Response:
         with self._reaching():
             response = self._http.request(method, where, **options)
-        if response.is_error:
+        if not response.is_success:
             raise _error(response)
         return response
 
@@ -133,6 +160,9 @@ class HttpClient:
 
 
 def _path(name: str, *rest: str) -> str:
+    """Raises NotFound for what no round can be called, before it becomes part of a path."""
+    if re.fullmatch(NAME_PATTERN, name) is None:
+        raise no_such_round(name)
     return "/".join(("/rounds", name, *rest))
 
 
@@ -150,7 +180,7 @@ def _error(response: httpx.Response) -> FsqError:
         detail = str(problem["detail"])
     except (ValueError, KeyError, TypeError):
         return FsqError(f"{response.url} answered {response.status_code}, and not as an fsq server does")
-    if response.status_code == 422 and problem.get("problems"):
-        return BadRound(problem["name"], [Problem(**each) for each in problem["problems"]])
-    kinds = {401: Refused, 403: Refused, 404: NotFound, 409: Conflict, 503: OutOfReach}
+    if response.status_code == 422 and "name" in problem:
+        return BadRound(problem["name"], [Problem(**{"line": None} | each) for each in problem["problems"]])
+    kinds = {401: Refused, 403: Refused, 404: NotFound, 409: Conflict, 422: BadInput, 503: OutOfReach}
     return kinds.get(response.status_code, FsqError)(detail)

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, aliased
 from db import events
 from db.events import EventKind
 from db.tables import Decision, Evaluation, Job, JobState, Round, RoundState, Worker
-from orchestrator import engine
+from orchestrator import engine, interventions
 from orchestrator.errors import NotFound
 from orchestrator.planner import SearchSpec, Verdict
 from orchestrator.views import (
@@ -28,7 +28,7 @@ from orchestrator.views import (
     WorkerState,
     WorkerView,
 )
-from worker.job import BASELINE, MEASURED, Outcome
+from worker.job import BASELINE, Outcome
 
 AnySelect = Select[*tuple[Any, ...]]
 AnyRow = Row[*tuple[Any, ...]]
@@ -181,9 +181,8 @@ def baseline(session: Session, of: JobView) -> JobView | None:
 
 def unmeasured(session: Session, round_id: int) -> int:
     """How many jobs of a round have ended without a result: what a retry would run again."""
-    measured = [*MEASURED, Outcome.CACHED]
-    failed = (Job.round_id == round_id, Job.state == JobState.DONE, Job.outcome.not_in(measured))
-    return session.scalars(select(func.count()).select_from(Job).where(*failed)).one()
+    failed = select(func.count()).select_from(Job).where(*interventions.unmeasured(round_id))
+    return session.scalars(failed).one()
 
 
 def evaluations(session: Session, job_id: int) -> list[EvaluationView]:

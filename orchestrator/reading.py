@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from orchestrator.errors import BadRound, NotFound, Problem
 from orchestrator.round_file import RoundFile, dotted, parse, read
-from orchestrator.spec import Location, RoundSpec, Selection, spell_out
+from orchestrator.spec import MAX_JOBS, Location, RoundSpec, Selection, spell_out
 from worker.job import AnyTaskConfig, FutureSeedSettings, TaskConfig, task_options
 
 TASK: TypeAdapter[TaskConfig] = TypeAdapter(AnyTaskConfig)
@@ -61,10 +61,16 @@ def validate(
             raise BadRound(file.name, [Problem("like", line, "expected the name of a round")])
         data |= _inherited(known(like), data)
     try:
-        return RoundSpec.model_validate_json(json.dumps(data))
+        spec = RoundSpec.model_validate_json(json.dumps(data))
     except ValidationError as error:
         problems = [_problem(detail, data, file) for detail in error.errors(include_url=False)]
         raise BadRound(file.name, problems) from None
+    if spec.most_jobs > MAX_JOBS:
+        message = (
+            f"tasks x variants x seeds x stages are {spec.most_jobs:,} jobs; a round has at most {MAX_JOBS:,}"
+        )
+        raise BadRound(file.name, [Problem("", None, message)])
+    return spec
 
 
 def _with_parent(data: Mapping[str, Any], after: str | None) -> dict[str, Any]:

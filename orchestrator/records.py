@@ -14,7 +14,7 @@ from importlib import metadata
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db import tables
@@ -44,43 +44,43 @@ def records(database: Database, name: str) -> Iterator[Record]:
         planned, standings = engine.current_plan(session, row, resolved)
         baselines = jobs(session, Job.round_id == row.id, Job.variant == BASELINE, Job.state == JobState.DONE)
         writer = _Writer(resolved, {job.key: job.metrics for job in baselines})
+        decided = _decided(session, row.id)
     steps = iter(planned.steps)
     while batch := list(islice(steps, BATCH)):
-        yield from _batch(database, row.id, batch, standings, writer)
+        yield from _batch(database, batch, standings, decided, writer)
+
+
+def _decided(session: Session, round_id: int) -> dict[JobKey, int]:
+    """The ids of a round's decisions."""
+    row = tables.Decision
+    query = select(row.id, row.task, row.stage, row.variant, row.seed).where(row.round_id == round_id)
+    return {
+        JobKey(task, stage, variant, seed): id_ for id_, task, stage, variant, seed in session.execute(query)
+    }
 
 
 def _batch(
     database: Database,
-    round_id: int,
     steps: Sequence[JobKey | Decision],
     standings: Mapping[JobKey, Standing],
+    decided: Mapping[JobKey, int],
     writer: _Writer,
 ) -> Iterator[Record]:
     keys = [step.key if isinstance(step, Decision) else step for step in steps]
-    ids = {standings[key].job_id for key in keys if key in standings}
-    decided = (tables.Decision.round_id == round_id, *_named(steps))
+    job_ids = {standings[key].job_id for key in keys if key in standings}
+    decision_ids = {decided[step.key] for step in steps if isinstance(step, Decision) and step.key in decided}
     with database.read() as session:
-        ended = {job.key: job for job in jobs(session, Job.id.in_(ids), Job.state == JobState.DONE)}
+        ended = {job.key: job for job in jobs(session, Job.id.in_(job_ids), Job.state == JobState.DONE)}
         sources = _source_names(session, [job.cached_from_id for job in ended.values()])
-        decisions = {
-            JobKey(d.task, d.stage, d.variant, d.seed): d
-            for d in session.scalars(select(tables.Decision).where(*decided))
-        }
+        taken = session.scalars(select(tables.Decision).where(tables.Decision.id.in_(decision_ids)))
+        decisions = {decision.id: decision for decision in taken}
     for step in steps:
         if isinstance(step, Decision):
-            if step.key in decisions:
-                yield writer.decision(step.key, decisions[step.key], ended.get(step.key))
+            decision = decisions.get(decided.get(step.key, 0))
+            if decision is not None:
+                yield writer.decision(step.key, decision, ended.get(step.key))
         elif step in ended:
             yield writer.job(ended[step], sources)
-
-
-def _named(steps: Sequence[JobKey | Decision]) -> list[ColumnElement[bool]]:
-    """Conditions that leave little more than the decisions among these steps."""
-    keys = [step.key for step in steps if isinstance(step, Decision)]
-    return [
-        tables.Decision.task.in_({key.task for key in keys}),
-        tables.Decision.variant.in_({key.variant for key in keys}),
-    ]
 
 
 def to_jsonl(record: Record) -> str:
@@ -172,15 +172,7 @@ class _Writer:
     ) -> list[Caveat]:
         if metrics is None or usage is None:
             return []
-        report = self.resolved.facts.tasks[key.task]
-        found = [*caveats.of_data(report)]
-        found += caveats.of_run(usage, metrics, self.resolved.spec.tasks[key.task].batch_size)
-        found += caveats.of_baseline(baseline or metrics, report)
-        if baseline is not None:
-            found += caveats.of_protocol(self.resolved, key.task)
-            found += caveats.of_pair(metrics, baseline)
-            found += caveats.of_selection(self.resolved, key.stage)
-        return sorted(found)
+        return caveats.of_arm(self.resolved, key.task, key.stage, metrics, usage, baseline)
 
 
 def _delta(metrics: Metrics | None, baseline: Metrics | None, name: str) -> float | None:

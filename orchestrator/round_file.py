@@ -19,6 +19,7 @@ from orchestrator.errors import BadRound, Problem
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
+MAX_VALUES = 10_000
 
 Location = tuple[str | int, ...]
 
@@ -119,14 +120,11 @@ def parse_json(content: bytes, name: str) -> RoundFile:
     try:
         text = content.decode("utf-8")
         data = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_number)
-        text_again = json.dumps(data, ensure_ascii=False)
-        text_again.encode()  # a lone surrogate, written as an escape, is no text
+        _check_values(data)
     except (ValueError, RecursionError) as error:
         raise _bad(name, None, f"not valid JSON: {error}") from None
     if not isinstance(data, dict):
         raise _bad(name, None, "expected an object with the keys round, model, stages, tasks, variants ...")
-    if _depth(data) > MAX_DEPTH:
-        raise _bad(name, None, f"nested more than {MAX_DEPTH} levels deep")
     return RoundFile(name, text, data)
 
 
@@ -141,13 +139,33 @@ def _no_number(name: str) -> Any:
     raise ValueError(f"{name} is no number")
 
 
-def _depth(value: Any) -> int:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return 1 + max(map(_depth, inner), default=0) if isinstance(value, dict | list) else 0
+def _check_values(data: Any) -> None:
+    """Raises ValueError for too many values or levels, and for text that is none."""
+    level, count = [data], 0
+    for _ in range(MAX_DEPTH + 1):
+        inner = [value for value in level if isinstance(value, dict | list)]
+        texts = [value for value in level if isinstance(value, str)]
+        texts += [key for value in inner if isinstance(value, dict) for key in value]
+        for text in texts:
+            _check_text(text)
+        count += len(level)
+        if count > MAX_VALUES:
+            raise ValueError(f"more than {MAX_VALUES:,} values")
+        level = [each for value in inner for each in (value.values() if isinstance(value, dict) else value)]
+        if not level:
+            return
+    raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
+
+
+def _check_text(text: str) -> None:
+    """Raises ValueError for what no file, name or database can hold, though it can be written as an escape."""
+    text.encode()  # a lone surrogate is no text
+    if "\0" in text:
+        raise ValueError("a null character")
 
 
 def _refuse_extras(name: str, text: str) -> None:
-    depth = 0
+    depth = values = 0
     for event in yaml.parse(text, Loader=_Loader):
         line = event.start_mark.line + 1 if event.start_mark else None
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
@@ -155,6 +173,9 @@ def _refuse_extras(name: str, text: str) -> None:
         tag = getattr(event, "tag", None)
         if tag:
             raise _bad(name, line, f"the tag {tag} is not accepted")
+        values += isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent)
+        if values > MAX_VALUES:
+            raise _bad(name, line, f"more than {MAX_VALUES:,} keys and values")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise _bad(name, line, f"nested more than {MAX_DEPTH} levels deep")
@@ -177,6 +198,8 @@ def _mapping(node: MappingNode, location: Location, file: RoundFile) -> dict[str
         if not isinstance(key_node, ScalarNode):
             raise _bad(file.name, line, "a key must be plain text")
         key = key_node.value
+        if "\0" in key:
+            raise _bad(file.name, line, "a null character in a key")
         if key in result:
             raise _bad(file.name, line, f"the key {key!r} stands twice in one mapping", (*location, key))
         result[key] = _plain(value_node, (*location, key), file)
@@ -188,7 +211,7 @@ def _scalar(node: ScalarNode, location: Location, file: RoundFile) -> Any:
     loader = _Loader("")
     try:
         value = loader.construct_object(node)
-        str(value).encode()  # a lone surrogate, written as an escape, is no text
+        _check_text(str(value))
         return value
     except (yaml.YAMLError, ValueError):
         message = f"cannot be read as {node.tag.rpartition(':')[2]}"

@@ -19,9 +19,18 @@ def log_tail(home: Path, job: JobView, size: int) -> str:
     path = (home / run_dir(job.round, job.task, job.stage, job.config, job.seed) / LOG_FILE).resolve()
     if not path.is_relative_to(folder) or not path.is_file():
         raise NotFound(f"job {job.id} has no log on this machine")
+    try:
+        content, start = _end(path, size)
+    except OSError as error:
+        raise NotFound(f"the log of job {job.id} cannot be read: {error.strerror}") from None
+    text = content.decode("utf-8", "replace")
+    _, newline, rest = text.partition("\n")
+    return rest if start and newline else text
+
+
+def _end(path: Path, size: int) -> tuple[bytes, int]:
+    """The last bytes of a file, and where they start."""
     with path.open("rb") as file:
         start = max(0, file.seek(0, os.SEEK_END) - size)
         file.seek(start)
-        content = file.read(size)
-    text = content.decode("utf-8", "replace")
-    return text.partition("\n")[2] if start else text
+        return file.read(size), start

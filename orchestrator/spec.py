@@ -6,6 +6,7 @@ can therefore name every job that the round may need.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,6 +42,7 @@ from worker.job import (
 )
 
 MAX_NAME = 100
+MAX_JOBS = 100_000  # of a round
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.=+-]*$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=MAX_NAME)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -212,19 +214,32 @@ class RoundSpec(Strict):
             )
         return self
 
+    @property
+    def most_jobs(self) -> int:
+        """Jobs there are when every variant that is known by now is promoted at every stage."""
+        return len(self.tasks) * len(self.seeds) * (1 + len(self.named)) * len(self.stages)
+
     def resolved(self, folder: Path) -> Self:
         """With every relative path taken as relative to `folder`."""
         tasks = {name: task.resolved(folder) for name, task in self.tasks.items()}
         checkpoint = self.model.checkpoint
         if isinstance(checkpoint, Path):
-            checkpoint = folder / checkpoint.expanduser()
+            checkpoint = folder / _expanded(checkpoint)
         return self.model_copy(
             update={"tasks": tasks, "model": self.model.model_copy(update={"checkpoint": checkpoint})}
         )
 
 
+def _expanded(path: Path) -> Path:
+    """With ~ as somebody's home folder, if there is such a user."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
 def _refuse_twice(what: str, names: list[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise ValueError(f"the {what} {', '.join(twice)} stands more than once")
 

@@ -21,8 +21,8 @@ class Scope(IntEnum):
     """Each includes those before it."""
 
     READ = 1  # look at everything
-    SUBMIT = 2  # submit, cancel and retry rounds
-    ADMIN = 3  # read the metrics
+    SUBMIT = 2  # submit rounds, cancel and retry one's own
+    ADMIN = 3  # cancel and retry those of others
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import ipaddress
 import time
 from collections.abc import Collection
 from http import HTTPStatus
-from urllib.parse import urlsplit
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -22,6 +21,7 @@ from orchestrator.api.problems import problem
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+METHODS = SAFE_METHODS | {"POST", "PUT", "PATCH", "DELETE"}
 POLICY = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -48,19 +48,19 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begin, status = time.perf_counter(), HTTPStatus.INTERNAL_SERVER_ERROR.value
+        begin, status = time.perf_counter(), 0
 
         async def send_guarded(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status = int(message["status"])
                 headers = MutableHeaders(scope=message)
                 for name, value in POLICY.items():
                     headers.setdefault(name, value)
             await send(message)
 
-        refusal = self._refusal(scope["method"], Headers(scope=scope))
         try:
+            refusal = self._refusal(scope["method"], Headers(scope=scope))
             if refusal is None:
                 await self._app(scope, self._limited(receive), send_guarded)
             else:
@@ -83,8 +83,8 @@ class Guard:
         return receive_limited
 
     def _refusal(self, method: str, headers: Headers) -> tuple[int, str] | None:
-        host = headers.get("host", "")
-        if _name(host) not in self._hosts:
+        host, *others = headers.getlist("host") or [""]
+        if others or _name(host) not in self._hosts:
             return HTTPStatus.MISDIRECTED_REQUEST, (
                 f"this server does not go by the name {host!r}; allow it with --allow-host"
             )
@@ -97,10 +97,19 @@ class Guard:
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         route = template(scope)
-        self._metrics.requests.labels(scope["method"], route, str(status)).inc()
-        self._metrics.seconds.labels(scope["method"], route).observe(seconds)
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        self._metrics.requests.labels(method, route, str(status)).inc()
+        self._metrics.seconds.labels(method, route).observe(seconds)
+        about = {"round": "name", "job": "job_id"}
+        given = scope.get("path_params", {})
+        names = {label: given[name] for label, name in about.items() if name in given}
         log.info(
-            "request", method=scope["method"], path=scope["path"], status=status, ms=round(1000 * seconds, 1)
+            "request",
+            method=method,
+            path=scope["path"],
+            status=status,
+            ms=round(1000 * seconds, 1),
+            **names,
         )
 
 
@@ -128,4 +137,4 @@ def _is_own(headers: Headers, host: str) -> bool:
     if headers.get("sec-fetch-site", "none") not in {"same-origin", "none"}:
         return False
     origin = headers.get("origin")
-    return origin is None or urlsplit(origin).netloc.lower() == host.lower()
+    return origin is None or origin.lower() in {f"http://{host}".lower(), f"https://{host}".lower()}

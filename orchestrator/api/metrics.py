@@ -40,6 +40,7 @@ class FromDatabase(Collector):
 
     def __init__(self, database: Database, watch: Watch) -> None:
         self._database, self._watch = database, watch
+        self._highest: dict[str, dict[str, int]] = {}
 
     def describe(self) -> Iterable[Metric]:
         return ()  # so that registering does not ask the database
@@ -64,8 +65,8 @@ class FromDatabase(Collector):
         yield _gauge("fsq_rounds", "Rounds.", "state", status.rounds)
         yield _gauge("fsq_jobs", "Jobs.", "state", status.jobs)
         yield _gauge("fsq_workers", "Workers.", "state", status.workers)
-        yield _counter("fsq_jobs_finished", "Jobs that have ended.", "outcome", outcomes)
-        yield _counter("fsq_decisions", "Decisions taken.", "decision", decisions)
+        yield self._counter("fsq_jobs_finished", "Jobs that have ended.", "outcome", outcomes)
+        yield self._counter("fsq_decisions", "Decisions taken.", "decision", decisions)
         yield CounterMetricFamily(
             "fsq_accelerator_seconds", "Seconds of training and evaluation.", value=seconds
         )
@@ -75,16 +76,19 @@ class FromDatabase(Collector):
         )
         yield GaugeMetricFamily("fsq_event_streams", "Event streams that wait.", value=self._watch.streams)
 
+    def _counter(self, name: str, text: str, label: str, values: Mapping[Any, int]) -> CounterMetricFamily:
+        """Never falls, though a retry takes jobs and decisions back; those count again once there are more."""
+        family = CounterMetricFamily(name, text, labels=[label])
+        highest = self._highest.setdefault(name, {})
+        for value, count in values.items():
+            highest[value] = max(count, highest.get(value, 0))
+        for value, count in highest.items():
+            family.add_metric([value], count)
+        return family
+
 
 def _gauge(name: str, text: str, label: str, values: Mapping[Any, int]) -> GaugeMetricFamily:
     family = GaugeMetricFamily(name, text, labels=[label])
-    for value, count in values.items():
-        family.add_metric([value], count)
-    return family
-
-
-def _counter(name: str, text: str, label: str, values: Mapping[Any, int]) -> CounterMetricFamily:
-    family = CounterMetricFamily(name, text, labels=[label])
     for value, count in values.items():
         family.add_metric([value], count)
     return family

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Query, Request, Response
@@ -34,19 +34,20 @@ def page(found: Found) -> Page[Any]:
 
 def answer(request: Request, here: Service, stamp: str, make: Callable[[], View]) -> Response:
     """What is asked for, as it is at a stamp: once for everybody who asks for it."""
-    response = Response(media_type="application/json")
-    if is_known(request, response, stamp):
-        return Response(status_code=304, headers=response.headers)
+    headers = tag(stamp)
+    if is_known(request, headers):
+        return Response(status_code=304, headers=headers)
     asked = (request.url.path, request.url.query, stamp)
-    response.body = here.recent.get(asked, lambda: make().model_dump_json().encode())
-    response.headers["Content-Length"] = str(len(response.body))
-    return response
+    body = here.recent.get(asked, lambda: make().model_dump_json().encode())
+    return Response(body, media_type="application/json", headers=headers)
 
 
-def is_known(request: Request, response: Response, stamp: str) -> bool:
-    """Whether the client has this version already; gives the response its ETag."""
-    tag = f'W/"{stamp}"'
-    response.headers["ETag"] = tag
-    response.headers["Cache-Control"] = "private, no-cache"
+def tag(stamp: str) -> dict[str, str]:
+    """The headers of an answer as it is at a stamp."""
+    return {"ETag": f'W/"{stamp}"', "Cache-Control": "private, no-cache"}
+
+
+def is_known(request: Request, headers: Mapping[str, str]) -> bool:
+    """Whether the client has the version with these headers already."""
     known = [each.strip() for each in request.headers.get("if-none-match", "").split(",")]
-    return tag in known or "*" in known
+    return headers["ETag"] in known or "*" in known

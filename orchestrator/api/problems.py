@@ -123,6 +123,9 @@ async def _known(_: Request, error: Exception) -> JSONResponse:
             RoundProblem(path=each.path, line=each.line, message=each.message) for each in error.problems
         ]
         return problem(status, str(error), name=error.name, problems=found)
+    if isinstance(error, DatabaseUnreachable):
+        log.error("database out of reach", reason=str(error))  # its address is nobody's business
+        return problem(status, "the database does not answer")
     return problem(status, str(error))
 
 

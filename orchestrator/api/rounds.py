@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from itertools import islice
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
 from db.tables import JobState, Round, RoundState
-from orchestrator import chains, engine, exports, lookup
+from orchestrator import chains, engine, exports, interventions, lookup
 from orchestrator.api import examples
-from orchestrator.api.access import Scope, User, require
-from orchestrator.api.paging import MAX_ID, Cursor, Limit, answer, is_known, page, part
+from orchestrator.api.access import Scope, User, require, token_of
+from orchestrator.api.paging import MAX_ID, Cursor, Limit, answer, is_known, page, part, tag
 from orchestrator.api.problems import Forbidden, UnsupportedMediaType, documented
 from orchestrator.api.service import Service, service_of
 from orchestrator.forecast import Forecast
@@ -58,8 +60,10 @@ async def submit(
     user: Submitter,
     dry_run: Annotated[bool, Query(description="Only say what the round would do.")] = False,
     after: Annotated[
-        str | None,
-        Query(description="Start once this round has finished.", pattern=NAME_PATTERN, max_length=MAX_NAME),
+        str | None, Query(description="Start once this round has finished.", max_length=MAX_NAME)
+    ] = None,
+    today: Annotated[
+        date | None, Query(description="What {date} stands for; default: the server's day.")
     ] = None,
     file_name: Annotated[
         str, Header(alias="X-Round-File", description="Named in errors.", max_length=200)
@@ -70,13 +74,14 @@ async def submit(
     Answers once the round's data are downloaded and its examples built, which may take minutes the first time.
     Relative paths are taken from the first of the server's data folders; no path may lead out of them.
     """
-    file = _round_file(request.headers.get("content-type", ""), await request.body(), file_name)
+    kind, content = request.headers.get("content-type", ""), await request.body()
 
     def prepare() -> SubmissionView | Forecast:
-        resolved = here.intake.read(file, here.roots[0], after)
+        file = _round_file(kind, content, file_name)
+        resolved = here.intake.read(file, here.roots[0], after, today=today)
         return here.intake.forecast(resolved) if dry_run else here.intake.submit(resolved, file, by=user.name)
 
-    done = await run_in_threadpool(prepare)
+    done = await to_thread.run_sync(prepare, limiter=here.preparations)
     if isinstance(done, SubmissionView):
         response.headers["Location"] = f"{request.url.path}/{done.round}"
     response.status_code = 201 if isinstance(done, SubmissionView) and done.is_new else 200
@@ -149,14 +154,12 @@ def get_records(
     form: Annotated[RecordFormat, Query(alias="format")] = RecordFormat.JSONL,
 ) -> Response:
     """The records of a round so far (docs/records.md), streamed."""
-    headers = Response()
-    with here.database.read() as session:
-        stamp = _stamp(engine.find(session, name))
-    if is_known(request, headers, f"{stamp}.{form}"):
-        return Response(status_code=304, headers=headers.headers)
-    headers.headers["Content-Disposition"] = f'attachment; filename="_{name}_records.{form}"'
+    headers = tag(f"{_stamp_of(here, name)}.{form}")
+    if is_known(request, headers):
+        return Response(status_code=304, headers=headers)
+    headers["Content-Disposition"] = f'attachment; filename="_{name}_records.{form}"'
     lines = exports.lines(here.database, name, form)
-    return StreamingResponse(_chunks(lines), media_type=MEDIA_TYPES[form], headers=_own(headers))
+    return StreamingResponse(_chunks(lines), media_type=MEDIA_TYPES[form], headers=headers)
 
 
 @router.get(
@@ -166,13 +169,11 @@ def get_records(
 )
 def get_summary(request: Request, here: Here, name: Name) -> Response:
     """The summary of a round so far, as text."""
-    headers = Response()
-    with here.database.read() as session:
-        stamp = _stamp(engine.find(session, name))
-    if is_known(request, headers, stamp):
-        return Response(status_code=304, headers=headers.headers)
+    headers = tag(_stamp_of(here, name))
+    if is_known(request, headers):
+        return Response(status_code=304, headers=headers)
     text = "".join(f"{line}\n" for line in exports.lines(here.database, name, "summary"))
-    return PlainTextResponse(text, headers=_own(headers))
+    return PlainTextResponse(text, headers=headers)
 
 
 @router.get(
@@ -181,6 +182,7 @@ def get_summary(request: Request, here: Here, name: Name) -> Response:
     responses=documented(404, 422) | examples.EVENTS,
 )
 async def get_events(
+    request: Request,
     here: Here,
     name: Name,
     last_event_id: Annotated[
@@ -192,20 +194,23 @@ async def get_events(
     The stream ends with the round; a client that then asks again with `Last-Event-ID` gets 204.
     """
 
-    def find() -> tuple[int, bool]:
+    def find() -> tuple[int, int, bool]:
         with here.database.read() as session:
             row = engine.find(session, name)
-            return row.id, row.state in chains.ENDED and last_event_id >= row.n_events
+            known = last_event_id if last_event_id <= row.n_events else 0  # else it is of another database
+            return row.id, known, row.state in chains.ENDED and known == row.n_events
 
-    round_id, is_over = await run_in_threadpool(find)
+    round_id, known, is_over = await run_in_threadpool(find)
     if is_over:
         return Response(status_code=204)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    stream = _events(here, round_id, last_event_id)
+    stream = _events(here, round_id, known, token_of(request))
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
 
-async def _events(here: Service, round_id: int, number: int) -> AsyncIterator[bytes]:
+async def _events(here: Service, round_id: int, number: int, token: str | None) -> AsyncIterator[bytes]:
+    """The events after one of this number, for as long as the token is good."""
+
     def ask() -> tuple[list[tuple[int, str, str]], bool]:
         with here.database.read() as session:
             found = events_since(session, round_id, number)
@@ -213,7 +218,12 @@ async def _events(here: Service, round_id: int, number: int) -> AsyncIterator[by
             lines = [(event.number, event.kind.value, event.model_dump_json()) for event in found]
             return lines, row.state in chains.ENDED and row.n_events == (lines[-1][0] if lines else number)
 
+    check_at = time.monotonic() + KEEPALIVE_SECONDS
     while True:
+        if time.monotonic() >= check_at:
+            if await run_in_threadpool(here.access.user, token) is None:
+                return
+            check_at = time.monotonic() + KEEPALIVE_SECONDS
         found, is_last = await run_in_threadpool(ask)
         for number, kind, data in found:
             yield format_sse_event(data_str=data, event=kind, id=str(number))
@@ -228,8 +238,7 @@ def cancel(here: Here, name: Name, user: Submitter) -> ChangeView:
     """End a round: nothing more is started, what is decided stays. Twice changes nothing."""
     with here.database.write() as session:
         _check_owner(lookup.submitted_by(session, name), name, user)
-        changed = engine.cancel(session, name, by=user.name, now=datetime.now(UTC))
-        return ChangeView(round=name, state=engine.find(session, name).state, changed=changed)
+        return interventions.cancel(session, name, by=user.name, now=datetime.now(UTC))
 
 
 @router.post("/{name}/retry", responses=documented(404, 422))
@@ -237,13 +246,13 @@ def retry(here: Here, name: Name, user: Submitter) -> ChangeView:
     """Run again what could not be measured, or let a cancelled round go on. What was measured stays."""
     with here.database.write() as session:
         _check_owner(lookup.submitted_by(session, name), name, user)
-        changed = engine.retry(session, name, by=user.name, now=datetime.now(UTC))
-        return ChangeView(round=name, state=engine.find(session, name).state, changed=changed)
+        return interventions.retry(session, name, by=user.name, now=datetime.now(UTC))
 
 
 def _check_owner(owner: str | None, name: str, user: User) -> None:
     """Raises Forbidden for the round of somebody else, but for administrators."""
     if user.scope < Scope.ADMIN and owner != user.name:
+        owner = owner or "somebody unknown"
         raise Forbidden(f"{name} was submitted by {owner}; cancelling and retrying it needs the scope admin")
 
 
@@ -251,9 +260,9 @@ def _stamp(row: Round) -> str:
     return f"{row.digest[:16]}.{row.n_events}"
 
 
-def _own(response: Response) -> dict[str, str]:
-    """The headers that were set on a response that had no body yet."""
-    return {name: value for name, value in response.headers.items() if name != "content-length"}
+def _stamp_of(here: Service, name: str) -> str:
+    with here.database.read() as session:
+        return _stamp(engine.find(session, name))
 
 
 def _chunks(lines: Iterator[str]) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from anyio import CapacityLimiter
 from fastapi import Request
 
 from db.session import Database
@@ -27,6 +28,7 @@ class Service:
     metrics: Metrics
     home: Path  # where the runs' logs lie
     roots: Sequence[Path]  # relative paths of rounds are taken from the first one
+    preparations: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(2))  # at once; others wait
     recent: Recent[bytes] = field(
         default_factory=lambda: Recent(256)
     )  # answers by what was asked and its stamp

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 
+import structlog
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import select
 
-from db.errors import DatabaseUnreachable
 from db.session import Database
 from db.tables import Round
 
 INTERVAL_SECONDS = 0.25
+
+log = structlog.get_logger("fsq.api")
 
 
 class Watch:
@@ -52,8 +53,10 @@ class Watch:
 
     async def _look(self) -> None:
         while self._waiting:
-            with suppress(DatabaseUnreachable):  # it may come back; the streams stay as they are until then
+            try:
                 self._counts = await run_in_threadpool(self._ask, list(self._waiting))
+            except Exception as error:  # the database may come back; the streams stay as they are until then
+                log.error("cannot look for events", reason=str(error))
             async with self._looked:
                 self._looked.notify_all()
             await asyncio.sleep(INTERVAL_SECONDS)

@@ -11,8 +11,10 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryFile
+from threading import Thread
 
 import httpx2 as httpx
 import pytest
@@ -96,6 +98,8 @@ def test_commands__over_http_as_on_the_database(
             ["status", "small"],
             ["status", "small", "--json"],
             ["status", "none"],
+            ["status", "a b"],
+            ["cancel", "../workers?"],
             ["export", "small"],
             ["export", "small", "--format", "csv"],
             ["export", "small", "--format", "summary"],
@@ -190,8 +194,70 @@ def test_workers__alive_on(fsq: Fsq, environment: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "server", ["nonsense", "http://127.0.0.1:1", "ftp://127.0.0.1", "http://[", "http://"]
+    ("server", "code"),
+    [
+        ("http://127.0.0.1:1", 5),
+        ("nonsense", 2),
+        ("ftp://127.0.0.1", 2),
+        ("http://[", 2),
+        ("http://", 2),
+        ("http://user:secret@127.0.0.1:1", 2),
+    ],
 )
-def test_client__server_that_is_not_there(fsq: Fsq, server: str) -> None:
+def test_client__server_that_is_not_there(fsq: Fsq, server: str, code: int) -> None:
     done = fsq("status", env={"FSQ_SERVER": server})
-    assert (done.returncode, done.stderr.count("\n")) == (5, 1), done.stderr
+    assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
+    assert "secret" not in done.stderr
+
+
+@pytest.mark.parametrize("token", ["wrong", "fsq_1_" + "é" * 43, "fsq_1_" + "A" * 20])
+def test_client__token_that_is_none(fsq: Fsq, token: str) -> None:
+    done = fsq("status", env={"FSQ_SERVER": "http://127.0.0.1:1", "FSQ_TOKEN": token})
+    assert (done.returncode, done.stderr) == (
+        2,
+        "fsq: FSQ_TOKEN is no token; they look like fsq_1_... (`fsq token create`)\n",
+    )
+
+
+class _Other(BaseHTTPRequestHandler):
+    """A server that is something else."""
+
+    def do_GET(self) -> None:
+        status, kind, body = self.server.answer  # type: ignore[attr-defined]
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Location", "http://127.0.0.1:1/")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Says nothing."""
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, "text/html", b"<p>Welcome</p>"),
+        (302, "text/html", b""),
+        (404, "text/html", b"nothing here"),
+        (200, "application/json", b'{"other": 1}'),
+        (422, "application/json", b"[]"),
+    ],
+)
+def test_client__server_of_another_kind(fsq: Fsq, tmp_path: Path, answer: tuple[int, str, bytes]) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Other) as other:
+        other.answer = answer  # type: ignore[attr-defined]
+        Thread(target=other.serve_forever, daemon=True).start()
+        server = {"FSQ_SERVER": f"http://127.0.0.1:{other.server_address[1]}"}
+        for command in (
+            ["status"],
+            ["status", "r"],
+            ["workers"],
+            ["export", "r", "-o", str(tmp_path / "out")],
+        ):
+            done = fsq(*command, env=server)
+            assert (done.returncode, done.stdout) == (1, ""), command
+            assert done.stderr.startswith("fsq: "), done.stderr
+            assert "Traceback" not in done.stderr
+        other.shutdown()
+    assert not (tmp_path / "out").exists()

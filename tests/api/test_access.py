@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from db.tables import Token
 from orchestrator.api.guard import is_loopback, names_of
 from tests.api.conftest import MakeClient, bearer, token
 from tests.orchestrator.factories import NOW, Rig, resolve, round_data
+from worker.job import JobResult, Outcome
 
 READING = [
     "/api/v1/rounds",
@@ -128,6 +131,7 @@ def test_guard__other_hosts(client: TestClient, host: str) -> None:
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "http://127.0.0.1:81"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
         ({"Sec-Fetch-Site": "cross-site"}, 403),
         ({"Sec-Fetch-Site": "same-site"}, 403),
     ],
@@ -176,3 +180,42 @@ def test_get_log__only_from_the_runs(client: TestClient, database: Database, tmp
     (folder / "log.txt").unlink()
     (folder / "log.txt").symlink_to(secret)
     assert client.get("/api/v1/jobs/1/log").status_code == 404
+
+
+def test_guard__odd_methods_are_counted_as_one(client: TestClient) -> None:
+    for method in ("FOO", "BAR", "BAZ"):
+        client.request(method, "/api/v1/status")
+    text = client.get("/metrics").text
+    assert 'method="other"' in text
+    assert "FOO" not in text
+
+
+def test_metrics__counters_never_fall(client: TestClient, database: Database, tmp_path: Path) -> None:
+    def ended() -> str:
+        lines = client.get("/metrics").text.splitlines()
+        return next(line for line in lines if line.startswith('fsq_jobs_finished_total{outcome="oom"}'))
+
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+    rig.run_next(JobResult(outcome=Outcome.OOM, reason="too large"))
+    before = ended()
+    client.post("/api/v1/rounds/r1/retry")
+    assert ended() == before
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_logs__a_defect_shows_no_variables(form: str) -> None:
+    """Tracebacks with the values of variables would carry tokens."""
+    code = f"""
+import structlog
+from orchestrator import logs
+logs.configure({form!r})
+token = "fsq_1_secret"
+try:
+    1 / 0
+except ZeroDivisionError as error:
+    structlog.get_logger().error("defect", exc_info=error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "ZeroDivisionError" in done.stderr
+    assert "fsq_1_secret" not in done.stderr

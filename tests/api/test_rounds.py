@@ -221,6 +221,8 @@ def test_events__from_the_start_and_from_the_last_one(
     assert nothing.status_code == 204
     data = json.loads(whole[3]["data"])
     assert (data["kind"], data["data"]["config"], data["data"]["outcome"]) == ("job_ended", "baseline", "ok")
+    other = client.get("/api/v1/rounds/r1/events", headers={"Last-Event-ID": "999"})
+    assert events(other.text) == whole  # of another database, or made up
     assert client.get("/api/v1/rounds/none/events").status_code == 404
     assert client.get("/api/v1/rounds/r1/events", headers={"Last-Event-ID": "x"}).status_code == 422
 
@@ -279,3 +281,43 @@ def test_submit__a_body_of_unknown_length_that_is_too_long(client: TestClient) -
     chunks = (b"x" * 100_000 for _ in range(20))
     response = client.post("/api/v1/rounds", content=chunks, headers=YAML)
     assert (response.status_code, problem(response)["detail"]) == (413, "a body has at most 1,000,000 bytes")
+
+
+def test_get_round__once_its_parent_is_tried_again(
+    client: TestClient, database: Database, tmp_path: Path
+) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+    rig.submit(resolve(tmp_path, round="r2", after={"round": "r1"}))
+    client.post("/api/v1/rounds/r1/cancel")
+    first = client.get("/api/v1/rounds/r2")
+    assert first.json()["state"] == "blocked"
+
+    client.post("/api/v1/rounds/r1/retry")
+
+    assert (
+        client.get("/api/v1/rounds/r2", headers={"If-None-Match": first.headers["etag"]}).status_code == 200
+    )
+    assert client.get("/api/v1/rounds/r2").json()["state"] == "waiting"
+
+
+def test_submit__more_jobs_than_a_round_may_have(client: TestClient) -> None:
+    response = client.post(
+        "/api/v1/rounds",
+        content=body(
+            seeds=list(range(9000)), variants={"grid": {"layer_start": [1, 2], "alpha_init": [-1, -2, -3]}}
+        ),
+        headers=YAML,
+    )
+    assert "126,000 jobs; a round has at most 100,000" in problem(response)["detail"]
+
+
+def test_submit__the_day_is_the_client_s(client: TestClient) -> None:
+    response = client.post("/api/v1/rounds?today=2030-01-02", content=body(round="n_{date}"), headers=YAML)
+    assert response.json()["round"] == "n_2030-01-02"
+    again = client.post(
+        "/api/v1/rounds?today=2030-01-02&after=n_{date}",
+        content=body(round="m_{date}", seeds=[3]),
+        headers=YAML,
+    )
+    assert again.json() == {"round": "m_2030-01-02", "state": "waiting", "is_new": True}

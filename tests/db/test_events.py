@@ -8,7 +8,7 @@ from pathlib import Path
 from db import events
 from db.events import EventKind
 from db.session import Database
-from orchestrator import engine
+from orchestrator import interventions
 from tests.orchestrator.factories import NOW, Rig, resolve, result
 
 
@@ -55,7 +55,7 @@ def test_since__tells_a_round_from_submission_to_end(database: Database, tmp_pat
 def test_since__a_cancelled_round(database: Database, tmp_path: Path) -> None:
     round_id = Rig(database).submit(resolve(tmp_path))
     with database.write() as session:
-        engine.cancel(session, "r1", by="someone", now=NOW)
+        interventions.cancel(session, "r1", by="someone", now=NOW)
     with database.read() as session:
         last = events.since(session, round_id, 0)[-1]
     assert (last.kind, last.data) == ("cancelled", {"by": "someone"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from sqlalchemy import select
 
 from db.session import Database
 from db.tables import Round, RoundState
-from orchestrator import engine
+from orchestrator import engine, interventions
 from orchestrator.chains import ENDED, Decided, Parent, choose, start
 from orchestrator.errors import BadRound, NotFound
 from orchestrator.planner import Verdict
@@ -113,7 +114,7 @@ def test_cancel__blocks_what_builds_on_it(database: Database, tmp_path: Path) ->
     chain(rig, tmp_path, r2=("r1", "finished"), r3=("r2", "finished"), r4=("r2", "any"), r5=("r1", "any"))
 
     with database.write() as session:
-        assert engine.cancel(session, "r1", by="me", now=NOW)
+        assert interventions.cancel(session, "r1", by="me", now=NOW).changed
 
     found = states(database)
     assert found["r2"] == (BLOCKED, "round r1 was cancelled", 0)
@@ -125,8 +126,8 @@ def test_cancel__of_a_waiting_round(database: Database, tmp_path: Path) -> None:
     rig = Rig(database)
     chain(rig, tmp_path, r2=("r1", "finished"))
     with database.write() as session:
-        assert engine.cancel(session, "r2", by="me", now=NOW)
-        assert not engine.cancel(session, "r2", by="me", now=NOW)
+        assert interventions.cancel(session, "r2", by="me", now=NOW).changed
+        assert not interventions.cancel(session, "r2", by="me", now=NOW).changed
     rig.run_all({})
 
     assert states(database)["r2"] == (RoundState.CANCELLED, None, 0)
@@ -283,3 +284,117 @@ def test_read__like_another_round(database: Database, tmp_path: Path) -> None:
         parse_round(b"round: x\nlike: r9\n", "x.yaml", known=known)
     with pytest.raises(BadRound, match="line 2, like: expected the name of a round"):
         parse_round(b"round: x\nlike: [r1]\n", "x.yaml", known=known)
+
+
+def test_retry__of_a_parent_lets_blocked_rounds_wait_again(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    chain(rig, tmp_path, r2=("r1", "finished"), r3=("r2", "finished"))
+    with database.write() as session:
+        interventions.cancel(session, "r1", by="me", now=NOW)
+        before = engine.find(session, "r2").n_events
+
+    with database.write() as session:
+        assert interventions.retry(session, "r1", by="me", now=NOW).changed
+    found = states(database)
+    assert found["r2"] == (WAITING, "waits for round r1", 0)
+    assert found["r3"] == (WAITING, "waits for round r2", 0)
+    with database.read() as session:
+        assert engine.find(session, "r2").n_events > before  # whatever can be seen changes with an event
+
+    rig.run_all({})
+    assert {state for state, *_ in states(database).values()} == {RoundState.FINISHED}
+
+
+def test_retry__of_a_parent_that_ends_at_once(database: Database, tmp_path: Path) -> None:
+    """Its failed job is known by now: it finishes in the very transaction, and its child starts."""
+    rig = Rig(database)
+    chain(rig, tmp_path, r2=("r1", "finished"))
+    rig.run_next(JobResult(outcome=Outcome.OOM, reason="too large"))
+    rig.submit(resolve(tmp_path, round="same"))
+    assert states(database)["r2"][0] is BLOCKED
+
+    with database.write() as session:
+        interventions.retry(session, "r1", by="me", now=NOW)
+    rig.run_all({})
+    assert states(database)["r1"][0] is states(database)["r2"][0] is RoundState.FINISHED
+
+
+def test_retry__of_a_blocked_round_looks_again(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+    rig.submit(resolve(tmp_path, round="check", variants=WINNERS))
+    rig.run_all({})
+    assert states(database)["check"][0] is BLOCKED
+
+    with database.write() as session:
+        assert not interventions.retry(session, "check", by="me", now=NOW).changed  # there is still nothing
+    assert states(database)["check"][0] is BLOCKED
+
+
+def test_retry__of_a_round_that_was_cancelled_while_it_waited(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    chain(rig, tmp_path, r2=("r1", "finished"))
+    with database.write() as session:
+        interventions.cancel(session, "r2", by="me", now=NOW)
+        view = interventions.retry(session, "r2", by="me", now=NOW)
+    assert (view.state, view.changed) == (WAITING, True)
+
+
+def test_with_selected__a_name_that_is_taken_twice(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+    run_r1(rig)
+    own = {"l2": {"layer_start": 2, "clip": 3.0}, "l2.r1": {"layer_start": 2, "clip": 4.0}}
+
+    rig.submit(resolve(tmp_path, round="check", variants=[own, WINNERS]))
+
+    assert variants_of(database, "check") == ["l2", "l2.r1", "l2.r1.2"]
+
+
+@pytest.fixture
+def postgres(database: Database) -> Database:
+    if database.engine.dialect.name != "postgresql":
+        pytest.skip("writers wait for each other on SQLite")
+    return database
+
+
+def test_advance__sees_what_was_cancelled_meanwhile(postgres: Database, tmp_path: Path) -> None:
+    rig = Rig(postgres)
+    round_id = rig.submit(resolve(tmp_path, variants={"noop": {"layer_start": 9}}))
+    with postgres.write() as session:
+        session.get_one(Round, round_id)  # as it was
+        with postgres.write() as other:
+            interventions.cancel(other, "r1", by="me", now=NOW)
+        assert engine.advance(session, round_id, now=NOW).decisions == ()
+    assert states(postgres)["r1"][0] is RoundState.CANCELLED
+
+
+def test_cancel_and_retry__down_and_up_a_chain_at_once(postgres: Database, tmp_path: Path) -> None:
+    """Parents and children are changed from many threads: nobody is the victim of a deadlock."""
+    rig = Rig(postgres)
+    chain(rig, tmp_path, r2=("r1", "finished"), r3=("r2", "any"))
+
+    def change(number: int) -> None:
+        act = (interventions.cancel, interventions.retry)[number % 2]
+        with postgres.write() as session:
+            act(session, f"r{1 + number % 3}", by="me", now=NOW)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(change, range(120)))
+
+    for name in ("r1", "r2", "r3"):
+        with postgres.write() as session:
+            interventions.retry(session, name, by="me", now=NOW)
+    rig.run_all({})
+    assert {state for state, *_ in states(postgres).values()} == {RoundState.FINISHED}
+
+
+def test_submit__the_same_round_from_many_at_once(postgres: Database, tmp_path: Path) -> None:
+    resolved = resolve(tmp_path)
+
+    def submit(_: int) -> bool:
+        with postgres.write() as session:
+            return engine.submit(session, resolved, "", by="me", now=NOW).is_new
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sorted(pool.map(submit, range(6))) == [False] * 5 + [True]

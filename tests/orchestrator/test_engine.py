@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from db.session import Database
 from db.tables import Decision, Job, JobState, Round, RoundState
-from orchestrator import engine
+from orchestrator import engine, interventions
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.planner import JobKey
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
@@ -150,8 +150,8 @@ def test_cancel__keeps_decisions_and_starts_nothing(database: Database, tmp_path
     rig.run_next(result(0.2))
     rig.run_next(result(0.3))
     with database.write() as session:
-        assert engine.cancel(session, "r1", by="me", now=NOW)
-        assert not engine.cancel(session, "r1", by="me", now=NOW)
+        assert interventions.cancel(session, "r1", by="me", now=NOW).changed
+        assert not interventions.cancel(session, "r1", by="me", now=NOW).changed
     assert rig.run_next(result(0.2)) is None
     jobs, decisions, state = stored(database)
     assert jobs[-1] == ("med", BASELINE, "cancelled")

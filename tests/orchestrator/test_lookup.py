@@ -8,7 +8,7 @@ import pytest
 
 from db.session import Database
 from db.tables import Job, Round, RoundState
-from orchestrator import engine, lookup
+from orchestrator import engine, interventions, lookup
 from orchestrator.lookup import Arms, Slice
 from tests.orchestrator.factories import NOW, Rig, resolve, result
 from worker.job import JobResult, Outcome
@@ -80,7 +80,7 @@ def test_unmeasured__what_a_retry_would_run(rig: Rig) -> None:
     rig.run_next(JobResult(outcome=Outcome.OOM, reason="too big"))
     assert count() == 1
     with rig.database.write() as session:
-        engine.retry(session, "r1", by="me", now=NOW)
+        interventions.retry(session, "r1", by="me", now=NOW)
     rig.run_all({})
     assert count() == 0
 

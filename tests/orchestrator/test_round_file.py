@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.errors import BadRound
-from orchestrator.round_file import MAX_BYTES, parse
+from orchestrator.round_file import MAX_BYTES, parse, parse_json
 
 TEXT = st.text(
-    st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"])
+    st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"], exclude_characters="\0")
 )  # JSON escapes the rest in pairs
+# YAML's own limit for a key is 1,024 characters, escapes counted as they are written.
+KEY = TEXT.filter(lambda text: len(text) <= 80)
 
 
 def problem(content: bytes) -> str:
@@ -86,9 +88,34 @@ def test_parse__any_bytes_give_a_mapping_or_one_clear_error(content: bytes) -> N
 @given(
     st.recursive(
         st.one_of(st.none(), st.booleans(), st.integers(-(10**9), 10**9), TEXT),
-        lambda inner: st.one_of(st.lists(inner), st.dictionaries(TEXT, inner)),
+        lambda inner: st.one_of(st.lists(inner), st.dictionaries(KEY, inner)),
         max_leaves=20,
     )
 )
 def test_parse__json_is_yaml(value: object) -> None:
     assert parse(json.dumps({"a": value}).encode(), "r").data == {"a": value}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a": [' + b"1, " * 10_000 + b"1]}", "more than 10,000 values"),
+        (b'{"a": ' + b"[" * 900 + b"]" * 900 + b"}", "nested more than 20 levels deep"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b'{"a": "x\\u0000y"}', "a null character"),
+        (b'{"a\\u0000": 1}', "a null character"),
+    ],
+)
+def test_parse_json__refuses(content: bytes, message: str) -> None:
+    with pytest.raises(BadRound, match=message):
+        parse_json(content, "r")
+
+
+def test_parse__refuses_too_many_values_at_once() -> None:
+    with pytest.raises(BadRound, match="line 10000: more than 10,000 keys and values"):
+        parse(b"\n".join(b"- x" for _ in range(100_000)), "r")
+
+
+def test_parse__refuses_null_characters() -> None:
+    with pytest.raises(BadRound, match="line 2, b: cannot be read as str"):
+        parse(b'a: 1\nb: "x\\0y"', "r")

@@ -1,0 +1,78 @@
+"""What a user does to a round that runs or has ended: cancel it, or have it tried again."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, delete, select
+from sqlalchemy.orm import Session
+
+from db import events
+from db.events import EventKind
+from db.tables import Decision, Job, JobState, Round, RoundState
+from orchestrator import chains, engine
+from orchestrator.planner import Verdict
+from orchestrator.views import ChangeView
+from worker.job import MEASURED, Outcome
+
+
+def cancel(session: Session, name: str, *, by: str, now: datetime) -> ChangeView:
+    """Ends a round: nothing more is started, what is decided stays. Changes nothing once it has ended."""
+    row = engine.locked(session, engine.find(session, name).id)
+    if row.state in chains.ENDED:
+        return ChangeView(round=name, state=row.state, changed=False)
+    row.state, row.reason, row.finished_at = RoundState.CANCELLED, None, now
+    events.append(session, row.id, EventKind.CANCELLED, now=now, by=by)
+    unfinished = select(Job).where(Job.round_id == row.id, Job.state != JobState.DONE)
+    for job in session.scalars(unfinished):
+        job.state, job.outcome, job.reason = JobState.DONE, Outcome.CANCELLED, "the round was cancelled"
+        job.lease_expires_at, job.finished_at = None, now
+        job.result = {"outcome": Outcome.CANCELLED}
+    engine.start_children(session, row, now)
+    return ChangeView(round=name, state=row.state, changed=True)
+
+
+def retry(session: Session, name: str, *, by: str, now: datetime) -> ChangeView:
+    """Runs again what could not be measured; what was measured stays.
+
+    A cancelled round goes on, a blocked one looks again whether it can start, and rounds that were blocked by this
+    one wait again. Changes nothing where there is nothing of that kind.
+    """
+    found = engine.find(session, name)
+    parent = None if found.after_id is None else engine.locked(session, found.after_id)
+    row = engine.locked(session, found.id)
+    failed = session.scalars(select(Job).where(*unmeasured(row.id))).all()
+    if not failed and row.state not in {RoundState.CANCELLED, RoundState.BLOCKED}:
+        return ChangeView(round=name, state=row.state, changed=False)
+    was = row.state
+    events.append(session, row.id, EventKind.RETRIED, now=now, by=by, jobs=len(failed))
+    for job in failed:
+        job.state, job.outcome, job.reason, job.result = JobState.QUEUED, None, None, None
+        job.attempts, job.not_before, job.finished_at = 0, now, None
+    undecided = (Decision.round_id == row.id, Decision.decision == Verdict.UNDECIDED)
+    session.execute(delete(Decision).where(*undecided))
+    never_started = parent if was is RoundState.BLOCKED or not row.jobs else None
+    row.state = RoundState.ACTIVE if never_started is None else RoundState.WAITING
+    row.reason, row.finished_at = None, None
+    _wait_again(session, row, now)
+    if never_started is None:
+        engine.advance(session, row.id, now=now)
+    else:
+        engine.start(session, row, never_started, now)
+    return ChangeView(round=name, state=row.state, changed=bool(failed) or row.state is not was)
+
+
+def unmeasured(round_id: int) -> tuple[ColumnElement[bool], ...]:
+    """The jobs of a round that ended without numbers."""
+    return (
+        Job.round_id == round_id,
+        Job.state == JobState.DONE,
+        Job.outcome.not_in([*MEASURED, Outcome.CACHED]),
+    )
+
+
+def _wait_again(session: Session, parent: Round, now: datetime) -> None:
+    """Rounds that were blocked because of this one wait for it, and so on down the chain."""
+    for child in engine.children(session, parent, RoundState.BLOCKED):
+        engine.start(session, child, parent, now)
+        _wait_again(session, child, now)
