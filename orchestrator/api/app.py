@@ -74,7 +74,8 @@ def create_app(
     app.include_router(jobs.router, prefix="/api/v1")
     app.include_router(operations.router)
     site.install(app)
-    app.add_middleware(Guard, hosts=hosts, max_body=MAX_BYTES, metrics=metrics)
+    inner = app.build_middleware_stack
+    app.build_middleware_stack = lambda: Guard(inner(), hosts, MAX_BYTES, metrics)  # type: ignore[method-assign]
     _complete_document(app)
     return app
 

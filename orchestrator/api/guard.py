@@ -1,4 +1,4 @@
-"""Before any handler: is this request meant for this server, and does it come from its own pages?
+"""Around everything else. Is this request meant for this server, and does it come from its own pages?
 
 After it: headers that keep browsers from doing more than the pages ask for, the request's log line and its time.
 """
@@ -65,6 +65,9 @@ class Guard:
                 await self._app(scope, self._limited(receive), send_guarded)
             else:
                 await problem(*refusal)(scope, receive, send_guarded)
+        except Exception:
+            if not status:  # else it has been answered, and logged
+                raise
         finally:
             self._note(scope, status, time.perf_counter() - begin)
 
