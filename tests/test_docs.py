@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from db.tables import JobState, RoundState
 from orchestrator.caveats import EXPLANATIONS, Caveat
 from orchestrator.cli import app
+from orchestrator.settings import Settings
 from worker.job import task_kinds
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -80,3 +81,12 @@ def test_security__names_tests_that_exist() -> None:
         assert named, row
         for path, test in named:
             assert f"def {test}(" in (CHECKOUT / "tests" / path).read_text(), f"{path}::{test}"
+
+
+def test_deployment__names_every_setting() -> None:
+    page = (CHECKOUT / "docs" / "deployment.md").read_text().partition("## Settings of fsq itself")[2]
+    assert {f"FSQ_{name.upper()}" for name in Settings.model_fields} == set(
+        re.findall(
+            r"`(FSQ_[A-Z_]+)`", "\n".join(re.findall(r"(?m)^\| (`FSQ.*?) \|", page.partition("\n## ")[0]))
+        )
+    )

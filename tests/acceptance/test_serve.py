@@ -92,6 +92,9 @@ def test_commands__over_http_as_on_the_database(
         assert fsq("run", path, env=over).returncode == 1
         assert fsq("work", "--drain").returncode == 0
 
+        taken, wrong = tmp_path / "taken", tmp_path / "wrong"
+        taken.mkdir()
+        wrong.mkdir()
         for command in (
             ["status"],
             ["status", "--json"],
@@ -107,8 +110,9 @@ def test_commands__over_http_as_on_the_database(
             ["workers", "--json"],
             ["cancel", "small"],
             ["retry", "small"],
-            ["submit", str(write_round(tmp_path, seeds=[4]))],
-            ["submit", str(write_round(tmp_path, modle={}))],
+            ["submit", str(write_round(taken, seeds=[4]))],
+            ["submit", str(write_round(wrong, modle={}))],
+            ["plot", "small", "-o", str(tmp_path / "small.pdf")],
         ):
             here, there = fsq(*command), fsq(*command, env=over)
             assert (there.returncode, there.stdout, there.stderr) == (
@@ -116,6 +120,10 @@ def test_commands__over_http_as_on_the_database(
                 here.stdout,
                 here.stderr,
             )
+        drawn = [tmp_path / "here.svg", tmp_path / "there.svg"]
+        assert fsq("plot", "small", "-o", drawn[0]).returncode == 0
+        assert fsq("plot", "small", "-o", drawn[1], env=over).returncode == 0
+        assert drawn[0].read_bytes() == drawn[1].read_bytes()
         files = fsq("export", "small", "-o", tmp_path / "out", env=over).stdout.split()
         assert Path(files[0]).read_text() == fsq("export", "small").stdout
         assert lasting(records_of(fsq, env=over)) == lasting(records_of(fsq))
