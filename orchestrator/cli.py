@@ -1,4 +1,4 @@
-"""The command line, and the composition root: the only place that wires the worker to the engine.
+"""The command line; with wiring, the composition root.
 
 Whatever a command needs is imported when it runs, so that `fsq --help` and `fsq status` answer at once.
 """
@@ -6,35 +6,35 @@ Whatever a command needs is imported when it runs, so that `fsq --help` and `fsq
 from __future__ import annotations
 
 import json
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.errors import BadRound, Conflict, FsqError, NotFound, OutOfReach, Problem, as_text
+from orchestrator.errors import Conflict, FsqError, NotFound
 from orchestrator.settings import Settings
+from orchestrator.wiring import (
+    Terminated,
+    client_of,
+    display_for_work,
+    intake_of,
+    open_client,
+    open_database,
+    outlook_of,
+    preparation,
+    refusal,
+    working,
+)
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
     from db.session import Database
     from orchestrator.client import Client
-    from orchestrator.display import Display, Outlook
-    from orchestrator.intake import Intake, Prepare
-    from orchestrator.round_file import RoundFile
-    from orchestrator.spec import RoundSpec
     from orchestrator.views import SubmissionView
-    from worker.job import RoundFacts
-    from worker.preparation import InputProblem
-    from worker.service import RunningJob, WorkerService
 
 app = typer.Typer(
     help="Serial early-prune search for post-training RWKV-7 with Future-Seed.",
@@ -82,16 +82,16 @@ def run(path: RoundPath, device: Device = "auto") -> None:
     """Submit a round and work on it, here and now, until it is done. Run again, it continues."""
     if Settings().server:
         raise FsqError("`fsq run` works on this machine's database; unset FSQ_SERVER, or use `fsq submit`")
-    with _database() as database:
-        submitted = _client_of(database).submit(path, None)
+    with open_database() as database:
+        submitted = client_of(database).submit(path, None)
         _say_submitted(submitted)
         _refuse_to_wait(database, submitted.round)
         from rich.console import Console
 
         from orchestrator.display import display_for
 
-        display = display_for(Console(), partial(_outlook, database))
-        with _working(database, device, display, submitted.round) as service:
+        display = display_for(Console(), partial(outlook_of, database))
+        with working(database, device, display, submitted.round) as service:
             service.run_until_idle()
         _finish(database, submitted.round)
 
@@ -105,7 +105,7 @@ def submit(
     ] = None,
 ) -> None:
     """Submit a round for a worker (`fsq work`) to run. The same round again changes nothing."""
-    with _client() as client:
+    with open_client() as client:
         if dry_run:
             forecast = client.forecast(path, after)
             jobs = sum(stage.jobs for task in forecast.tasks for stage in task.stages.values())
@@ -124,28 +124,16 @@ def work(
 ) -> None:
     """Run queued jobs, of all rounds, on this machine's device until interrupted."""
     with (
-        _database() as database,
-        suppress(_Terminated),
-        _working(database, device, _work_display(database, log_format), None) as service,
+        open_database() as database,
+        suppress(Terminated),
+        working(
+            database, device, display_for_work(database, log_format.value if log_format else None), None
+        ) as service,
     ):
         if drain:
             service.run_until_idle()
         else:
             service.run_forever()
-
-
-def _work_display(database: Database, log_format: LogFormat | None) -> Display:
-    if log_format is None and sys.stdout.isatty():
-        from rich.console import Console
-
-        from orchestrator.display import display_for
-
-        return display_for(Console(), partial(_outlook, database))
-    from orchestrator import logs
-    from orchestrator.log_display import LogDisplay
-
-    logs.configure(log_format.value if log_format else Settings().log_format)
-    return LogDisplay()
 
 
 @app.command()
@@ -155,7 +143,7 @@ def status(
     watch: Annotated[bool, typer.Option(help="Refresh every second until interrupted.")] = False,
 ) -> None:
     """Show the rounds, or the jobs and decisions of one."""
-    with _client() as client:
+    with open_client() as client:
         if watch:
             from orchestrator.display import refresh
 
@@ -191,7 +179,7 @@ def workers(
     from orchestrator.status import workers_text
     from orchestrator.views import WorkerState
 
-    with _client() as client:
+    with open_client() as client:
         found = client.workers()
     typer.echo(_json({"workers": found}) if as_json else workers_text(found))
     if alive_on and not any(one.host == alive_on and one.state is WorkerState.ALIVE for one in found):
@@ -203,7 +191,7 @@ def plan(path: RoundPath, as_json: AsJson = False) -> None:
     """Show what a round would do: jobs, cost, no-ops, what is known already, how fine its accuracies are."""
     from orchestrator.forecast import as_text
 
-    with _client() as client:
+    with open_client() as client:
         view = client.forecast(path)
     typer.echo(view.model_dump_json() if as_json else as_text(view))
 
@@ -219,7 +207,7 @@ def export(
     """Write a round's records or summary, at any time, also while it runs."""
     from orchestrator.exports import write_files
 
-    with _client() as client:
+    with open_client() as client:
         if output is not None:
             for written in write_files(client.lines, name, output):
                 typer.echo(written)
@@ -236,7 +224,7 @@ def plot(
     """Draw a round: the deltas of its variants and their learning curves."""
     from orchestrator.plotting import plot as draw
 
-    with _client() as client:
+    with open_client() as client:
         draw(client, name, output)
     typer.echo(output)
 
@@ -244,7 +232,7 @@ def plot(
 @app.command()
 def cancel(name: RoundName) -> None:
     """End a round: nothing more is started, what is decided stays."""
-    with _client() as client:
+    with open_client() as client:
         ended = client.cancel(name).changed
     typer.echo(f"{name}: cancelled" if ended else f"{name}: had ended already")
 
@@ -252,7 +240,7 @@ def cancel(name: RoundName) -> None:
 @app.command()
 def retry(name: RoundName) -> None:
     """Run again what could not be measured in a round, or let a cancelled one go on."""
-    with _client() as client:
+    with open_client() as client:
         changed = client.retry(name).changed
     typer.echo(f"{name}: goes on" if changed else f"{name}: there is nothing to try again")
 
@@ -272,8 +260,8 @@ def prefetch(path: RoundPath) -> None:
     """Download a round's data and checkpoint and build its examples, before any accelerator time."""
     from orchestrator import round_file
 
-    with _database() as database:
-        intake = _intake(database, announce=typer.echo)
+    with open_database() as database:
+        intake = intake_of(database, announce=typer.echo)
         resolved = intake.read(round_file.read(path), path.resolve().parent)
     typer.echo(f"{resolved.spec.round}: everything is on this machine; `fsq run {path}` needs no network")
 
@@ -319,7 +307,7 @@ def show(
     try:
         built = sample(parse_task(kind, options), tokenizer)
     except InputProblem as problem:
-        raise _refusal("", [problem]) from None
+        raise refusal("", [problem]) from None
     if as_json:
         typer.echo(json.dumps({"report": built.report.model_dump(mode="json"), "example": built.example}))
         return
@@ -373,7 +361,7 @@ def serve(
     settings = Settings().model_copy(
         update={name: value for name, value in given.items() if value is not None}
     )
-    with _database() as database:
+    with open_database() as database:
         serve_forever(database, preparation(), settings)
 
 
@@ -391,9 +379,9 @@ def create(
     from db import tokens
     from orchestrator.durations import parse_duration
 
-    now = _now()
+    now = datetime.now(UTC)
     expires_at = now + parse_duration(expires) if expires else None
-    with _database() as database, database.write() as session:
+    with open_database() as database, database.write() as session:
         if any(token.name == name for token in tokens.all_of(session)):
             raise Conflict(f"there has been a token {name!r} already; give this one another name")
         text = tokens.create(session, name, scope, now=now, expires_at=expires_at)
@@ -406,14 +394,14 @@ def list_tokens(as_json: AsJson = False) -> None:
     from db import tokens
     from orchestrator.listings import token_table
 
-    with _database() as database, database.read() as session:
+    with open_database() as database, database.read() as session:
         listed = [
             {
                 "name": token.name,
                 "scope": token.scope,
                 "created_at": token.created_at.isoformat(),
                 "expires_at": token.expires_at and token.expires_at.isoformat(),
-                "is_valid": tokens.is_valid(token, _now()),
+                "is_valid": tokens.is_valid(token, datetime.now(UTC)),
             }
             for token in tokens.all_of(session)
         ]
@@ -425,8 +413,8 @@ def revoke(name: Annotated[str, typer.Argument(metavar="NAME", help="The token's
     """Make a token worthless, at once."""
     from db import tokens
 
-    with _database() as database, database.write() as session:
-        if not tokens.revoke(session, name, now=_now()):
+    with open_database() as database, database.write() as session:
+        if not tokens.revoke(session, name, now=datetime.now(UTC)):
             raise NotFound(f"there is no token named {name!r} (`fsq token list` shows them)")
     typer.echo(f"{name}: revoked")
 
@@ -469,69 +457,6 @@ def _exit_code(error: Exception) -> int | None:
     return next((code for kind, code in codes.items() if isinstance(error, kind)), None)
 
 
-@contextmanager
-def _database() -> Iterator[Database]:
-    """The database, brought to this version's schema when it is new; raises SchemaMismatch when it is not."""
-    from db.session import open_current
-
-    database = open_current(Settings().database)
-    try:
-        yield database
-    finally:
-        database.close()
-
-
-@contextmanager
-def _client() -> Iterator[Client]:
-    """The server that FSQ_SERVER names, or else this machine's database."""
-    settings = Settings()
-    if settings.server:
-        from orchestrator.http_client import HttpClient
-
-        with HttpClient(settings.server, settings.token) as client:
-            yield client
-    else:
-        with _database() as database:
-            yield _client_of(database)
-
-
-def _client_of(database: Database) -> Client:
-    from orchestrator.client import DatabaseClient
-
-    return DatabaseClient(database, _intake(database), _me())
-
-
-def _intake(database: Database, **listeners: Callable[[str], None]) -> Intake:
-    from orchestrator.intake import Intake
-
-    return Intake(database, preparation(**listeners))
-
-
-def preparation(**listeners: Callable[[str], None]) -> Prepare:
-    """Has the inputs of rounds fetched and inspected on this machine."""
-
-    def prepare(spec: RoundSpec, file: RoundFile) -> RoundFacts:
-        from worker import preparation
-
-        try:
-            return preparation.prepare(spec.model, spec.tasks, Settings().cache, warn=_warn, **listeners)
-        except preparation.Unusable as unusable:
-            raise _refusal(file.name, unusable.problems, file) from None
-
-    return prepare
-
-
-def _refusal(name: str, found: Sequence[InputProblem], file: RoundFile | None = None) -> FsqError:
-    """What to tell of inputs that cannot be used: OutOfReach where that is the network alone, else BadRound."""
-    problems = [
-        Problem(".".join(problem.place), file.line_of(problem.place) if file else None, str(problem))
-        for problem in found
-    ]
-    if all(problem.is_infrastructure for problem in found):
-        return OutOfReach(as_text(name, problems))
-    return BadRound(name, problems)
-
-
 def _refuse_to_wait(database: Database, name: str) -> None:
     """Nothing can be run here of a round that comes after another: says why; exit code 1 if it is blocked."""
     from db.tables import RoundState
@@ -557,69 +482,6 @@ def _json(value: Any) -> str:
     return to_json(value).decode()
 
 
-def _outlook(database: Database, job: RunningJob) -> Outlook:
-    """What can be said about the round of a job as it starts."""
-    from orchestrator.outlook import outlook
-    from orchestrator.planner import JobKey
-
-    with database.read() as session:
-        return outlook(session, job.round, JobKey(job.task, job.stage, job.variant, job.seed))
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: whoever runs this machine wants it to stop, in order."""
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut short the handing back
-    raise _Terminated
-
-
-@contextmanager
-def _working(database: Database, device: str, display: Display, name: str | None) -> Iterator[WorkerService]:
-    """A worker whose finished jobs advance their rounds, with a display of what it does."""
-    from orchestrator import engine
-    from worker.devices import choose
-    from worker.service import WorkerService
-    from worker.snapshot_files import keep_snapshots, remove_snapshots
-
-    def advance(session: Session, job_id: int) -> engine.Advance:
-        return engine.advance_job(session, job_id, now=_now())
-
-    def announce(advanced: engine.Advance) -> None:
-        remove_snapshots(home, advanced.closed_trajectories)
-        display.decided(advanced.decisions)
-
-    home = Settings().home
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
-        with database.write() as session:
-            engine.advance_all(session, now=_now())
-            live = engine.live_trajectories(session)
-            round_id = None if name is None else engine.find(session, name).id
-        keep_snapshots(home, live)
-        yield WorkerService(database, home, choose(device), advance, announce, display, round_id)
-    except KeyboardInterrupt:
-        display.close()
-        typer.echo("interrupted; the running job goes back to the queue", err=True)
-        raise
-    finally:
-        display.close()
-
-
-def _me() -> str:
-    """Who gives the command."""
-    import getpass
-    import os
-    import socket
-
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user need not have a name
-        user = f"uid {os.getuid()}"
-    return f"{user}@{socket.gethostname()}"
-
-
 def _finish(database: Database, name: str) -> None:
     """Leaves the results on disk and on the screen; exit code 1 when some job failed."""
     from orchestrator import exports
@@ -632,11 +494,3 @@ def _finish(database: Database, name: str) -> None:
     typer.echo(f"\nrecords and summary: {' '.join(str(path) for path in written)}")
     if failed:
         raise typer.Exit(1)
-
-
-def _warn(message: str) -> None:
-    typer.echo(f"fsq: {message}", err=True)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from db import tokens
 from db.session import Database
 from orchestrator.api.app import create_app
-from orchestrator.cli import preparation
+from orchestrator.wiring import preparation
 from tests.orchestrator.factories import NOW
 
 MakeClient = Callable[..., TestClient]

@@ -1,0 +1,178 @@
+"""The composition root, with cli: the only place that wires worker, engine, database and server together.
+
+Whatever is wired is imported when it is, so that commands which need little start at once.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import typer
+
+from orchestrator.errors import BadRound, FsqError, OutOfReach, Problem, as_text
+from orchestrator.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from db.session import Database
+    from orchestrator.client import Client
+    from orchestrator.display import Display, Outlook
+    from orchestrator.intake import Intake, Prepare
+    from orchestrator.logs import Form
+    from orchestrator.round_file import RoundFile
+    from orchestrator.spec import RoundSpec
+    from worker.job import RoundFacts
+    from worker.preparation import InputProblem
+    from worker.service import RunningJob, WorkerService
+
+
+@contextmanager
+def open_database() -> Iterator[Database]:
+    """The database, brought to this version's schema when it is new; raises SchemaMismatch when it is not."""
+    from db.session import open_current
+
+    database = open_current(Settings().database)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+@contextmanager
+def open_client() -> Iterator[Client]:
+    """The server that FSQ_SERVER names, or else this machine's database."""
+    settings = Settings()
+    if settings.server:
+        from orchestrator.http_client import HttpClient
+
+        with HttpClient(settings.server, settings.token) as client:
+            yield client
+    else:
+        with open_database() as database:
+            yield client_of(database)
+
+
+def client_of(database: Database) -> Client:
+    from orchestrator.client import DatabaseClient
+
+    return DatabaseClient(database, intake_of(database), whoami())
+
+
+def intake_of(database: Database, **listeners: Callable[[str], None]) -> Intake:
+    from orchestrator.intake import Intake
+
+    return Intake(database, preparation(**listeners))
+
+
+def preparation(**listeners: Callable[[str], None]) -> Prepare:
+    """Has the inputs of rounds fetched and inspected on this machine."""
+
+    def prepare(spec: RoundSpec, file: RoundFile) -> RoundFacts:
+        from worker import preparation
+
+        try:
+            return preparation.prepare(spec.model, spec.tasks, Settings().cache, warn=_warn, **listeners)
+        except preparation.Unusable as unusable:
+            raise refusal(file.name, unusable.problems, file) from None
+
+    return prepare
+
+
+def refusal(name: str, found: Sequence[InputProblem], file: RoundFile | None = None) -> FsqError:
+    """What to tell of inputs that cannot be used: OutOfReach where that is the network alone, else BadRound."""
+    problems = [
+        Problem(".".join(problem.place), file.line_of(problem.place) if file else None, str(problem))
+        for problem in found
+    ]
+    if all(problem.is_infrastructure for problem in found):
+        return OutOfReach(as_text(name, problems))
+    return BadRound(name, problems)
+
+
+def outlook_of(database: Database, job: RunningJob) -> Outlook:
+    """What can be said about the round of a job as it starts."""
+    from orchestrator.outlook import outlook
+    from orchestrator.planner import JobKey
+
+    with database.read() as session:
+        return outlook(session, job.round, JobKey(job.task, job.stage, job.variant, job.seed))
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: whoever runs this machine wants it to stop, in order."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut short the handing back
+    raise Terminated
+
+
+@contextmanager
+def working(database: Database, device: str, display: Display, name: str | None) -> Iterator[WorkerService]:
+    """A worker whose finished jobs advance their rounds, with a display of what it does."""
+    from orchestrator import engine
+    from worker.devices import choose
+    from worker.service import WorkerService
+    from worker.snapshot_files import keep_snapshots, remove_snapshots
+
+    def advance(session: Session, job_id: int) -> engine.Advance:
+        return engine.advance_job(session, job_id, now=datetime.now(UTC))
+
+    def announce(advanced: engine.Advance) -> None:
+        remove_snapshots(home, advanced.closed_trajectories)
+        display.decided(advanced.decisions)
+
+    home = Settings().home
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        with database.write() as session:
+            engine.advance_all(session, now=datetime.now(UTC))
+            live = engine.live_trajectories(session)
+            round_id = None if name is None else engine.find(session, name).id
+        keep_snapshots(home, live)
+        yield WorkerService(database, home, choose(device), advance, announce, display, round_id)
+    except KeyboardInterrupt:
+        display.close()
+        typer.echo("interrupted; the running job goes back to the queue", err=True)
+        raise
+    finally:
+        display.close()
+
+
+def whoami() -> str:
+    """Who gives the command."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
+
+
+def display_for_work(database: Database, log_format: Form | None) -> Display:
+    """A live display on a terminal, log lines elsewhere or where a format is asked for."""
+    if log_format is None and sys.stdout.isatty():
+        from rich.console import Console
+
+        from orchestrator.display import display_for
+
+        return display_for(Console(), partial(outlook_of, database))
+    from orchestrator import logs
+    from orchestrator.log_display import LogDisplay
+
+    logs.configure(log_format or Settings().log_format)
+    return LogDisplay()
+
+
+def _warn(message: str) -> None:
+    typer.echo(f"fsq: {message}", err=True)
