@@ -66,7 +66,7 @@ class Guard:
             else:
                 await problem(*refusal)(scope, receive, send_guarded)
         except Exception:
-            if not status:  # else it has been answered, and logged
+            if status != HTTPStatus.INTERNAL_SERVER_ERROR:  # that one has been answered, and logged
                 raise
         finally:
             self._note(scope, status, time.perf_counter() - begin)
@@ -94,7 +94,7 @@ class Guard:
         if method not in SAFE_METHODS and not _is_own(headers, host):
             return HTTPStatus.FORBIDDEN, "a page of another origin may not change anything here"
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > self._max_body:
+        if not length.isdecimal() or len(length) > 18 or int(length) > self._max_body:
             return self._too_large
         return None
 
