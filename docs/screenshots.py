@@ -1,5 +1,6 @@
 """Makes the pictures in docs/images from real pages: the quickstart round, finished, and one like it while it runs.
 
+The only thing that is changed on them are the names of this machine and its user.
 .venv/bin/python docs/screenshots.py [HOME]     about three minutes on two cores; less with a HOME it has used before
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -23,13 +25,19 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 IMAGES = CHECKOUT / "docs" / "images"
 FSQ = Path(sys.executable).with_name("fsq")
 CHROMIUM = "/usr/bin/chromium"
-DECISIONS = 3  # of the running round
-PATIENCE_MS = 180_000
+DECISIONS = 4  # of the running round
+CURVE = re.compile(r"at step 1[024]0; its baseline had")  # a running job with a curve worth looking at
+USER, HOST = "researcher", "gpu-1"
+PATIENCE_MS = 300_000
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+RENAME = """([from, to]) => {
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) texts.currentNode.data = texts.currentNode.data.replace(new RegExp(from, "g"), to);
+}"""
 
 
 def main(home: Path) -> None:
-    environment = os.environ | {"FSQ_HOME": str(home), "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = os.environ | {"FSQ_HOME": str(home), "OMP_WAIT_POLICY": "PASSIVE", "LOGNAME": USER}
     subprocess.run([FSQ, "run", "examples/quickstart.yaml"], cwd=CHECKOUT, env=environment, check=True)
     subprocess.run([FSQ, "submit", _second_round(home)], cwd=CHECKOUT, env=environment, check=True)
     with _process(environment, "work"), _process(environment, "serve", "--port", "0") as server:
@@ -69,22 +77,19 @@ def _address(server: subprocess.Popen[str]) -> str:
 
 
 def _take_all(browser: Browser, address: str) -> None:
-    night = _wait_for_decisions(browser, address)
+    night = f"{address}{_newest(browser, address)}"
+    _take(browser, night, "round", height=1700, is_running=True)
+    _take(browser, night, "round-dark", height=1700, is_running=True, scheme="dark")
+    _take(browser, night, "round-phone", width=390, height=1700, factor=1.5, is_running=True)
     _take(browser, f"{address}/", "rounds")
     _take(browser, f"{address}/workers", "workers")
-    _take(browser, f"{address}/rounds/quickstart", "round", height=1500)
-    _take(browser, f"{address}{night}", "round-dark", height=1500, scheme="dark")
-    _take(browser, f"{address}{night}", "round-phone", width=390, height=1500, factor=1.5)
 
 
-def _wait_for_decisions(browser: Browser, address: str) -> str:
-    """Watches the running round until it has something to show; gives its path."""
+def _newest(browser: Browser, address: str) -> str:
+    """The path of the newest round, which is the running one."""
     page = browser.new_page()
     page.goto(address)
     path = page.locator(".rounds a").first.get_attribute("href")
-    page.goto(f"{address}{path}")
-    page.locator("tbody tr").nth(DECISIONS - 1).wait_for(timeout=PATIENCE_MS)
-    page.get_by_text("its baseline had").wait_for(timeout=PATIENCE_MS)
     page.close()
     return str(path)
 
@@ -98,7 +103,9 @@ def _take(
     height: int = 500,
     factor: float = 1,
     scheme: str = "light",
+    is_running: bool = False,
 ) -> None:
+    """Takes a picture; of a round that is running once that has something to show."""
     context = browser.new_context(
         viewport={"width": width, "height": height},
         device_scale_factor=factor,
@@ -106,7 +113,11 @@ def _take(
     )
     page = context.new_page()
     page.goto(url)
+    if is_running:
+        page.locator("tbody tr").nth(DECISIONS - 1).wait_for(timeout=PATIENCE_MS)
+        page.get_by_text(CURVE).first.wait_for(timeout=PATIENCE_MS)
     page.locator("main:not([data-waiting])").wait_for()
+    page.evaluate(RENAME, [rf"\b{re.escape(socket.gethostname())}\b", HOST])
     page.screenshot(path=IMAGES / f"{name}.png")
     context.close()
 

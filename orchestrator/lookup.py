@@ -45,10 +45,33 @@ class Slice(NamedTuple):
 
 
 class Arms(NamedTuple):
-    """How far a round is: every arm (task, variant, seed) is judged once at the first stage."""
+    """How far a round is: an arm (task, variant, seed) that can be measured is judged once at the first stage."""
 
-    judged: int
-    total: int
+    total: int | None  # None while variants are yet to come from other rounds
+    verdicts: Mapping[str, Mapping[str, int]]  # decisions by stage, in their order, and verdict
+
+    @property
+    def judged(self) -> int:
+        """Arms with a verdict."""
+        return self._first - self.undecided
+
+    @property
+    def undecided(self) -> int:
+        """Arms that could not be measured at the first stage."""
+        return self._at_first.get(Verdict.UNDECIDED, 0)
+
+    @property
+    def is_unmeasured(self) -> bool:
+        """Whether no arm could be measured."""
+        return self.undecided > 0 and self.undecided + self._at_first.get(Verdict.NO_OP, 0) == self._first
+
+    @property
+    def _first(self) -> int:
+        return sum(self._at_first.values())
+
+    @property
+    def _at_first(self) -> Mapping[str, int]:
+        return next(iter(self.verdicts.values()), {})
 
 
 class Found(NamedTuple):
@@ -79,24 +102,36 @@ def newer(session: Session, part: Slice, state: RoundState | None = None) -> int
 
 
 def arms(session: Session, names: Collection[str]) -> dict[str, Arms]:
-    """How many arms of these rounds have been judged, by the rounds' names."""
+    """How many arms of these rounds have been judged, and how, by the rounds' names."""
     columns = (Round.id, Round.name, Round.spec, Round.selected)
     rows = session.execute(select(*columns).where(Round.name.in_(names))).all()
-    query = (
-        select(Decision.round_id, Decision.stage, func.count())
-        .where(Decision.round_id.in_([row.id for row in rows]))
-        .group_by(Decision.round_id, Decision.stage)
-    )
-    judged = {(round_id, stage): count for round_id, stage, count in session.execute(query)}
-    return {
-        row.name: Arms(
-            judged=judged.get((row.id, row.spec["stages"][0]["name"]), 0),
-            total=len(row.spec["tasks"])
-            * len(row.spec["seeds"])
-            * len(row.spec["variants"] if row.selected is None else row.selected),
-        )
-        for row in rows
+    by = (Decision.round_id, Decision.stage, Decision.decision)
+    query = select(*by, func.count()).where(Decision.round_id.in_([row.id for row in rows])).group_by(*by)
+    counts = {(round_id, stage, verdict): count for round_id, stage, verdict, count in session.execute(query)}
+    return {row.name: _arms(row, counts) for row in rows}
+
+
+def _arms(row: AnyRow, counts: Mapping[tuple[int, str, str], int]) -> Arms:
+    spec, variants = row.spec, row.spec["variants"] if row.selected is None else row.selected
+    of_stage = {
+        stage["name"]: {
+            verdict.value: counts[row.id, stage["name"], verdict]
+            for verdict in Verdict
+            if (row.id, stage["name"], verdict) in counts
+        }
+        for stage in spec["stages"]
     }
+    are_known = all("settings" in variant for variant in variants)
+    return Arms(
+        total=len(spec["tasks"]) * len(spec["seeds"]) * len(variants) if are_known else None,
+        verdicts={stage: verdicts for stage, verdicts in of_stage.items() if verdicts},
+    )
+
+
+def outcomes(session: Session, round_id: int) -> dict[str, int]:
+    """How many jobs of a round have ended how."""
+    query = select(Job.outcome, func.count()).where(Job.round_id == round_id, Job.state == JobState.DONE)
+    return {str(outcome): count for outcome, count in session.execute(query.group_by(Job.outcome))}
 
 
 def round_(session: Session, name: str) -> RoundView:
@@ -215,11 +250,12 @@ def events_since(session: Session, round_id: int, number: int, limit: int = 500)
     ]
 
 
-def workers(session: Session, now: datetime, *, limit: int = 100) -> list[WorkerView]:
-    """The workers, those first that were seen last."""
-    rows = session.scalars(
-        select(Worker).order_by(Worker.seen_at.desc(), Worker.id.desc()).limit(limit)
-    ).all()
+def workers(
+    session: Session, now: datetime, *, limit: int = 100, ids: Collection[int] | None = None
+) -> list[WorkerView]:
+    """The workers, or those of these ids; those first that were seen last."""
+    query = select(Worker).order_by(Worker.seen_at.desc(), Worker.id.desc()).limit(limit)
+    rows = session.scalars(query if ids is None else query.where(Worker.id.in_(ids))).all()
     running = _jobs().where(Job.state == JobState.RUNNING, Job.worker_id.in_([row.id for row in rows]))
     busy = {row.worker: JobView(**row._mapping) for row in session.execute(running)}
     return [
@@ -240,17 +276,22 @@ def workers(session: Session, now: datetime, *, limit: int = 100) -> list[Worker
 
 def status(session: Session, now: datetime) -> StatusView:
     """The whole service in a few numbers."""
-    of_rounds = _count(session, Round.state)
     of_jobs = _count(session, Job.state)
     of_workers = dict.fromkeys(WorkerState, 0)
     for stopped_at, seen_at in session.execute(select(Worker.stopped_at, Worker.seen_at)):
         of_workers[_worker_state(stopped_at, seen_at, now)] += 1
     return StatusView(
         version=version("fsq"),
-        rounds={state: of_rounds.get(state, 0) for state in RoundState},
+        rounds=rounds_by_state(session),
         jobs={state: of_jobs.get(state, 0) for state in JobState},
         workers=of_workers,
     )
+
+
+def rounds_by_state(session: Session) -> dict[RoundState, int]:
+    """How many rounds there are in each state."""
+    found = _count(session, Round.state)
+    return {state: found.get(state, 0) for state in RoundState}
 
 
 def stamp(session: Session) -> str:

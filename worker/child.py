@@ -39,7 +39,9 @@ from worker.job import (
     Usage,
 )
 from worker.snapshots import Snapshots
-from worker.training import Run, start_run, train
+from worker.training import Report, Run, start_run, train
+
+log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 0.25
 ONE_THREAD_BELOW = 256  # model width under which a second thread costs more than it brings
@@ -140,18 +142,66 @@ class ConnectionReport:
         self._connection.send_bytes(json.dumps({"kind": kind, "content": content}).encode())
 
 
+class LoggedReport:
+    """Writes to the job's log what a run measures, and passes it on."""
+
+    def __init__(self, run: Run, report: Report) -> None:
+        self._run = run
+        self._report = report
+        self._micro_batch = run.micro_batch
+
+    def evaluated(self, evaluation: Evaluation) -> None:
+        log.info(
+            "step %d: token accuracy %.2f%%, sequence accuracy %.2f%%, loss %.4f, training loss %.4f, after %.0f s",
+            evaluation.step,
+            100 * evaluation.val_tok_acc,
+            100 * evaluation.val_seq_acc,
+            evaluation.val_loss,
+            evaluation.train_loss,
+            evaluation.seconds,
+        )
+        self._report.evaluated(evaluation)
+
+    def progressed(self, step: int, seconds: float, loss: float) -> None:
+        if self._run.micro_batch != self._micro_batch:
+            log.warning("step %d: out of memory, micro-batch %d from now on", step, self._run.micro_batch)
+            self._micro_batch = self._run.micro_batch
+        self._report.progressed(step, seconds, loss)
+
+
 def run_job(spec: JobSpec, resources: Resources, snapshots: Snapshots, report: ConnectionReport) -> JobResult:
-    """Runs one job to its end, whatever that is."""
+    """Runs one job to its end, whatever that is, and logs it."""
+    log.info("job %s: %s", spec.fingerprint[:16], _in_words(spec))
+    result = _attempt(spec, resources, snapshots, report)
+    log.info("ended: %s%s", result.outcome, f": {result.reason}" if result.reason else "")
+    return result
+
+
+def _in_words(spec: JobSpec) -> str:
+    budget = spec.budget
+    limits = [f"{budget.steps} steps"] if budget.steps else []
+    limits += [f"{budget.seconds:g} s"] if budget.seconds else []
+    settings = spec.future_seed and spec.future_seed.model_dump_json(exclude_none=True)
+    arm = f"Future-Seed {settings}" if settings else "baseline"
+    return f"{spec.task.kind}, {arm}, seed {spec.seed}, at most {' or '.join(limits)}"
+
+
+def _attempt(
+    spec: JobSpec, resources: Resources, snapshots: Snapshots, report: ConnectionReport
+) -> JobResult:
     try:
         train_set, val_set = resources.examples(spec)
+        log.info("%d training and %d validation examples", len(train_set), len(val_set))
         run = start_run(spec, resources.model(spec))
         continued = snapshots.restore(spec, run)
         started_from = run.progress.step if continued else 0
+        if continued:
+            log.info("continues from the snapshot at step %d", started_from)
         for evaluation in run.progress.evaluations:
             report.evaluated(evaluation)
         if run.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(run.device)
-        train(run, spec, train_set, val_set, report)
+        train(run, spec, train_set, val_set, LoggedReport(run, report))
         if spec.continues:
             snapshots.save(spec, run)
     except JobFailed as failure:
@@ -202,7 +252,9 @@ def main(arguments: Sequence[str]) -> None:
     descriptor, parent, device, home = arguments
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to answer
     _die_with_parent(int(parent))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
+    )
     torch.use_deterministic_algorithms(True)
     connection = Connection(int(descriptor))
     folder = Path(home)
@@ -216,7 +268,6 @@ def main(arguments: Sequence[str]) -> None:
             return
         _redirect_output(Path(request["log"]))
         spec = JobSpec.from_json(request["job"])
-        logging.info("job %s", spec.fingerprint)
         try:
             report.ended(run_job(spec, resources, snapshots, report))
         except Exception:

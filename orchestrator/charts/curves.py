@@ -18,7 +18,7 @@ GUTTER = 76  # pixels of axis and margins beside it
 Row = dict[str, Any]
 
 
-def chart(data: TaskCurves, width: int = WIDE, beside: int = 0) -> alt.LayerChart:
+def chart(data: TaskCurves, width: int = WIDE, beside: int = 0, *, is_titled: bool = True) -> alt.LayerChart:
     """A line for each run; undermost the baseline, then arms without a colour of their own, on top the running.
 
     The plot begins at least `beside` pixels from the left.
@@ -37,10 +37,7 @@ def chart(data: TaskCurves, width: int = WIDE, beside: int = 0) -> alt.LayerChar
     return alt.LayerChart(layer=layers).properties(
         width=plot,
         height=HEIGHT,
-        title=alt.Title(
-            style.title_lines(data.task, plot),
-            subtitle=style.subtitle_lines(_subtitle(data), plot),
-        ),
+        title=alt.Title(**style.title(data.task if is_titled else None, [_subtitle(data)], plot)),
         description=description(data),
     )
 

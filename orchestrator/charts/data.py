@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
 from orchestrator.planner import Verdict
 from orchestrator.rules import Metric
+from worker.job import MEASURED, Outcome
 
 WIDE = 720  # pixels of a whole chart, names and margins included
 NARROW = 344  # on a phone of 360 pixels
@@ -72,12 +75,42 @@ class TaskCurves:
 
 @dataclass(frozen=True)
 class Funnel:
-    """How far a round has come: how many jobs it has, and what became of its variants."""
+    """How far a round has come: what became of its jobs, and of its arms (task, variant, seed)."""
 
     round: str
-    planned: int
-    cached: int
-    run: int
-    pruned: int
-    promoted: int
+    planned: int  # jobs, if every variant were promoted at every stage
+    cached: int  # jobs answered from an equal one
+    run: int  # jobs that were measured
+    unmeasured: int  # jobs that failed or were cancelled
+    pruned: int  # arms that ended at the first stage
+    rejected: int  # arms that ended at a later one
+    promoted: int  # arms that passed the last one
     confirmed: int
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        planned: int,
+        outcomes: Mapping[str, int],
+        verdicts: Mapping[str, Mapping[str, int]],
+        last_stage: str,
+    ) -> Self:
+        """From the number of ended jobs by outcome, and of decisions by stage and verdict."""
+
+        def ended(verdict: Verdict) -> int:
+            return sum(counts.get(verdict, 0) for counts in verdicts.values())
+
+        run = sum(outcomes.get(outcome, 0) for outcome in MEASURED)
+        cached = outcomes.get(Outcome.CACHED, 0)
+        return cls(
+            round=name,
+            planned=planned,
+            cached=cached,
+            run=run,
+            unmeasured=sum(outcomes.values()) - run - cached,
+            pruned=ended(Verdict.PRUNED),
+            rejected=ended(Verdict.REJECTED),
+            promoted=verdicts.get(last_stage, {}).get(Verdict.PROMOTED, 0),
+            confirmed=ended(Verdict.CONFIRMED),
+        )

@@ -25,28 +25,27 @@ SPACE = 0.05  # beside what is shown, as a share of it
 LANE, LINE, MARGIN = 10, 13, 6  # pixels: one result, one line of a name, between two variants
 
 
-def chart(data: TaskDeltas, width: int = WIDE, beside: int = 0) -> alt.LayerChart:
+def chart(data: TaskDeltas, width: int = WIDE, beside: int = 0, *, is_titled: bool = True) -> alt.LayerChart:
     """A row for each variant, in it a mark for each stage and seed, with lines at zero and at the threshold.
 
     The plot begins at least `beside` pixels from the left.
     """
     layout = _Layout.of(data, width, beside)
-    titled = alt.Title(style.title_lines(data.task, width), subtitle=_subtitle(data, width), offset=8)
+    titled = alt.Title(**style.title(data.task if is_titled else None, _subtitle(data), width), offset=8)
     layers = [*_rows(data, layout), *_lines(data, layout), *_marks(data, layout)]
     return alt.LayerChart(layer=layers).properties(
         width=layout.plot_width, height=layout.height, title=titled, description=description(data)
     )
 
 
-def _subtitle(data: TaskDeltas, width: int) -> list[str]:
+def _subtitle(data: TaskDeltas) -> list[str]:
     """What is measured, and how the stages are told apart."""
     signs = ("hollow", "full", "larger", "largest")
     stages = ", ".join(f"{sign}: {stage}" for sign, stage in zip(signs, data.stages, strict=False))
-    lines = [
+    return [
         f"{METRICS[data.metric]}, variant minus baseline of its stage",
         f"marks {stages}" if stages else "",
     ]
-    return [part for line in lines for part in style.subtitle_lines(line, width)]
 
 
 def description(data: TaskDeltas) -> str:
@@ -248,7 +247,7 @@ def _marks(data: TaskDeltas, layout: _Layout) -> Iterator[alt.Chart]:
     yield base.mark_point(strokeWidth=1.5, opacity=1).encode(
         x=_x(layout),
         color=colour,
-        fill=alt.Fill("verdict:N", scale=colours, legend=None),
+        fill=alt.Fill("verdict:N", scale=colours, legend=legend),
         shape=alt.Shape("verdict:N", scale=shapes, legend=legend),
         fillOpacity=alt.FillOpacity(
             "depth:Q", scale=alt.Scale(domain=[0, 1], range=[0, 1], clamp=True), legend=None

@@ -1,4 +1,4 @@
-"""The funnel of a round: how many jobs were planned, saved and run, and what became of the variants."""
+"""The funnel of a round: how many jobs were planned, saved and run, and what became of its arms."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import altair as alt
 
 from orchestrator.charts import style
 from orchestrator.charts.data import WIDE, Funnel
-from orchestrator.planner import Verdict
 
 ROW = 26  # pixels
+NAMES, NUMBERS = 92, 46  # pixels before the bars and after the longest
+SUBTITLE = "jobs: planned, cached, run, unmeasured; arms: where they ended"
 
 
-def chart(data: Funnel, width: int = WIDE) -> alt.LayerChart:
-    """A bar for each count, with the number written at its end."""
+def chart(data: Funnel, width: int = WIDE, beside: int = 0, *, is_titled: bool = True) -> alt.LayerChart:
+    """A bar for each count, with the number written at its end.
+
+    The bars begin at least `beside` pixels from the left.
+    """
     counts = _counts(data)
-    colours = {name: style.VERDICTS[Verdict(name)].colour for name in ("pruned", "promoted", "confirmed")}
+    colours: dict[str, str] = {verdict: look.colour for verdict, look in style.VERDICTS.items()}
+    plot = width - max(NAMES, beside) - NUMBERS
     rows = [
         {"step": name, "count": count, "colour": colours.get(name, style.GREY)}
         for name, count in counts.items()
@@ -36,12 +41,9 @@ def chart(data: Funnel, width: int = WIDE) -> alt.LayerChart:
             ),
         ]
     ).properties(
-        width=width - 130,  # names before, the longest bar's number after
+        width=plot,
         height=ROW * len(rows),
-        title=alt.Title(
-            style.title_lines(data.round, width),
-            subtitle="jobs planned, cached and run; decisions taken (counts)",
-        ),
+        title=alt.Title(**style.title(data.round if is_titled else None, [SUBTITLE], width)),
         description=description(data),
     )
 
@@ -56,7 +58,9 @@ def _counts(data: Funnel) -> dict[str, int]:
         "planned": data.planned,
         "cached": data.cached,
         "run": data.run,
+        "unmeasured": data.unmeasured,
         "pruned": data.pruned,
+        "rejected": data.rejected,
         "promoted": data.promoted,
         "confirmed": data.confirmed,
     }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.charts.data import WIDE, Curve, Delta, Measure, TaskCurves, TaskDeltas
-from orchestrator.errors import FsqError
+from orchestrator.charts.data import WIDE, Curve, Delta, Funnel, Measure, TaskCurves, TaskDeltas
+from orchestrator.errors import BadInput
 from orchestrator.planner import Verdict
 from orchestrator.records import Record
+from orchestrator.views import RoundView
 from worker.job import BASELINE
 
 if TYPE_CHECKING:
@@ -16,29 +18,37 @@ if TYPE_CHECKING:
 
 
 def chart(
-    name: str,
+    found: RoundView,
     records: Sequence[Record],
     curves: Sequence[Curve],
     *,
-    min_delta: float,
     measure: Measure = Measure.TOKEN_ACCURACY,
     width: int = WIDE,
 ) -> alt.VConcatChart:
-    """For each task its deltas and, below, the curves of the last stage reached.
+    """The funnel, then for each task its deltas and, below, the curves of the last stage reached.
 
-    `min_delta` is the rule's threshold, a fraction; `measure` is what the curves are of. Raises FsqError when there
-    is nothing to show yet.
+    `measure` is what the curves are of. Raises BadInput when there is nothing to show yet.
     """
     from orchestrator.charts import composed
 
-    parts: list[TaskDeltas | TaskCurves] = []
+    parts: list[Funnel | TaskDeltas | TaskCurves] = []
     for task in dict.fromkeys([*(record["task"] for record in records), *(curve.task for curve in curves)]):
-        deltas, of_task = deltas_of(task, records, min_delta), curves_of(task, records, curves, measure)
+        deltas, of_task = deltas_of(task, records, found.min_delta), curves_of(task, records, curves, measure)
         parts += [deltas] if deltas.deltas else []
         parts += [of_task] if of_task else []
     if not parts:
-        raise FsqError(f"round {name} has no decisions and no evaluations to plot yet")
-    return composed.chart(f"Round {name}.", parts, width)
+        raise BadInput(f"round {found.round} has no decisions and no evaluations to plot yet")
+    return composed.chart(found.round, [funnel_of(found, records), *parts], width)
+
+
+def funnel_of(found: RoundView, records: Sequence[Record]) -> Funnel:
+    """How far the round has come."""
+    outcomes = Counter(record["status"] for record in records if record["stage"] != "decision")
+    verdicts: dict[str, Counter[str]] = {}
+    for record in records:
+        if record["stage"] == "decision":
+            verdicts.setdefault(record["decided_stage"], Counter())[record["status"]] += 1
+    return Funnel.of(found.round, found.funnel.planned, outcomes, verdicts, found.stages[-1])
 
 
 def deltas_of(task: str, records: Sequence[Record], min_delta: float) -> TaskDeltas:

@@ -7,6 +7,7 @@ writer, and in HTML the chart is JSON in which no tag can end.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from html import escape
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from orchestrator.charts.style import CONFIG, INK
-from orchestrator.errors import BadInput
+from orchestrator.errors import BadInput, FsqError
 from orchestrator.files import write_whole
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ _PAGE = """<!DOCTYPE html>
 <script>{library}</script>
 </head>
 <body>
-<div id="chart" role="img" aria-label="{title}"></div>
+<div id="chart" role="img" aria-label="{description}"></div>
 <script>vegaEmbed("#chart", {spec}, {options});</script>
 </body>
 </html>
@@ -55,18 +56,26 @@ def svg(chart: Chart) -> str:
 
 
 def write(chart: Chart, path: Path) -> None:
-    """Writes a .png (twice the size on screen), .svg or .html file; raises BadInput, FsqError."""
-    write_whole(path, form_of(path)(_spec(chart)))
+    """Writes a titled chart as a .png (twice the size on screen), .svg or .html file; raises BadInput."""
+    check(path)
+    content = _FORMATS[path.suffix.lower()](_spec(chart))
+    try:
+        write_whole(path, content)
+    except FsqError as error:
+        raise BadInput(str(error)) from error
 
 
-def form_of(path: Path) -> Callable[[dict[str, Any]], bytes]:
-    """What makes a file's content, by its ending; raises BadInput."""
-    form = _FORMATS.get(path.suffix.lower())
-    if form is None:
+def check(path: Path) -> None:
+    """Raises BadInput where no chart can be written."""
+    if path.suffix.lower() not in _FORMATS:
         raise BadInput(
             f"{path}: a chart is written as .png, .svg or .html; give the file one of these endings"
         )
-    return form
+    if path.is_dir():
+        raise BadInput(f"{path} cannot be written: it is a folder; name a file in it")
+    folder = next(each for each in path.absolute().parents if each.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise BadInput(f"{path} cannot be written: nothing can be put into {folder}; name another place")
 
 
 def _spec(chart: Chart) -> dict[str, Any]:
@@ -127,7 +136,8 @@ def _html(spec: dict[str, Any]) -> bytes:
     import vl_convert
 
     page = _PAGE.format(
-        title=escape(spec["description"]),
+        title=escape("".join(spec["title"]["text"])),  # its lines
+        description=escape(spec["description"]),
         library=vl_convert.javascript_bundle(),  # type: ignore[call-arg] # its stub lacks the default
         spec=json.dumps(spec).replace("<", "\\u003c"),
         options=json.dumps({"renderer": "svg", "actions": False}),

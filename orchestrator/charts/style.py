@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from orchestrator.planner import Verdict
 INK = "#1f1f1f"  # text and axes; on the page rendering.svg makes it the page's own text colour
 GREY = "#767676"
 FONT_SIZE = 11
-CHARACTER_WIDTH = 6.6  # pixels on average, of a wide font
+CHARACTER_WIDTH = 7.2  # pixels on average in DejaVu Sans, the widest of the fonts that may stand in for Arial
 
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 
@@ -87,11 +88,14 @@ def wrapped(text: str, width: int) -> list[str]:
     return [*lines, text]
 
 
+def title(name: str | None, lines: Sequence[str], width: int) -> dict[str, Any]:
+    """What stands over a chart of this many pixels: the name, if it is wanted there, and lines on what is shown."""
+    below = [part for line in lines for part in wrapped(line, int(width / CHARACTER_WIDTH))]
+    if name is None:
+        return {"text": below, "fontSize": FONT_SIZE, "fontWeight": "normal"}
+    return {"text": title_lines(name, width), "subtitle": below}
+
+
 def title_lines(text: str, width: int) -> list[str]:
     """A title's lines on a chart of this many pixels."""
     return wrapped(text, int(width / (CHARACTER_WIDTH * 1.25)))
-
-
-def subtitle_lines(text: str, width: int) -> list[str]:
-    """A subtitle's lines on a chart of this many pixels."""
-    return wrapped(text, int(width / CHARACTER_WIDTH))

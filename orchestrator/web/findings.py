@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import and_, case, func, select
+from sqlalchemy import ColumnElement, and_, case, func, select
 from sqlalchemy.orm import Session
 
 from db import tables
 from db.tables import Job
-from orchestrator import caveats, results
+from orchestrator import caveats, engine, results
 from orchestrator.caveats import Caveat
 from orchestrator.charts.data import Delta, TaskDeltas
 from orchestrator.planner import JobKey, Verdict
 from orchestrator.spec import ResolvedRound
+from orchestrator.views import JobView
 from worker.job import BASELINE, Metrics, Usage
 
 Run = tuple[Metrics, Usage]
+Conditions = Sequence[ColumnElement[bool]]
 Decided = tuple[tables.Decision, int | None]  # with the id of its job
 
 SHOWN = 60  # decisions of a task; beyond it only the variants that did best
@@ -81,7 +83,8 @@ def of_task(session: Session, round_id: int, resolved: ResolvedRound, task: str)
     sizes = _sizes(session, round_id, task)
     shown = _best(sizes)
     doubts = _Doubts(resolved, task, _runs(session, round_id, task, shown))
-    found = [_finding(decision, job, doubts) for decision, job in _decided(session, round_id, task, shown)]
+    decided = _decided(session, _on(round_id, task, shown))
+    found = [_finding(decision, job, doubts) for decision, job in decided]
     return TaskFindings(
         task=task,
         shown=found,
@@ -89,6 +92,21 @@ def of_task(session: Session, round_id: int, resolved: ResolvedRound, task: str)
         chart=_chart(resolved, task, found),
         doubts=doubts.by_caveat(),
     )
+
+
+def on_job(session: Session, job: JobView) -> Finding | None:
+    """The decision that a job led to; None for a baseline, and before there is one."""
+    row = engine.find(session, job.round)
+    decision = tables.Decision
+    of_it = (decision.stage == job.stage, decision.seed == job.seed)
+    decided = _decided(session, [*_on(row.id, job.task, [job.config]), *of_it])
+    doubts = _Doubts(engine.resolve(row), job.task, _runs(session, row.id, job.task, [job.config]))
+    return _finding(*decided[0], doubts) if decided else None
+
+
+def _on(round_id: int, task: str, variants: Sequence[str]) -> Conditions:
+    decision = tables.Decision
+    return (decision.round_id == round_id, decision.task == task, decision.variant.in_(variants))
 
 
 def _sizes(session: Session, round_id: int, task: str) -> dict[str, tuple[float | None, int]]:
@@ -114,18 +132,13 @@ def _best(sizes: Mapping[str, tuple[float | None, int]]) -> list[str]:
     return chosen
 
 
-def _decided(session: Session, round_id: int, task: str, variants: Sequence[str]) -> list[Decided]:
+def _decided(session: Session, conditions: Conditions) -> list[Decided]:
     decision = tables.Decision
     same = [
         getattr(Job, name) == getattr(decision, name)
         for name in ("round_id", "task", "stage", "variant", "seed")
     ]
-    query = (
-        select(decision, Job.id)
-        .outerjoin(Job, and_(*same))
-        .where(decision.round_id == round_id, decision.task == task, decision.variant.in_(variants))
-        .order_by(decision.id)
-    )
+    query = select(decision, Job.id).outerjoin(Job, and_(*same)).where(*conditions).order_by(decision.id)
     return [(found, job_id) for found, job_id in session.execute(query)]
 
 
@@ -181,9 +194,10 @@ class _Doubts:
 
     def on(self, key: JobKey) -> list[Caveat]:
         """What makes a decision doubtful; nothing where there is no number to doubt."""
-        baseline = self.runs.get(key._replace(variant=BASELINE))
-        run = self.runs.get(key)
-        return sorted(self._of(key, *run, baseline)) if run and baseline else []
+        baseline, run = self.runs.get(key._replace(variant=BASELINE)), self.runs.get(key)
+        if run is None or baseline is None:
+            return []
+        return caveats.of_arm(self.resolved, self.task, key.stage, *run, baseline[0])
 
     def by_caveat(self) -> dict[Caveat, list[str]]:
         """The variants that each caveat touches, in the round's order."""
@@ -193,12 +207,3 @@ class _Doubts:
                 touched.setdefault(caveat, set()).add(key.variant)
         order = self.resolved.search.variants
         return {caveat: [name for name in order if name in touched[caveat]] for caveat in sorted(touched)}
-
-    def _of(self, key: JobKey, metrics: Metrics, usage: Usage, baseline: Run) -> Iterator[Caveat]:
-        report = self.resolved.facts.tasks[self.task]
-        yield from caveats.of_data(report)
-        yield from caveats.of_run(usage, metrics, self.resolved.spec.tasks[self.task].batch_size)
-        yield from caveats.of_baseline(baseline[0], report)
-        yield from caveats.of_protocol(self.resolved, self.task)
-        yield from caveats.of_pair(metrics, baseline[0])
-        yield from caveats.of_selection(self.resolved, key.stage)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
+from sqlalchemy.orm import Session
 
+from db.tables import JobState
 from orchestrator import lookup
 from orchestrator.api.access import Scope, User, require
 from orchestrator.api.jobs import Id
 from orchestrator.api.service import Service, service_of
 from orchestrator.errors import NotFound
 from orchestrator.run_files import log_tail
-from orchestrator.views import JobView
-from orchestrator.web import overview
-from orchestrator.web.rendering import drawn, page
+from orchestrator.views import JobView, WorkerView
+from orchestrator.web import findings, overview
+from orchestrator.web.rendering import drawn, page, poll_seconds
 
 LOG_BYTES = 16_384
 
@@ -34,8 +37,16 @@ def show_job(request: Request, here: Here, user: Reader, job_id: Id) -> Response
         job = lookup.job(session, job_id)
         run = overview.run(session, job)
         evaluations = lookup.evaluations(session, job_id)
-    log = end_of_log(here.home, job, LOG_BYTES)
-    shown = {"run": run, "evaluations": evaluations, "log": log}
+        decision = findings.on_job(session, job) if job.state is JobState.DONE else None
+        workers = workers_of(session, [job])
+    shown = {
+        "run": run,
+        "evaluations": evaluations,
+        "decision": decision,
+        "workers": workers,
+        "log": end_of_log(here.home, job, LOG_BYTES),
+        "poll_seconds": poll_seconds(job.state is JobState.DONE),
+    }
     return page(request, "job.html", user, **shown, **drawn(request, [run.curves] if run.curves else []))
 
 
@@ -45,6 +56,13 @@ def list_workers(request: Request, here: Here, user: Reader) -> Response:
     with here.database.read() as session:
         workers = lookup.workers(session, datetime.now(UTC))
     return page(request, "workers.html", user, workers=workers)
+
+
+def workers_of(session: Session, jobs: Sequence[JobView]) -> dict[int, WorkerView]:
+    """The workers of the running ones of these jobs, as they are now, by their ids."""
+    ids = {job.worker for job in jobs if job.worker is not None and job.state is JobState.RUNNING}
+    found = lookup.workers(session, datetime.now(UTC), ids=ids) if ids else []
+    return {worker.id: worker for worker in found}
 
 
 def end_of_log(home: Path, job: JobView, size: int) -> str | None:

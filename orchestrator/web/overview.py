@@ -12,9 +12,10 @@ from db.session import Database
 from db.tables import JobState
 from orchestrator import engine, lookup
 from orchestrator.caveats import Caveat
-from orchestrator.charts.data import Funnel, TaskCurves
+from orchestrator.charts.data import Curve, Funnel, TaskCurves
 from orchestrator.lookup import Arms, Slice
 from orchestrator.recent import Recent
+from orchestrator.spec import Selection
 from orchestrator.views import EventView, JobView, RoundView
 from orchestrator.web import findings
 from orchestrator.web.drawings import Data, curves_of
@@ -22,6 +23,7 @@ from orchestrator.web.findings import TaskFindings
 from worker.job import BASELINE
 
 EVENTS = 50
+CHARTED = 12  # tasks with a chart on the page; the others' are a link away
 RUNNING = 4  # jobs at once that are shown; a round with `parallel` may have more
 
 
@@ -34,15 +36,28 @@ class Run:
     curves: TaskCurves | None  # None before the first evaluation
 
     @property
+    def best(self) -> float | None:
+        """The job's best accuracy so far."""
+        own = self._own
+        return max(own.values) if own else self.job.best_val_tok_acc
+
+    @property
     def latest(self) -> tuple[int, float, float | None] | None:
         """The job's last evaluation: its step, its accuracy, and the baseline's at the same step."""
-        curves = {curve.arm: curve for curve in self.curves.curves} if self.curves else {}
-        own = curves.get(self.job.config)
+        own = self._own
         if own is None:
             return None
-        beside = curves.get(BASELINE) if self.baseline else None
+        beside = self._curve_of(BASELINE) if self.baseline else None
         reference = dict(zip(beside.steps, beside.values, strict=True)) if beside else {}
         return own.steps[-1], own.values[-1], reference.get(own.steps[-1])
+
+    @property
+    def _own(self) -> Curve | None:
+        return self._curve_of(self.job.config)
+
+    def _curve_of(self, arm: str) -> Curve | None:
+        curves = self.curves.curves if self.curves else ()
+        return next((curve for curve in curves if curve.arm == arm), None)
 
 
 @dataclass(frozen=True)
@@ -53,6 +68,8 @@ class Overview:
     arms: Arms
     owner: str | None
     unmeasured: int
+    outcomes: Mapping[str, int]  # of the jobs that have ended
+    selections: Sequence[Selection]  # variants that are not known yet
     running: Sequence[Run]
     tasks: Mapping[str, TaskFindings]  # those on which something is decided
     events: Sequence[EventView]  # the newest first
@@ -61,19 +78,19 @@ class Overview:
     def charts(self) -> list[Data]:
         """Everything that is to be drawn, the first on the page first."""
         curves = [run.curves for run in self.running if run.curves]
-        return [*curves, self.funnel, *(task.chart for task in self.tasks.values())]
+        funnel = [] if self.selections else [self.funnel]
+        return [*curves, *funnel, *(self.tasks[task].chart for task in self.charted)]
+
+    @property
+    def charted(self) -> list[str]:
+        """The tasks whose chart is on the page."""
+        return list(self.tasks)[:CHARTED]
 
     @property
     def funnel(self) -> Funnel:
-        counts = self.view.funnel
-        return Funnel(
-            round=self.view.round,
-            planned=counts.planned,
-            cached=counts.cached,
-            run=counts.done - counts.cached,
-            pruned=counts.pruned,
-            promoted=counts.promoted,
-            confirmed=counts.confirmed,
+        view = self.view
+        return Funnel.of(
+            view.round, view.funnel.planned, self.outcomes, self.arms.verdicts, last_stage=view.stages[-1]
         )
 
     @property
@@ -113,6 +130,8 @@ class Overviews:
             arms=lookup.arms(session, [row.name])[row.name],
             owner=lookup.submitted_by(session, row.name),
             unmeasured=lookup.unmeasured(session, row.id),
+            outcomes=lookup.outcomes(session, row.id),
+            selections=engine.resolve(row).spec.selections,
             running=[run(session, job) for job in running],
             tasks=self._findings(session, row),
             events=newest[::-1],

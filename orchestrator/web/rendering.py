@@ -36,6 +36,7 @@ def _templates() -> Environment:
         words.delta,
         words.signed,
         words.verdict,
+        words.selection,
         words.moment,
         words.happened,
         words.lasted,
@@ -77,8 +78,13 @@ def page(request: Request, template: str, user: User | None, status: int = 200, 
 def drawn(request: Request, charts: Sequence[Data]) -> dict[str, Any]:
     """What a template needs to show these charts; `is_waiting` where some are still being drawn."""
     drawings: Drawings = request.app.state.drawings
-    ready = drawings.of(charts)
-    return {"charts": ready, "is_waiting": len(ready) < len(set(charts))}
+    ended = drawings.of(charts)
+    return {"charts": ended, "is_waiting": len(ended) < len(set(charts))}
+
+
+def poll_seconds(has_ended: bool) -> int:
+    """How often a page without a stream of events looks again: what has ended may be tried again."""
+    return 15 if has_ended else 3
 
 
 def visitor(request: Request) -> User | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
 
@@ -14,12 +13,15 @@ from orchestrator import chains, engine, lookup
 from orchestrator.api import rounds as api
 from orchestrator.api.access import Scope, User, require
 from orchestrator.api.paging import MAX_ID
+from orchestrator.api.problems import Forbidden
 from orchestrator.api.rounds import Name, Submitter
 from orchestrator.api.service import Service, service_of
+from orchestrator.errors import Conflict
 from orchestrator.lookup import Slice
-from orchestrator.web.jobs import end_of_log
+from orchestrator.spec import MAX_NAME, NAME_PATTERN
+from orchestrator.web.jobs import end_of_log, workers_of
 from orchestrator.web.overview import Overview, Overviews
-from orchestrator.web.rendering import drawn, page
+from orchestrator.web.rendering import drawn, page, poll_seconds
 
 PAGE = 50
 LONG_PAGE = 200
@@ -28,6 +30,7 @@ LOG_BYTES = 4096
 Here = Annotated[Service, Depends(service_of)]
 Reader = Annotated[User, Depends(require(Scope.READ))]
 After = Annotated[int | None, Query(ge=1, le=MAX_ID)]
+Task = Annotated[str | None, Query(pattern=NAME_PATTERN, max_length=MAX_NAME)]
 
 router = APIRouter(include_in_schema=False)
 
@@ -50,7 +53,7 @@ def list_rounds(
         shown = {
             "lines": found.items,
             "arms": lookup.arms(session, [line.round for line in found.items]),
-            "counts": lookup.status(session, datetime.now(UTC)).rounds,
+            "counts": lookup.rounds_by_state(session),
             "newer": None if after is None else lookup.newer(session, part, state),
         }
     return page(request, "rounds.html", user, state=state, is_first=after is None, older=found.last, **shown)
@@ -61,7 +64,16 @@ def show_round(request: Request, here: Here, user: Reader, name: Name) -> Respon
     """One round: how far it is, what it has found, and how far that can be believed."""
     found = overviews_of(request).of(name)
     logs = {run.job.id: end_of_log(here.home, run.job, LOG_BYTES) for run in found.running}
-    shown = {"found": found, "logs": logs, "actions": _actions(found, user)}
+    with here.database.read() as session:
+        workers = workers_of(session, [run.job for run in found.running])
+    shown = {
+        "found": found,
+        "logs": logs,
+        "workers": workers,  # as they are now: a worker that falls silent is no event
+        "actions": _possible(found) if _is_allowed(found, user) else [],
+        "has_ended": found.view.state in chains.ENDED,
+        "poll_seconds": poll_seconds(has_ended=True),
+    }
     return page(request, "round.html", user, **shown, **drawn(request, found.charts))
 
 
@@ -70,26 +82,39 @@ def overviews_of(request: Request) -> Overviews:
     return found
 
 
-def _actions(found: Overview, user: User) -> list[Action]:
-    """What this user may do to a round as it is now."""
-    if user.scope < Scope.SUBMIT or (user.scope < Scope.ADMIN and found.owner != user.name):
-        return []
+def _is_allowed(found: Overview, user: User) -> bool:
+    """Whether this user may cancel and retry a round."""
+    return user.scope is Scope.ADMIN or (user.scope is Scope.SUBMIT and found.owner == user.name)
+
+
+def _possible(found: Overview) -> list[Action]:
+    """What can be done to a round as it is now."""
+    state = found.view.state
     may = {
-        Action.CANCEL: found.view.state not in chains.ENDED,
-        Action.RETRY: found.unmeasured > 0 or found.view.state is RoundState.CANCELLED,
+        Action.CANCEL: state not in chains.ENDED,
+        Action.RETRY: found.unmeasured > 0 or state in {RoundState.CANCELLED, RoundState.BLOCKED},
     }
     return [action for action, is_possible in may.items() if is_possible]
 
 
 @router.get("/rounds/{name}/decisions")
 def list_decisions(
-    request: Request, here: Here, user: Reader, name: Name, task: str | None = None, after: After = None
+    request: Request, here: Here, user: Reader, name: Name, task: Task = None, after: After = None
 ) -> Response:
     """Every decision of a round, or of one of its tasks, in the order in which they were taken."""
     with here.database.read() as session:
+        has_ended = engine.find(session, name).state in chains.ENDED
         found = lookup.decisions(session, name, Slice(after, LONG_PAGE), task)
-    shown = {"name": name, "task": task, "is_first": after is None}
-    return page(request, "decisions.html", user, decisions=found.items, older=found.last, **shown)
+    on_task = overviews_of(request).of(name).tasks.get(task) if task else None
+    shown = {
+        "name": name,
+        "task": task,
+        "is_first": after is None,
+        "chart": on_task and on_task.chart,
+        "poll_seconds": poll_seconds(has_ended),
+    }
+    charts = drawn(request, [on_task.chart] if on_task else [])
+    return page(request, "decisions.html", user, decisions=found.items, older=found.last, **shown, **charts)
 
 
 @router.get("/rounds/{name}/jobs")
@@ -103,8 +128,14 @@ def list_jobs(
 ) -> Response:
     """Every job of a round in the order in which they were made."""
     with here.database.read() as session:
+        has_ended = engine.find(session, name).state in chains.ENDED
         found = lookup.jobs(session, name, Slice(after, LONG_PAGE), state)
-    shown = {"name": name, "state": state, "is_first": after is None}
+    shown = {
+        "name": name,
+        "state": state,
+        "is_first": after is None,
+        "poll_seconds": poll_seconds(has_ended),
+    }
     return page(request, "jobs.html", user, jobs=found.items, older=found.last, **shown)
 
 
@@ -117,10 +148,14 @@ def show_file(here: Here, name: Name) -> Response:
 
 @router.get("/rounds/{name}/{action}", dependencies=[Depends(require(Scope.SUBMIT))])
 def ask(request: Request, here: Here, user: Reader, name: Name, action: Action) -> Response:
-    """Asks whether this is meant."""
-    with here.database.read() as session:
-        state = engine.find(session, name).state
-    return page(request, "confirm.html", user, name=name, state=state, action=action)
+    """Asks whether this is meant; raises Forbidden, and Conflict where there is nothing to do."""
+    found = overviews_of(request).of(name)
+    if not _is_allowed(found, user):
+        raise Forbidden(f"only whoever submitted {name} and administrators may {action} it")
+    if action not in _possible(found):
+        nothing = {Action.CANCEL: "it has ended", Action.RETRY: "everything that has ended was measured"}
+        raise Conflict(f"there is nothing to {action} in round {name}: {nothing[action]}")
+    return page(request, "confirm.html", user, name=name, state=found.view.state, action=action)
 
 
 @router.post("/rounds/{name}/{action}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
@@ -63,9 +62,8 @@ def logout() -> Response:
 
 def own_path(wanted: str) -> str:
     """A path of this server, to go to after signing in; `/` in place of anything that could lead elsewhere."""
-    parts = urlsplit(wanted)
-    is_own = not parts.scheme and not parts.netloc and wanted.startswith("/") and not wanted.startswith("//")
-    return wanted if is_own and "\\" not in wanted and wanted.isprintable() else "/"
+    is_path = wanted.startswith("/") and not wanted.startswith("//")
+    return wanted if is_path and "\\" not in wanted and wanted.isprintable() else "/"
 
 
 def _is_https(request: Request) -> bool:

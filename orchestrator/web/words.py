@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from db.events import EventKind
 from orchestrator.display import duration
 from orchestrator.planner import Verdict, points
+from orchestrator.spec import Selection
 from orchestrator.views import EventView
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -31,6 +32,14 @@ def signed(number: float | None) -> str:
 def verdict(stored: str) -> str:
     """A verdict in words."""
     return VERDICTS.get(Verdict(stored), stored)
+
+
+def selection(wanted: Selection) -> str:
+    """Variants that another round has yet to find: the best 2 of search."""
+    which = "measured" if wanted.where == "any" else wanted.where
+    return (
+        f"the best {wanted.top} of {wanted.source}" if wanted.top else f"all {which} ones of {wanted.source}"
+    )
 
 
 def moment(at: datetime) -> str:
@@ -62,6 +71,8 @@ def happened(event: EventView) -> str:
     match event.kind:
         case EventKind.SUBMITTED:
             return f"submitted by {data['by']}"
+        case EventKind.WAITING:
+            return f"the round {data['reason']}"
         case EventKind.STARTED:
             return "the round started"
         case EventKind.BLOCKED:

@@ -14,10 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from db.session import Database
+from orchestrator import lookup
 from orchestrator.charts import composed, curves, deltas, funnel, of_round, rendering
 from orchestrator.charts.data import NARROW, WIDE, Curve, Delta, Funnel, Measure, TaskCurves, TaskDeltas
-from orchestrator.errors import FsqError
+from orchestrator.errors import BadInput, FsqError
+from orchestrator.http_client import HttpClient
 from orchestrator.planner import Verdict
+from orchestrator.plotting import plot
 from orchestrator.records import records
 from tests.orchestrator.factories import Rig, resolve
 
@@ -270,20 +273,32 @@ def test_curves__without_numbers() -> None:
 
 
 def test_funnel__numbers_are_written() -> None:
-    data = Funnel("round21", planned=40, cached=6, run=30, pruned=17, promoted=9, confirmed=3)
+    data = Funnel(
+        "round21", planned=40, cached=6, run=30, unmeasured=2, pruned=17, rejected=4, promoted=9, confirmed=3
+    )
     root = parsed(funnel.chart(data))
-    assert texts(root)[:12] == [
-        "planned", "cached", "run", "pruned", "promoted", "confirmed", "40", "6", "30", "17", "9", "3",
+    assert texts(root)[:16] == [
+        "planned", "cached", "run", "unmeasured", "pruned", "rejected", "promoted", "confirmed",
+        "40", "6", "30", "2", "17", "4", "9", "3",
     ]  # fmt: skip
-    description = "Round round21: 40 planned, 6 cached, 30 run, 17 pruned, 9 promoted, 3 confirmed."
-    assert root.get("aria-label") == description
-    assert parsed(funnel.chart(Funnel("empty", 0, 0, 0, 0, 0, 0))) is not None
+    assert root.get("aria-label") == (
+        "Round round21: 40 planned, 6 cached, 30 run, 2 unmeasured, 17 pruned, 4 rejected, 9 promoted, 3 confirmed."
+    )
+    assert parsed(funnel.chart(Funnel("empty", 0, 0, 0, 0, 0, 0, 0, 0))) is not None
+
+
+def test_funnel__of_counts() -> None:
+    outcomes = {"ok": 5, "diverged": 1, "cached": 2, "cancelled": 3, "build_failed": 1}
+    verdicts = {"quick": {"promoted": 3, "pruned": 2}, "med": {"promoted": 1, "rejected": 2}}
+    assert Funnel.of("r", 20, outcomes, verdicts, "med") == Funnel("r", 20, 2, 6, 4, 2, 2, 1, 0)
+    assert Funnel.of("r", 20, {}, {"quick": {"promoted": 3}}, "med").promoted == 0
 
 
 def test_svg__follows_the_page() -> None:
     root = parsed(composed.chart("All.", [THREE, task_curves(curve("baseline", 0.1, 0.2))], WIDE))
     assert root.get("role") == "img"
-    assert (root.get("aria-label") or "").startswith("All. Change of token accuracy")
+    assert (root.get("aria-label") or "").startswith("Change of token accuracy")
+    assert "All." in texts(root)
     assert elements(root, "rect") == []  # no background
     assert {text.get("fill") for text in elements(root, "text")} == {"currentColor"}
     attributes = [name for element in root.iter() for name in element.attrib]
@@ -390,11 +405,20 @@ def test_write__other_endings(tmp_path: Path, name: str) -> None:
 
 
 def test_write__cannot(tmp_path: Path) -> None:
+    taken, file = tmp_path / "chart.svg", tmp_path / "file"
+    taken.mkdir()
+    file.touch()
+    for path in (taken, file / "chart.svg", file / "new" / "chart.svg"):
+        with pytest.raises(BadInput, match="cannot be written"):
+            rendering.write(deltas.chart(THREE), path)
+    assert set(tmp_path.iterdir()) == {taken, file}
+
+
+def test_plot__looks_at_the_path_before_anything_is_asked_for(tmp_path: Path) -> None:
     taken = tmp_path / "chart.svg"
     taken.mkdir()
-    with pytest.raises(FsqError, match="cannot be written"):
-        rendering.write(deltas.chart(THREE), taken)
-    assert list(tmp_path.iterdir()) == [taken]
+    with pytest.raises(BadInput, match="it is a folder"):
+        plot(HttpClient("http://127.0.0.1:1", None), "r1", taken)  # where no server is
 
 
 def test_of_round__real_records(database: Database, tmp_path: Path) -> None:
@@ -418,14 +442,37 @@ def test_of_round__real_records(database: Database, tmp_path: Path) -> None:
     shown = of_round.curves_of("s4", found, runs, Measure.TOKEN_ACCURACY)
     assert shown is not None
     assert (shown.stage, [c.arm for c in shown.curves], shown.is_banded) == ("med", ["baseline", "l1"], False)
-    root = parsed(of_round.chart("r1", found, runs, min_delta=0.001))
-    assert (root.get("aria-label") or "").startswith("Round r1. Change of token accuracy on task s4")
-    assert texts(root).count("s4") == 2
+    with database.read() as session:
+        view = lookup.round_(session, "r1")
+    chart = of_round.chart(view, found, runs)
+    root = parsed(chart)
+    assert (root.get("aria-label") or "").startswith(
+        "Round r1: 6 planned, 0 cached, 5 run, 0 unmeasured, 1 pruned, 1 rejected, 0 promoted, 0 confirmed. Change of"
+    )
+    assert (texts(root).count("r1"), texts(root).count("s4")) == (1, 2)
+    rendering.write(chart, tmp_path / "r1.html")
+    assert "<title>r1</title>" in (tmp_path / "r1.html").read_text()
 
 
-def test_of_round__nothing_yet() -> None:
-    with pytest.raises(FsqError, match="round r1 has no decisions and no evaluations"):
-        of_round.chart("r1", [], [], min_delta=0.001)
+def test_of_round__nothing_yet(database: Database, tmp_path: Path) -> None:
+    Rig(database).submit(resolve(tmp_path))
+    with database.read() as session:
+        view = lookup.round_(session, "r1")
+    with pytest.raises(BadInput, match="round r1 has no decisions and no evaluations"):
+        of_round.chart(view, [], [])
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_charts__without_a_title_say_what_they_show(width: int) -> None:
+    runs = task_curves(curve("baseline", 0.1, 0.2))
+    for chart, name, words in (
+        (deltas.chart(THREE, width, is_titled=False), "mbpp_fix", "token accuracy, variant"),
+        (curves.chart(runs, width, is_titled=False), "mbpp_fix", "token accuracy at stage med"),
+        (funnel.chart(Funnel("r9", 1, 0, 1, 0, 0, 0, 0, 0), width, is_titled=False), "r9", "jobs: planned"),
+    ):
+        shown = texts(parsed(chart))
+        assert name not in shown
+        assert any(words in text for text in shown)
 
 
 def test_of_round__importing_it_is_cheap() -> None:

@@ -48,13 +48,43 @@ def test_newer__the_part_before(database: Database) -> None:
         assert lookup.newer(session, Slice(after=7, limit=2), RoundState.FINISHED) is None
 
 
-def test_arms__judged_at_the_first_stage(rig: Rig, tmp_path: Path) -> None:
+def test_arms__by_stage(rig: Rig, tmp_path: Path) -> None:
     for accuracy in (0.2, 0.5, 0.2, 0.5):  # l1 is promoted at both stages
         rig.run_next(result(accuracy))
     rig.submit(resolve(tmp_path, round="other", seeds=[8, 9]))
 
     with rig.database.read() as session:
-        assert lookup.arms(session, ["r1", "other", "none"]) == {"r1": Arms(1, 3), "other": Arms(0, 6)}
+        assert lookup.arms(session, ["r1", "other", "none"]) == {
+            "r1": Arms(3, {"quick": {"promoted": 1}, "med": {"promoted": 1}}),
+            "other": Arms(6, {}),
+        }
+
+
+def test_arms__what_was_not_measured_is_not_judged(rig: Rig) -> None:
+    rig.run_next(JobResult(outcome=Outcome.OOM, reason="too big"))
+
+    with rig.database.read() as session:
+        found = lookup.arms(session, ["r1"])["r1"]
+        assert (found.judged, found.undecided, found.total, found.is_unmeasured) == (1, 2, 3, True)
+        assert lookup.outcomes(session, engine.find(session, "r1").id) == {"oom": 1}
+
+
+def test_arms__of_variants_that_are_yet_to_come(rig: Rig, tmp_path: Path) -> None:
+    rig.submit(resolve(tmp_path, round="next", variants={"from": "r1"}))
+
+    with rig.database.read() as session:
+        assert lookup.arms(session, ["next"])["next"] == Arms(None, {})
+    rig.run_all({("quick", "l1"): 0.5, ("med", "l1"): 0.5})
+    with rig.database.read() as session:
+        assert lookup.arms(session, ["next"])["next"].total == 1
+
+
+def test_workers__of_these_ids(rig: Rig) -> None:
+    Rig(rig.database)
+
+    with rig.database.read() as session:
+        assert len(lookup.workers(session, NOW)) == 2
+        assert [one.id for one in lookup.workers(session, NOW, ids=[rig.worker_id])] == [rig.worker_id]
 
 
 def test_baseline__of_the_same_task_stage_and_seed(rig: Rig, tmp_path: Path) -> None:

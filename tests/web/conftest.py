@@ -20,10 +20,11 @@ from db import queue, tokens
 from db.queue import Lease
 from db.session import Database, open_current
 from db.tables import Job, Round, RoundState
+from orchestrator import engine
 from orchestrator.api.access import COOKIE
 from tests.api.conftest import client, make_client  # noqa: F401  (fixtures)
 from tests.orchestrator.factories import Rig, resolve, result
-from worker.job import run_dir
+from worker.job import JobResult, run_dir
 
 FSQ = Path(sys.executable).with_name("fsq")
 CHROMIUM = Path("/usr/bin/chromium")
@@ -101,6 +102,16 @@ def evaluate(rig: Rig, lease: Lease, step: int) -> None:
     counted = {"val_tok_acc": 0.2 + step / 100, "distinct_predictions": 4, "correct": [1, 2]}
     with rig.database.write() as session:
         queue.record_evaluation(session, lease, {"step": step} | values | counted, now=datetime.now(UTC))
+
+
+def end(rig: Rig, lease: Lease, ended: JobResult) -> None:
+    """A running job ends."""
+    now = datetime.now(UTC)
+    with rig.database.write() as session:
+        stored = ended.model_dump(mode="json")
+        queue.complete(session, lease, now=now, outcome=ended.outcome, reason=ended.reason, result=stored)
+    with rig.database.write() as session:
+        engine.advance_job(session, lease.job_id, now=now)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Literal
+from urllib.parse import quote
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
@@ -50,7 +51,7 @@ def test_reading__without_javascript(open_page: OpenPage) -> None:
     expect(page.get_by_role("heading", level=1)).to_contain_text("done finished")
     expect(page.locator("#task-s4 svg")).to_be_visible()
     expect(page.locator("#task-s4 tbody tr")).to_have_count(4)
-    expect(page.locator("#task-s4 tbody tr").first).to_contain_text("l1 quick 0 +30.00 pp")
+    expect(page.locator("#task-s4 tbody tr").first).to_contain_text("l1 promoted quick 0 +30.00 pp")
     expect(page.locator("#caveats")).to_contain_text("One seed only: the spread between seeds is unknown.")
     page.locator("#task-s4 tbody a").first.click()
     expect(page.get_by_role("heading", level=1)).to_have_text("s4 quick l1, seed 0 ok")
@@ -265,6 +266,72 @@ class expired:  # noqa: N801  (reads as a context)
     def _set(self, at: datetime) -> None:
         with self._database.write() as session:
             next(one for one in tokens.all_of(session) if one.name == self._name).expires_at = at
+
+
+def test_live__a_server_that_comes_back(open_page: OpenPage) -> None:
+    page = open_page("/workers")
+    said = page.locator("#connection")
+    expect(said).to_have_text("Live: this page updates itself.")
+
+    page.context.set_offline(True)
+    expect(said).to_have_text("The server does not answer. Trying again.")
+    page.context.set_offline(False)
+    expect(said).to_have_text("Live: this page updates itself.")
+
+
+@pytest.mark.parametrize("path", ["/workers", "/rounds/running"])
+def test_live__an_expired_token_is_no_dead_server(open_page: OpenPage, site: Site, path: str) -> None:
+    page = drawn(open_page(path))
+    said = page.locator("#connection")
+    expect(said).to_have_text("Live: this page updates itself.")
+
+    with expired(site.database, "admin"):
+        expect(said).to_have_text("You are signed out. Sign in", timeout=40_000)
+        expect(said.get_by_role("link")).to_have_attribute("href", f"/login?next={quote(path, safe='')}")
+
+
+def test_live__a_round_that_is_tried_again(
+    open_page: OpenPage, site: Site, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    site.rig.submit(resolve(tmp_path_factory.mktemp("r"), round="again", seeds=[14]))
+    client = open_page("/rounds/again/cancel")
+    client.get_by_role("button", name="Yes, cancel it").click()
+    page = open_page("/rounds/again")
+    expect(page.locator("#connection")).to_have_text("The round has ended.")
+
+    client.goto("/rounds/again/retry")
+    client.get_by_role("button", name="Yes, retry it").click()
+
+    expect(page.locator("h1")).to_have_text("again active", timeout=25_000)
+    site.rig.run_next(result(0.2), datetime.now(UTC))
+    expect(page.locator("#events")).to_contain_text("s4 quick baseline, seed 14: ended, ok", timeout=5_000)
+    site.rig.run_all({}, at=datetime.now(UTC))
+
+
+def test_round__long_names_fit_a_phone(
+    open_page: OpenPage, site: Site, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    long = "x" * 95
+    task = {"kind": "sudoku", "size": 4, "blanks": 4, "train": 40, "val": 10, "batch_size": 4}
+    names = {"variants": {f"v_{long}": {"layer_start": 1}}, "tasks": {f"t_{long}": task}}
+    stages = [{"name": f"s_{long}", "steps": 4, "eval_every": 2}]
+    site.rig.submit(
+        resolve(tmp_path_factory.mktemp("r"), round=f"r_{long}", seeds=[15], stages=stages, **names)
+    )
+    site.rig.run_all({})
+
+    for path in (f"/rounds/r_{long}", "/", f"/rounds/r_{long}/jobs", f"/rounds/r_{long}/decisions"):
+        page = drawn(open_page(path, viewport={"width": 360, "height": 740}))
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page = drawn(open_page(f"/rounds/r_{long}", viewport={"width": 360, "height": 740}))
+    outside = (
+        "[...document.querySelectorAll('svg text')].filter(one => one.getBoundingClientRect().right > 360)"
+    )
+    assert page.evaluate(f"{outside}.map(one => one.textContent)") == []
+    verdict = page.locator(f"[id='task-t_{long}'] tbody .state").first
+    box = verdict.bounding_box()
+    assert box is not None
+    assert box["x"] + box["width"] <= 360
 
 
 def test_missing_page__is_a_page(open_page: OpenPage) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,15 +11,16 @@ from fastapi.testclient import TestClient
 from structlog.testing import capture_logs
 
 from db.session import Database
-from db.tables import Job, Round, RoundState
+from db.tables import Job, Round, RoundState, Worker
 from orchestrator import engine
 from orchestrator.caveats import Caveat
 from orchestrator.records import records
-from orchestrator.web import findings
+from orchestrator.web import findings, overview
 from orchestrator.web.findings import TaskFindings
 from orchestrator.web.sessions import own_path
 from tests.api.conftest import MakeClient, token
 from tests.orchestrator.factories import NOW, Rig, resolve, result
+from tests.web.conftest import claim, end, evaluate
 from worker.job import JobResult, Outcome
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)  # where no query matters
@@ -111,6 +114,8 @@ def _link(text: str, rel: str) -> str:
         ("/nowhere", 404, "Not Found"),
         ("/static/none.css", 404, "Not Found"),
         ("/rounds/a%3Cb%3E", 422, "path.name"),
+        ("/rounds/none/decisions?task=%00", 422, "query.task"),
+        ("/rounds/none/cancel", 404, "there is no round"),
     ],
 )
 def test_errors__are_pages(client: TestClient, path: str, status: int, words: str) -> None:
@@ -179,15 +184,17 @@ def test_sign_in__by_https_the_cookie_is_secure(make_client: MakeClient, databas
 
 @on_sqlite
 def test_sign_in__never_leads_elsewhere(make_client: MakeClient, database: Database) -> None:
-    form = {"token": token(database, "read"), "next": "//evil.example"}
-
-    response = make_client(is_open=False).post("/login", data=form, headers=FORM)
-
-    assert response.headers["location"] == "/"
+    client = make_client(is_open=False)
+    for wanted in ("//evil.example", "//["):
+        assert client.get("/login", params={"next": wanted}).status_code == 200
+        form = {"token": token(database, "read", wanted), "next": wanted}
+        response = make_client(is_open=False).post("/login", data=form, headers=FORM)
+        assert response.headers["location"] == "/"
 
 
 ELSEWHERE = (
-    r"https://evil.example //evil.example ///evil.example /\evil.example \\evil.example javascript:x evil"
+    r"https://evil.example //evil.example ///evil.example /\evil.example \\evil.example javascript:x evil "
+    r"//[ http://[ [ //evil.example]"
 )
 
 
@@ -221,7 +228,7 @@ def test_actions__by_scope_and_owner(make_client: MakeClient, database: Database
             assert refused == (303 if name == "boss" else 403)
 
     assert offered == {"reader": False, "other": False, "me": True, "boss": True}
-    assert allowed == {"reader": 403, "other": 200, "me": 200, "boss": 200}
+    assert allowed == {"reader": 403, "other": 403, "me": 200, "boss": 200}
     assert "cancelled by boss" in client.get("/rounds/r1").text
     assert client.post("/rounds/r1/retry", headers=FORM).headers["location"] == "/rounds/r1"
     assert client.post("/rounds/r1/explode", headers=FORM).status_code == 422
@@ -292,3 +299,151 @@ def test_job__without_a_log_here(client: TestClient, database: Database, tmp_pat
         job = session.query(Job.id).first()
 
     assert "Its log is not on this machine." in client.get(f"/jobs/{job[0] if job else 0}").text
+
+
+def page_of(client: TestClient, path: str) -> str:
+    """A page's text, without tags and with single spaces."""
+    response = client.get(path)
+    assert response.status_code == 200
+    return " ".join(re.sub("<[^>]+>", " ", response.text.partition("<main")[2]).split())
+
+
+def fail_next(rig: Rig) -> None:
+    rig.run_next(JobResult(outcome=Outcome.OOM, reason="too big"))
+
+
+@on_sqlite
+def test_job__says_what_was_decided(client: TestClient, database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+    rig.run_next(result(0.2))
+    lease = claim(rig)
+    evaluate(rig, lease, 2)
+    assert "Best accuracy 22.00%" in page_of(client, f"/jobs/{lease.job_id}")
+    end(rig, lease, result(0.3))
+
+    text = page_of(client, f"/jobs/{lease.job_id}")
+
+    assert "Decision promoted +10.00 pp reaches +0.10 pp" in text
+    assert "Variant minus baseline +10.00 pp" in text
+    assert "Keep in mind at chance , below resolution , single seed" in text
+    assert "so far" not in text
+    assert "Decision" not in page_of(client, "/jobs/1")  # a baseline
+
+
+@on_sqlite
+def test_job__that_failed_was_never_evaluated(client: TestClient, database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+    fail_next(rig)
+
+    assert "It was never evaluated." in page_of(client, "/jobs/1")
+
+
+@on_sqlite
+def test_round__verdicts_by_stage(client: TestClient, database: Database, tmp_path: Path) -> None:
+    finished(database, tmp_path)
+
+    for path in ("/", "/rounds/r1"):
+        assert "3 of 3 arms judged quick: 1 promoted 1 pruned 1 no-op med: 1 promoted" in page_of(
+            client, path
+        )
+
+
+@on_sqlite
+def test_round__in_which_nothing_was_measured(client: TestClient, database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+    fail_next(rig)
+
+    for path in ("/", "/rounds/r1"):
+        text = page_of(client, path)
+        assert "finished, nothing measured" in text
+        assert "1 of 3 arms judged, 2 undecided" in text
+
+
+@on_sqlite
+def test_round__whose_variants_are_yet_to_come(
+    client: TestClient, database: Database, tmp_path: Path
+) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+    rig.submit(resolve(tmp_path, round="next", variants={"from": "r1", "top": 2}))
+
+    text = page_of(client, "/rounds/next")
+    assert "Variants the best 2 of r1, not known yet" in text
+    assert "arms judged" not in text
+    assert "planned" not in client.get("/rounds/next").text
+    assert "Its variants are not known yet." in page_of(client, "/")
+    rig.run_all({("quick", "l1"): 0.5, ("med", "l1"): 0.5})
+    assert "Variants 1 " in page_of(client, "/rounds/next")
+
+
+@on_sqlite
+def test_round__a_worker_that_fell_silent(client: TestClient, database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)  # last seen in January
+    rig.submit(resolve(tmp_path))
+    claim(rig)
+    assert "On h silent , last seen" in page_of(client, "/rounds/r1")
+    assert "Runs on h silent , last seen" in page_of(client, "/jobs/1")
+
+    with database.write() as session:  # which is no event
+        session.get_one(Worker, rig.worker_id).seen_at = datetime.now(UTC)
+
+    assert "On h, seen just now" in page_of(client, "/rounds/r1")
+
+
+@on_sqlite
+def test_round__of_many_tasks_draws_the_first(
+    client: TestClient, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overview, "CHARTED", 1)
+    task = {"kind": "sudoku", "size": 4, "blanks": 4, "train": 40, "val": 10, "batch_size": 4}
+    rig = Rig(database)
+    rig.submit(
+        resolve(tmp_path, tasks={"a": task, "b": task | {"blanks": 5}}, variants={"noop": {"layer_start": 9}})
+    )
+    rig.run_all({})
+
+    text = client.get("/rounds/r1").text
+    assert [name in text for name in ("decisions?task=a", "decisions?task=b")] == [False, True]
+    while "data-waiting" in (text := client.get("/rounds/r1/decisions?task=b").text):
+        pass
+    assert "<svg" in text
+
+
+@on_sqlite
+def test_ended__says_so_and_looks_again(client: TestClient, database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+    assert "Nothing is decided yet." in client.get("/rounds/r1").text
+    assert "data-stream" in client.get("/rounds/r1").text
+    assert client.post("/rounds/r1/cancel", headers=FORM).status_code == 303
+
+    text = client.get("/rounds/r1").text
+    assert "Nothing was decided." in text
+    assert 'data-poll="15"' in text
+    assert "data-stream" not in text
+    for path in ("/jobs/1", "/rounds/r1/decisions", "/rounds/r1/jobs"):
+        assert 'data-poll="15"' in client.get(path).text
+
+
+@on_sqlite
+def test_actions__where_there_is_nothing_to_do(
+    client: TestClient, database: Database, tmp_path: Path
+) -> None:
+    finished(database, tmp_path)
+
+    for action, why in (("cancel", "it has ended"), ("retry", "everything that has ended was measured")):
+        response = client.get(f"/rounds/r1/{action}")
+        assert response.status_code == 409
+        assert f"there is nothing to {action} in round r1: {why}" in response.text
+
+
+@on_sqlite
+def test_rounds__the_list_counts_rounds_only(
+    client: TestClient, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("orchestrator.lookup.status")
+
+    assert client.get("/").status_code == 200

@@ -9,8 +9,9 @@ import pytest
 
 from db.events import EventKind
 from orchestrator.recent import Recent
+from orchestrator.spec import Selection
 from orchestrator.views import EventView
-from orchestrator.web.words import age, happened
+from orchestrator.web.words import age, happened, selection
 from tests.orchestrator.factories import NOW
 
 JOB = {"task": "s4", "stage": "quick", "config": "l1", "seed": 0}
@@ -20,6 +21,7 @@ JOB = {"task": "s4", "stage": "quick", "config": "l1", "seed": 0}
     ("kind", "data", "words"),
     [
         (EventKind.SUBMITTED, {"by": "me"}, "submitted by me"),
+        (EventKind.WAITING, {"reason": "waits for round r0"}, "the round waits for round r0"),
         (EventKind.STARTED, {}, "the round started"),
         (
             EventKind.BLOCKED,
@@ -56,6 +58,18 @@ def test_happened__in_a_sentence(kind: EventKind, data: dict[str, Any], words: s
 )
 def test_age__rounded_down(passed: timedelta, words: str) -> None:
     assert age(NOW, NOW + passed) == words
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ({"from": "night", "top": 2}, "the best 2 of night"),
+        ({"from": "night"}, "all promoted ones of night"),
+        ({"from": "night", "where": "any"}, "all measured ones of night"),
+    ],
+)
+def test_selection__in_words(wanted: dict[str, Any], words: str) -> None:
+    assert selection(Selection.model_validate(wanted)) == words
 
 
 def test_recent__forgets_what_was_not_asked_for() -> None:

@@ -1,12 +1,18 @@
 // Keeps the page up to date: fetches it again when something happened, and swaps the sections that changed.
-// A page says how it wants to be told: data-stream (an address of server-sent events), or data-poll (seconds).
+// A page says how it wants to be told: data-stream (an address of server-sent events), or data-poll (seconds);
+// data-ended is what to say of a page to which little more will happen.
 "use strict";
 
 const PAUSE = 1000; // ms between two fetches of the page
 const LONGEST_WAIT = 30000; // ms before the next try when the server does not answer
 const SAID_AT_ONCE = 3;
-const SIGNED_OUT = "You are signed out. Load the page again to sign in.";
-const IS_COMMENT = /^:[^\n]*\s*$/; // what the server sends to keep the connection open
+const LIVE = "Live: this page updates itself.";
+const SILENCE = "The server does not answer. Trying again.";
+const REFUSALS = {
+  401: "You are signed out.",
+  403: "You may no longer see this page.",
+  404: "This page is no longer there.",
+};
 
 const main = document.getElementById("content");
 const announcer = document.getElementById("announcer");
@@ -16,6 +22,24 @@ const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const sections = (page) => [...page.querySelectorAll("[data-live]")];
 const shown = new Map(sections(document).map((section) => [section.id, section.outerHTML]));
 let number = Number(main.dataset.number || 0); // of the last event that the page shows
+
+// Nothing that trying again would mend.
+class Refused extends Error {}
+
+function check(response) {
+  const status = response.redirected ? 401 : response.status; // pages lead whoever is signed out to the form
+  if (status in REFUSALS) throw new Refused(status);
+  if (!response.ok) throw new Error(response.statusText);
+}
+
+function refuse(status) {
+  say(connection, REFUSALS[status]);
+  if (status !== "401") return;
+  const link = document.createElement("a");
+  link.href = `/login?next=${encodeURIComponent(location.pathname + location.search)}`;
+  link.textContent = "Sign in";
+  connection.append(" ", link);
+}
 
 function say(where, text) {
   where.hidden = false;
@@ -61,14 +85,9 @@ function announce(page) {
   say(announcer, `${said.slice(0, SAID_AT_ONCE).join(". ")}.${more}`);
 }
 
-// False once the user is signed out.
 async function refresh(signal) {
   const response = await fetch(location.href, { cache: "no-cache", signal });
-  if (response.redirected) {
-    say(connection, SIGNED_OUT);
-    return false;
-  }
-  if (!response.ok) throw new Error(response.statusText);
+  check(response);
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   announce(page);
   for (const fresh of sections(page)) {
@@ -80,61 +99,52 @@ async function refresh(signal) {
     }
   }
   document.title = page.title;
-  const { poll, waiting } = page.getElementById("content").dataset;
-  if (poll === undefined) delete main.dataset.poll;
-  if (waiting === undefined) delete main.dataset.waiting;
-  else main.dataset.waiting = "";
-  return true;
+  const { dataset } = page.getElementById("content");
+  for (const how of ["stream", "poll", "ended", "waiting"]) {
+    if (how in dataset) main.dataset[how] = dataset[how];
+    else delete main.dataset[how];
+  }
+  say(connection, main.dataset.ended || LIVE);
 }
 
 // Charts that were not drawn in time follow.
 async function complete(signal) {
   while ("waiting" in main.dataset && !signal.aborted) {
     await pause(PAUSE);
-    if (!(await refresh(signal))) return;
+    await refresh(signal);
   }
 }
 
-async function poll(signal) {
-  while ("poll" in main.dataset && !signal.aborted && (await refresh(signal))) {
-    await pause(Number(main.dataset.poll) * 1000);
-  }
-}
-
-// EventSource cannot start after an event that is known already, so the stream is read here. True once it is over.
+// EventSource cannot start after an event that is known already, so the stream is read here, until it ends. What keeps
+// the connection open counts as an event: how long ago something was seen changes without one.
 async function follow(signal) {
   const headers = { "Last-Event-ID": String(number) };
   const response = await fetch(main.dataset.stream, { headers, cache: "no-store", signal });
-  if (response.status === 204) return true;
-  if (!response.ok) throw new Error(response.statusText);
-  say(connection, "Live: this page updates itself.");
+  check(response);
+  say(connection, LIVE);
+  if (!response.body) return; // 204: the round has ended
   const reader = response.body.getReader();
-  const text = new TextDecoder();
-  const state = { happened: false, isUpdating: false, isOver: false, failure: null };
+  const state = { happened: false, isUpdating: false, failure: null };
   let updating = null;
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) break;
-    if (IS_COMMENT.test(text.decode(value))) continue;
+  while (!(await reader.read()).done) {
     state.happened = true;
     if (!state.isUpdating) {
       updating = update(state, signal).then(() => {
-        if (state.failure || state.isOver) reader.cancel().catch(() => {}); // the stream may be broken already
+        if (state.failure) reader.cancel().catch(() => {}); // the stream may be broken already
       });
     }
   }
   await updating;
   if (state.failure) throw state.failure;
-  return state.isOver;
 }
 
 // Fetches the page as often as something has happened since.
 async function update(state, signal) {
   state.isUpdating = true;
   try {
-    while (state.happened && !state.isOver) {
+    while (state.happened) {
       state.happened = false;
-      state.isOver = !(await refresh(signal));
+      await refresh(signal);
       await pause(PAUSE);
       await complete(signal);
     }
@@ -145,20 +155,21 @@ async function update(state, signal) {
 }
 
 async function keepUp(signal) {
-  for (let wait = PAUSE; !signal.aborted; ) {
+  let wait = PAUSE;
+  while (!signal.aborted) {
     try {
       await complete(signal);
-      if (!main.dataset.stream) return await poll(signal);
-      if (await follow(signal)) break;
-      wait = PAUSE;
-    } catch {
+      if (main.dataset.stream) await follow(signal);
+      await refresh(signal);
+      wait = main.dataset.stream ? PAUSE : Number(main.dataset.poll) * 1000;
+    } catch (error) {
       if (signal.aborted) return;
-      say(connection, "The server does not answer. Trying again.");
+      if (error instanceof Refused) return refuse(error.message);
+      say(connection, SILENCE);
       wait = Math.min(2 * wait, LONGEST_WAIT);
     }
     await pause(wait);
   }
-  if (!signal.aborted && connection.textContent !== SIGNED_OUT) say(connection, "The round has ended.");
 }
 
 let running = null;
@@ -171,7 +182,7 @@ function watch() {
   keepUp(running.signal);
 }
 
-if (["stream", "poll", "waiting"].some((how) => how in main.dataset)) {
+if ("stream" in main.dataset || "poll" in main.dataset) {
   document.addEventListener("visibilitychange", watch);
   watch();
 }

@@ -1,0 +1,68 @@
+"""What a job writes to its log."""
+
+from __future__ import annotations
+
+import logging
+from multiprocessing import Pipe
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.worker.factories import make_job
+from tests.worker.test_training import SEEDED, Recorder, fresh_model
+from worker.child import ConnectionReport, LoggedReport, Resources, run_job
+from worker.job import JobResult, JobSpec
+from worker.snapshots import Snapshots
+from worker.training import start_run
+
+
+@pytest.fixture(autouse=True)
+def _info(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+
+def run(spec: JobSpec, home: Path) -> JobResult:
+    """Runs a job as the training process does."""
+    ours, theirs = Pipe()
+    with ours, theirs:
+        resources = Resources(torch.device("cpu"), home / "cache")
+        return run_job(spec, resources, Snapshots(home), ConnectionReport(theirs))
+
+
+def test_log__a_stage_and_the_one_that_continues_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    quick = make_job(steps=4, seed=3, future_seed=SEEDED, continues=True)
+    med = make_job(steps=6, seed=3, future_seed=SEEDED)
+
+    run(quick, tmp_path)
+    first = caplog.messages
+    caplog.clear()
+    run(med, tmp_path)
+
+    assert first[0].startswith(f"job {quick.fingerprint[:16]}: sudoku, Future-Seed {{")
+    assert first[0].endswith("seed 3, at most 4 steps")
+    assert first[1] == "40 training and 10 validation examples"
+    assert [line.partition(":")[0] for line in first[2:4]] == ["step 2", "step 4"]
+    assert "token accuracy" in first[2]
+    assert first[-1] == "ended: ok"
+    assert "continues from the snapshot at step 4" in caplog.messages
+    assert [line.partition(":")[0] for line in caplog.messages if line.startswith("step")] == ["step 6"]
+
+
+def test_log__why_it_failed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(make_job().model_copy(update={"examples_digest": "other"}), tmp_path)
+
+    assert ", baseline, seed 0, " in caplog.messages[0]
+    assert caplog.messages[-1].startswith("ended: build_failed: the data changed since")
+
+
+def test_log__a_smaller_micro_batch_once(caplog: pytest.LogCaptureFixture) -> None:
+    begun = start_run(make_job(), fresh_model())
+    report = LoggedReport(begun, Recorder())
+
+    report.progressed(1, 0.1, 2.0)
+    begun.micro_batch = 2
+    report.progressed(2, 0.2, 2.0)
+    report.progressed(3, 0.3, 2.0)
+
+    assert caplog.messages == ["step 2: out of memory, micro-batch 2 from now on"]
