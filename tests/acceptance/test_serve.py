@@ -196,8 +196,8 @@ def test_workers__alive_on(fsq: Fsq, environment: dict[str, str]) -> None:
         while fsq("workers", "--alive-on", here).returncode:
             assert time.monotonic() < deadline
         assert fsq("workers", "--alive-on", "another").returncode == 1
-        worker.send_signal(signal.SIGINT)
-        assert worker.wait(timeout=30) == 130
+        worker.terminate()
+        assert worker.wait(timeout=30) == 0
     assert fsq("workers", "--alive-on", here).returncode == 1
 
 
