@@ -258,11 +258,9 @@ def variants(as_json: AsJson = False) -> None:
 @app.command()
 def prefetch(path: RoundPath) -> None:
     """Download a round's data and checkpoint and build its examples, before any accelerator time."""
-    from orchestrator import round_file
-
     with open_database() as database:
         intake = intake_of(database, announce=typer.echo)
-        resolved = intake.read(round_file.read(path), path.resolve().parent)
+        resolved, _ = intake.read_path(path)
     typer.echo(f"{resolved.spec.round}: everything is on this machine; `fsq run {path}` needs no network")
 
 

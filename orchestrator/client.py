@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from db.session import Database
-from orchestrator import exports, interventions, lookup, round_file
+from orchestrator import exports, interventions, lookup
 from orchestrator.forecast import Forecast
 from orchestrator.intake import Intake
 from orchestrator.lookup import Found, Slice
@@ -90,13 +90,12 @@ class DatabaseClient:
         return exports.lines(self.database, name, form)
 
     def submit(self, path: Path, after: str | None) -> SubmissionView:
-        file = round_file.read(path)
-        resolved = self.intake.read(file, path.resolve().parent, after)
+        resolved, file = self.intake.read_path(path, after)
         return self.intake.submit(resolved, file, by=self.user)
 
     def forecast(self, path: Path, after: str | None = None) -> Forecast:
-        file = round_file.read(path)
-        return self.intake.forecast(self.intake.read(file, path.resolve().parent, after))
+        resolved, _ = self.intake.read_path(path, after)
+        return self.intake.forecast(resolved)
 
     def _pages(self, ask: Any) -> Iterator[Any]:
         """Every item of a list, in short transactions."""

@@ -295,11 +295,6 @@ def live_trajectories(session: Session) -> set[str]:
     return {JobSpec.from_json(job.payload).trajectory for job in session.scalars(query)}
 
 
-def job_key(job: tables.Job) -> JobKey:
-    """What names a stored job within its round."""
-    return JobKey(job.task, job.stage, job.variant, job.seed)
-
-
 def current_plan(
     session: Session, row: tables.Round, resolved: ResolvedRound
 ) -> tuple[Plan, Mapping[JobKey, Standing]]:

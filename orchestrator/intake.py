@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from db.session import Database
-from orchestrator import engine, forecast
+from orchestrator import engine, forecast, round_file
 from orchestrator.errors import BadRound, Problem
 from orchestrator.forecast import Forecast
 from orchestrator.reading import validate
@@ -45,6 +45,11 @@ class Intake:
         if self.roots is not None:
             _confine(spec, file, self.roots)
         return ResolvedRound(spec, self.prepare(spec, file))
+
+    def read_path(self, path: Path, after: str | None = None) -> tuple[ResolvedRound, RoundFile]:
+        """Reads the round file at a path, with relative paths taken from its folder; raises what `read` does."""
+        file = round_file.read(path)
+        return self.read(file, path.resolve().parent, after), file
 
     def submit(self, resolved: ResolvedRound, file: RoundFile, *, by: str) -> SubmissionView:
         """Stores a round, once; raises what `engine.submit` does."""

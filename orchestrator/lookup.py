@@ -157,12 +157,14 @@ def round_(session: Session, name: str) -> RoundView:
         seeds=search.seeds,
         min_delta=resolved.spec.prune.min_delta,
         metric=resolved.spec.prune.metric,
-        funnel=_funnel(session, row.id, search, counts),
+        funnel=_funnel(session, row.id, search, counts, knows_its_variants=not resolved.spec.selections),
         n_events=row.n_events,
     )
 
 
-def _funnel(session: Session, round_id: int, search: SearchSpec, counts: _Counts) -> Funnel:
+def _funnel(
+    session: Session, round_id: int, search: SearchSpec, counts: _Counts, *, knows_its_variants: bool
+) -> Funnel:
     decided = counts.decisions(round_id)
     cached = select(func.count()).where(
         Job.round_id == round_id, Job.state == JobState.DONE, Job.outcome == Outcome.CACHED
@@ -173,7 +175,7 @@ def _funnel(session: Session, round_id: int, search: SearchSpec, counts: _Counts
         Decision.stage == search.stages[-1],
     )
     return Funnel(
-        planned=search.most_jobs,
+        planned=search.most_jobs if knows_its_variants else None,
         done=counts.jobs(round_id)[JobState.DONE],
         cached=session.scalars(cached).one(),
         pruned=decided.get(Verdict.PRUNED, 0),

@@ -19,7 +19,10 @@ def plot(client: Client, name: str, path: Path) -> None:
 
     found = client.round(name)
     records = [json.loads(line) for line in client.lines(name, "jsonl")]
-    curves = [_curve(client, job) for job in _last_reached(found.stages, list(client.jobs(name)))]
+    curves = [
+        Curve.of(job, client.evaluations(job.id))
+        for job in _last_reached(found.stages, list(client.jobs(name)))
+    ]
     with debug_mode(False):  # checking every part against the schema is most of the time
         rendering.write(of_round.chart(found, records, curves), path)
 
@@ -32,16 +35,3 @@ def _last_reached(stages: Sequence[str], jobs: Sequence[JobView]) -> list[JobVie
         for task in {job.task for job in begun}
     }
     return [job for job in begun if job.stage == last[job.task]]
-
-
-def _curve(client: Client, job: JobView) -> Curve:
-    evaluations = client.evaluations(job.id)
-    return Curve(
-        arm=job.config,
-        task=job.task,
-        stage=job.stage,
-        seed=job.seed,
-        steps=tuple(evaluation.step for evaluation in evaluations),
-        values=tuple(evaluation.val_tok_acc for evaluation in evaluations),
-        is_running=job.state == "running",
-    )

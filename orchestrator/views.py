@@ -54,7 +54,9 @@ class RoundLine(View):
 class Funnel(View):
     """How many jobs and arms of a round got how far."""
 
-    planned: int = Field(description="Jobs, if every variant were promoted at every stage.")
+    planned: int | None = Field(
+        description="Jobs, if every variant were promoted at every stage; null while some variants are not known."
+    )
     done: int = Field(description="Jobs that have ended, cached ones included.")
     cached: int = Field(description="Jobs answered from an equal one, without accelerator time.")
     pruned: int

@@ -88,8 +88,7 @@ def _complete_document(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = generate()
             problem = ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
-            schemas = document["components"]["schemas"]
-            schemas |= problem.pop("$defs", {}) | {"ProblemDetails": problem}
+            document["components"]["schemas"].update(problem.pop("$defs"), ProblemDetails=problem)
             document["components"]["securitySchemes"] = WAYS_IN
             for path, operations in document["paths"].items():
                 for operation in operations.values():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
+from db.tables import JobState
 from orchestrator.planner import Verdict
 from orchestrator.rules import Metric
+from orchestrator.views import EvaluationView, JobView, RoundView
 from worker.job import MEASURED, Outcome
 
 WIDE = 720  # pixels of a whole chart, names and margins included
@@ -61,6 +63,19 @@ class Curve:
     values: tuple[float, ...]  # accuracies as fractions, losses in nats per answer token
     is_running: bool = False
 
+    @classmethod
+    def of(cls, job: JobView, evaluations: Sequence[EvaluationView]) -> Self:
+        """The token accuracies of a job."""
+        return cls(
+            arm=job.config,
+            task=job.task,
+            stage=job.stage,
+            seed=job.seed,
+            steps=tuple(one.step for one in evaluations),
+            values=tuple(one.val_tok_acc for one in evaluations),
+            is_running=job.state is JobState.RUNNING,
+        )
+
 
 @dataclass(frozen=True)
 class TaskCurves:
@@ -89,14 +104,10 @@ class Funnel:
 
     @classmethod
     def of(
-        cls,
-        name: str,
-        planned: int,
-        outcomes: Mapping[str, int],
-        verdicts: Mapping[str, Mapping[str, int]],
-        last_stage: str,
+        cls, found: RoundView, outcomes: Mapping[str, int], verdicts: Mapping[str, Mapping[str, int]]
     ) -> Self:
-        """From the number of ended jobs by outcome, and of decisions by stage and verdict."""
+        """From the number of ended jobs by outcome, and of decisions by stage and verdict; the round has started."""
+        assert found.funnel.planned is not None  # noqa: S101  (once it has started, its variants are known)
 
         def ended(verdict: Verdict) -> int:
             return sum(counts.get(verdict, 0) for counts in verdicts.values())
@@ -104,13 +115,13 @@ class Funnel:
         run = sum(outcomes.get(outcome, 0) for outcome in MEASURED)
         cached = outcomes.get(Outcome.CACHED, 0)
         return cls(
-            round=name,
-            planned=planned,
+            round=found.round,
+            planned=found.funnel.planned,
             cached=cached,
             run=run,
             unmeasured=sum(outcomes.values()) - run - cached,
             pruned=ended(Verdict.PRUNED),
             rejected=ended(Verdict.REJECTED),
-            promoted=verdicts.get(last_stage, {}).get(Verdict.PROMOTED, 0),
+            promoted=verdicts.get(found.stages[-1], {}).get(Verdict.PROMOTED, 0),
             confirmed=ended(Verdict.CONFIRMED),
         )

@@ -48,7 +48,7 @@ def funnel_of(found: RoundView, records: Sequence[Record]) -> Funnel:
     for record in records:
         if record["stage"] == "decision":
             verdicts.setdefault(record["decided_stage"], Counter())[record["status"]] += 1
-    return Funnel.of(found.round, found.funnel.planned, outcomes, verdicts, found.stages[-1])
+    return Funnel.of(found, outcomes, verdicts)
 
 
 def deltas_of(task: str, records: Sequence[Record], min_delta: float) -> TaskDeltas:

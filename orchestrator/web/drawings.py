@@ -94,17 +94,5 @@ def _draw(data: Data) -> Markup:
 
 def curves_of(runs: Sequence[tuple[JobView, Sequence[EvaluationView]]]) -> TaskCurves | None:
     """The curves of jobs of one task and stage; None where none of them has been evaluated."""
-    curves = tuple(
-        Curve(
-            arm=job.config,
-            task=job.task,
-            stage=job.stage,
-            seed=job.seed,
-            steps=tuple(one.step for one in evaluations),
-            values=tuple(one.val_tok_acc for one in evaluations),
-            is_running=job.state == "running",
-        )
-        for job, evaluations in runs
-        if evaluations
-    )
+    curves = tuple(Curve.of(job, evaluations) for job, evaluations in runs if evaluations)
     return TaskCurves(curves[0].task, curves[0].stage, curves) if curves else None

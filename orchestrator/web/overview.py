@@ -88,10 +88,7 @@ class Overview:
 
     @property
     def funnel(self) -> Funnel:
-        view = self.view
-        return Funnel.of(
-            view.round, view.funnel.planned, self.outcomes, self.arms.verdicts, last_stage=view.stages[-1]
-        )
+        return Funnel.of(self.view, self.outcomes, self.arms.verdicts)
 
     @property
     def shows_all(self) -> bool:

@@ -78,7 +78,8 @@ class Rig:
             lease = queue.claim(session, worker_id=self.worker_id, now=at, lease_for=timedelta(minutes=1))
             if lease is None:
                 return None
-            key = engine.job_key(session.get_one(Job, lease.job_id))
+            job = session.get_one(Job, lease.job_id)
+            key = JobKey(job.task, job.stage, job.variant, job.seed)
             queue.complete(
                 session,
                 lease,

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from db.session import Database
 from db.tables import Round, RoundState
-from orchestrator import engine, interventions
+from orchestrator import engine, interventions, lookup
 from orchestrator.chains import ENDED, Decided, Parent, choose, start
 from orchestrator.errors import BadRound, NotFound
 from orchestrator.planner import Verdict
@@ -202,6 +202,8 @@ def test_submit__variants_of_a_round_that_still_runs(database: Database, tmp_pat
     check = resolve(tmp_path, round="check", seeds=[1, 2], variants=WINNERS)
     rig.submit(check)
     assert states(database)["check"] == (WAITING, "waits for round r1", 0)  # `after` goes without saying
+    with database.read() as session:
+        assert lookup.round_(session, "check").funnel.planned is None
 
     run_r1(rig)
 

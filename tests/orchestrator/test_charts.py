@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from db.session import Database
-from orchestrator import lookup
+from orchestrator import lookup, views
 from orchestrator.charts import composed, curves, deltas, funnel, of_round, rendering
 from orchestrator.charts.data import NARROW, WIDE, Curve, Delta, Funnel, Measure, TaskCurves, TaskDeltas
 from orchestrator.errors import BadInput, FsqError
@@ -290,7 +290,9 @@ def test_funnel__numbers_are_written() -> None:
 def test_funnel__of_counts() -> None:
     outcomes = {"ok": 5, "diverged": 1, "cached": 2, "cancelled": 3, "build_failed": 1}
     verdicts = {"quick": {"promoted": 3, "pruned": 2}, "med": {"promoted": 1, "rejected": 2}}
-    assert Funnel.of("r", 20, outcomes, verdicts, "med") == Funnel("r", 20, 2, 6, 4, 2, 2, 1, 0)
+    far = views.Funnel(planned=20, done=12, cached=2, pruned=2, rejected=2, promoted=1, confirmed=0)
+    found = views.RoundView.model_construct(round="r", stages=("quick", "med"), funnel=far)
+    assert Funnel.of(found, outcomes, verdicts) == Funnel("r", 20, 2, 6, 4, 2, 2, 1, 0)
     assert Funnel.of("r", 20, {}, {"quick": {"promoted": 3}}, "med").promoted == 0
 
 
