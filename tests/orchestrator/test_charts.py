@@ -293,7 +293,7 @@ def test_funnel__of_counts() -> None:
     far = views.Funnel(planned=20, done=12, cached=2, pruned=2, rejected=2, promoted=1, confirmed=0)
     found = views.RoundView.model_construct(round="r", stages=("quick", "med"), funnel=far)
     assert Funnel.of(found, outcomes, verdicts) == Funnel("r", 20, 2, 6, 4, 2, 2, 1, 0)
-    assert Funnel.of("r", 20, {}, {"quick": {"promoted": 3}}, "med").promoted == 0
+    assert Funnel.of(found, {}, {"quick": {"promoted": 3}}).promoted == 0
 
 
 def test_svg__follows_the_page() -> None:
