@@ -76,7 +76,7 @@ def test_round__updates_itself(
     link = page.get_by_role("link", name="Records (JSONL)")
     link.focus()
     page.mouse.wheel(0, 300)
-    page.wait_for_function("scrollY > 100")
+    page.wait_for_function("() => scrollY > 100")  # a function: the page's policy lets no text be evaluated
     before = page.evaluate("scrollY")
 
     site.rig.run_next(result(0.2))
