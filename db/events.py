@@ -13,10 +13,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from db.tables import Event, Job, Round
+
+CHANNEL = "fsq"  # on which PostgreSQL tells whoever listens that something has happened
 
 
 class EventKind(StrEnum):
@@ -48,15 +50,19 @@ class Happened:
 def append(
     session: Session, round_id: int, kind: EventKind, *, now: datetime, job_id: int | None = None, **data: Any
 ) -> None:
-    """Adds an event to a round, which is locked from here to the end of the transaction."""
+    """Adds an event to a round, which is locked from here to the end of the transaction.
+
+    When that is committed, whoever waits for something to do hears of it (see db.changes).
+    """
+    told = [func.pg_notify(CHANNEL, "")] if session.get_bind().dialect.name == "postgresql" else []
     counted = (
         update(Round)
         .where(Round.id == round_id)
         .values(n_events=Round.n_events + 1)
-        .returning(Round.n_events)
+        .returning(Round.n_events, *told)
         .execution_options(synchronize_session=False)
     )
-    number = session.execute(counted).scalar_one()
+    number = session.execute(counted).one()[0]
     session.add(Event(round_id=round_id, number=number, at=now, kind=kind, job_id=job_id, data=data))
 
 

@@ -1,7 +1,8 @@
 """The job queue: claims with leases and fencing tokens, heartbeats, completion, requeueing.
 
 Every transition names its holder's fencing token, so a worker that comes back from the dead cannot overwrite
-what its successor wrote. Execution is at least once; each job ends in exactly one recorded outcome.
+what its successor wrote. Execution is at least once; each job ends in exactly one recorded outcome. A job is given
+up after some attempts in a row that came to nothing; one that got as far as a new evaluation starts the count anew.
 Every transition is an event of the round, and is appended before the job is touched (see db.events).
 """
 
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import CursorResult, delete, select, update
+from sqlalchemy import ColumnElement, CursorResult, and_, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from db import events
@@ -21,6 +22,7 @@ from db.events import EventKind
 from db.tables import Evaluation, Job, JobState, Round, RoundState, Worker
 
 MAX_ATTEMPTS = 3
+LONGEST_BACK_OFF = timedelta(minutes=10)
 _REQUEUED = {"state": JobState.QUEUED, "lease_expires_at": None, "worker_id": None}
 
 
@@ -39,12 +41,14 @@ def claim(
 ) -> Lease | None:
     """Leases the oldest job that may run now, of one round or of any; None when there is none.
 
+    `now` is the same clock for all workers (`db.session.clock`).
+
     A round that another transaction is changing at this moment is passed over.
     """
     query = (
         select(Job)
         .join(Round)
-        .where(Job.state == JobState.QUEUED, Job.not_before <= now, Round.state == RoundState.ACTIVE)
+        .where(Job.state == JobState.QUEUED, _may_start(now), Round.state == RoundState.ACTIVE)
         .order_by(Job.id)
         .limit(1)
         .with_for_update(skip_locked=True, key_share=True, of=(Job, Round))
@@ -73,10 +77,15 @@ def heartbeat(session: Session, lease: Lease, *, now: datetime, lease_for: timed
 
 
 def record_evaluation(session: Session, lease: Lease, evaluation: dict[str, Any], *, now: datetime) -> None:
-    """Stores one evaluation of a running job; raises LeaseLost."""
+    """Stores one evaluation of a running job, once however often it is told; raises LeaseLost."""
     told = {name: value for name, value in evaluation.items() if name != "correct"}
     _tell(session, lease, EventKind.EVALUATED, now, **told)
     _change(session, lease, state=JobState.RUNNING)
+    session.execute(
+        update(Job)
+        .where(Job.id == lease.job_id, Job.reached < evaluation["step"])
+        .values(reached=evaluation["step"], fruitless=0)
+    )
     session.merge(Evaluation(job_id=lease.job_id, **evaluation))
 
 
@@ -96,33 +105,64 @@ def complete_from_cache(session: Session, lease: Lease, source: Job, *, now: dat
 
 
 def give_up(
-    session: Session, lease: Lease, *, now: datetime, outcome: str, reason: str, back_off: timedelta
+    session: Session,
+    lease: Lease,
+    *,
+    now: datetime,
+    outcome: str,
+    reason: str,
+    back_off: timedelta,
+    max_attempts: int = MAX_ATTEMPTS,
 ) -> bool:
-    """Requeues a job whose attempt failed, to be run after `back_off`; ends it after MAX_ATTEMPTS.
+    """Requeues a job whose attempt failed; ends it after `max_attempts` in a row that came to nothing.
 
-    Returns whether the job will run again; raises LeaseLost.
+    It may run again after `back_off`, which doubles with each attempt in a row. Returns whether it will; raises
+    LeaseLost.
     """
-    attempts = session.scalar(select(Job.attempts).where(Job.id == lease.job_id)) or 0
-    if attempts >= MAX_ATTEMPTS:
+    fruitless = 1 + (session.scalar(select(Job.fruitless).where(Job.id == lease.job_id)) or 0)
+    if fruitless >= max_attempts:
         complete(session, lease, now=now, outcome=outcome, reason=reason, result={"outcome": outcome})
         return False
+    pause = min(back_off * 2 ** (fruitless - 1), LONGEST_BACK_OFF)
     _tell(session, lease, EventKind.JOB_REQUEUED, now, outcome=outcome, reason=reason)
-    _change(session, lease, not_before=now + back_off, reason=reason, **_REQUEUED)
+    _change(session, lease, not_before=now + pause, reason=reason, fruitless=fruitless, **_REQUEUED)
     return True
 
 
-def hand_back(session: Session, lease: Lease, *, now: datetime) -> None:
+def hand_back(
+    session: Session,
+    lease: Lease,
+    *,
+    now: datetime,
+    reason: str = "its worker was stopped",
+    back_off: timedelta = timedelta(0),
+) -> None:
     """Requeues a job that was interrupted through no fault of its own; the attempt does not count."""
-    _tell(session, lease, EventKind.JOB_REQUEUED, now, outcome=None, reason="its worker was stopped")
-    _change(session, lease, not_before=now, attempts=Job.attempts - 1, **_REQUEUED)
+    _tell(session, lease, EventKind.JOB_REQUEUED, now, outcome=None, reason=reason)
+    _change(session, lease, not_before=now + back_off, attempts=Job.attempts - 1, **_REQUEUED)
 
 
-def requeue_expired(session: Session, *, now: datetime) -> list[int]:
-    """Takes back the jobs whose lease ran out, ends those without attempts left; returns their ids."""
-    return _take_back(session, Job.lease_expires_at < now, now, "lost", "the lease expired")
+def hand_back_all(session: Session, *, worker_id: int, now: datetime) -> None:
+    """Requeues whatever a worker holds without knowing it: a claim whose commit it never heard of."""
+    held = select(Job).where(Job.state == JobState.RUNNING, Job.worker_id == worker_id)
+    for job in session.scalars(held).all():
+        hand_back(session, Lease(job.id, job.round_id, worker_id, job.fencing_token), now=now)
 
 
-def requeue_dead(session: Session, *, device_lock: str, worker_id: int, now: datetime) -> list[int]:
+def requeue_expired(
+    session: Session, *, now: datetime, lease_for: timedelta, max_attempts: int = MAX_ATTEMPTS
+) -> list[int]:
+    """Takes back the jobs whose lease ran out, ends those without attempts left; returns their ids.
+
+    A lease that would end later than any given now was given before the clock was set back.
+    """
+    expired = or_(Job.lease_expires_at < now, Job.lease_expires_at > now + 2 * lease_for)
+    return _take_back(session, expired, now, "lost", "the lease expired", max_attempts)
+
+
+def requeue_dead(
+    session: Session, *, device_lock: str, worker_id: int, now: datetime, max_attempts: int = MAX_ATTEMPTS
+) -> list[int]:
     """Takes back the jobs of earlier holders of a device lock that `worker_id` now holds; returns their ids."""
     dead = select(Worker.id).where(Worker.device_lock == device_lock, Worker.id != worker_id)
     session.execute(
@@ -130,14 +170,17 @@ def requeue_dead(session: Session, *, device_lock: str, worker_id: int, now: dat
         .where(Worker.id.in_(dead), Worker.stopped_at.is_(None))
         .values(stopped_at=Worker.seen_at)
     )
-    return _take_back(session, Job.worker_id.in_(dead), now, "lost", "its worker died")
+    return _take_back(session, Job.worker_id.in_(dead), now, "lost", "its worker died", max_attempts)
 
 
-def _take_back(session: Session, which: Any, now: datetime, outcome: str, reason: str) -> list[int]:
+def _take_back(
+    session: Session, which: ColumnElement[bool], now: datetime, outcome: str, reason: str, max_attempts: int
+) -> list[int]:
     query = select(Job).join(Round).where(Job.state == JobState.RUNNING, which)
     jobs = list(session.scalars(query.with_for_update(skip_locked=True, key_share=True, of=(Job, Round))))
     for job in jobs:
-        again = job.attempts < MAX_ATTEMPTS
+        job.fruitless += 1
+        again = job.fruitless < max_attempts
         kind = EventKind.JOB_REQUEUED if again else EventKind.JOB_ENDED
         events.append(session, job.round_id, kind, now=now, job_id=job.id, outcome=outcome, reason=reason)
         job.lease_expires_at = None
@@ -150,6 +193,18 @@ def _take_back(session: Session, which: Any, now: datetime, outcome: str, reason
             job.result = {"outcome": outcome}
     session.flush()
     return [job.id for job in jobs]
+
+
+def has_ended(session: Session, lease: Lease, outcome: str) -> bool:
+    """Whether the job ended so under this very lease: the commit was made, though its answer never came."""
+    ended = and_(Job.state == JobState.DONE, Job.outcome == outcome, Job.fencing_token == lease.token)
+    return session.scalar(select(Job.id).where(Job.id == lease.job_id, ended)) is not None
+
+
+def require_held(session: Session, lease: Lease) -> None:
+    """Raises LeaseLost when the job is no longer this worker's."""
+    if session.scalar(select(Job.id).where(*_held(lease))) is None:
+        raise _lost(lease)
 
 
 def known_result(session: Session, fingerprint: str, outcomes: Collection[str]) -> Job | None:
@@ -180,14 +235,26 @@ def is_running(session: Session, *, round_id: int | None = None) -> bool:
     return session.execute(query.limit(1)).first() is not None
 
 
+def _may_start(now: datetime) -> ColumnElement[bool]:
+    """A time further ahead than any pause was set before the clock was put back."""
+    return or_(Job.not_before <= now, Job.not_before > now + LONGEST_BACK_OFF)
+
+
+def _held(lease: Lease) -> tuple[ColumnElement[bool], ...]:
+    return Job.id == lease.job_id, Job.state == JobState.RUNNING, Job.fencing_token == lease.token
+
+
 def _tell(session: Session, lease: Lease, kind: EventKind, now: datetime, **data: Any) -> None:
     events.append(session, lease.round_id, kind, now=now, job_id=lease.job_id, **data)
 
 
 def _change(session: Session, lease: Lease, **values: Any) -> None:
     """Changes a job that the worker still holds; raises LeaseLost."""
-    held = (Job.id == lease.job_id, Job.state == JobState.RUNNING, Job.fencing_token == lease.token)
-    result = session.execute(update(Job).where(*held).values(**values))
+    result = session.execute(update(Job).where(*_held(lease)).values(**values))
     assert isinstance(result, CursorResult)  # noqa: S101  (an UPDATE always gives one)
     if result.rowcount != 1:
-        raise LeaseLost(f"job {lease.job_id} is no longer leased to worker {lease.worker_id}")
+        raise _lost(lease)
+
+
+def _lost(lease: Lease) -> LeaseLost:
+    return LeaseLost(f"job {lease.job_id} is no longer leased to worker {lease.worker_id}")

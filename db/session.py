@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -16,7 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from db.errors import DatabaseUnreachable
 
 BUSY_TIMEOUT_SECONDS = 30
-HEAD = "0003"  # the newest migration in alembic/versions
+HEAD = "0004"  # the newest migration in alembic/versions
 
 
 class Database:
@@ -54,6 +55,14 @@ class Database:
         self.engine.dispose()
 
 
+def clock(session: Session) -> datetime:
+    """The time that all workers agree on: the PostgreSQL server's, or this machine's."""
+    if session.get_bind().dialect.name == "postgresql":
+        at: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+        return at.astimezone(UTC)
+    return datetime.now(UTC)
+
+
 def _snapshot(engine: Engine) -> dict[str, Any]:
     """What makes a reader see one moment; on SQLite every transaction does."""
     return {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
@@ -85,7 +94,8 @@ def _reachable() -> Iterator[None]:
     except DBAPIError as error:
         if isinstance(error, IntegrityError | ProgrammingError | DataError):
             raise
-        raise DatabaseUnreachable(f"the database does not answer: {error.orig}") from error
+        said = " ".join(str(error.orig).split())
+        raise DatabaseUnreachable(f"the database does not answer: {said}") from error
 
 
 def _open(url: str) -> Engine:
@@ -112,7 +122,20 @@ def _open(url: str) -> Engine:
         raise DatabaseUnreachable(f"the folder of {shown} cannot be made: {error}") from error
     if sqlite:
         _prepare_sqlite(engine)
+    else:
+        _prepare_postgresql(engine)
     return engine
+
+
+def _prepare_postgresql(engine: Engine) -> None:
+    """Nobody waits forever: neither for a lock, nor for a process that stopped in the middle of a transaction."""
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET lock_timeout = '{BUSY_TIMEOUT_SECONDS}s'")
+            cursor.execute(f"SET idle_in_transaction_session_timeout = '{2 * BUSY_TIMEOUT_SECONDS}s'")
+        connection.commit()
 
 
 def _prepare_sqlite(engine: Engine) -> None:

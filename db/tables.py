@@ -118,6 +118,7 @@ class Worker(Base):
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime]
     stopped_at: Mapped[datetime | None]
+    paused: Mapped[str | None]  # why it takes no jobs at the moment
 
 
 class Job(Base):
@@ -126,7 +127,8 @@ class Job(Base):
     __tablename__ = "jobs"
     __table_args__ = (
         UniqueConstraint("round_id", "task", "stage", "variant", "seed"),
-        Index("ix_jobs_claim", "state", "not_before", "id"),
+        Index("ix_jobs_claim", "state", "id"),  # the oldest queued job, without sorting
+        Index("ix_jobs_next", "state", "not_before"),
         Index("ix_jobs_progress", "round_id", "state", "outcome"),
     )
 
@@ -140,6 +142,10 @@ class Job(Base):
     payload: Mapped[dict[str, Any]]
     state: Mapped[JobState] = mapped_column(default=JobState.QUEUED)
     attempts: Mapped[int] = mapped_column(default=0)
+    fruitless: Mapped[int] = mapped_column(
+        default=0, server_default="0"
+    )  # attempts in a row without progress
+    reached: Mapped[int] = mapped_column(default=0, server_default="0")  # last step evaluated in any attempt
     not_before: Mapped[datetime]  # earliest time of the next attempt
 
     worker_id: Mapped[int | None] = mapped_column(ForeignKey("workers.id"))

@@ -316,17 +316,23 @@ def show(
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Check database, disk, device and kernels, and say what to do about what is wrong."""
+    """Check everything that fsq depends on, and say what to do about what is wrong.
+
+    That is: home, disk, database and its schema, clock, workers with their locks and leases, the checkpoints and
+    data of rounds that have not ended, device and kernels. Checkpoints are read whole, which may take a while. Ends
+    with exit code 1 where there is a problem.
+    """
     from worker import diagnosis
 
     settings = Settings()
-    findings = diagnosis.examine(settings.home, settings.database)
-    if as_json:
-        typer.echo(json.dumps([finding._asdict() for finding in findings]))
-    else:
-        for finding in findings:
+    findings = []
+    for finding in diagnosis.findings(settings.home, settings.database):
+        findings.append(finding)
+        if not as_json:
             advice = f"\n        {finding.advice}" if finding.advice else ""
             typer.echo(f"{'ok' if finding.is_fine else 'PROBLEM':<8}{finding.what}: {finding.found}{advice}")
+    if as_json:
+        typer.echo(json.dumps([finding._asdict() for finding in findings]))
     raise typer.Exit(0 if all(finding.is_fine for finding in findings) else 1)
 
 
@@ -447,11 +453,11 @@ def main() -> None:
 def _exit_code(error: Exception) -> int | None:
     """The exit code of an error that a user is told about; None for a defect of fsq itself."""
     from db.errors import DatabaseError
-    from worker.errors import DeviceBusy, NoSuchDevice
+    from worker.errors import BadFailureTable, DeviceBusy, MachineSick, NoSuchDevice
 
     if isinstance(error, FsqError):
         return error.exit_code
-    codes = {DatabaseError: 5, DeviceBusy: 4, NoSuchDevice: 2}
+    codes = {DatabaseError: 5, DeviceBusy: 4, MachineSick: 1, NoSuchDevice: 2, BadFailureTable: 2}
     return next((code for kind, code in codes.items() if isinstance(error, kind)), None)
 
 

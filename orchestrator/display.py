@@ -21,7 +21,7 @@ from worker.job import BASELINE, Budget, Evaluation, JobResult
 
 if TYPE_CHECKING:
     from orchestrator.engine import Taken
-    from worker.service import RunningJob
+    from worker.running import RunningJob
 
 COLOURS = {
     Verdict.PROMOTED: "green",
@@ -54,6 +54,7 @@ class Display(Protocol):
     def progressed(self, job: RunningJob, step: int, seconds: float, loss: float) -> None: ...
     def evaluated(self, job: RunningJob, evaluation: Evaluation) -> None: ...
     def ended(self, job: RunningJob, result: JobResult, will_retry: bool) -> None: ...
+    def troubled(self, message: str) -> None: ...
     def decided(self, taken: Sequence[Taken]) -> None: ...
     def close(self) -> None: ...
 
@@ -102,6 +103,9 @@ class PlainDisplay:
 
     def ended(self, job: RunningJob, result: JobResult, will_retry: bool) -> None:
         self._line(f"{job}: {_ending(result, will_retry)}")
+
+    def troubled(self, message: str) -> None:
+        self._line(message)
 
     def decided(self, taken: Sequence[Taken]) -> None:
         for each in taken:
@@ -179,6 +183,9 @@ class LiveDisplay:
 
     def ended(self, job: RunningJob, result: JobResult, will_retry: bool) -> None:
         self._print(Text(f"{job}: {_ending(result, will_retry)}"))
+
+    def troubled(self, message: str) -> None:
+        self._print(Text(message, style="red"))
 
     def decided(self, taken: Sequence[Taken]) -> None:
         for each in taken:

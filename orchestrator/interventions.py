@@ -48,7 +48,7 @@ def retry(session: Session, name: str, *, by: str, now: datetime) -> ChangeView:
     events.append(session, row.id, EventKind.RETRIED, now=now, by=by, jobs=len(failed))
     for job in failed:
         job.state, job.outcome, job.reason, job.result = JobState.QUEUED, None, None, None
-        job.attempts, job.not_before, job.finished_at = 0, now, None
+        job.attempts, job.fruitless, job.reached, job.not_before, job.finished_at = 0, 0, 0, now, None
     undecided = (Decision.round_id == row.id, Decision.decision == Verdict.UNDECIDED)
     session.execute(delete(Decision).where(*undecided))
     never_started = parent if was is RoundState.BLOCKED or not row.jobs else None

@@ -11,7 +11,7 @@ from worker.job import Evaluation, JobResult
 
 if TYPE_CHECKING:
     from orchestrator.engine import Taken
-    from worker.service import RunningJob
+    from worker.running import RunningJob
 
 log = structlog.get_logger("fsq.worker")
 
@@ -52,6 +52,9 @@ class LogDisplay:
                 d_acc=each.decision.d_acc,
                 reason=each.decision.reason,
             )
+
+    def troubled(self, message: str) -> None:
+        log.warning(message)
 
     def close(self) -> None:
         """Nothing to put away."""

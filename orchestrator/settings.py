@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from platformdirs import user_data_path
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -27,6 +27,17 @@ class Settings(BaseSettings):
     port: int = 8765
     allowed_hosts: list[str] = []  # names by which clients may call it, beside the address it listens on
     data_roots: list[Path] = []  # folders in which data and checkpoints of rounds sent over HTTP must lie
+
+    # of the worker (worker.limits has what each is for)
+    lease_seconds: PositiveFloat = 60
+    max_attempts: PositiveInt = 3
+    max_failures_in_a_row: PositiveInt = 5
+    stall_seconds: PositiveFloat = 600
+    grace_seconds: PositiveFloat = 900
+    database_patience_seconds: PositiveFloat = 3600
+    snapshot_gib: NonNegativeFloat = 20
+    log_mib: PositiveFloat = 64
+    failure_table: Path | None = None  # own patterns of log lines, and what they mean
 
     log_format: Literal["text", "json"] = "text"
 

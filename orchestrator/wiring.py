@@ -12,7 +12,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     from orchestrator.round_file import RoundFile
     from orchestrator.spec import RoundSpec
     from worker.job import RoundFacts
+    from worker.limits import Limits
     from worker.preparation import InputProblem
-    from worker.service import RunningJob, WorkerService
+    from worker.running import RunningJob
+    from worker.service import WorkerService
 
 
 @contextmanager
@@ -101,12 +103,17 @@ def refusal(name: str, found: Sequence[InputProblem], file: RoundFile | None = N
 
 
 def outlook_of(database: Database, job: RunningJob) -> Outlook:
-    """What can be said about the round of a job as it starts."""
+    """What can be said about the round of a job as it starts; nothing when the database is away."""
+    from db.errors import DatabaseUnreachable
+    from orchestrator.display import Outlook
     from orchestrator.outlook import outlook
     from orchestrator.planner import JobKey
 
-    with database.read() as session:
-        return outlook(session, job.round, JobKey(job.task, job.stage, job.variant, job.seed))
+    try:
+        with database.read() as session:
+            return outlook(session, job.round, JobKey(job.task, job.stage, job.variant, job.seed))
+    except DatabaseUnreachable:
+        return Outlook(baseline={}, done=0, at_most=0, seconds_left=None)
 
 
 class Terminated(KeyboardInterrupt):
@@ -122,7 +129,9 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def working(database: Database, device: str, display: Display, name: str | None) -> Iterator[WorkerService]:
     """A worker whose finished jobs advance their rounds, with a display of what it does."""
     from orchestrator import engine
+    from worker import failures
     from worker.devices import choose
+    from worker.queue_client import QueueClient
     from worker.service import WorkerService
     from worker.snapshot_files import keep_snapshots, remove_snapshots
 
@@ -133,7 +142,9 @@ def working(database: Database, device: str, display: Display, name: str | None)
         remove_snapshots(home, advanced.closed_trajectories)
         display.decided(advanced.decisions)
 
-    home = Settings().home
+    settings = Settings()
+    home, limits = settings.home, limits_of(settings)
+    own_patterns = failures.read_table(settings.failure_table) if settings.failure_table else ()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         with database.write() as session:
@@ -141,13 +152,30 @@ def working(database: Database, device: str, display: Display, name: str | None)
             live = engine.live_trajectories(session)
             round_id = None if name is None else engine.find(session, name).id
         keep_snapshots(home, live)
-        yield WorkerService(database, home, choose(device), advance, announce, display, round_id)
+        queue = QueueClient(database, home, limits, advance, announce, display.troubled, round_id)
+        yield WorkerService(queue, choose(device), display, limits, own_patterns)
     except KeyboardInterrupt:
         display.close()
         typer.echo("interrupted; the running job goes back to the queue", err=True)
         raise
     finally:
         display.close()
+
+
+def limits_of(settings: Settings) -> Limits:
+    """How patient a worker is, as the settings have it."""
+    from worker.limits import Limits
+
+    return Limits(
+        lease=timedelta(seconds=settings.lease_seconds),
+        max_attempts=settings.max_attempts,
+        max_failures_in_a_row=settings.max_failures_in_a_row,
+        stall_seconds=settings.stall_seconds,
+        grace_seconds=settings.grace_seconds,
+        patience_seconds=settings.database_patience_seconds,
+        snapshot_bytes=int(settings.snapshot_gib * 2**30),
+        log_bytes=int(settings.log_mib * 2**20),
+    )
 
 
 def whoami() -> str:

@@ -28,6 +28,7 @@ from model.shapes import ModelShape
 from tasks import DataUnavailable, Example, TaskError, build
 from worker.downloads import checkpoint_file
 from worker.errors import BuildFailed, InfrastructureFailed, JobFailed, OutOfMemory, Unreachable
+from worker.fitting import Fitting, Shapes, fit
 from worker.job import (
     Evaluation,
     HubCheckpoint,
@@ -38,7 +39,8 @@ from worker.job import (
     RandomCheckpoint,
     Usage,
 )
-from worker.snapshots import Snapshots
+from worker.memory import is_out_of_memory
+from worker.snapshots import Keeping, Snapshots
 from worker.training import Report, Run, start_run, train
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ class Resources:
         self._weights: dict[str, torch.Tensor] = {}
         self._model: RWKV7 | None = None
         self._examples: dict[str, tuple[Sequence[Example], Sequence[Example]]] = {}
+        self.fitting: dict[Shapes, Fitting] = {}  # what fitted into memory
 
     def model(self, spec: JobSpec) -> RWKV7:
         """The model with its weights as in the checkpoint."""
@@ -134,6 +137,12 @@ class ConnectionReport:
             self._sent_at = now
             self._send("progressed", {"step": step, "seconds": seconds, "loss": loss})
 
+    def alive(self) -> None:
+        now = time.monotonic()
+        if now - self._sent_at >= PROGRESS_SECONDS:
+            self._sent_at = now
+            self._send("alive", None)
+
     def ended(self, result: JobResult) -> None:
         self._sent_at = 0.0
         self._send("ended", result.model_dump(mode="json"))
@@ -168,6 +177,9 @@ class LoggedReport:
             self._micro_batch = self._run.micro_batch
         self._report.progressed(step, seconds, loss)
 
+    def alive(self) -> None:
+        self._report.alive()
+
 
 def run_job(spec: JobSpec, resources: Resources, snapshots: Snapshots, report: ConnectionReport) -> JobResult:
     """Runs one job to its end, whatever that is, and logs it."""
@@ -190,31 +202,46 @@ def _attempt(
     spec: JobSpec, resources: Resources, snapshots: Snapshots, report: ConnectionReport
 ) -> JobResult:
     try:
+        report.alive()
         train_set, val_set = resources.examples(spec)
+        report.alive()
         log.info("%d training and %d validation examples", len(train_set), len(val_set))
         run = start_run(spec, resources.model(spec))
+        report.alive()
         continued = snapshots.restore(spec, run)
-        started_from = run.progress.step if continued else 0
         if continued:
-            log.info("continues from the snapshot at step %d", started_from)
+            log.info("continues from the snapshot at step %d", run.progress.step)
+        else:
+            fit(run, spec, train_set, val_set, resources.fitting)
         for evaluation in run.progress.evaluations:
             report.evaluated(evaluation)
         if run.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(run.device)
-        train(run, spec, train_set, val_set, LoggedReport(run, report))
+        keeping = Keeping(snapshots, spec, run)
+        try:
+            train(run, spec, train_set, val_set, LoggedReport(run, report), keep=keeping)
+        except OutOfMemory as error:
+            raise _of_others(error) if continued else error from None
         if spec.continues:
             snapshots.save(spec, run)
     except JobFailed as failure:
         return JobResult(outcome=failure.outcome, reason=str(failure))
-    except torch.OutOfMemoryError as error:
-        return JobResult(outcome=OutOfMemory.outcome, reason=str(error))
     except OSError as error:
         return JobResult(outcome=Outcome.INFRA_FAILED, reason=str(error))
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):  # while loading
+            return JobResult(outcome=Outcome.OOM, reason=str(error))
+        raise
     metrics = Metrics.of(run.progress.evaluations)
-    return JobResult(outcome=Outcome.OK, metrics=metrics, usage=_usage(run, started_from))
+    return JobResult(outcome=Outcome.OK, metrics=metrics, usage=_usage(run))
 
 
-def _usage(run: Run, continued_from: int) -> Usage:
+def _of_others(error: OutOfMemory) -> InfrastructureFailed:
+    """What fitted in an earlier part of the run does not fit any more: it is others who hold the memory."""
+    return InfrastructureFailed(f"memory that sufficed before is now in other hands: {error}")
+
+
+def _usage(run: Run) -> Usage:
     device = run.device
     on_cuda = device.type == "cuda"
     return Usage(
@@ -223,7 +250,7 @@ def _usage(run: Run, continued_from: int) -> Usage:
         micro_batch=run.micro_batch,
         padding_share=round(1 - run.progress.real_positions / run.progress.positions, 6),
         peak_memory_bytes=torch.cuda.max_memory_allocated(device) if on_cuda else None,
-        continued_from=continued_from,
+        continued_from=run.progress.continued_from,
     )
 
 
@@ -248,8 +275,8 @@ def _die_with_parent(parent: int) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`python -m worker.child CONNECTION_FD PARENT_PID DEVICE HOME`."""
-    descriptor, parent, device, home = arguments
+    """`python -m worker.child CONNECTION_FD PARENT_PID DEVICE HOME SNAPSHOT_BYTES`."""
+    descriptor, parent, device, home, quota = arguments
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to answer
     _die_with_parent(int(parent))
     logging.basicConfig(
@@ -259,7 +286,7 @@ def main(arguments: Sequence[str]) -> None:
     connection = Connection(int(descriptor))
     folder = Path(home)
     resources = Resources(torch.device(device), folder / "cache")
-    snapshots = Snapshots(folder)
+    snapshots = Snapshots(folder, int(quota))
     report = ConnectionReport(connection)
     while True:
         try:

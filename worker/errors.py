@@ -45,3 +45,11 @@ class DeviceBusy(Exception):
 
 class NoSuchDevice(Exception):
     """The device that was asked for is not on this machine."""
+
+
+class BadFailureTable(Exception):
+    """The user's table of log patterns cannot be used."""
+
+
+class MachineSick(Exception):
+    """One attempt after another failed for want of the infrastructure; other machines may have more luck."""

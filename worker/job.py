@@ -60,13 +60,13 @@ class Outcome(StrEnum):
     INFRA_FAILED = "infra_failed"  # network, disk, hub; retried
     CRASHED = "crashed"  # the child died; retried
     LOST = "lost"  # the lease expired; retried
-    TIMEOUT = "timeout"  # watchdog
+    TIMEOUT = "timeout"  # the child hung, or outlived its budget by far; retried
     CANCELLED = "cancelled"  # by the user
 
     @property
     def is_retried(self) -> bool:
         """Whether a further attempt may end differently."""
-        return self in {Outcome.INFRA_FAILED, Outcome.CRASHED, Outcome.LOST}
+        return self in {Outcome.INFRA_FAILED, Outcome.CRASHED, Outcome.LOST, Outcome.TIMEOUT}
 
 
 MEASURED = (Outcome.OK, Outcome.DIVERGED)  # what an equal fingerprint need not produce again

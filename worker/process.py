@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from worker.job import JobSpec
+from worker.limits import Limits
 
 _DEFAULTS = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # reproducible matrix products
@@ -20,7 +22,7 @@ _DEFAULTS = {
 
 
 class Message(NamedTuple):
-    """What a child reports: `evaluated`, `progressed` or `ended`, with its content."""
+    """What a child reports: `alive`, `evaluated`, `progressed` or `ended`, with its content."""
 
     kind: str
     content: Any
@@ -33,22 +35,21 @@ class ChildDied(Exception):
 class Child:
     """One training process, started when the first job needs it and kept warm for the next."""
 
-    def __init__(self, device: str, home: Path) -> None:
+    def __init__(self, device: str, home: Path, limits: Limits) -> None:
         self._device = device
         self._home = home
+        self._limits = limits
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
 
     def start_job(self, spec: JobSpec, log: Path) -> None:
-        """Hands a job to the child; what it prints meanwhile goes to `log`. Raises ChildDied."""
-        if self._process is None or self._process.poll() is not None:
-            self._start(log)
-        assert self._connection is not None  # noqa: S101  (_start makes it)
-        request = {"job": spec.model_dump(mode="json"), "log": str(log)}
-        try:
-            self._connection.send_bytes(json.dumps(request).encode())
-        except (BrokenPipeError, ConnectionResetError):
-            raise ChildDied(self._epitaph()) from None
+        """Hands a job to the child; what it prints meanwhile goes to `log`. Raises OSError."""
+        request = json.dumps({"job": spec.model_dump(mode="json"), "log": str(log)}).encode()
+        if self._process is not None and self._process.poll() is None and self._connection is not None:
+            with suppress(BrokenPipeError, ConnectionResetError):  # it died while it waited
+                self._connection.send_bytes(request)
+                return
+        self._start(log).send_bytes(request)
 
     def next_message(self, timeout: float) -> Message | None:
         """The next message of the running job, or None after `timeout` seconds; raises ChildDied."""
@@ -70,12 +71,13 @@ class Child:
             self._connection.close()
             self._connection = None
 
-    def _start(self, log: Path) -> None:
+    def _start(self, log: Path) -> Connection:
         self.stop()
-        self._connection, theirs = Pipe()
-        log.parent.mkdir(parents=True, exist_ok=True)
+        ours, theirs = Pipe()
+        self._connection = ours
         command = [sys.executable, "-P", "-m", "worker.child"]  # -P: no module of the current folder
         arguments = [str(theirs.fileno()), str(os.getpid()), self._device, str(self._home)]
+        arguments.append(str(self._limits.snapshot_bytes))
         environment = _DEFAULTS | os.environ
         with log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603  (our own interpreter and module)
@@ -87,6 +89,7 @@ class Child:
                 env=environment,
             )
         theirs.close()
+        return ours
 
     def _epitaph(self) -> str:
         assert self._process is not None  # noqa: S101  (its connection just closed)

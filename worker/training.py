@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,9 +22,12 @@ from tasks import Example
 from worker.batches import BatchOrder, evaluation_batches
 from worker.errors import Diverged, OutOfMemory
 from worker.job import Evaluation, JobSpec
+from worker.memory import is_out_of_memory
 
 LOGITS_AT_ONCE = 1024  # answer positions per slice of the loss: bounds the (positions, vocabulary) tensor
-EVALUATION_TOKENS = 16384  # positions per evaluation batch
+EVALUATION_TOKENS = 16384  # positions per evaluation batch, where they fit
+
+T = TypeVar("T")
 
 
 class Report(Protocol):
@@ -32,6 +35,11 @@ class Report(Protocol):
 
     def evaluated(self, evaluation: Evaluation) -> None: ...
     def progressed(self, step: int, seconds: float, loss: float) -> None: ...
+    def alive(self) -> None: ...
+
+
+def _nothing() -> None:
+    """Where nobody keeps the run."""
 
 
 @dataclass
@@ -45,6 +53,7 @@ class Progress:
     positions: int = 0  # padding included
     loss_sum: float = 0.0  # of the steps since the last multiple of eval_every
     loss_steps: int = 0
+    continued_from: int = 0  # steps taken over from an earlier stage
     evaluations: list[Evaluation] = field(default_factory=list)
 
 
@@ -57,6 +66,7 @@ class Run:
     optimizer: torch.optim.AdamW
     progress: Progress = field(default_factory=Progress)
     micro_batch: int = 0
+    evaluation_tokens: int = EVALUATION_TOKENS
 
     @property
     def device(self) -> torch.device:
@@ -65,6 +75,9 @@ class Run:
 
 def start_run(spec: JobSpec, model: RWKV7) -> Run:
     """A run at step 0 on freshly loaded weights."""
+    torch.manual_seed(
+        spec.seed
+    )  # nothing here draws random numbers; what a plug-in draws is at least the same
     future_seed = None
     device = model.emb.weight.device
     groups: list[dict[str, Any]] = [
@@ -89,13 +102,16 @@ def train(
     train_set: Sequence[Example],
     val_set: Sequence[Example],
     report: Report,
+    *,
+    keep: Callable[[], None] = _nothing,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Trains until the budget ends, evaluating every `eval_every` steps and at the end.
 
-    Raises Diverged when a loss is not finite, OutOfMemory when not even one example fits.
+    `keep` is called after each evaluation but the last; its time is not the run's. Raises Diverged when a loss is
+    not finite, OutOfMemory when not even one example fits.
     """
-    order = BatchOrder([len(e.prompt) + len(e.answer) for e in train_set], spec.task.batch_size, spec.seed)
+    order = BatchOrder(lengths(train_set), spec.task.batch_size, spec.seed)
     progress, budget = run.progress, spec.budget
     before = progress.seconds
     start = clock()
@@ -108,13 +124,22 @@ def train(
         progress.seconds = before + clock() - start
         report.progressed(progress.step, progress.seconds, loss)
         if budget.evaluates_at(progress.step) or _is_over(progress, spec):
-            evaluation = _evaluate(run, spec, val_set)
+            evaluation = _evaluate(run, spec, val_set, report)
             progress.seconds = before + clock() - start
             evaluation = evaluation.model_copy(update={"seconds": progress.seconds})
             progress.evaluations.append(evaluation)
             if progress.step % budget.eval_every == 0:  # a continuing run forgets an evaluation off this grid
                 progress.loss_sum, progress.loss_steps = 0.0, 0
             report.evaluated(evaluation)
+            if not _is_over(progress, spec):
+                began = clock()
+                keep()
+                start += clock() - began
+
+
+def lengths(examples: Sequence[Example]) -> list[int]:
+    """Tokens of each example, prompt and answer."""
+    return [len(example.prompt) + len(example.answer) for example in examples]
 
 
 def _is_over(progress: Progress, spec: JobSpec) -> bool:
@@ -128,15 +153,7 @@ def _step(run: Run, spec: JobSpec, examples: Sequence[Example]) -> float:
     """One optimizer step on a batch; returns the loss in nats per answer token."""
     for group in run.optimizer.param_groups:
         group["lr"] = group["base_lr"] * learning_rate_factor(spec, run.progress.step)
-    while True:
-        try:
-            loss = _accumulate(run, spec, examples)
-            break
-        except torch.OutOfMemoryError:
-            if run.micro_batch == 1:
-                raise OutOfMemory("one example at a time does not fit into the device's memory") from None
-        run.micro_batch //= 2  # outside the handler: it would keep the failed step's tensors alive
-        torch.cuda.empty_cache()
+    loss = gradients(run, spec, examples)
     if not math.isfinite(loss):
         raise Diverged(f"the training loss is {loss} at step {run.progress.step + 1}")
     parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
@@ -149,11 +166,29 @@ def _step(run: Run, spec: JobSpec, examples: Sequence[Example]) -> float:
     return loss
 
 
+def gradients(run: Run, spec: JobSpec, examples: Sequence[Example]) -> float:
+    """Gradients of the mean loss over all answer tokens of the batch, in as many micro-batches as memory asks for.
+
+    Returns the loss; raises OutOfMemory when not even one example fits.
+    """
+    while True:
+        try:
+            return _accumulate(run, spec, examples)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            said = str(error)
+        if run.micro_batch == 1:
+            raise OutOfMemory(f"one example at a time does not fit into the device's memory: {said}")
+        run.micro_batch //= 2  # outside the handler: it would keep the failed step's tensors alive
+        torch.cuda.empty_cache()
+
+
 def _accumulate(run: Run, spec: JobSpec, examples: Sequence[Example]) -> float:
-    """Gradients of the mean loss over all answer tokens of the batch, micro-batch by micro-batch."""
     run.optimizer.zero_grad(set_to_none=True)
     n_tokens = sum(len(e.answer) for e in examples)
     total = 0.0
+    positions = real_positions = 0
     for start in range(0, len(examples), run.micro_batch):
         batch = Batch.of(examples[start : start + run.micro_batch], run.device)
         with _autocast(spec, run.device):
@@ -161,8 +196,10 @@ def _accumulate(run: Run, spec: JobSpec, examples: Sequence[Example]) -> float:
             loss = answer_loss(run.model, hidden, batch.targets) / n_tokens
         loss.backward()
         total += loss.item()
-        run.progress.positions += batch.positions
-        run.progress.real_positions += batch.real_positions
+        positions += batch.positions
+        real_positions += batch.real_positions
+    run.progress.positions += positions
+    run.progress.real_positions += real_positions
     return total
 
 
@@ -246,17 +283,45 @@ def _sliced_loss(model: RWKV7, hidden: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(model.logits(hidden).float(), targets, reduction="sum")
 
 
-@torch.no_grad()
-def _evaluate(run: Run, spec: JobSpec, val_set: Sequence[Example]) -> Evaluation:
-    """Teacher-forced accuracy and loss on every validation example, counted per example."""
+def _evaluate(run: Run, spec: JobSpec, val_set: Sequence[Example], report: Report) -> Evaluation:
+    """Teacher-forced accuracy and loss on every validation example; raises Diverged, OutOfMemory."""
+    return _in_fitting_batches(run, val_set, lambda: _evaluate_all(run, spec, val_set, report))
+
+
+def try_evaluation(run: Run, spec: JobSpec, val_set: Sequence[Example]) -> None:
+    """Finds out in what batches the longest validation examples fit; raises OutOfMemory."""
+
+    def longest() -> None:
+        indices = next(evaluation_batches(lengths(val_set), run.evaluation_tokens))
+        predict(run, spec, Batch.of([val_set[index] for index in indices], run.device))
+
+    _in_fitting_batches(run, val_set, longest)
+
+
+def _in_fitting_batches(run: Run, val_set: Sequence[Example], evaluate: Callable[[], T]) -> T:
+    """Evaluates in smaller and smaller batches until they fit; raises OutOfMemory when not even one example does."""
+    while True:
+        try:
+            return evaluate()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            said = str(error)
+        if run.evaluation_tokens < max(lengths(val_set)):
+            raise OutOfMemory(f"one example at a time does not fit into the device's memory: {said}")
+        run.evaluation_tokens //= 2
+        torch.cuda.empty_cache()
+
+
+def _evaluate_all(run: Run, spec: JobSpec, val_set: Sequence[Example], report: Report) -> Evaluation:
+    """Counts what is right per example."""
     correct = [0] * len(val_set)
     predicted: set[int] = set()
     loss = 0.0
-    lengths = [len(e.prompt) + len(e.answer) for e in val_set]
-    for indices in evaluation_batches(lengths, EVALUATION_TOKENS):
+    for indices in evaluation_batches(lengths(val_set), run.evaluation_tokens):
+        report.alive()
         batch = Batch.of([val_set[index] for index in indices], run.device)
-        with _autocast(spec, run.device):
-            guesses, batch_loss = _predict(run, batch)
+        guesses, batch_loss = predict(run, spec, batch)
         loss += batch_loss
         predicted.update(guesses.unique().tolist())
         hits = (guesses == batch.targets).split(batch.sizes)
@@ -279,8 +344,14 @@ def _evaluate(run: Run, spec: JobSpec, val_set: Sequence[Example]) -> Evaluation
     )
 
 
-def _predict(run: Run, batch: Batch) -> tuple[Tensor, float]:
+@torch.no_grad()
+def predict(run: Run, spec: JobSpec, batch: Batch) -> tuple[Tensor, float]:
     """The most likely token at each answer position (N,), and the summed loss."""
+    with _autocast(spec, run.device):
+        return _predict(run, batch)
+
+
+def _predict(run: Run, batch: Batch) -> tuple[Tensor, float]:
     hidden = answer_states(run.model, run.future_seed, batch)
     guesses, loss = [], 0.0
     for states, goals in zip(hidden.split(LOGITS_AT_ONCE), batch.targets.split(LOGITS_AT_ONCE), strict=True):

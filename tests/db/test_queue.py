@@ -119,7 +119,7 @@ def test_complete__stale_holder_is_refused(database: Database) -> None:
     stale = must_claim(database, first)
     later = NOW + LEASE + timedelta(seconds=1)
     with database.write() as session:
-        assert queue.requeue_expired(session, now=later) == [stale.job_id]
+        assert queue.requeue_expired(session, now=later, lease_for=LEASE) == [stale.job_id]
     fresh = must_claim(database, second, later)
     assert fresh.token > stale.token
     with pytest.raises(LeaseLost):
@@ -139,7 +139,7 @@ def test_heartbeat__keeps_the_lease(database: Database) -> None:
     with database.write() as session:
         queue.heartbeat(session, lease, now=later, lease_for=LEASE)
     with database.write() as session:
-        assert queue.requeue_expired(session, now=NOW + LEASE * 1.5) == []
+        assert queue.requeue_expired(session, now=NOW + LEASE * 1.5, lease_for=LEASE) == []
 
 
 def test_record_evaluation__kept_and_forgotten_with_the_attempt(database: Database) -> None:
@@ -168,8 +168,9 @@ def test_give_up__backs_off_then_ends(database: Database) -> None:
                 session, lease, now=now, outcome="crashed", reason="signal 9", back_off=timedelta(seconds=10)
             )
         assert again == (attempt < MAX_ATTEMPTS)
-        assert claim(database, worker, now=now + timedelta(seconds=9)) is None
-        now += timedelta(seconds=10)
+        pause = timedelta(seconds=10 * 2 ** (attempt - 1))
+        assert claim(database, worker, now=now + pause - timedelta(seconds=1)) is None
+        now += pause
     ended = job(database, lease.job_id)
     assert (ended.state, ended.outcome, ended.reason, ended.attempts) == (
         JobState.DONE,
@@ -223,3 +224,63 @@ def test_is_running_and_next_start(database: Database) -> None:
     complete(database, lease)
     with database.read() as session:
         assert (queue.is_running(session), queue.next_start(session)) == (False, None)
+
+
+def test_give_up__progress_starts_the_count_anew(database: Database) -> None:
+    add_round(database)
+    worker = add_worker(database)
+    now = NOW
+    for step in range(1, 2 * MAX_ATTEMPTS):
+        lease = must_claim(database, worker, now)
+        with database.write() as session:
+            queue.record_evaluation(session, lease, EVALUATION | {"step": step}, now=now)
+            assert queue.give_up(
+                session, lease, now=now, outcome="crashed", reason="", back_off=timedelta(seconds=1)
+            )
+        now += timedelta(seconds=1)
+    for _ in range(MAX_ATTEMPTS - 1):  # the same evaluation again is no progress
+        lease = must_claim(database, worker, now)
+        with database.write() as session:
+            queue.record_evaluation(session, lease, EVALUATION | {"step": 1}, now=now)
+            again = queue.give_up(
+                session, lease, now=now, outcome="crashed", reason="", back_off=timedelta(seconds=1)
+            )
+        now += timedelta(seconds=10)
+    assert not again
+
+
+def test_claim__a_clock_set_back_delays_nothing(database: Database) -> None:
+    """What was meant to start soon lies hours ahead now; so does the end of a dead worker's lease."""
+    add_round(database, jobs=2)
+    dead, worker = add_worker(database), add_worker(database)
+    must_claim(database, dead)
+    before = NOW - timedelta(hours=3)
+    with database.write() as session:
+        assert len(queue.requeue_expired(session, now=before, lease_for=LEASE)) == 1
+    assert {must_claim(database, worker, before).job_id, must_claim(database, worker, before).job_id} == {
+        1,
+        2,
+    }
+
+
+def test_hand_back_all__what_a_worker_does_not_know_of(database: Database) -> None:
+    add_round(database, jobs=2)
+    mine, other = add_worker(database), add_worker(database)
+    unheard, kept = must_claim(database, mine), must_claim(database, other)
+    with database.write() as session:
+        queue.hand_back_all(session, worker_id=mine, now=NOW)
+    assert job(database, unheard.job_id).state is JobState.QUEUED
+    assert job(database, kept.job_id).state is JobState.RUNNING
+
+
+def test_has_ended__under_this_lease_only(database: Database) -> None:
+    add_round(database)
+    stale = must_claim(database, add_worker(database))
+    with database.write() as session:
+        queue.hand_back(session, stale, now=NOW)
+    lease = must_claim(database, add_worker(database))
+    complete(database, lease)
+    with database.read() as session:
+        assert queue.has_ended(session, lease, "ok")
+        assert not queue.has_ended(session, lease, "diverged")
+        assert not queue.has_ended(session, stale, "ok")

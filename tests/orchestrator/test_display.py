@@ -24,7 +24,7 @@ from orchestrator.engine import Taken
 from orchestrator.planner import Decision, JobKey, Verdict
 from tests.worker.factories import make_job
 from worker.job import Budget, Evaluation, JobResult, Metrics, Outcome
-from worker.service import RunningJob
+from worker.running import RunningJob
 
 OUTLOOK = Outlook(baseline={2: 0.25, 4: 0.5}, done=1, at_most=4, seconds_left=75.0)
 

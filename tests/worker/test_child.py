@@ -27,7 +27,7 @@ def run(spec: JobSpec, home: Path) -> JobResult:
     ours, theirs = Pipe()
     with ours, theirs:
         resources = Resources(torch.device("cpu"), home / "cache")
-        return run_job(spec, resources, Snapshots(home), ConnectionReport(theirs))
+        return run_job(spec, resources, Snapshots(home, 2**30), ConnectionReport(theirs))
 
 
 def test_log__a_stage_and_the_one_that_continues_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

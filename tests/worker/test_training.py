@@ -25,12 +25,16 @@ SEEDED = FutureSeedSettings(layer_start=1, alpha_lr=1e-2)
 class Recorder:
     evaluations: list[Evaluation] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
+    alive_signs: int = 0
 
     def evaluated(self, evaluation: Evaluation) -> None:
         self.evaluations.append(evaluation)
 
     def progressed(self, step: int, seconds: float, loss: float) -> None:
         self.steps.append(step)
+
+    def alive(self) -> None:
+        self.alive_signs += 1
 
 
 class Clock:
@@ -56,7 +60,7 @@ def fresh_model() -> RWKV7:
 def run_job(spec: JobSpec) -> tuple[Run, Recorder]:
     recorder = Recorder()
     run = start_run(spec, fresh_model())
-    train(run, spec, *examples(), recorder, Clock())
+    train(run, spec, *examples(), recorder, clock=Clock())
     return run, recorder
 
 

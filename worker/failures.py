@@ -1,0 +1,85 @@
+"""What a training process died of, told from the end of its log.
+
+Exceptions that fsq knows never come here: they carry their outcome (`worker.errors`). A user's own table, a YAML
+mapping `pattern: outcome`, is asked before the built-in one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from worker.errors import BadFailureTable
+from worker.job import Outcome
+
+LOG_TAIL = 64 * 2**10  # bytes looked at
+ALLOWED = (Outcome.INFRA_FAILED, Outcome.OOM, Outcome.DIVERGED, Outcome.CRASHED)
+
+
+class Pattern(NamedTuple):
+    """A regular expression, and what a log line that it is found in means."""
+
+    expression: re.Pattern[str]
+    outcome: Outcome
+
+
+def _pattern(expression: str, outcome: Outcome) -> Pattern:
+    return Pattern(re.compile(expression, re.IGNORECASE), outcome)
+
+
+BUILT_IN = (
+    _pattern(
+        r"no space left on device|disk quota exceeded|read-only file system|stale file handle"
+        r"|input/output error|too many open files|resource temporarily unavailable",
+        Outcome.INFRA_FAILED,
+    ),
+    _pattern(
+        r"temporary failure in name resolution|network is unreachable|connection (reset|refused|timed out)",
+        Outcome.INFRA_FAILED,
+    ),
+    _pattern(
+        r"no cuda-capable device|cuda driver|uncorrectable ecc|fallen off the bus|cuda error: (unspecified launch"
+        r" failure|unknown error|system not yet initialized|device (busy|unavailable))|nvml|cudnn_status_not_init",
+        Outcome.INFRA_FAILED,
+    ),
+    _pattern(
+        r"out ?of ?memory|can't allocate memory|cannot allocate memory|std::bad_alloc|^memoryerror"
+        r"|cublas_status_alloc_failed",
+        Outcome.OOM,
+    ),
+)
+
+
+def outcome_of(log: str, own: Sequence[Pattern] = ()) -> Outcome:
+    """What the last line of a log that any pattern knows means; `crashed` when none does."""
+    for line in reversed(log.splitlines()):
+        for pattern in (*own, *BUILT_IN):
+            if pattern.expression.search(line):
+                return pattern.outcome
+    return Outcome.CRASHED
+
+
+def read_table(path: Path) -> tuple[Pattern, ...]:
+    """A user's own patterns, in their order; raises BadFailureTable."""
+    try:
+        table = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadFailureTable(f"the table of failures {path} cannot be read: {error}") from error
+    if not isinstance(table, dict):
+        raise BadFailureTable(f"the table of failures {path} is no mapping of patterns to outcomes")
+    return tuple(_checked(path, expression, outcome) for expression, outcome in table.items())
+
+
+def _checked(path: Path, expression: object, outcome: object) -> Pattern:
+    if outcome not in list(ALLOWED):
+        raise BadFailureTable(f"{path}: {outcome!r} is none of {', '.join(ALLOWED)}")
+    try:
+        return _pattern(str(expression), Outcome(str(outcome)))
+    except re.error as error:
+        raise BadFailureTable(
+            f"{path}: {str(expression)!r} is no regular expression ({error}); quote it"
+        ) from None

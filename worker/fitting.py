@@ -1,0 +1,79 @@
+"""Finding out before training what fits into memory.
+
+The longest examples are tried once, with room left for the optimizer, so that a run dies of them at its start or
+never, and all arms of a task start with the same micro-batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from tasks import Example
+from worker.job import JobSpec
+from worker.memory import is_limited
+from worker.training import Run, gradients, lengths, try_evaluation
+
+
+class Shapes(NamedTuple):
+    """What decides how much memory a run takes."""
+
+    model: tuple[int, ...]
+    dtype: str
+    has_future_seed: bool
+    longest_batch: tuple[tuple[int, int], ...]  # prompt and answer tokens of each example
+    longest_evaluated: tuple[int, int]
+
+
+class Fitting(NamedTuple):
+    """What fitted."""
+
+    micro_batch: int
+    evaluation_tokens: int
+
+
+def fit(
+    run: Run,
+    spec: JobSpec,
+    train_set: Sequence[Example],
+    val_set: Sequence[Example],
+    known: dict[Shapes, Fitting],
+) -> None:
+    """Sets the micro-batch and the size of evaluation batches of a fresh run; does nothing where memory has no limit.
+
+    `known` remembers. Raises OutOfMemory when not even one example fits.
+    """
+    if not is_limited(run.device):
+        return
+    batch = sorted(train_set, key=_length)[-spec.task.batch_size :]
+    evaluated = max(val_set, key=_length)
+    facts = spec.model_facts
+    shapes = Shapes(
+        model=(facts.n_layer, facts.n_embd, facts.n_head, facts.vocab_size),
+        dtype=spec.model.dtype,
+        has_future_seed=run.future_seed is not None,
+        longest_batch=tuple((len(e.prompt), len(e.answer)) for e in batch),
+        longest_evaluated=(len(evaluated.prompt), len(evaluated.answer)),
+    )
+    if shapes not in known:
+        known[shapes] = _try(run, spec, batch, val_set)
+    run.micro_batch, run.evaluation_tokens = known[shapes]
+
+
+def _length(example: Example) -> int:
+    return lengths([example])[0]
+
+
+def _try(run: Run, spec: JobSpec, batch: Sequence[Example], val_set: Sequence[Example]) -> Fitting:
+    parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
+    room = [torch.empty_like(p) for p in parameters for _ in range(2)]  # AdamW's two moments
+    gradients(run, spec, batch)
+    run.optimizer.zero_grad(set_to_none=True)
+    try_evaluation(run, spec, val_set)
+    del room
+    run.progress.positions = run.progress.real_positions = 0
+    if run.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return Fitting(run.micro_batch, run.evaluation_tokens)

@@ -1,0 +1,290 @@
+"""A worker's dealings with the queue: each call is one short transaction, tried again while the database is away."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from sqlalchemy.orm import Session
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_exponential_jitter,
+)
+
+from db import queue
+from db.changes import Changes
+from db.errors import DatabaseUnreachable
+from db.queue import Lease
+from db.session import Database, clock
+from db.tables import Job, Worker
+from worker.job import LOG_FILE, MEASURED, JobResult, JobSpec, Outcome, run_dir
+from worker.limits import Limits
+from worker.running import RunningJob
+
+LONGEST_WAIT = 5.0  # seconds between looks for expired leases
+BETWEEN_TRIES = wait_exponential_jitter(multiplier=0.1, max=5)  # seconds
+
+T = TypeVar("T")
+Advance = Callable[[Session, int], Any]
+
+
+class Claim(NamedTuple):
+    """A job, and the right to run it."""
+
+    lease: Lease
+    job: RunningJob
+
+
+@dataclass
+class QueueClient:
+    """The queue, of one round or of all, as one worker uses it.
+
+    `advance` takes the decisions that follow from a job that ended, in the same transaction; what it returns is
+    handed to `announce` once that is committed. `trouble` is told when the database goes away and comes back.
+    """
+
+    database: Database
+    home: Path
+    limits: Limits
+    advance: Advance
+    announce: Callable[[Any], None]
+    trouble: Callable[[str], None]
+    round_id: int | None = None
+    worker_id: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self._changes = Changes(self.database)
+        self._advanced: list[Any] = []
+        self._is_away = False
+
+    def register(self, device: str, lock: Path) -> None:
+        """Enters this worker; the jobs of earlier holders of its device lock, which must be dead, are taken back."""
+
+        def enter(session: Session, now: datetime) -> int:
+            host = socket.gethostname()
+            worker = Worker(
+                host=host,
+                pid=os.getpid(),
+                device=device,
+                device_lock=f"{host}:{lock.resolve()}",
+                started_at=now,
+                seen_at=now,
+            )
+            session.add(worker)
+            session.flush()
+            lost = queue.requeue_dead(
+                session,
+                device_lock=worker.device_lock,
+                worker_id=worker.id,
+                now=now,
+                max_attempts=self.limits.max_attempts,
+            )
+            self._advance_all(session, lost)
+            return worker.id
+
+        self.worker_id = self._patiently(enter)
+
+    def leave(self) -> None:
+        """Says that this worker has stopped, if the database can hear it."""
+        self._changes.close()
+        self._once(self._set(stopped_at=True))
+
+    def show_life(self, paused: str | None) -> None:
+        """Says that this worker is there, and why it takes no job if it takes none."""
+        self._patiently(self._set(paused=paused))
+
+    def _set(
+        self, *, stopped_at: bool = False, paused: str | None = None
+    ) -> Callable[[Session, datetime], None]:
+        def enter(session: Session, now: datetime) -> None:
+            worker = session.get_one(Worker, self.worker_id)
+            worker.seen_at, worker.paused = now, paused
+            if stopped_at:
+                worker.stopped_at = now
+
+        return enter
+
+    def claim(self) -> Claim | None:
+        """The next job that must be run; those whose result is known are ended on the way."""
+        while True:
+            claimed = self._patiently(self._claim)
+            if not isinstance(claimed, Lease):
+                return claimed
+
+    def _claim(self, session: Session, now: datetime) -> Claim | Lease | None:
+        """A claim; or the lease of a job that has been ended from the cache; or None."""
+        queue.hand_back_all(session, worker_id=self.worker_id, now=now)
+        expired = queue.requeue_expired(
+            session, now=now, lease_for=self.limits.lease, max_attempts=self.limits.max_attempts
+        )
+        self._advance_all(session, expired)
+        lease = queue.claim(
+            session, worker_id=self.worker_id, now=now, lease_for=self.limits.lease, round_id=self.round_id
+        )
+        if lease is None:
+            return None
+        job = self._running(session.get_one(Job, lease.job_id))
+        known = queue.known_result(session, job.spec.fingerprint, MEASURED)
+        if known is None:
+            return Claim(lease, job)
+        queue.complete_from_cache(session, lease, known, now=now, outcome=Outcome.CACHED)
+        self._advance_all(session, [lease.job_id])
+        return lease
+
+    def _running(self, job: Job) -> RunningJob:
+        round_name = job.round.name
+        folder = self.home / run_dir(round_name, job.task, job.stage, job.variant, job.seed)
+        return RunningJob(
+            round=round_name,
+            task=job.task,
+            stage=job.stage,
+            variant=job.variant,
+            seed=job.seed,
+            attempt=job.attempts,
+            spec=JobSpec.from_json(job.payload),
+            log=folder / LOG_FILE,
+        )
+
+    def report(self, lease: Lease, evaluations: Sequence[dict[str, Any]], *, beat: bool) -> bool:
+        """Stores evaluations and renews the lease, or only asks whether it stands; raises LeaseLost.
+
+        Does not wait for a database that is away: returns whether it was there.
+        """
+
+        def work(session: Session, now: datetime) -> None:
+            for evaluation in evaluations:
+                queue.record_evaluation(session, lease, evaluation, now=now)
+            if beat:
+                queue.heartbeat(session, lease, now=now, lease_for=self.limits.lease)
+
+        if evaluations or beat:
+            return self._once(work)
+        return self._ask(lambda session: queue.require_held(session, lease))
+
+    def end(self, lease: Lease, result: JobResult, evaluations: Sequence[dict[str, Any]]) -> bool:
+        """Stores how an attempt ended; returns whether the job will be tried again. Raises LeaseLost."""
+
+        def work(session: Session, now: datetime) -> bool:
+            if queue.has_ended(session, lease, result.outcome):
+                return False
+            for evaluation in evaluations:
+                queue.record_evaluation(session, lease, evaluation, now=now)
+            will_retry = result.outcome.is_retried and queue.give_up(
+                session,
+                lease,
+                now=now,
+                outcome=result.outcome,
+                reason=result.reason or "",
+                back_off=self.limits.back_off,
+                max_attempts=self.limits.max_attempts,
+            )
+            if not result.outcome.is_retried:
+                content = result.model_dump(mode="json")
+                queue.complete(
+                    session, lease, now=now, outcome=result.outcome, reason=result.reason, result=content
+                )
+            self._advance_all(session, [lease.job_id])
+            return will_retry
+
+        return self._patiently(work)
+
+    def hand_back(self, lease: Lease, reason: str, back_off: timedelta = timedelta(0)) -> None:
+        """Requeues a job through no fault of its own; the attempt does not count. Raises LeaseLost."""
+
+        def work(session: Session, now: datetime) -> None:
+            queue.hand_back(session, lease, now=now, reason=reason, back_off=back_off)
+
+        self._once(work)
+
+    def wait(self, seconds: float = LONGEST_WAIT) -> None:
+        """Waits until something has changed, or a queued job's time has come, at most so long."""
+
+        def next_start(session: Session, now: datetime) -> float:
+            start = queue.next_start(session, round_id=self.round_id)
+            until = (start - now).total_seconds() if start else seconds
+            return until if 0 < until <= queue.LONGEST_BACK_OFF.total_seconds() else seconds
+
+        def listen() -> None:
+            self._changes.wait(min(seconds, self._reading(next_start)))
+
+        self._retrying()(listen)
+        self._came_back()
+
+    def is_idle(self) -> bool:
+        """Whether nothing is queued or running."""
+
+        def ask(session: Session, now: datetime) -> bool:
+            start = queue.next_start(session, round_id=self.round_id)
+            return start is None and not queue.is_running(session, round_id=self.round_id)
+
+        idle: bool = self._retrying()(self._reading, ask)
+        self._came_back()
+        return idle
+
+    def _advance_all(self, session: Session, job_ids: Sequence[int]) -> None:
+        session.flush()
+        self._advanced += [self.advance(session, job_id) for job_id in job_ids]
+
+    def _patiently(self, work: Callable[[Session, datetime], T]) -> T:
+        done: T = self._retrying()(self._transaction, work)
+        self._came_back()
+        return done
+
+    def _once(self, work: Callable[[Session, datetime], None]) -> bool:
+        return self._attempt(lambda: self._transaction(work))
+
+    def _ask(self, question: Callable[[Session], None]) -> bool:
+        return self._attempt(lambda: self._reading(lambda session, _: question(session)))
+
+    def _attempt(self, call: Callable[[], None]) -> bool:
+        try:
+            call()
+        except DatabaseUnreachable as error:
+            self._went_away(error)
+            return False
+        self._came_back()
+        return True
+
+    def _transaction(self, work: Callable[[Session, datetime], T]) -> T:
+        self._advanced.clear()
+        with self.database.write() as session:
+            done = work(session, clock(session))
+        for advanced in self._advanced:
+            self.announce(advanced)
+        self._advanced.clear()
+        return done
+
+    def _reading(self, ask: Callable[[Session, datetime], T]) -> T:
+        with self.database.read() as session:
+            return ask(session, clock(session))
+
+    def _retrying(self) -> Retrying:
+        def say(state: RetryCallState) -> None:
+            assert state.outcome is not None  # noqa: S101  (it failed)
+            self._went_away(state.outcome.exception())
+
+        return Retrying(
+            stop=stop_after_delay(self.limits.patience_seconds),
+            wait=BETWEEN_TRIES,
+            retry=retry_if_exception_type(DatabaseUnreachable),
+            before_sleep=say,
+            reraise=True,
+        )
+
+    def _went_away(self, error: BaseException | None) -> None:
+        if not self._is_away:
+            self.trouble(f"{error}; trying again")
+        self._is_away = True
+
+    def _came_back(self) -> None:
+        if self._is_away:
+            self.trouble("the database is back")
+        self._is_away = False
