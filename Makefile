@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TORCH  := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: setup demo test lint format typecheck clean
+.PHONY: setup demo test lint format typecheck clean fuzz chaos
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.everything      ## everything that development and tests need
@@ -28,6 +28,9 @@ demo: $(VENV)/.base             ## the quickstart round, from submit to summary
 test: setup                     ## the test suite
 	@$(BIN)/python -m pytest -n auto --dist loadscope
 
+chaos: setup                    ## hundreds of kills on both databases, from a seed that is printed; about half an hour
+	@$(BIN)/python -m pytest -m chaos -s tests/faults tests/chaos
+
 lint: setup                     ## style, formatting and the import layers
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -39,6 +42,18 @@ format: setup
 
 typecheck: setup                ## mypy --strict
 	@$(BIN)/mypy
+
+# atheris keeps to itself: it is no part of the environment that everything else runs in
+$(VENV)/fuzz: | setup
+	@$(PIP) --no-deps --target $@ 'atheris==3.0.0'
+
+SECONDS ?= 60
+FUZZ_TARGETS ?= $(shell $(BIN)/python -m tests.fuzz.targets)
+fuzz: $(VENV)/fuzz              ## every way in under a coverage-guided fuzzer, SECONDS (60) each
+	@for target in $(FUZZ_TARGETS); do \
+	    echo "$$target ..."; \
+	    PYTHONPATH=$(VENV)/fuzz $(BIN)/python -m tests.fuzz.coverage_guided $$target $(SECONDS) || exit 1; \
+	done
 
 clean:                          ## removes the environment, caches and the demo's output
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -182,7 +182,9 @@ def workers(
     with open_client() as client:
         found = client.workers()
     typer.echo(_json({"workers": found}) if as_json else workers_text(found))
-    if alive_on and not any(one.host == alive_on and one.state is WorkerState.ALIVE for one in found):
+    if alive_on and not any(
+        one.host == alive_on and one.state in (WorkerState.ALIVE, WorkerState.PAUSED) for one in found
+    ):
         raise typer.Exit(1)
 
 

@@ -266,10 +266,11 @@ def workers(
             host=row.host,
             pid=row.pid,
             device=row.device,
-            state=_worker_state(row.stopped_at, row.seen_at, now),
+            state=_worker_state(row.stopped_at, row.seen_at, row.paused, now),
             started_at=row.started_at,
             seen_at=row.seen_at,
             stopped_at=row.stopped_at,
+            reason=row.paused,
             job=busy.get(row.id),
         )
         for row in rows
@@ -280,8 +281,10 @@ def status(session: Session, now: datetime) -> StatusView:
     """The whole service in a few numbers."""
     of_jobs = _count(session, Job.state)
     of_workers = dict.fromkeys(WorkerState, 0)
-    for stopped_at, seen_at in session.execute(select(Worker.stopped_at, Worker.seen_at)):
-        of_workers[_worker_state(stopped_at, seen_at, now)] += 1
+    for stopped_at, seen_at, paused in session.execute(
+        select(Worker.stopped_at, Worker.seen_at, Worker.paused)
+    ):
+        of_workers[_worker_state(stopped_at, seen_at, paused, now)] += 1
     return StatusView(
         version=version("fsq"),
         rounds=rounds_by_state(session),
@@ -302,10 +305,14 @@ def stamp(session: Session) -> str:
     return ".".join(map(str, session.execute(query).one()))
 
 
-def _worker_state(stopped_at: datetime | None, seen_at: datetime, now: datetime) -> WorkerState:
+def _worker_state(
+    stopped_at: datetime | None, seen_at: datetime, paused: str | None, now: datetime
+) -> WorkerState:
     if stopped_at is not None:
         return WorkerState.STOPPED
-    return WorkerState.ALIVE if now - seen_at <= SILENT_AFTER else WorkerState.SILENT
+    if now - seen_at > SILENT_AFTER:
+        return WorkerState.SILENT
+    return WorkerState.ALIVE if paused is None else WorkerState.PAUSED
 
 
 _LINE = (

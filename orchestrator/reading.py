@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from datetime import date
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,11 +15,13 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.errors import BadRound, NotFound, Problem
-from orchestrator.round_file import RoundFile, dotted, parse, read
-from orchestrator.spec import MAX_JOBS, Location, RoundSpec, Selection, spell_out
+from orchestrator.round_file import RoundFile, dotted, one_line, parse, read
+from orchestrator.spec import MAX_JOBS, Location, Name, RoundSpec, Selection, spell_out
 from worker.job import AnyTaskConfig, FutureSeedSettings, TaskConfig, task_options
 
 TASK: TypeAdapter[TaskConfig] = TypeAdapter(AnyTaskConfig)
+NAME: TypeAdapter[str] = TypeAdapter(Name)
+MAX_PROBLEMS = 100  # told of at once
 
 
 Known = Callable[[str], Mapping[str, Any]]  # a submitted round's spec as JSON; raises NotFound
@@ -55,16 +58,13 @@ def validate(
     if today is not None:
         _fill_in_date(data, today)
     if "like" in data:
-        like = data.pop("like")
-        if not isinstance(like, str):
-            line = file.line_of(("like",))
-            raise BadRound(file.name, [Problem("like", line, "expected the name of a round")])
+        like = _name_of_a_round(data.pop("like"), file)
         data |= _inherited(known(like), data)
+    _refuse_too_many_variants(data, file)
     try:
         spec = RoundSpec.model_validate_json(json.dumps(data))
     except ValidationError as error:
-        problems = [_problem(detail, data, file) for detail in error.errors(include_url=False)]
-        raise BadRound(file.name, problems) from None
+        raise BadRound(file.name, _problems(error, data, file)) from None
     if spec.most_jobs > MAX_JOBS:
         message = (
             f"tasks x variants x seeds x stages are {spec.most_jobs:,} jobs; a round has at most {MAX_JOBS:,}"
@@ -80,6 +80,25 @@ def _with_parent(data: Mapping[str, Any], after: str | None) -> dict[str, Any]:
         parent = copied.get("after")
         copied["after"] = (parent if isinstance(parent, dict) else {}) | {"round": after}
     return copied
+
+
+def _name_of_a_round(like: Any, file: RoundFile) -> str:
+    try:
+        return NAME.validate_python(like, strict=True)
+    except ValidationError:
+        line = file.line_of(("like",))
+        raise BadRound(file.name, [Problem("like", line, "expected the name of a round")]) from None
+
+
+def _refuse_too_many_variants(data: Mapping[str, Any], file: RoundFile) -> None:
+    """Raises BadRound before hundreds of grids are validated; what is no variant is for validation to tell."""
+    try:
+        count = sum(1 for _ in islice(spell_out(data.get("variants")), MAX_JOBS + 1))
+    except ValueError:
+        return
+    if count > MAX_JOBS:
+        message = f"the variants are more than {MAX_JOBS:,}, and a round has at most so many jobs"
+        raise BadRound(file.name, [Problem("variants", file.line_of(("variants",)), message)])
 
 
 def _inherited(spec: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,7 +128,7 @@ def parse_task(kind: str, options: Mapping[str, Any]) -> TaskConfig:
     try:
         return TASK.validate_json(json.dumps(data["tasks"][kind]))
     except ValidationError as error:
-        details = error.errors(include_url=False)
+        details = error.errors(include_url=False)[:MAX_PROBLEMS]
         problems = [
             Problem(dotted(detail["loc"]), None, _message(detail, ("tasks", kind, *detail["loc"]), data))
             for detail in details
@@ -117,15 +136,24 @@ def parse_task(kind: str, options: Mapping[str, Any]) -> TaskConfig:
         raise BadRound(kind, problems) from None
 
 
-def _problem(detail: ErrorDetails, data: Mapping[str, Any], file: RoundFile) -> Problem:
-    location = _place_in_file(detail["loc"], data)
-    return Problem(dotted(location), file.line_of(location), _message(detail, location, data))
+def _problems(error: ValidationError, data: Mapping[str, Any], file: RoundFile) -> list[Problem]:
+    """What is wrong and where; of very many problems the first, and how many there are."""
+    details = error.errors(include_url=False)[:MAX_PROBLEMS]
+    places = [_place_in_file(detail["loc"], data) for detail in details]
+    problems = [
+        Problem(dotted(place), file.line_of(place), _message(detail, place, data))
+        for detail, place in zip(details, places, strict=True)
+    ]
+    if error.error_count() > MAX_PROBLEMS:
+        left = error.error_count() - MAX_PROBLEMS
+        problems.append(Problem("", None, f"and {left:,} more problems"))
+    return problems
 
 
 def _place_in_file(location: Location, data: Mapping[str, Any]) -> Location:
     """Where a validated value stands in the file: variants are expanded before validation."""
     if location[:1] == ("variants",) and len(location) > 1 and isinstance(location[1], int):
-        place, _ = list(spell_out(data["variants"]))[location[1]]
+        place, _ = next(islice(spell_out(data["variants"]), location[1], None))
         inner = location[3:]  # after the index and the kind of entry
         rest = inner[1:] if inner[:1] == ("settings",) else inner
         return ("variants", *place, *rest)
@@ -133,24 +161,28 @@ def _place_in_file(location: Location, data: Mapping[str, Any]) -> Location:
 
 
 def _message(detail: ErrorDetails, location: Location, data: Mapping[str, Any]) -> str:
-    kind, given = detail["type"], detail["input"]
+    kind, given = detail["type"], _shown(detail["input"])
     if kind == "extra_forbidden":
         return _unknown_key(str(location[-1]), sorted(_keys_at(location[:-1], data)))
     if kind == "missing":
         return "is required and missing"
     if kind == "value_error":
-        return str(detail["ctx"]["error"])
+        return one_line(str(detail["ctx"]["error"]))
     if kind == "string_pattern_mismatch":
-        return f"{given!r} is no name: letters, digits and _ . = + - are allowed, the first a letter or digit"
+        return f"{given} is no name: letters, digits and _ . = + - are allowed, the first a letter or digit"
     expected = detail["msg"].replace("Input should be ", "expected ")
-    shown = repr(given) if len(repr(given)) <= 60 else f"{repr(given)[:57]}..."
-    return f"{expected}, not {shown}"
+    return one_line(f"{expected}, not {given}")
+
+
+def _shown(value: Any, limit: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def _unknown_key(key: str, allowed: list[str]) -> str:
     near = get_close_matches(key, allowed, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(allowed)}"
-    return f"unknown key {key!r}; {hint}"
+    return f"unknown key {_shown(key)}; {hint}"
 
 
 def _keys_at(location: Location, data: Mapping[str, Any]) -> Iterable[str]:

@@ -6,6 +6,7 @@ Plain data only: no tags, no aliases, no duplicate keys, one document of at most
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,12 +15,15 @@ from typing import Any
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from yaml.reader import ReaderError
 
 from orchestrator.errors import BadRound, Problem
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
 MAX_VALUES = 10_000
+MAX_PATH = 200  # characters of a place, as shown
+MAX_MESSAGE = 800  # characters of what is wrong there, as shown
 
 Location = tuple[str | int, ...]
 
@@ -84,8 +88,7 @@ _Loader.add_implicit_resolver(
 
 def parse(content: bytes, name: str) -> RoundFile:
     """Reads a round file; raises BadRound with the line of what is wrong."""
-    if len(content) > MAX_BYTES:
-        raise _bad(name, None, f"the file has {len(content):,} bytes; a round file has at most {MAX_BYTES:,}")
+    _check_size(name, len(content))
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -96,6 +99,9 @@ def parse(content: bytes, name: str) -> RoundFile:
         _refuse_extras(name, text)
         root = yaml.compose(text, Loader=_Loader)
         data = _plain(root, (), file) if root else None
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise _bad(name, line, f"not valid YAML: the character {chr(error.character)!r}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or str(error)
@@ -109,16 +115,23 @@ def parse(content: bytes, name: str) -> RoundFile:
 def read(path: Path) -> RoundFile:
     """Reads the round file at a path; raises BadRound."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            _check_size(path.name, os.fstat(file.fileno()).st_size)
+            content = file.read(MAX_BYTES + 1)  # pipes and devices do not say how much they hold
     except OSError as error:
         raise _bad(str(path), None, f"cannot be read: {error.strerror}") from None
     return parse(content, path.name)
 
 
+def _check_size(name: str, size: int) -> None:
+    if size > MAX_BYTES:
+        raise _bad(name, None, f"the file has {size:,} bytes; a round file has at most {MAX_BYTES:,}")
+
+
 def parse_json(content: bytes, name: str) -> RoundFile:
     """Reads a round written as JSON; raises BadRound."""
     try:
-        text = content.decode("utf-8")
+        text = content.decode("utf-8-sig")
         data = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_number)
         _check_values(data)
     except (ValueError, RecursionError) as error:
@@ -222,8 +235,14 @@ def _scalar(node: ScalarNode, location: Location, file: RoundFile) -> Any:
 
 def dotted(location: Location) -> str:
     """The path into a file as people write it: stages.0.steps."""
-    return ".".join(str(part) for part in location)
+    return one_line(".".join(str(part) for part in location), MAX_PATH)
+
+
+def one_line(text: str, limit: int = MAX_MESSAGE) -> str:
+    """Text of whatever origin as a line of a message: unprintable characters escaped, the end cut."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
+    return shown if len(text) <= limit else f"{shown}..."
 
 
 def _bad(name: str, line: int | None, message: str, location: Location = ()) -> BadRound:
-    return BadRound(name, [Problem(dotted(location), line, message)])
+    return BadRound(name, [Problem(dotted(location), line, one_line(message))])

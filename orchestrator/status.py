@@ -43,6 +43,7 @@ def workers_text(workers: Sequence[WorkerView]) -> str:
         return "no worker yet; start one with `fsq work`"
     return "\n".join(
         f"{worker.host} {worker.device}  {worker.state}, last seen {worker.seen_at:%Y-%m-%d %H:%M:%S} UTC"
+        + (f"; {worker.reason}" if worker.reason else "")
         + (f"; runs {worker.job.round}: {_name(worker.job)}" if worker.job else "")
         for worker in workers
     )

@@ -130,6 +130,7 @@ class EvaluationView(View):
 
 class WorkerState(StrEnum):
     ALIVE = "alive"  # seen within the last minute
+    PAUSED = "paused"  # alive, but takes no jobs for a while: too many failures of its machine in a row
     SILENT = "silent"  # not seen for longer, and it has not said that it stops
     STOPPED = "stopped"
 
@@ -145,6 +146,7 @@ class WorkerView(View):
     started_at: datetime
     seen_at: datetime
     stopped_at: datetime | None
+    reason: str | None = Field(description="Why it is paused.")
     job: JobView | None = Field(description="What it is running.")
 
 

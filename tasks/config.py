@@ -11,22 +11,35 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Count = Annotated[int, Field(ge=1)]
-TrainCount = Annotated[int, Field(ge=1, description="Number of training examples.")]
-ValCount = Annotated[int, Field(ge=1, description="Number of validation examples.")]
-BatchSize = Annotated[int, Field(ge=1, description="Examples a training step; not part of the examples.")]
-PromptLimit = Annotated[int, Field(ge=1, description="Longest prompt, in tokens.")]
+# Far beyond every use; they keep a slip of the finger from filling the memory.
+MAX_COUNT = 1_000_000_000
+MAX_EXAMPLES = 1_000_000  # of one split
+MAX_TOKENS = 1_000_000  # of one prompt or answer
+MAX_FILLED_TOKENS = 2**30  # of all prompts that are filled with notes: 4 GiB
+
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+TrainCount = Annotated[int, Field(ge=1, le=MAX_EXAMPLES, description="Number of training examples.")]
+ValCount = Annotated[int, Field(ge=1, le=MAX_EXAMPLES, description="Number of validation examples.")]
+BatchSize = Annotated[
+    int, Field(ge=1, le=MAX_EXAMPLES, description="Examples a training step; not part of the examples.")
+]
+PromptLimit = Annotated[int, Field(ge=1, le=MAX_TOKENS, description="Longest prompt, in tokens.")]
 PromptFloor = Annotated[
     int,
     Field(
         ge=0,
+        le=MAX_TOKENS,
         description="Shortest prompt, in tokens; shorter rows are dropped. If not given, never more than "
         "max_prompt_tokens, and 0 where notes could fill the prompt but do not.",
     ),
 ]
 AnswerLimit = Annotated[
     int,
-    Field(ge=1, description="Longest answer, in tokens; free text is cut there, longer symbol answers drop."),
+    Field(
+        ge=1,
+        le=MAX_TOKENS,
+        description="Longest answer, in tokens; free text is cut there, longer symbol answers drop.",
+    ),
 ]
 
 
@@ -155,3 +168,13 @@ class NotedConfig(TaskConfig):
         notes = options.get("notes")
         fill = notes.get("fill") if isinstance(notes, Mapping) else getattr(notes, "fill", None)
         return {**options, "min_prompt_tokens": 0} if fill is False else options
+
+    @model_validator(mode="after")
+    def _filled_prompts_fit_into_memory(self) -> Self:
+        tokens = (self.train + self.val) * self.max_prompt_tokens
+        if self.notes.fill and tokens > MAX_FILLED_TOKENS:
+            raise ValueError(
+                f"train + val prompts filled with notes to max_prompt_tokens have {tokens:,} tokens, more than "
+                f"{MAX_FILLED_TOKENS:,}; lower one of the three, or set notes: {{fill: false}}"
+            )
+        return self

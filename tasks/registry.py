@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tasks.config import TaskConfig
 from tasks.errors import BrokenTaskKind, UnknownTaskKind
-from tasks.rows import suggestion
+from tasks.rows import shown, suggestion
 from tasks.task import Task
 
 GROUP = "fsq.tasks"
@@ -39,7 +39,7 @@ def get_kind(name: str) -> type[Task[Any]]:
     if not entries:
         known = sorted({entry.name for entry in entry_points(group=GROUP)})
         hint = suggestion([name], known)
-        raise UnknownTaskKind(f"no task kind {name!r}{hint}: expected one of {', '.join(known)}")
+        raise UnknownTaskKind(f"no task kind '{shown(name)}'{hint}: expected one of {', '.join(known)}")
     if len(entries) > 1:
         raise BrokenTaskKind(f"task kind {name!r} is registered more than once: {', '.join(sorted(entries))}")
     return _load(next(iter(entries.values())))

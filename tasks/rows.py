@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from tasks.errors import DataError, RowError
 
+MOST_SHOWN = 12  # columns that a message lists
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -65,7 +67,9 @@ def _choose(own: str, aliases: tuple[str, ...], found: list[str], source: str) -
     for alias in aliases:
         if alias in found:
             return alias
-    message = f"{source}: no column for {own}: expected {' or '.join(aliases)}, found {', '.join(found)}"
+    wanted, there = " or ".join(map(shown, aliases)), ", ".join(map(shown, found[:MOST_SHOWN]))
+    more = f" and {len(found) - MOST_SHOWN:,} more" if len(found) > MOST_SHOWN else ""
+    message = f"{source}: no column for {own}: expected {wanted}, found {there}{more}"
     raise DataError(message + suggestion(aliases, found))
 
 
@@ -73,5 +77,12 @@ def suggestion(wanted: Iterable[str], known: Sequence[str]) -> str:
     """` (did you mean X?)` for the known name nearest to any of `wanted`; "" if none is near."""
     for name in wanted:
         if near := difflib.get_close_matches(name, known, n=1):
-            return f" (did you mean {near[0]}?)"
+            return f" (did you mean {shown(near[0])}?)"
     return ""
+
+
+def shown(name: object, limit: int = 60) -> str:
+    """A name from a file in a message: unprintable characters escaped, the end cut."""
+    text = str(name)
+    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
+    return safe if len(text) <= limit else f"{safe}..."

@@ -10,18 +10,25 @@ import errno
 import hashlib
 import io
 import json
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 from tasks.config import Data
 from tasks.errors import DataError, DataUnavailable
-from tasks.rows import suggestion
+from tasks.rows import shown, suggestion
 from tasks.splits import Split
 
 RawRow = dict[str, object]
+
+MAX_BYTES = 2**31  # of a file, and of what a Parquet file unfolds to; rows are held in memory
+MAX_ROWS = 5_000_000  # of a Parquet file, where equal rows take no space
+MAX_DEPTH = 100  # lists and objects in each other
+MAX_PATH = 300  # characters of a path that a message shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +96,31 @@ class FileSource:
 
 def _read_bytes(path: Path) -> bytes:
     try:
+        status = path.stat()
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            raise DataError(f"{path}: expected a file, found a pipe, socket or device")
+        _check_size(path, status.st_size)
         return path.read_bytes()
     except FileNotFoundError:
-        siblings = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
-        raise DataError(f"{path}: no such file{suggestion([path.name], siblings)}") from None
+        near = suggestion([path.name], _siblings(path))
+        raise DataError(f"{shown(path, MAX_PATH)}: no such file{near}") from None
     except ValueError:  # a zero byte in the name
-        raise DataError(f"{str(path)!r} is no name of a file") from None
+        raise DataError(f"{shown(path, MAX_PATH)} is no name of a file") from None
     except OSError as error:
         if isinstance(error, (IsADirectoryError, NotADirectoryError, PermissionError)) or (
             error.errno == errno.ENAMETOOLONG
         ):
-            raise DataError(f"{path}: cannot be read as a file: {error.strerror}") from error
+            raise DataError(f"{shown(path, MAX_PATH)}: cannot be read as a file: {error.strerror}") from error
         raise DataUnavailable(f"{path}: reading failed: {error.strerror}") from error
+
+
+def _siblings(path: Path) -> list[str]:
+    return sorted(p.name for p in islice(path.parent.iterdir(), 1000)) if path.parent.is_dir() else []
+
+
+def _check_size(path: Path, size: int) -> None:
+    if size > MAX_BYTES:
+        raise DataError(f"{path}: has {size:,} bytes, more than {MAX_BYTES:,}: give a part of it")
 
 
 def _parse(path: Path, content: bytes) -> list[RawRow]:
@@ -143,7 +163,22 @@ def _jsonl(path: Path, content: bytes) -> Iterator[RawRow]:
             raise DataError(f"{path} line {number}: unreadable JSON: {error}") from None
         if not isinstance(row, dict):
             raise DataError(f"{path} line {number}: expected a JSON object, found {type(row).__name__}")
+        if line.count("[") + line.count("{") > MAX_DEPTH and _is_deep(row):
+            raise DataError(f"{path} line {number}: nested more than {MAX_DEPTH} levels deep")
         yield row
+
+
+def _is_deep(row: RawRow) -> bool:
+    """Whether a row has more levels than whatever goes through it can follow."""
+    level: list[object] = [row]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, (dict, list))
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+    return any(isinstance(value, (dict, list)) for value in level)
 
 
 def _txt(path: Path, content: bytes) -> Iterator[RawRow]:
@@ -184,10 +219,23 @@ def _parquet(path: Path, content: bytes) -> Iterator[RawRow]:
         import pyarrow.parquet
     except ImportError:
         raise DataError(f"{path}: reading Parquet needs pyarrow: pip install 'fsq[hub]'") from None
+    size = 0
     try:
-        yield from pyarrow.parquet.read_table(io.BytesIO(content)).to_pylist()
-    except (pyarrow.ArrowException, OSError, OverflowError, ValueError) as error:
-        raise DataError(f"{path}: not a readable Parquet file: {error}") from None
+        file = pyarrow.parquet.ParquetFile(io.BytesIO(content))
+        if file.metadata.num_rows > MAX_ROWS:
+            found = f"{file.metadata.num_rows:,} rows, more than {MAX_ROWS:,}"
+            raise DataError(f"{path}: has {found}: give a part of it")
+        for batch in file.iter_batches(batch_size=1024):
+            columns = (
+                column.dictionary_decode() if pyarrow.types.is_dictionary(column.type) else column
+                for column in batch.columns
+            )
+            size += sum(column.nbytes for column in columns)
+            _check_size(path, size)
+            yield from batch.to_pylist()
+    except (pyarrow.ArrowException, LookupError, OSError, OverflowError, ValueError) as error:
+        reason = shown(str(error).partition("\n")[0], MAX_PATH)
+        raise DataError(f"{path}: not a readable Parquet file: {reason}") from None
 
 
 _READERS: dict[str, Callable[[Path, bytes], Iterator[RawRow]]] = {

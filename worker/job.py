@@ -83,11 +83,11 @@ class HubFile(Strict):
 class RandomInit(Strict):
     """A freshly initialised model, by the official rules."""
 
-    layers: PositiveInt
-    dim: PositiveInt
-    vocab: PositiveInt
-    head_size: PositiveInt = 64
-    seed: NonNegativeInt = 0
+    layers: Annotated[int, Field(gt=0, le=1000)]
+    dim: Annotated[int, Field(gt=0, le=2**16)]
+    vocab: Annotated[int, Field(gt=0, le=2**20)]
+    head_size: Annotated[int, Field(gt=0, le=1024)] = 64
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:

@@ -29,6 +29,7 @@ from worker.job import LOG_FILE, MEASURED, JobResult, JobSpec, Outcome, run_dir
 from worker.limits import Limits
 from worker.running import RunningJob
 
+LONGEST_REASON = 500  # characters shown of why a worker is paused
 LONGEST_WAIT = 5.0  # seconds between looks for expired leases
 BETWEEN_TRIES = wait_exponential_jitter(multiplier=0.1, max=5)  # seconds
 
@@ -106,7 +107,7 @@ class QueueClient:
     ) -> Callable[[Session, datetime], None]:
         def enter(session: Session, now: datetime) -> None:
             worker = session.get_one(Worker, self.worker_id)
-            worker.seen_at, worker.paused = now, paused
+            worker.seen_at, worker.paused = now, paused and " ".join(paused.split())[:LONGEST_REASON]
             if stopped_at:
                 worker.stopped_at = now
 

@@ -14,6 +14,8 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from db.tables import JobState, Round, RoundState
 from orchestrator import chains, engine, exports, interventions, lookup
@@ -24,7 +26,7 @@ from orchestrator.api.problems import Forbidden, UnsupportedMediaType, documente
 from orchestrator.api.service import Service, service_of
 from orchestrator.forecast import Forecast
 from orchestrator.lookup import events_since
-from orchestrator.round_file import RoundFile, parse, parse_json
+from orchestrator.round_file import RoundFile, one_line, parse, parse_json
 from orchestrator.spec import MAX_NAME, NAME_PATTERN
 from orchestrator.views import ChangeView, DecisionView, JobView, Page, RoundLine, RoundView, SubmissionView
 
@@ -74,10 +76,14 @@ async def submit(
     Answers once the round's data are downloaded and its examples built, which may take minutes the first time.
     Relative paths are taken from the first of the server's data folders; no path may lead out of them.
     """
-    kind, content = request.headers.get("content-type", ""), await request.body()
+    kind = request.headers.get("content-type", "")
+    try:
+        content = await request.body()
+    except ClientDisconnect:
+        raise HTTPException(400, "the client went away before it had sent the round") from None
 
     def prepare() -> SubmissionView | Forecast:
-        file = _round_file(kind, content, file_name)
+        file = _round_file(kind, content, one_line(file_name))
         resolved = here.intake.read(file, here.roots[0], after, today=today)
         return here.intake.forecast(resolved) if dry_run else here.intake.submit(resolved, file, by=user.name)
 
@@ -94,7 +100,9 @@ def _round_file(content_type: str, content: bytes, name: str) -> RoundFile:
         return parse_json(content, name)
     if kind in {"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"}:
         return parse(content, name)
-    raise UnsupportedMediaType(f"a round is application/yaml or application/json, not {kind or 'nothing'}")
+    raise UnsupportedMediaType(
+        f"a round is application/yaml or application/json, not {one_line(kind, 60) or 'nothing'}"
+    )
 
 
 @router.get("", response_model=Page[RoundLine], responses=documented(422) | examples.NOT_MODIFIED)

@@ -23,6 +23,9 @@ CONTACT_MAPS = HubData(repo="heya5/protein_contact_map", train_split="train", va
 
 Coordinates = NDArray[np.float64]
 
+NUMBERS = frozenset({int, float})
+MAX_SEQUENCE = 4096  # distances take memory by its square
+
 
 class ProteinContactConfig(ProteinConfig):
     """Options of `protein_contact`."""
@@ -31,7 +34,7 @@ class ProteinContactConfig(ProteinConfig):
     data: Annotated[Data, Field(description="Chains with a coordinate a residue.")] = Data(hub=CONTACT_MAPS)
     train: TrainCount = 2000
     val: ValCount = 200
-    max_sequence: SequenceLimit = 384
+    max_sequence: Annotated[SequenceLimit, Field(le=MAX_SEQUENCE)] = 384
     pairs: Annotated[Count, Field(description="Pairs of residues asked about.")] = 32
     min_separation: Annotated[
         Count, Field(description="Least distance of a pair's residues along the chain.")
@@ -129,14 +132,12 @@ def _points(row: Row, length: int) -> Coordinates:
 
 def _numbers(values: list[object]) -> Coordinates:
     """The points as an array; the slow way only where some are missing."""
+    whole = all(
+        isinstance(value, list) and len(value) == 3 and NUMBERS.issuperset(map(type, value))
+        for value in values
+    )
     try:
-        whole = np.array(values)
-        if whole.dtype.kind in "iuf" and whole.shape == (len(values), 3):
-            return whole.astype(np.float64)
-    except (ValueError, OverflowError):  # ragged
-        pass
-    try:
-        return np.array([_point(value) for value in values], dtype=np.float64)
+        return np.array(values if whole else [_point(value) for value in values], dtype=np.float64)
     except OverflowError:
         raise RowError("points_not_numbers") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from fastapi.testclient import TestClient
+from structlog.testing import capture_logs
 
 from db.session import Database
 from orchestrator.records import records, to_jsonl
@@ -281,6 +283,30 @@ def test_submit__a_body_of_unknown_length_that_is_too_long(client: TestClient) -
     chunks = (b"x" * 100_000 for _ in range(20))
     response = client.post("/api/v1/rounds", content=chunks, headers=YAML)
     assert (response.status_code, problem(response)["detail"]) == (413, "a body has at most 1,000,000 bytes")
+
+
+def test_submit__a_client_that_goes_away(client: TestClient) -> None:
+    incoming = [{"type": "http.request", "body": b"round: ", "more_body": True}, {"type": "http.disconnect"}]
+    sent: list[Any] = []
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/api/v1/rounds",
+        "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"application/yaml")],
+    }
+
+    async def receive() -> Any:
+        return incoming.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    with capture_logs() as logs:
+        asyncio.run(client.app(scope, receive, send))  # type: ignore[arg-type]
+
+    assert sent[0]["status"] == 400
+    assert [line["event"] for line in logs] == ["request"]  # and no "request failed"
 
 
 def test_get_round__once_its_parent_is_tried_again(

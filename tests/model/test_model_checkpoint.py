@@ -3,12 +3,14 @@ import os
 import pickle
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from model_samples import live_state_dict
+from safetensors.torch import save as save_bytes
 from safetensors.torch import save_file
 
 from model import checkpoint
@@ -153,6 +155,50 @@ def test_readers__quantised_safetensors(tmp_path: Path, reader: Any) -> None:
     tensors = live_state_dict(SHAPE) | {"head.weight": torch.zeros(20, 64, dtype=torch.int8)}
     with pytest.raises(CheckpointError, match=r"'head.weight' is (I8|int8): expected float32"):
         reader(save(tmp_path / "file.safetensors", tensors))
+
+
+@pytest.mark.parametrize("first", [b"\x80\x02", b"PK"])
+def test_readers__a_header_whose_length_looks_like_another_format(tmp_path: Path, first: bytes) -> None:
+    content = save_bytes(live_state_dict(SHAPE))
+    header = content[8 : 8 + int.from_bytes(content[:8], "little")]
+    length = int.from_bytes(first, "little") + 2**17 * (first == b"\x80\x02")
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(length.to_bytes(8, "little") + header.ljust(length) + content[8 + len(header) :])
+    assert path.read_bytes().startswith(first)
+    assert checkpoint.inspect(path) == SHAPE
+    assert checkpoint.read(path).keys() == SHAPE.tensors().keys()
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_readers__compressed_archive(tmp_path: Path, reader: Any) -> None:
+    path = tmp_path / "model.pth"
+    with (
+        zipfile.ZipFile(save(tmp_path / "whole.pth", live_state_dict(SHAPE))) as whole,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in whole.namelist():
+            packed.writestr(name, whole.read(name))
+    with pytest.raises(CheckpointError, match=r"model\.pth: it is a compressed archive"):
+        reader(path)
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"emb.weight": torch.zeros(1).expand(2000, 2000)}, "its tensors claim 16,"),
+        ({"emb.weight": torch.zeros(20, 64).to_sparse()}, "'emb.weight' is torch.sparse_coo on cpu"),
+        ({7: torch.zeros(1)}, "no name that a model could have: 7"),
+        ({"a\nb": torch.zeros(1)}, r"no name that a model could have: 'a\\nb'"),
+        ({f"blocks.{'9' * 5000}.x": torch.zeros(1)}, "no name that a model could have: 'blocks.999"),
+    ],
+)
+def test_readers__tensors_that_no_model_has(
+    tmp_path: Path, reader: Any, changes: dict[Any, Any], message: str
+) -> None:
+    path = save(tmp_path / "file.pth", live_state_dict(SHAPE) | changes)
+    with pytest.raises(CheckpointError, match=message):
+        reader(path)
 
 
 def test_inspect__of_safetensors_needs_no_torch(tmp_path: Path) -> None:

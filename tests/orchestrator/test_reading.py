@@ -170,6 +170,38 @@ def test_read_round__resolves_paths_against_the_file(tmp_path: Path) -> None:
     assert data.path == tmp_path / "d" / "s.txt"
 
 
+def test_parse_round__tells_of_a_hundred_problems() -> None:
+    found = problems(GOOD + f"seeds: [{', '.join(['-1'] * 500)}]\n")
+    assert len(found) == 101
+    assert found[-1] == "and 401 more problems"  # with the one that no seed is left
+
+
+def test_parse_round__more_variants_than_jobs() -> None:
+    axis = list(range(10))
+    grid = {"grid": {"alpha_init": axis, "clip": axis, "seed_scale": axis}}
+    (found,) = problems(GOOD.replace("[head_l8, scalar_l8_trainable]", str([grid] * 101).replace("'", "")))
+    assert (
+        found == "line 8, variants: the variants are more than 100,000, and a round has at most so many jobs"
+    )
+
+
+@pytest.mark.parametrize("like", ["a/b", "''", "x" * 101, "1", "[x]"])
+def test_parse_round__like_what_is_no_name(like: str) -> None:
+    assert "line 9, like: expected the name of a round" in problems(GOOD + f"like: {like}\n")
+
+
+def test_parse_round__a_key_that_would_paint_the_terminal() -> None:
+    (found,) = problems(GOOD + '"a\\e[31m\\nb": 1\n')
+    assert found.startswith(r"line 9, a\x1b[31m\nb: unknown key 'a\x1b[31m\nb'; known here: ")
+
+
+def test_read_round__endless_file() -> None:
+    with pytest.raises(
+        BadRound, match="zero: the file has 1,000,001 bytes; a round file has at most 1,000,000"
+    ):
+        read_round(Path("/dev/zero"))
+
+
 def test_read_round__missing_file(tmp_path: Path) -> None:
     with pytest.raises(BadRound, match=r"nowhere\.yaml: .*cannot be read: No such file"):
         read_round(tmp_path / "nowhere.yaml")

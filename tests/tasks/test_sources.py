@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks import Data, DataError, DataUnavailable, Split
+from tasks import Data, DataError, DataUnavailable, Split, sources
 from tasks.sources import RawRow, open_source
 
 
@@ -63,6 +63,11 @@ def test_read__parquet(tmp_path: Path) -> None:
         ("a.jsonl", b'{"a": 1}\n\xff\xfe\x00', "{path} line 2: not UTF-8 text (byte 0xff)"),
         ("a.jsonl", b"[" * 100_000, "{path} line 1: unreadable JSON: "),
         ("a.jsonl", b'{"a": ' + b"9" * 5000 + b"}", "{path} line 1: unreadable JSON: "),
+        (
+            "a.jsonl",
+            b'{"a":' + b"[" * 200 + b"]" * 200 + b"}",
+            "{path} line 1: nested more than 100 levels deep",
+        ),
         ("a.jsonl", b"\n\n", "{path}: holds no rows"),
         ("a.csv", b"x,y\n", "{path}: holds no rows"),
         ("a.csv", b"x,y\n1,2\n1,2,3\n", "{path} line 3: 3 cells, the header has 2"),
@@ -98,10 +103,45 @@ def test_open_source__directory(tmp_path: Path) -> None:
         open_source(Data(path=tmp_path))
 
 
+def test_open_source__device() -> None:
+    with pytest.raises(DataError, match="/dev/zero: expected a file, found a pipe, socket or device"):
+        open_source(Data(path=Path("/dev/zero")))
+
+
+def test_open_source__too_large(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with path.open("wb") as file:
+        file.truncate(2**31 + 1)  # takes no space
+
+    with pytest.raises(DataError, match=r"a\.txt: has 2,147,483,649 bytes, more than 2,147,483,648"):
+        open_source(Data(path=path))
+
+
+def test_read__parquet_with_too_many_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"a": pyarrow.nulls(5_000_001)}), path)
+
+    with pytest.raises(DataError, match=r"a\.parquet: has 5,000,001 rows, more than 5,000,000"):
+        read(path, path.read_bytes())
+
+
+def test_read__parquet_that_unfolds_to_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MAX_BYTES", 1_000_000)
+    indices = pyarrow.array([0] * 2000, pyarrow.int8())
+    table = pyarrow.table({"a": pyarrow.DictionaryArray.from_arrays(indices, ["x" * 1000])})
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(table, path)
+    assert path.stat().st_size < 10_000
+
+    with pytest.raises(DataError, match=r"a\.parquet: has 1,0\d\d,\d\d\d bytes, more than 1,000,000"):
+        read(path, path.read_bytes())
+
+
 def test_open_source__failing_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: Path) -> bytes:
         raise OSError(5, "Input/output error")
 
+    (tmp_path / "a.txt").write_text("whole")
     monkeypatch.setattr(Path, "read_bytes", fail)
 
     with pytest.raises(DataUnavailable, match=r"a\.txt: reading failed: Input/output error"):

@@ -1,0 +1,68 @@
+"""A program for test_memory: computes gradients, an evaluation or a whole run under a limit of memory.
+
+`python -m tests.worker.limited_memory OUTPUT MEGABYTES`: so many more than with the model loaded; 0: no limit.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model import RWKV7, ModelShape, get_tokenizer, random_state_dict
+from tasks import build
+from tests.worker.factories import make_job, task_options
+from tests.worker.test_training import Recorder
+from worker.errors import OutOfMemory
+from worker.fitting import Fitting, Shapes, fit
+from worker.job import ModelConfig, RandomCheckpoint, RandomInit
+from worker.training import gradients, start_run, train
+
+MODEL = ModelConfig(
+    checkpoint=RandomCheckpoint(random=RandomInit(layers=4, dim=256, vocab=256)),
+    tokenizer="bytes",
+    dtype="float32",
+)
+TASK = task_options(size=9, blanks=40, train=16, val=16, batch_size=16)
+
+
+def data_bytes() -> int:
+    found = re.search(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return 1024 * int(found[1])
+
+
+def main(output: Path, megabytes: int) -> None:
+    torch.set_num_threads(1)
+    job = make_job(steps=1, eval_every=1, task=TASK, model=MODEL)
+    train_set, val_set, _ = build(TASK, get_tokenizer("bytes"))
+    run = start_run(job, RWKV7.from_state_dict(random_state_dict(ModelShape.random(4, 256, 256), 0)))
+    if megabytes:
+        resource.setrlimit(resource.RLIMIT_DATA, (data_bytes() + megabytes * 2**20,) * 2)
+    known: dict[Shapes, Fitting] = {}
+    found: dict[str, Any] = {}
+    try:
+        fit(run, job, train_set, val_set, known)
+        found["fitted"] = [run.micro_batch, run.evaluation_tokens]
+        found["loss"] = gradients(run, job, train_set)
+        torch.save({name: p.grad for name, p in run.model.named_parameters()}, output.with_suffix(".pt"))
+        recorder = Recorder()
+        train(run, job, train_set, val_set, recorder)
+        found["micro_batch"] = run.micro_batch
+        found["accuracy"] = recorder.evaluations[-1].val_tok_acc
+        found["val_loss"] = recorder.evaluations[-1].val_loss
+        again = start_run(job, run.model)
+        fit(again, job, train_set, val_set, known)
+        found["remembered"] = [again.micro_batch, again.evaluation_tokens]
+    except OutOfMemory as error:
+        found["out_of_memory"] = str(error)
+    output.write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

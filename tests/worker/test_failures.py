@@ -1,0 +1,71 @@
+"""What the log of a dead training process says about its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from worker.errors import BadFailureTable
+from worker.failures import outcome_of, read_table
+from worker.job import Outcome
+
+
+@pytest.mark.parametrize(
+    ("line", "outcome"),
+    [
+        ("OSError: [Errno 28] No space left on device", Outcome.INFRA_FAILED),
+        ("OSError: [Errno 30] Read-only file system: '/data/x'", Outcome.INFRA_FAILED),
+        ("RuntimeError: No CUDA GPUs are available; CUDA driver initialization failed", Outcome.INFRA_FAILED),
+        ("torch.AcceleratorError: CUDA error: unspecified launch failure", Outcome.INFRA_FAILED),
+        ("requests.exceptions.ConnectionError: [Errno 104] Connection reset by peer", Outcome.INFRA_FAILED),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", Outcome.OOM),
+        (
+            "RuntimeError: [enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory",
+            Outcome.OOM,
+        ),
+        ("terminate called after throwing an instance of 'std::bad_alloc'", Outcome.OOM),
+        ("MemoryError", Outcome.OOM),
+        ("ZeroDivisionError: division by zero", Outcome.CRASHED),
+        ("Segmentation fault (core dumped)", Outcome.CRASHED),
+        ("", Outcome.CRASHED),
+    ],
+)
+def test_outcome_of__built_in(line: str, outcome: Outcome) -> None:
+    assert outcome_of(f"step 3: loss 1.2\n{line}\nsomething else\n") is outcome
+
+
+def test_outcome_of__the_last_line_counts() -> None:
+    assert outcome_of("No space left on device\nCUDA out of memory\nbye") is Outcome.OOM
+
+
+def test_outcome_of__own_patterns_come_first(tmp_path: Path) -> None:
+    table = tmp_path / "failures.yaml"
+    table.write_text("'out of memory': infra_failed\n'loss is (nan|inf)': diverged\n")
+    own = read_table(table)
+    assert outcome_of("CUDA out of memory", own) is Outcome.INFRA_FAILED
+    assert outcome_of("ValueError: Loss is NaN", own) is Outcome.DIVERGED
+    assert outcome_of("std::bad_alloc", own) is Outcome.OOM
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("- a list", "no mapping"),
+        ("x: ok", "'ok' is none of infra_failed, oom, diverged, crashed"),
+        ("x: [1]", "is none of"),
+        ("'(': oom", "no regular expression"),
+        ("a: b: c", "cannot be read"),
+        ("\udc80", "cannot be read"),
+    ],
+)
+def test_read_table__refused(tmp_path: Path, content: str, message: str) -> None:
+    table = tmp_path / "failures.yaml"
+    table.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(BadFailureTable, match=message):
+        read_table(table)
+
+
+def test_read_table__missing(tmp_path: Path) -> None:
+    with pytest.raises(BadFailureTable, match="cannot be read"):
+        read_table(tmp_path / "none.yaml")

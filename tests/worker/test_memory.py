@@ -1,0 +1,78 @@
+"""Under a real limit of memory a run shrinks its micro-batch, comes to the same gradients, and remembers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import CHECKOUT
+from worker.memory import is_out_of_memory
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("memory")
+
+
+@cache
+def run_with(folder: Path, megabytes: int) -> dict[str, Any]:
+    """What tests/worker/limited_memory.py found with so much memory left; 0: no limit."""
+    output = folder / f"{megabytes}.json"
+    command = [sys.executable, "-m", "tests.worker.limited_memory", str(output), str(megabytes)]
+    subprocess.run(command, check=True, cwd=CHECKOUT, timeout=300)
+    found: dict[str, Any] = json.loads(output.read_text())
+    return found
+
+
+def gradients_of(folder: Path, megabytes: int) -> dict[str, torch.Tensor]:
+    run_with(folder, megabytes)
+    stored = torch.load(folder / f"{megabytes}.pt", weights_only=True)
+    return {
+        name: gradient for name, gradient in stored.items() if gradient is not None
+    }  # the first layer's v0
+
+
+def test_fit__shrinks_the_micro_batch_to_the_same_gradients(folder: Path) -> None:
+    assert run_with(folder, 0)["fitted"][0] == 16
+    micro_batch = run_with(folder, 200)["fitted"][0]
+    assert 1 <= micro_batch < 16
+    assert (
+        run_with(folder, 200)["micro_batch"] == micro_batch
+    )  # nothing in the run was larger than what was tried
+    whole, shrunk = gradients_of(folder, 0), gradients_of(folder, 200)
+    assert whole.keys() == shrunk.keys()
+    for name, gradient in whole.items():
+        assert torch.allclose(gradient, shrunk[name], rtol=0, atol=1e-5 * float(gradient.abs().max())), name
+
+
+def test_fit__the_same_evaluation(folder: Path) -> None:
+    whole, shrunk = run_with(folder, 0), run_with(folder, 200)
+    assert shrunk["accuracy"] == whole["accuracy"]
+    assert shrunk["val_loss"] == pytest.approx(whole["val_loss"], rel=1e-5)
+
+
+def test_fit__is_remembered_for_the_same_shapes(folder: Path) -> None:
+    found = run_with(folder, 200)
+    assert found["remembered"] == found["fitted"]
+
+
+def test_fit__too_little_for_one_example_is_found_out_before_training(folder: Path) -> None:
+    found = run_with(folder, 30)
+    assert "one example at a time does not fit" in found["out_of_memory"]
+    assert "accuracy" not in found
+
+
+def test_is_out_of_memory__tells_it_from_other_errors() -> None:
+    with pytest.raises((RuntimeError, MemoryError)) as huge:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert is_out_of_memory(huge.value)
+    with pytest.raises(RuntimeError) as other:
+        torch.ones(2) @ torch.ones(3)
+    assert not is_out_of_memory(other.value)

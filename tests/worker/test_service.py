@@ -1,0 +1,229 @@
+"""A real worker with a real training process, and what happens to both."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from db.events import EventKind
+from db.session import Database, open_current
+from db.tables import Event, Job, JobState, Worker
+from orchestrator import engine, interventions
+from tests.orchestrator.factories import resolve
+from worker.errors import DeviceBusy, MachineSick
+from worker.job import Evaluation, JobResult, Outcome
+from worker.limits import Limits
+from worker.queue_client import QueueClient
+from worker.running import RunningJob
+from worker.service import WorkerService
+
+QUICK = {"stages": [{"name": "quick", "steps": 6, "eval_every": 2}], "variants": {"noop": {"layer_start": 9}}}
+LONG = {
+    "stages": [{"name": "quick", "steps": 100_000, "eval_every": 5}],
+    "variants": {"noop": {"layer_start": 9}},
+}
+
+
+@dataclass
+class Witness:
+    """Remembers what it is told, and does something at the first evaluation."""
+
+    at_first_evaluation: Callable[[], None] = lambda: None
+    endings: list[tuple[Outcome, bool]] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
+    evaluations: int = 0
+
+    def started(self, job: RunningJob) -> None:
+        """Nothing to remember."""
+
+    def progressed(self, job: RunningJob, step: int, seconds: float, loss: float) -> None:
+        """Too often."""
+
+    def evaluated(self, job: RunningJob, evaluation: Evaluation) -> None:
+        self.evaluations += 1
+        if self.evaluations == 1:
+            self.at_first_evaluation()
+
+    def ended(self, job: RunningJob, result: JobResult, will_retry: bool) -> None:
+        self.endings.append((result.outcome, will_retry))
+
+    def troubled(self, message: str) -> None:
+        self.troubles.append(message)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    return open_current(f"sqlite:///{tmp_path / 'fsq.db'}")
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def worker(database: Database, home: Path, witness: Witness, **limits: Any) -> WorkerService:
+    def advance(session: Session, job_id: int) -> object:
+        return engine.advance_job(session, job_id, now=now())
+
+    chosen = Limits(**({"back_off": timedelta(seconds=0.1)} | limits))
+    queue = QueueClient(database, home, chosen, advance, lambda _: None, witness.troubled)
+    return WorkerService(queue, "cpu", witness, chosen)
+
+
+def submit(database: Database, tmp_path: Path, **changes: Any) -> None:
+    with database.write() as session:
+        engine.submit(session, resolve(tmp_path, **changes), "", by="me", now=now())
+
+
+def child_of(service: WorkerService) -> int:
+    process = service._child._process
+    assert process is not None
+    return process.pid
+
+
+def only_job(database: Database) -> Job:
+    with database.read() as session:
+        return session.scalars(select(Job)).one()
+
+
+def kinds(database: Database) -> list[str]:
+    with database.read() as session:
+        return [kind for kind in session.scalars(select(Event.kind).order_by(Event.number)) if "job" in kind]
+
+
+@pytest.mark.parametrize(
+    ("send", "outcome"), [(signal.SIGSTOP, Outcome.TIMEOUT), (signal.SIGKILL, Outcome.CRASHED)]
+)
+def test_child__stopped_or_killed_is_replaced_and_the_job_goes_on(
+    database: Database, tmp_path: Path, send: signal.Signals, outcome: Outcome
+) -> None:
+    submit(database, tmp_path, **QUICK)
+    witness = Witness(lambda: os.kill(child_of(service), send))
+    service = worker(database, tmp_path, witness, stall_seconds=20)
+    service.run_until_idle()
+    assert witness.endings == [(outcome, True), (Outcome.OK, False)]
+    job = only_job(database)
+    assert (job.outcome, job.attempts, job.fruitless, job.reached) == ("ok", 2, 0, 6)
+    assert kinds(database) == ["job_started", "job_requeued", "job_started", "job_ended"]
+
+
+def test_job__that_always_crashes_is_parked_with_its_log(database: Database, tmp_path: Path) -> None:
+    submit(database, tmp_path, **QUICK)
+    witness = Witness()
+    service = worker(database, tmp_path, witness, max_attempts=2)
+    snapshots = tmp_path / "snapshots"
+    snapshots.write_text("in the way")  # no snapshots: every attempt starts anew
+    started = witness.started
+
+    def kill_soon(job: RunningJob) -> None:
+        started(job)
+        threading.Timer(0.2, lambda: os.kill(child_of(service), signal.SIGKILL)).start()
+
+    witness.started = kill_soon  # type: ignore[method-assign]
+    service.run_until_idle()
+    assert witness.endings == [(Outcome.CRASHED, True), (Outcome.CRASHED, False)]
+    job = only_job(database)
+    assert (job.state, job.outcome) == (JobState.DONE, "crashed")
+    assert job.reason is not None
+    assert job.reason.endswith(f"its output is in {tmp_path / 'runs/r1/s4/quick/baseline/seed0/log.txt'}")
+
+
+def test_machine__sick_stops_pulling_and_eats_no_more(database: Database, tmp_path: Path) -> None:
+    """The run directory cannot be written to: nothing can be started."""
+    submit(database, tmp_path, **(QUICK | {"seeds": [0, 1, 2, 3], "parallel": True}))
+    (tmp_path / "runs").write_text("in the way")
+    witness = Witness()
+    service = worker(database, tmp_path, witness, max_failures_in_a_row=4, back_off=timedelta(0))
+    with pytest.raises(MachineSick, match=r"4 failures of the infrastructure in a row, the last: .*runs"):
+        service.run_until_idle()
+    with database.read() as session:
+        jobs = session.scalars(select(Job).order_by(Job.id)).all()
+    assert [job.outcome for job in jobs].count("infra_failed") <= 1
+    assert sum(job.state is JobState.QUEUED for job in jobs) >= 3
+    (tmp_path / "runs").unlink()
+    with database.write() as session:
+        interventions.retry(session, "r1", by="me", now=now())
+        for job in session.scalars(select(Job)):
+            job.not_before = now()
+    worker(database, tmp_path, Witness()).run_until_idle()
+    with database.read() as session:
+        assert set(session.scalars(select(Job.outcome))) == {"ok"}
+
+
+def test_machine__pauses_and_says_why(database: Database, tmp_path: Path) -> None:
+    submit(database, tmp_path, **QUICK)
+    (tmp_path / "runs").write_text("in the way")
+    witness = Witness()
+    service = worker(database, tmp_path, witness, max_failures_in_a_row=1, cool_down=timedelta(seconds=0.3))
+    paused: list[str | None] = []
+    show_life = service.queue.show_life
+
+    def heal(reason: str | None) -> None:
+        show_life(reason)
+        with database.read() as session:
+            paused.append(session.scalars(select(Worker.paused)).one())
+        if (tmp_path / "runs").is_file():
+            (tmp_path / "runs").unlink()
+        if reason is None and paused[0] is not None and only_job(database).outcome == "ok":
+            raise KeyboardInterrupt
+
+    service.queue.show_life = heal  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        service.run_forever()
+    assert paused[0] is not None
+    assert "1 failures of the infrastructure in a row" in paused[0]
+    assert "tries again in" in witness.troubles[0]
+    assert only_job(database).attempts == 1  # what failed meanwhile was not held against it
+
+
+def test_cancel__stops_the_running_job_within_seconds(database: Database, tmp_path: Path) -> None:
+    submit(database, tmp_path, **LONG)
+
+    def cancel() -> None:
+        with database.write() as session:
+            interventions.cancel(session, "r1", by="me", now=now())
+
+    witness = Witness(cancel)
+    worker(database, tmp_path, witness).run_until_idle()
+    assert witness.endings == [(Outcome.CANCELLED, False)]
+    assert only_job(database).outcome == "cancelled"
+    with database.read() as session:
+        (stopped_at,) = session.scalars(select(Worker.stopped_at))
+    cancelled_at = only_job(database).finished_at
+    assert stopped_at is not None
+    assert cancelled_at is not None
+    assert stopped_at - cancelled_at < timedelta(seconds=5)
+
+
+def test_cancel__forgotten_lease_then_fenced(database: Database, tmp_path: Path) -> None:
+    """The job is taken away while its worker cannot be told: what it measures does not count."""
+    submit(database, tmp_path, **LONG)
+
+    def take_away() -> None:
+        with database.write() as session:
+            job = session.scalars(select(Job)).one()
+            job.fencing_token, job.worker_id = job.fencing_token + 1, None
+            job.lease_expires_at = now() + timedelta(minutes=1)
+
+    witness = Witness(take_away)
+    service = worker(database, tmp_path, witness)
+    service.queue.is_idle = lambda: True  # type: ignore[method-assign]  # another worker holds the job
+    service.run_until_idle()
+    assert witness.endings == [(Outcome.CANCELLED, False)]
+    assert EventKind.JOB_ENDED not in kinds(database)
+
+
+def test_device__is_used_by_one_worker_at_a_time(database: Database, tmp_path: Path) -> None:
+    service = worker(database, tmp_path, Witness())
+    with service._registered(), pytest.raises(DeviceBusy):
+        worker(database, tmp_path, Witness()).run_until_idle()
+    worker(database, tmp_path, Witness()).run_until_idle()
