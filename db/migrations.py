@@ -7,10 +7,13 @@ from pathlib import Path
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.util.exc import CommandError
+from sqlalchemy import text
 
 from alembic import command
 from db.errors import SchemaMismatch
 from db.session import Database
+
+_LOCK = 5_371  # two processes that start at once must not both make the tables
 
 
 def upgrade(database: Database, revision: str = "head") -> str:
@@ -19,6 +22,8 @@ def upgrade(database: Database, revision: str = "head") -> str:
     Raises SchemaMismatch when the database was written by a newer version of fsq.
     """
     with database.engine.begin() as connection:
+        if connection.dialect.name == "postgresql":  # SQLite has one writer anyway
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
         config = _config()
         config.attributes["connection"] = connection
         try:

@@ -19,10 +19,11 @@ from sqlalchemy.orm import Session
 from db import events
 from db.errors import LeaseLost
 from db.events import EventKind
-from db.tables import Evaluation, Job, JobState, Round, RoundState, Worker
+from db.tables import AT_ONCE, Evaluation, Job, JobState, Round, RoundState, Worker
 
 MAX_ATTEMPTS = 3
 LONGEST_BACK_OFF = timedelta(minutes=10)
+LONGEST_LEASE = timedelta(hours=1)
 _REQUEUED = {"state": JobState.QUEUED, "lease_expires_at": None, "worker_id": None}
 
 
@@ -77,7 +78,7 @@ def heartbeat(session: Session, lease: Lease, *, now: datetime, lease_for: timed
 
 
 def record_evaluation(session: Session, lease: Lease, evaluation: dict[str, Any], *, now: datetime) -> None:
-    """Stores one evaluation of a running job, once however often it is told; raises LeaseLost."""
+    """Stores one evaluation of a running job; told again, it is stored once. Raises LeaseLost."""
     told = {name: value for name, value in evaluation.items() if name != "correct"}
     _tell(session, lease, EventKind.EVALUATED, now, **told)
     _change(session, lease, state=JobState.RUNNING)
@@ -116,47 +117,40 @@ def give_up(
 ) -> bool:
     """Requeues a job whose attempt failed; ends it after `max_attempts` in a row that came to nothing.
 
-    It may run again after `back_off`, which doubles with each attempt in a row. Returns whether it will; raises
+    It may run again at once, then after `back_off`, then after 3, 7, 15 times that. Returns whether it will; raises
     LeaseLost.
     """
     fruitless = 1 + (session.scalar(select(Job.fruitless).where(Job.id == lease.job_id)) or 0)
     if fruitless >= max_attempts:
         complete(session, lease, now=now, outcome=outcome, reason=reason, result={"outcome": outcome})
         return False
-    pause = min(back_off * 2 ** (fruitless - 1), LONGEST_BACK_OFF)
+    pause = min(back_off * (2 ** min(fruitless - 1, 20) - 1), LONGEST_BACK_OFF)
+    not_before = now + pause if pause else AT_ONCE
     _tell(session, lease, EventKind.JOB_REQUEUED, now, outcome=outcome, reason=reason)
-    _change(session, lease, not_before=now + pause, reason=reason, fruitless=fruitless, **_REQUEUED)
+    _change(session, lease, not_before=not_before, reason=reason, fruitless=fruitless, **_REQUEUED)
     return True
 
 
-def hand_back(
-    session: Session,
-    lease: Lease,
-    *,
-    now: datetime,
-    reason: str = "its worker was stopped",
-    back_off: timedelta = timedelta(0),
-) -> None:
+def hand_back(session: Session, lease: Lease, *, now: datetime) -> None:
     """Requeues a job that was interrupted through no fault of its own; the attempt does not count."""
-    _tell(session, lease, EventKind.JOB_REQUEUED, now, outcome=None, reason=reason)
-    _change(session, lease, not_before=now + back_off, attempts=Job.attempts - 1, **_REQUEUED)
+    _tell(session, lease, EventKind.JOB_REQUEUED, now, outcome=None, reason="its worker was stopped")
+    _change(session, lease, not_before=AT_ONCE, attempts=Job.attempts - 1, **_REQUEUED)
 
 
 def hand_back_all(session: Session, *, worker_id: int, now: datetime) -> None:
     """Requeues whatever a worker holds without knowing it: a claim whose commit it never heard of."""
-    held = select(Job).where(Job.state == JobState.RUNNING, Job.worker_id == worker_id)
-    for job in session.scalars(held).all():
+    held = select(Job).join(Round).where(Job.state == JobState.RUNNING, Job.worker_id == worker_id)
+    locked = held.with_for_update(skip_locked=True, key_share=True, of=(Job, Round))
+    for job in session.scalars(locked).all():
         hand_back(session, Lease(job.id, job.round_id, worker_id, job.fencing_token), now=now)
 
 
-def requeue_expired(
-    session: Session, *, now: datetime, lease_for: timedelta, max_attempts: int = MAX_ATTEMPTS
-) -> list[int]:
+def requeue_expired(session: Session, *, now: datetime, max_attempts: int = MAX_ATTEMPTS) -> list[int]:
     """Takes back the jobs whose lease ran out, ends those without attempts left; returns their ids.
 
     A lease that would end later than any given now was given before the clock was set back.
     """
-    expired = or_(Job.lease_expires_at < now, Job.lease_expires_at > now + 2 * lease_for)
+    expired = or_(Job.lease_expires_at < now, Job.lease_expires_at > now + LONGEST_LEASE)
     return _take_back(session, expired, now, "lost", "the lease expired", max_attempts)
 
 
@@ -187,7 +181,7 @@ def _take_back(
         job.worker_id = None
         job.reason = reason
         if again:
-            job.state, job.not_before = JobState.QUEUED, now
+            job.state, job.not_before = JobState.QUEUED, AT_ONCE
         else:
             job.state, job.outcome, job.finished_at = JobState.DONE, outcome, now
             job.result = {"outcome": outcome}

@@ -98,6 +98,13 @@ def _reachable() -> Iterator[None]:
         raise DatabaseUnreachable(f"the database does not answer: {said}") from error
 
 
+_POSTGRESQL_PATIENCE = {
+    "connect_timeout": BUSY_TIMEOUT_SECONDS,
+    "keepalives_idle": BUSY_TIMEOUT_SECONDS,
+    "tcp_user_timeout": 1000 * BUSY_TIMEOUT_SECONDS,  # a server that vanished without a word
+}
+
+
 def _open(url: str) -> Engine:
     shown = "the database URL"  # never with its password
     try:
@@ -108,13 +115,12 @@ def _open(url: str) -> Engine:
         sqlite = parsed.get_backend_name() == "sqlite"
         if sqlite and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        patience = "timeout" if sqlite else "connect_timeout"
         engine = create_engine(
             parsed,
             pool_pre_ping=not sqlite,
             pool_size=10,
             max_overflow=40,  # as many as a server has threads
-            connect_args={patience: BUSY_TIMEOUT_SECONDS},
+            connect_args={"timeout": BUSY_TIMEOUT_SECONDS} if sqlite else _POSTGRESQL_PATIENCE,
         )
     except (ArgumentError, ModuleNotFoundError) as error:
         raise DatabaseUnreachable(f"{shown} cannot be used: {error}") from None

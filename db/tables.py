@@ -36,6 +36,9 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value and value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC)
 
 
+AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)  # of a job that need not wait, whatever any clock says
+
+
 class RoundState(StrEnum):
     WAITING = "waiting"  # comes after a round that has not ended
     BLOCKED = "blocked"  # the round it comes after ended in a way that it cannot build on; `reason` says how
@@ -128,8 +131,12 @@ class Job(Base):
     __table_args__ = (
         UniqueConstraint("round_id", "task", "stage", "variant", "seed"),
         Index("ix_jobs_claim", "state", "id"),  # the oldest queued job, without sorting
+        Index("ix_jobs_claim_of_round", "round_id", "state", "id"),
         Index("ix_jobs_next", "state", "not_before"),
         Index("ix_jobs_progress", "round_id", "state", "outcome"),
+        Index(
+            "ix_jobs_known", "fingerprint", "state"
+        ),  # by the fingerprint alone, SQLite would rather walk `done`
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -138,7 +145,7 @@ class Job(Base):
     stage: Mapped[str]
     variant: Mapped[str]
     seed: Mapped[int]
-    fingerprint: Mapped[str] = mapped_column(index=True)
+    fingerprint: Mapped[str]
     payload: Mapped[dict[str, Any]]
     state: Mapped[JobState] = mapped_column(default=JobState.QUEUED)
     attempts: Mapped[int] = mapped_column(default=0)

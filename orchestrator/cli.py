@@ -455,11 +455,11 @@ def main() -> None:
 def _exit_code(error: Exception) -> int | None:
     """The exit code of an error that a user is told about; None for a defect of fsq itself."""
     from db.errors import DatabaseError
-    from worker.errors import BadFailureTable, DeviceBusy, MachineSick, NoSuchDevice
+    from worker.errors import BadFailureTable, DeviceBusy, NoSuchDevice
 
     if isinstance(error, FsqError):
         return error.exit_code
-    codes = {DatabaseError: 5, DeviceBusy: 4, MachineSick: 1, NoSuchDevice: 2, BadFailureTable: 2}
+    codes = {DatabaseError: 5, DeviceBusy: 4, NoSuchDevice: 2, BadFailureTable: 2}
     return next((code for kind, code in codes.items() if isinstance(error, kind)), None)
 
 

@@ -282,11 +282,10 @@ def advance_job(session: Session, job_id: int, *, now: datetime) -> Advance:
     return advance(session, session.get_one(tables.Job, job_id).round_id, now=now)
 
 
-def advance_all(session: Session, *, now: datetime) -> None:
-    """Advances every round that is not over: what a crash between a completion and its decision left undone."""
+def active_rounds(session: Session) -> list[int]:
+    """The rounds that are not over: a crash between a completion and its decision may have left something undone."""
     active = select(tables.Round.id).where(tables.Round.state == RoundState.ACTIVE).order_by(tables.Round.id)
-    for round_id in session.scalars(active).all():
-        advance(session, round_id, now=now)
+    return list(session.scalars(active))
 
 
 def live_trajectories(session: Session) -> set[str]:
@@ -312,7 +311,7 @@ def _new_job(session: Session, round_id: int, spec: JobSpec, key: JobKey, now: d
         fingerprint=spec.fingerprint,
         payload=spec.model_dump(mode="json"),
         state=JobState.QUEUED,
-        not_before=now,
+        not_before=tables.AT_ONCE,
         created_at=now,
     )
     known = queue.known_result(session, spec.fingerprint, MEASURED)

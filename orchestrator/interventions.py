@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from db import events
 from db.events import EventKind
-from db.tables import Decision, Job, JobState, Round, RoundState
+from db.tables import AT_ONCE, Decision, Job, JobState, Round, RoundState
 from orchestrator import chains, engine
 from orchestrator.planner import Verdict
 from orchestrator.views import ChangeView
@@ -48,7 +48,8 @@ def retry(session: Session, name: str, *, by: str, now: datetime) -> ChangeView:
     events.append(session, row.id, EventKind.RETRIED, now=now, by=by, jobs=len(failed))
     for job in failed:
         job.state, job.outcome, job.reason, job.result = JobState.QUEUED, None, None, None
-        job.attempts, job.fruitless, job.reached, job.not_before, job.finished_at = 0, 0, 0, now, None
+        job.attempts, job.fruitless, job.reached, job.finished_at = 0, 0, 0, None
+        job.not_before = AT_ONCE
     undecided = (Decision.round_id == row.id, Decision.decision == Verdict.UNDECIDED)
     session.execute(delete(Decision).where(*undecided))
     never_started = parent if was is RoundState.BLOCKED or not row.jobs else None

@@ -29,9 +29,11 @@ class Settings(BaseSettings):
     data_roots: list[Path] = []  # folders in which data and checkpoints of rounds sent over HTTP must lie
 
     # of the worker (worker.limits has what each is for)
-    lease_seconds: PositiveFloat = 60
+    lease_seconds: float = Field(default=60, ge=2, le=1800)
     max_attempts: PositiveInt = 3
-    max_failures_in_a_row: PositiveInt = 5
+    max_infra_attempts: PositiveInt = 8
+    max_failures_in_a_row: PositiveInt = 3
+    cool_down_seconds: PositiveFloat = 60
     stall_seconds: PositiveFloat = 600
     grace_seconds: PositiveFloat = 900
     database_patience_seconds: PositiveFloat = 3600

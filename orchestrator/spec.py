@@ -301,4 +301,5 @@ class ResolvedRound:
             seed=key.seed,
             future_seed=None if key.variant == BASELINE else self.canonical[key.variant],
             continues=stage is not self.spec.stages[-1],
+            follows=stage is not self.spec.stages[0],
         )

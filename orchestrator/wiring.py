@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import FrameType
@@ -128,6 +128,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 @contextmanager
 def working(database: Database, device: str, display: Display, name: str | None) -> Iterator[WorkerService]:
     """A worker whose finished jobs advance their rounds, with a display of what it does."""
+    from db.errors import DatabaseUnreachable
     from orchestrator import engine
     from worker import failures
     from worker.devices import choose
@@ -142,18 +143,24 @@ def working(database: Database, device: str, display: Display, name: str | None)
         remove_snapshots(home, advanced.closed_trajectories)
         display.decided(advanced.decisions)
 
+    def tidy() -> None:
+        with suppress(DatabaseUnreachable), database.read() as session:
+            keep_snapshots(home, engine.live_trajectories(session))
+
     settings = Settings()
     home, limits = settings.home, limits_of(settings)
     own_patterns = failures.read_table(settings.failure_table) if settings.failure_table else ()
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        with database.write() as session:
-            engine.advance_all(session, now=datetime.now(UTC))
-            live = engine.live_trajectories(session)
+        with database.read() as session:
+            active = engine.active_rounds(session)
             round_id = None if name is None else engine.find(session, name).id
-        keep_snapshots(home, live)
+        for id_ in active:  # what a crash between a completion and its decision left undone
+            with database.write() as session:
+                engine.advance(session, id_, now=datetime.now(UTC))
+        tidy()
         queue = QueueClient(database, home, limits, advance, announce, display.troubled, round_id)
-        yield WorkerService(queue, choose(device), display, limits, own_patterns)
+        yield WorkerService(queue, choose(device), display, limits, tidy, own_patterns)
     except KeyboardInterrupt:
         display.close()
         typer.echo("interrupted; the running job goes back to the queue", err=True)
@@ -169,6 +176,8 @@ def limits_of(settings: Settings) -> Limits:
     return Limits(
         lease=timedelta(seconds=settings.lease_seconds),
         max_attempts=settings.max_attempts,
+        max_infra_attempts=settings.max_infra_attempts,
+        cool_down=timedelta(seconds=settings.cool_down_seconds),
         max_failures_in_a_row=settings.max_failures_in_a_row,
         stall_seconds=settings.stall_seconds,
         grace_seconds=settings.grace_seconds,

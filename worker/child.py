@@ -14,9 +14,11 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Event, Lock, Thread
 from typing import Any
 
 import torch
@@ -39,13 +41,15 @@ from worker.job import (
     RandomCheckpoint,
     Usage,
 )
-from worker.memory import is_out_of_memory
+from worker.memory import is_limited, is_out_of_memory
 from worker.snapshots import Keeping, Snapshots
 from worker.training import Report, Run, start_run, train
 
 log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 0.25
+SIGN_SECONDS = 2.0  # between signs of life while loading
+LONGEST_LOADING = 3600.0
 ONE_THREAD_BELOW = 256  # model width under which a second thread costs more than it brings
 
 
@@ -126,6 +130,7 @@ class ConnectionReport:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._lock = Lock()  # `busy` speaks too
         self._sent_at = 0.0
 
     def evaluated(self, evaluation: Evaluation) -> None:
@@ -143,12 +148,44 @@ class ConnectionReport:
             self._sent_at = now
             self._send("alive", None)
 
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Says now and then that something is under way that cannot say so: loading, downloading, saving.
+
+        Not for ever: what takes longer than LONGEST_LOADING hangs.
+        """
+        over = Event()
+
+        def speak() -> None:
+            until = time.monotonic() + LONGEST_LOADING
+            while not over.wait(SIGN_SECONDS) and time.monotonic() < until:
+                with suppress(OSError):
+                    self._send("alive", None)
+
+        speaking = Thread(target=speak, daemon=True)
+        speaking.start()
+        try:
+            yield
+        finally:
+            over.set()
+            speaking.join()
+
+    def while_busy(self, call: Callable[[], None]) -> Callable[[], None]:
+        """The same call, with signs of life."""
+
+        def busily() -> None:
+            with self.busy():
+                call()
+
+        return busily
+
     def ended(self, result: JobResult) -> None:
         self._sent_at = 0.0
         self._send("ended", result.model_dump(mode="json"))
 
     def _send(self, kind: str, content: Any) -> None:
-        self._connection.send_bytes(json.dumps({"kind": kind, "content": content}).encode())
+        with self._lock:
+            self._connection.send_bytes(json.dumps({"kind": kind, "content": content}).encode())
 
 
 class LoggedReport:
@@ -201,44 +238,45 @@ def _in_words(spec: JobSpec) -> str:
 def _attempt(
     spec: JobSpec, resources: Resources, snapshots: Snapshots, report: ConnectionReport
 ) -> JobResult:
+    fits = spec.follows
     try:
-        report.alive()
-        train_set, val_set = resources.examples(spec)
-        report.alive()
-        log.info("%d training and %d validation examples", len(train_set), len(val_set))
-        run = start_run(spec, resources.model(spec))
-        report.alive()
-        continued = snapshots.restore(spec, run)
-        if continued:
-            log.info("continues from the snapshot at step %d", run.progress.step)
-        else:
-            fit(run, spec, train_set, val_set, resources.fitting)
+        with report.busy():
+            train_set, val_set = resources.examples(spec)
+            log.info("%d training and %d validation examples", len(train_set), len(val_set))
+            run = start_run(spec, resources.model(spec))
+            if snapshots.restore(spec, run):
+                log.info("continues from the snapshot at step %d", run.progress.step)
+            else:
+                fit(run, spec, train_set, val_set, resources.fitting)
+            fits = fits or is_limited(run.device)  # it was tried, now or before the snapshot
         for evaluation in run.progress.evaluations:
             report.evaluated(evaluation)
         if run.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(run.device)
         keeping = Keeping(snapshots, spec, run)
-        try:
-            train(run, spec, train_set, val_set, LoggedReport(run, report), keep=keeping)
-        except OutOfMemory as error:
-            raise _of_others(error) if continued else error from None
+        train(run, spec, train_set, val_set, LoggedReport(run, report), keep=report.while_busy(keeping))
         if spec.continues:
-            snapshots.save(spec, run)
+            report.while_busy(lambda: snapshots.save(spec, run))()
+    except OutOfMemory as error:
+        return _out_of_memory(error, fits=fits)
     except JobFailed as failure:
         return JobResult(outcome=failure.outcome, reason=str(failure))
     except OSError as error:
         return JobResult(outcome=Outcome.INFRA_FAILED, reason=str(error))
     except (RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):  # while loading
-            return JobResult(outcome=Outcome.OOM, reason=str(error))
+        if is_out_of_memory(error):
+            return _out_of_memory(error, fits=fits)
         raise
     metrics = Metrics.of(run.progress.evaluations)
     return JobResult(outcome=Outcome.OK, metrics=metrics, usage=_usage(run))
 
 
-def _of_others(error: OutOfMemory) -> InfrastructureFailed:
-    """What fitted in an earlier part of the run does not fit any more: it is others who hold the memory."""
-    return InfrastructureFailed(f"memory that sufficed before is now in other hands: {error}")
+def _out_of_memory(error: Exception, *, fits: bool) -> JobResult:
+    """A run that fitted before does not fit because others hold the memory: it waits for them."""
+    if fits:
+        reason = f"memory that sufficed before is in other hands: {error}"
+        return JobResult(outcome=Outcome.INFRA_FAILED, reason=reason)
+    return JobResult(outcome=Outcome.OOM, reason=str(error))
 
 
 def _usage(run: Run) -> Usage:
@@ -249,7 +287,7 @@ def _usage(run: Run) -> Usage:
         kernel=default_backend(device),
         micro_batch=run.micro_batch,
         padding_share=round(1 - run.progress.real_positions / run.progress.positions, 6),
-        peak_memory_bytes=torch.cuda.max_memory_allocated(device) if on_cuda else None,
+        peak_memory_bytes=run.progress.peak_memory_bytes if on_cuda else None,
         continued_from=run.progress.continued_from,
     )
 

@@ -49,7 +49,3 @@ class NoSuchDevice(Exception):
 
 class BadFailureTable(Exception):
     """The user's table of log patterns cannot be used."""
-
-
-class MachineSick(Exception):
-    """One attempt after another failed for want of the infrastructure; other machines may have more luck."""

@@ -1,4 +1,4 @@
-"""What a training process died of, told from the end of its log.
+"""What a training process died of, told from its exit code and the end of its log.
 
 Exceptions that fsq knows never come here: they carry their outcome (`worker.errors`). A user's own table, a YAML
 mapping `pattern: outcome`, is asked before the built-in one.
@@ -7,6 +7,7 @@ mapping `pattern: outcome`, is asked before the built-in one.
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -43,7 +44,7 @@ BUILT_IN = (
     ),
     _pattern(
         r"no cuda-capable device|cuda driver|uncorrectable ecc|fallen off the bus|cuda error: (unspecified launch"
-        r" failure|unknown error|system not yet initialized|device (busy|unavailable))|nvml|cudnn_status_not_init",
+        r" failure|unknown error|system not yet initialized|device (busy|unavailable))|cudnn_status_not_init",
         Outcome.INFRA_FAILED,
     ),
     _pattern(
@@ -54,9 +55,22 @@ BUILT_IN = (
 )
 
 
-def outcome_of(log: str, own: Sequence[Pattern] = ()) -> Outcome:
-    """What the last line of a log that any pattern knows means; `crashed` when none does."""
-    for line in reversed(log.splitlines()):
+_OWN_LINE = re.compile(
+    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z]+: "
+)  # as worker.child writes them: no last words
+_LAST_WORDS = re.compile(r"^(Traceback \(most recent call last\)|terminate called|Fatal Python error)", re.M)
+
+
+def outcome_of(exit_code: int, log: str, own: Sequence[Pattern] = ()) -> Outcome:
+    """What the last line of its log that any pattern knows means; `crashed` when none does.
+
+    A process that a signal from outside ended had no last words.
+    """
+    if exit_code < 0 and exit_code != -signal.SIGABRT:
+        return Outcome.CRASHED
+    starts = [found.start() for found in _LAST_WORDS.finditer(log)]
+    lines = [line for line in log[starts[-1] if starts else 0 :].splitlines() if not _OWN_LINE.match(line)]
+    for line in reversed(lines):
         for pattern in (*own, *BUILT_IN):
             if pattern.expression.search(line):
                 return pattern.outcome

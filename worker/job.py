@@ -36,6 +36,7 @@ from tasks.report import SplitReport as SplitReport
 RESULT_VERSION = 1
 
 BASELINE = "baseline"
+LONGEST_REASON = 2000  # characters
 
 
 class Strict(BaseModel):
@@ -232,6 +233,7 @@ class JobSpec(Strict):
     seed: int
     future_seed: FutureSeedSettings | None  # canonical; None: baseline
     continues: bool = False  # a later stage may go on from where this job ends: keep a snapshot
+    follows: bool = False  # an earlier stage of this arm has passed, and so it fits into memory
 
     @property
     def fingerprint(self) -> str:
@@ -325,11 +327,19 @@ class Usage(Strict):
     continued_from: int = 0  # steps taken over from the snapshot of an earlier stage
 
 
+def _one_line(reason: Any) -> Any:
+    """What an error says, as every database takes it and a line shows it."""
+    if not isinstance(reason, str):
+        return reason
+    text = " ".join(reason.replace("\0", " ").split())[:LONGEST_REASON]
+    return text.encode(errors="replace").decode()
+
+
 class JobResult(Strict):
     """How a job ended and what it measured; the evaluations themselves are reported while it runs."""
 
     outcome: Outcome
-    reason: str | None = None
+    reason: Annotated[str | None, BeforeValidator(_one_line)] = None
     metrics: Metrics | None = None
     usage: Usage | None = None
 

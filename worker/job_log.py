@@ -27,18 +27,22 @@ class JobLog:
         if size <= self._limit:
             return
         keep = self._limit // KEPT
+        note = f"\n[... {size - 2 * keep} bytes cut out: the log outgrew its limit ...]\n".encode()
         with self._path.open("r+b") as file:
             file.seek(size - keep)
             end = file.read(keep)
             file.seek(keep)
             file.truncate()
-            file.write(f"\n[... {size - 2 * keep} bytes cut out: the log outgrew its limit ...]\n".encode())
-            file.write(end)
-        self._begin = min(self._begin, keep)
+            file.write(note + end)
+        if self._begin > keep:
+            self._begin = keep + len(note) + max(0, self._begin - (size - keep))
 
     def end(self, length: int) -> str:
-        """What the attempt wrote last, at most `length` bytes."""
-        with self._path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(self._begin, size - length))
-            return file.read(length).decode(errors="replace")
+        """What the attempt wrote last, at most `length` bytes; nothing where the log is gone."""
+        try:
+            with self._path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(self._begin, size - length))
+                return file.read(length).decode(errors="replace")
+        except OSError:
+            return ""

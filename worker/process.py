@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any, NamedTuple
 
 from worker.job import JobSpec
 from worker.limits import Limits
+from worker.snapshot_files import snapshot_folder
 
 _DEFAULTS = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # reproducible matrix products
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait crawl when another process needs a core
 }
+
+LONGEST_DEATH = 10.0  # seconds from SIGKILL to the end
 
 
 class Message(NamedTuple):
@@ -29,7 +35,12 @@ class Message(NamedTuple):
 
 
 class ChildDied(Exception):
-    """The child process ended in the middle of a job."""
+    """The child process ended in the middle of a job; negative codes are signals."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+        how = f"ended with signal {-code}" if code < 0 else f"exited with code {code}"
+        super().__init__(f"the training process {how}")
 
 
 class Child:
@@ -41,6 +52,7 @@ class Child:
         self._limits = limits
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
+        self._messages: SimpleQueue[Message | None] = SimpleQueue()
 
     def start_job(self, spec: JobSpec, log: Path) -> None:
         """Hands a job to the child; what it prints meanwhile goes to `log`. Raises OSError."""
@@ -53,23 +65,33 @@ class Child:
 
     def next_message(self, timeout: float) -> Message | None:
         """The next message of the running job, or None after `timeout` seconds; raises ChildDied."""
-        assert self._connection is not None  # noqa: S101  (a job was started)
+        assert self._process is not None  # noqa: S101  (a job was started)
         try:
-            if not self._connection.poll(timeout):
-                return None
-            return Message(**json.loads(self._connection.recv_bytes()))
-        except (EOFError, OSError):  # OSError: in the middle of a message
-            raise ChildDied(self._epitaph()) from None
+            message = self._messages.get(timeout=timeout)
+        except Empty:
+            if self._process.poll() is not None:
+                raise self._death() from None
+            return None
+        if message is None:
+            raise self._death()
+        return message
 
     def stop(self) -> None:
         """Ends the child at once; a job it was running is cut short."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            with suppress(subprocess.TimeoutExpired):  # stuck in the kernel: it goes when that lets it
+                self._process.wait(LONGEST_DEATH)
+            self._forget_unfinished(self._process.pid)
             self._process = None
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _forget_unfinished(self, pid: int) -> None:
+        for path in snapshot_folder(self._home).glob(f"*.{pid}.tmp"):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
     def _start(self, log: Path) -> Connection:
         self.stop()
@@ -89,11 +111,25 @@ class Child:
                 env=environment,
             )
         theirs.close()
+        self._messages = SimpleQueue()
+        Thread(target=_listen, args=(ours, self._messages), daemon=True).start()
         return ours
 
-    def _epitaph(self) -> str:
+    def _death(self) -> ChildDied:
         assert self._process is not None  # noqa: S101  (its connection just closed)
-        code = self._process.wait()
-        return (
-            f"the training process ended with signal {-code}" if code < 0 else f"it exited with code {code}"
-        )
+        try:
+            code = self._process.wait(LONGEST_DEATH)
+        except subprocess.TimeoutExpired:  # it closed its connection, and lives
+            self._process.kill()
+            code = -signal.SIGKILL
+        self._forget_unfinished(self._process.pid)
+        return ChildDied(code)
+
+
+def _listen(connection: Connection, messages: SimpleQueue[Message | None]) -> None:
+    """Takes the child's messages as they come, so that it never waits for whoever reads them; None: it has gone."""
+    try:
+        while True:
+            messages.put(Message(**json.loads(connection.recv_bytes())))
+    except (EOFError, OSError, ValueError, TypeError):  # TypeError: closed while it was being read
+        messages.put(None)

@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -30,6 +30,7 @@ from worker.limits import Limits
 from worker.running import RunningJob
 
 LONGEST_REASON = 500  # characters shown of why a worker is paused
+SHORTEST_WAIT = 0.02  # seconds, when a job could be had but others were just at it
 LONGEST_WAIT = 5.0  # seconds between looks for expired leases
 BETWEEN_TRIES = wait_exponential_jitter(multiplier=0.1, max=5)  # seconds
 
@@ -94,8 +95,9 @@ class QueueClient:
         self.worker_id = self._patiently(enter)
 
     def leave(self) -> None:
-        """Says that this worker has stopped, if the database can hear it."""
+        """Says that this worker has stopped and holds nothing, if the database can hear it."""
         self._changes.close()
+        self.hand_back()
         self._once(self._set(stopped_at=True))
 
     def show_life(self, paused: str | None) -> None:
@@ -123,9 +125,7 @@ class QueueClient:
     def _claim(self, session: Session, now: datetime) -> Claim | Lease | None:
         """A claim; or the lease of a job that has been ended from the cache; or None."""
         queue.hand_back_all(session, worker_id=self.worker_id, now=now)
-        expired = queue.requeue_expired(
-            session, now=now, lease_for=self.limits.lease, max_attempts=self.limits.max_attempts
-        )
+        expired = queue.requeue_expired(session, now=now, max_attempts=self.limits.max_attempts)
         self._advance_all(session, expired)
         lease = queue.claim(
             session, worker_id=self.worker_id, now=now, lease_for=self.limits.lease, round_id=self.round_id
@@ -185,7 +185,7 @@ class QueueClient:
                 outcome=result.outcome,
                 reason=result.reason or "",
                 back_off=self.limits.back_off,
-                max_attempts=self.limits.max_attempts,
+                max_attempts=self._attempts_for(result.outcome),
             )
             if not result.outcome.is_retried:
                 content = result.model_dump(mode="json")
@@ -197,24 +197,27 @@ class QueueClient:
 
         return self._patiently(work)
 
-    def hand_back(self, lease: Lease, reason: str, back_off: timedelta = timedelta(0)) -> None:
-        """Requeues a job through no fault of its own; the attempt does not count. Raises LeaseLost."""
+    def _attempts_for(self, outcome: Outcome) -> int:
+        limits = self.limits
+        return limits.max_infra_attempts if outcome is Outcome.INFRA_FAILED else limits.max_attempts
 
-        def work(session: Session, now: datetime) -> None:
-            queue.hand_back(session, lease, now=now, reason=reason, back_off=back_off)
+    def hand_back(self) -> None:
+        """Requeues whatever this worker holds, if the database can hear it; the attempt does not count."""
+        self._once(self._hand_back)
 
-        self._once(work)
+    def _hand_back(self, session: Session, now: datetime) -> None:
+        queue.hand_back_all(session, worker_id=self.worker_id, now=now)
 
     def wait(self, seconds: float = LONGEST_WAIT) -> None:
         """Waits until something has changed, or a queued job's time has come, at most so long."""
 
-        def next_start(session: Session, now: datetime) -> float:
+        def until_start(session: Session, now: datetime) -> float:
             start = queue.next_start(session, round_id=self.round_id)
-            until = (start - now).total_seconds() if start else seconds
-            return until if 0 < until <= queue.LONGEST_BACK_OFF.total_seconds() else seconds
+            return (start - now).total_seconds() if start else seconds
 
         def listen() -> None:
-            self._changes.wait(min(seconds, self._reading(next_start)))
+            until = self._reading(until_start)
+            self._changes.wait(min(seconds, max(until, SHORTEST_WAIT)))
 
         self._retrying()(listen)
         self._came_back()

@@ -6,17 +6,18 @@ It decides nothing. What follows from a finished job is the caller's `advance`.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from db.errors import DatabaseError, LeaseLost
 from worker.breaker import Breaker
 from worker.devices import torch_name
-from worker.errors import DeviceBusy, MachineSick
+from worker.errors import DeviceBusy
 from worker.failures import Pattern
 from worker.job import JobResult, Outcome
 from worker.limits import Limits
@@ -25,22 +26,25 @@ from worker.queue_client import LONGEST_WAIT, Claim, QueueClient
 from worker.running import Listener
 from worker.supervision import Supervisor
 
-HEALTHY = (
-    Outcome.OK,
-    Outcome.DIVERGED,
-    Outcome.BUILD_FAILED,
-    Outcome.CANCELLED,
-)  # the child can go on after these
+HEALTHY = (Outcome.OK, Outcome.DIVERGED, Outcome.BUILD_FAILED)  # the child can go on after these
+
+
+def _nothing() -> None:
+    """Where there is nothing to tidy up."""
 
 
 @dataclass
 class WorkerService:
-    """Runs the jobs of a queue on one device, alone on it."""
+    """Runs the jobs of a queue on one device, alone on it.
+
+    `tidy` is called whenever it runs out of work, or a job was taken from it.
+    """
 
     queue: QueueClient
     device: str
     listener: Listener
     limits: Limits
+    tidy: Callable[[], None] = _nothing
     patterns: tuple[Pattern, ...] = ()
 
     def __post_init__(self) -> None:
@@ -50,29 +54,20 @@ class WorkerService:
         self._breaker = Breaker(self.limits)
         self._lock_path = home / "locks" / f"{self.device.replace(':', '-')}.lock"
         self._show_life_at = 0.0
+        self._has_worked = False
 
     def run_until_idle(self) -> None:
-        """Works until nothing is queued or running any more; raises DeviceBusy, MachineSick, DatabaseUnreachable."""
+        """Works until nothing is queued or running any more; raises DeviceBusy, DatabaseUnreachable."""
         with self._registered():
-            while True:
-                if self._run_one():
-                    if self._breaker.is_open:
-                        raise MachineSick(f"{self._breaker}; what is left stays queued")
-                elif self.queue.is_idle():
-                    return
-                else:
-                    self._show_life()
-                    self.queue.wait(LONGEST_WAIT)
+            while self._run_one() or not self.queue.is_idle():
+                self._pause()
 
     def run_forever(self) -> None:
         """Works until interrupted; raises DeviceBusy, or DatabaseUnreachable when that lasts too long."""
         with self._registered():
             while True:
-                if self._breaker.seconds_left:
-                    self._rest()
-                elif not self._run_one():
-                    self._show_life()
-                    self.queue.wait(LONGEST_WAIT)
+                self._run_one()
+                self._pause()
 
     @contextmanager
     def _registered(self) -> Iterator[None]:
@@ -111,34 +106,49 @@ class WorkerService:
     def _run_one(self) -> bool:
         """Claims and runs a job; False when there is none."""
         claim = self.queue.claim()
+        self._has_worked = claim is not None
         if claim is None:
             return False
-        self.listener.started(claim.job)
         try:
-            result, unsent = self._supervisor.run(claim)
+            self.listener.started(claim.job)
+            result, unsent = self._attempt(claim)
             if result.outcome not in HEALTHY:
                 self._child.stop()  # its memory and its device's state are not to be trusted
-            will_retry = self._record(claim, result, unsent)
+            self._watch_health(result)
+            will_retry = self.queue.end(claim.lease, result, unsent)
         except LeaseLost:
             self._child.stop()
             result = JobResult(outcome=Outcome.CANCELLED, reason="taken away from this worker")
             will_retry = False
+            self.tidy()
         except BaseException:  # interrupted: the job goes back, whatever the reason
             self._child.stop()
-            with suppress(DatabaseError):
-                self.queue.hand_back(claim.lease, "its worker was stopped")
+            self.queue.hand_back()
             raise
         self.listener.ended(claim.job, result, will_retry)
         return True
 
-    def _record(self, claim: Claim, result: JobResult, unsent: list[dict[str, object]]) -> bool:
-        """Stores how an attempt ended; returns whether the job will be tried again."""
+    def _attempt(self, claim: Claim) -> tuple[JobResult, list[dict[str, Any]]]:
+        """How an attempt ended; a defect of fsq itself is a crash of the job, and so cannot recur for ever."""
+        try:
+            return self._supervisor.run(claim)
+        except DatabaseError:
+            raise
+        except Exception as error:
+            self.listener.troubled(traceback.format_exc())
+            return JobResult(outcome=Outcome.CRASHED, reason=f"{type(error).__name__}: {error}"), []
+
+    def _watch_health(self, result: JobResult) -> None:
         if result.outcome is Outcome.INFRA_FAILED:
             self._breaker.failed(result.reason or "")
-            if self._breaker.is_open:
-                later = timedelta(seconds=self._breaker.pause + self.limits.back_off.total_seconds())
-                self.queue.hand_back(claim.lease, result.reason or "", later)
-                return True
-        else:
+        elif result.outcome in HEALTHY:
             self._breaker.succeeded()
-        return self.queue.end(claim.lease, result, unsent)
+
+    def _pause(self) -> None:
+        """Waits until there may be something to do, for a machine that is not sick."""
+        if self._breaker.seconds_left:
+            self._rest()
+        elif not self._has_worked:
+            self.tidy()
+            self._show_life()
+            self.queue.wait(LONGEST_WAIT)

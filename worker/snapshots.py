@@ -29,9 +29,8 @@ from worker.training import Progress, Run
 
 log = logging.getLogger(__name__)
 
-SHARE = (
-    20  # a run trains at least so many times as long as it takes to keep it: at most 5 % are spent on that
-)
+FORMAT = 1  # of the file; one of another fsq is not gone on from
+SHARE = 20  # a run trains at least so many times as long as keeping it takes: 5 % at most are spent on that
 
 
 class Snapshots:
@@ -94,21 +93,22 @@ class Keeping:
 
 
 def _read(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """What a snapshot holds; None, and it is gone, when it is damaged."""
-    try:
-        if is_intact(path):
-            content: dict[str, Any] = torch.load(path, weights_only=True, map_location=device)
-            return content
-        problem = "its content is not what was written"
-    except Exception as error:  # torch raises almost anything
-        problem = str(error)
-    log.warning("the snapshot %s cannot be read (%s)", path, problem)
+    """What a snapshot holds; None, and it is gone, when its content is not what was written.
+
+    Raises OSError, or what torch raises for want of memory.
+    """
+    if is_intact(path):
+        content: dict[str, Any] = torch.load(path, weights_only=True, map_location=device)
+        return content
+    log.warning("the snapshot %s is damaged", path)
     with suppress(OSError):
         path.unlink(missing_ok=True)
     return None
 
 
 def _restore(stored: dict[str, Any], spec: JobSpec, run: Run) -> bool:
+    if stored.get("format") != FORMAT:
+        return False
     progress = _progress(stored["progress"], spec)
     if not _is_within(progress, spec):
         return False
@@ -144,6 +144,7 @@ def _as_tensors(spec: JobSpec, run: Run) -> dict[str, Any]:
     if run.device.type == "cuda":
         random["cuda"] = torch.cuda.get_rng_state(run.device)
     return {
+        "format": FORMAT,
         "fingerprint": spec.fingerprint,
         "random": random,
         "model": run.model.state_dict(),

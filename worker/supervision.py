@@ -54,7 +54,7 @@ class Supervisor:
             result = JobResult(outcome=Outcome.TIMEOUT, reason=f"{hung}; its output is in {job.log}")
         except ChildDied as death:
             result = JobResult(
-                outcome=failures.outcome_of(log.end(LOG_TAIL), self.patterns),
+                outcome=failures.outcome_of(death.code, log.end(LOG_TAIL), self.patterns),
                 reason=f"{death}; its output is in {job.log}",
             )
         return result, unsent

@@ -53,6 +53,7 @@ class Progress:
     positions: int = 0  # padding included
     loss_sum: float = 0.0  # of the steps since the last multiple of eval_every
     loss_steps: int = 0
+    peak_memory_bytes: int = 0  # of the accelerator
     continued_from: int = 0  # steps taken over from an earlier stage
     evaluations: list[Evaluation] = field(default_factory=list)
 
@@ -128,6 +129,9 @@ def train(
             progress.seconds = before + clock() - start
             evaluation = evaluation.model_copy(update={"seconds": progress.seconds})
             progress.evaluations.append(evaluation)
+            if run.device.type == "cuda":
+                peak = torch.cuda.max_memory_allocated(run.device)
+                progress.peak_memory_bytes = max(progress.peak_memory_bytes, peak)
             if progress.step % budget.eval_every == 0:  # a continuing run forgets an evaluation off this grid
                 progress.loss_sum, progress.loss_steps = 0.0, 0
             report.evaluated(evaluation)

@@ -1,4 +1,4 @@
-"""Nothing is lost: attempts without progress, paused workers, an index that finds the next job at once"""
+"""Nothing is lost: attempts without progress, paused workers, indexes that find jobs at once"""
 
 import sqlalchemy as sa
 
@@ -16,7 +16,10 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("reached", sa.Integer(), nullable=False, server_default="0"))
         batch_op.drop_index("ix_jobs_claim")
         batch_op.create_index("ix_jobs_claim", ["state", "id"], unique=False)
+        batch_op.create_index("ix_jobs_claim_of_round", ["round_id", "state", "id"], unique=False)
         batch_op.create_index("ix_jobs_next", ["state", "not_before"], unique=False)
+        batch_op.drop_index("ix_jobs_fingerprint")
+        batch_op.create_index("ix_jobs_known", ["fingerprint", "state"], unique=False)
     with op.batch_alter_table("workers", schema=None) as batch_op:
         batch_op.add_column(sa.Column("paused", sa.Text(), nullable=True))
 
@@ -25,7 +28,10 @@ def downgrade() -> None:
     with op.batch_alter_table("workers", schema=None) as batch_op:
         batch_op.drop_column("paused")
     with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.drop_index("ix_jobs_known")
+        batch_op.create_index("ix_jobs_fingerprint", ["fingerprint"], unique=False)
         batch_op.drop_index("ix_jobs_next")
+        batch_op.drop_index("ix_jobs_claim_of_round")
         batch_op.drop_index("ix_jobs_claim")
         batch_op.create_index("ix_jobs_claim", ["state", "not_before", "id"], unique=False)
         batch_op.drop_column("reached")

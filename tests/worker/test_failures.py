@@ -32,20 +32,32 @@ from worker.job import Outcome
     ],
 )
 def test_outcome_of__built_in(line: str, outcome: Outcome) -> None:
-    assert outcome_of(f"step 3: loss 1.2\n{line}\nsomething else\n") is outcome
+    assert outcome_of(1, f"step 3: loss 1.2\n{line}\nsomething else\n") is outcome
 
 
 def test_outcome_of__the_last_line_counts() -> None:
-    assert outcome_of("No space left on device\nCUDA out of memory\nbye") is Outcome.OOM
+    assert outcome_of(1, "No space left on device\nCUDA out of memory\nbye") is Outcome.OOM
+
+
+def test_outcome_of__a_signal_from_outside_is_not_explained_by_the_log() -> None:
+    assert outcome_of(-9, "RuntimeError: CUDA out of memory") is Outcome.CRASHED
+    assert outcome_of(-11, "OSError: No space left on device") is Outcome.CRASHED
+
+
+def test_outcome_of__what_was_survived_is_not_what_it_died_of() -> None:
+    survived = "2026-11-24 10:00:00 WARNING: step 7: out of memory, micro-batch 2 from now on\n"
+    assert outcome_of(1, survived) is Outcome.CRASHED
+    warned = "UserWarning: out of memory once\nTraceback (most recent call last):\nKeyError: 'x'\n"
+    assert outcome_of(1, warned) is Outcome.CRASHED
 
 
 def test_outcome_of__own_patterns_come_first(tmp_path: Path) -> None:
     table = tmp_path / "failures.yaml"
     table.write_text("'out of memory': infra_failed\n'loss is (nan|inf)': diverged\n")
     own = read_table(table)
-    assert outcome_of("CUDA out of memory", own) is Outcome.INFRA_FAILED
-    assert outcome_of("ValueError: Loss is NaN", own) is Outcome.DIVERGED
-    assert outcome_of("std::bad_alloc", own) is Outcome.OOM
+    assert outcome_of(1, "CUDA out of memory", own) is Outcome.INFRA_FAILED
+    assert outcome_of(1, "ValueError: Loss is NaN", own) is Outcome.DIVERGED
+    assert outcome_of(-6, "std::bad_alloc", own) is Outcome.OOM
 
 
 @pytest.mark.parametrize(

@@ -40,3 +40,20 @@ def test_end__is_of_this_attempt_only(tmp_path: Path) -> None:
         file.write("a\nb\n")
     assert log.end(100) == "a\nb\n"
     assert log.end(2) == "b\n"
+
+
+def test_end__of_this_attempt_only_also_after_a_cut(tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    path.write_text("CUDA out of memory\n" * 100)
+    log = JobLog(path, 1000)
+    with path.open("a") as file:
+        file.write("fine\n")
+    log.bound()
+    assert log.end(500) == "fine\n"
+
+
+def test_end__of_a_log_that_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    log = JobLog(path, 1000)
+    path.unlink()
+    assert log.end(100) == ""

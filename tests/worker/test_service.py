@@ -20,7 +20,7 @@ from db.session import Database, open_current
 from db.tables import Event, Job, JobState, Worker
 from orchestrator import engine, interventions
 from tests.orchestrator.factories import resolve
-from worker.errors import DeviceBusy, MachineSick
+from worker.errors import DeviceBusy
 from worker.job import Evaluation, JobResult, Outcome
 from worker.limits import Limits
 from worker.queue_client import QueueClient
@@ -137,26 +137,56 @@ def test_job__that_always_crashes_is_parked_with_its_log(database: Database, tmp
     assert job.reason.endswith(f"its output is in {tmp_path / 'runs/r1/s4/quick/baseline/seed0/log.txt'}")
 
 
-def test_machine__sick_stops_pulling_and_eats_no_more(database: Database, tmp_path: Path) -> None:
-    """The run directory cannot be written to: nothing can be started."""
+def test_machine__sick_eats_no_job_until_it_is_healed(database: Database, tmp_path: Path) -> None:
+    """The run directory cannot be written to: nothing can be started, more often than a crash would be forgiven."""
     submit(database, tmp_path, **(QUICK | {"seeds": [0, 1, 2, 3], "parallel": True}))
     (tmp_path / "runs").write_text("in the way")
     witness = Witness()
-    service = worker(database, tmp_path, witness, max_failures_in_a_row=4, back_off=timedelta(0))
-    with pytest.raises(MachineSick, match=r"4 failures of the infrastructure in a row, the last: .*runs"):
-        service.run_until_idle()
-    with database.read() as session:
-        jobs = session.scalars(select(Job).order_by(Job.id)).all()
-    assert [job.outcome for job in jobs].count("infra_failed") <= 1
-    assert sum(job.state is JobState.QUEUED for job in jobs) >= 3
-    (tmp_path / "runs").unlink()
-    with database.write() as session:
-        interventions.retry(session, "r1", by="me", now=now())
-        for job in session.scalars(select(Job)):
-            job.not_before = now()
-    worker(database, tmp_path, Witness()).run_until_idle()
+    limits = {"max_failures_in_a_row": 2, "cool_down": timedelta(seconds=0.2), "max_attempts": 2}
+    service = worker(database, tmp_path, witness, **limits)
+
+    def heal(message: str) -> None:
+        witness.troubles.append(message)
+        if len(witness.troubles) == 4:
+            (tmp_path / "runs").unlink()
+
+    service.listener.troubled = heal  # type: ignore[method-assign]
+    service.run_until_idle()
+    assert ["failures of the infrastructure in a row" in trouble for trouble in witness.troubles] == [
+        True
+    ] * 4
     with database.read() as session:
         assert set(session.scalars(select(Job.outcome))) == {"ok"}
+
+
+def test_machine__that_stays_sick_gives_a_job_up_at_last(database: Database, tmp_path: Path) -> None:
+    submit(database, tmp_path, **QUICK)
+    (tmp_path / "runs").write_text("in the way")
+    witness = Witness()
+    worker(
+        database, tmp_path, witness, max_infra_attempts=3, cool_down=timedelta(seconds=0.1)
+    ).run_until_idle()
+    assert witness.endings == [
+        (Outcome.INFRA_FAILED, True),
+        (Outcome.INFRA_FAILED, True),
+        (Outcome.INFRA_FAILED, False),
+    ]
+    assert "the job cannot be started" in (only_job(database).reason or "")
+
+
+def test_worker__a_defect_of_its_own_is_no_endless_loop(database: Database, tmp_path: Path) -> None:
+    submit(database, tmp_path, **QUICK)
+    witness = Witness()
+    service = worker(database, tmp_path, witness, max_attempts=2)
+
+    def broken(*_: object) -> None:
+        raise ValueError("a defect\0 \udc80")
+
+    service._supervisor.run = broken  # type: ignore[assignment]
+    service.run_until_idle()
+    assert witness.endings == [(Outcome.CRASHED, True), (Outcome.CRASHED, False)]
+    assert only_job(database).reason == "ValueError: a defect ?"
+    assert "Traceback" in witness.troubles[0]
 
 
 def test_machine__pauses_and_says_why(database: Database, tmp_path: Path) -> None:
@@ -182,7 +212,7 @@ def test_machine__pauses_and_says_why(database: Database, tmp_path: Path) -> Non
     assert paused[0] is not None
     assert "1 failures of the infrastructure in a row" in paused[0]
     assert "tries again in" in witness.troubles[0]
-    assert only_job(database).attempts == 1  # what failed meanwhile was not held against it
+    assert only_job(database).outcome == "ok"
 
 
 def test_cancel__stops_the_running_job_within_seconds(database: Database, tmp_path: Path) -> None:
