@@ -10,7 +10,13 @@ import resource
 
 import torch
 
-_SIGNS = ("out of memory", "can't allocate memory", "bad_alloc", "cublas_status_alloc_failed")
+_SIGNS = (
+    "out of memory",
+    "can't allocate memory",
+    "bad_alloc",
+    "cublas_status_alloc_failed",
+    "can't start new thread",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -75,3 +78,18 @@ def test_open_current__refuses_the_schema_of_a_newer_version(database: Database,
 def test_open_current__unreachable(url: str, message: str) -> None:
     with pytest.raises(DatabaseUnreachable, match=message):
         open_current(url)
+
+
+def test_open_current__several_at_once_on_an_empty_database(database_url: str) -> None:
+    """As when two workers are started for the first time."""
+    together = threading.Barrier(4)
+
+    def start() -> str | None:
+        together.wait()
+        database = open_current(database_url)
+        revision = database.revision()
+        database.close()
+        return revision
+
+    with ThreadPoolExecutor(4) as pool:
+        assert {started.result() for started in [pool.submit(start) for _ in range(4)]} == {HEAD}

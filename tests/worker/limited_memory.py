@@ -9,7 +9,9 @@ import json
 import re
 import resource
 import sys
+from multiprocessing import Pipe
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -18,9 +20,11 @@ from model import RWKV7, ModelShape, get_tokenizer, random_state_dict
 from tasks import build
 from tests.worker.factories import make_job, task_options
 from tests.worker.test_training import Recorder
+from worker.child import ConnectionReport, Resources, run_job
 from worker.errors import OutOfMemory
 from worker.fitting import Fitting, Shapes, fit
-from worker.job import ModelConfig, RandomCheckpoint, RandomInit
+from worker.job import JobSpec, ModelConfig, RandomCheckpoint, RandomInit
+from worker.snapshots import Snapshots
 from worker.training import gradients, start_run, train
 
 MODEL = ModelConfig(
@@ -35,6 +39,14 @@ def data_bytes() -> int:
     found = re.search(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found
     return 1024 * int(found[1])
+
+
+def ending(job: JobSpec) -> str:
+    """How the training process ends a job here."""
+    ours, theirs = Pipe()
+    with ours, theirs, TemporaryDirectory() as home:
+        resources = Resources(torch.device("cpu"), Path(home) / "cache")
+        return run_job(job, resources, Snapshots(Path(home), 0), ConnectionReport(theirs)).outcome
 
 
 def main(output: Path, megabytes: int) -> None:
@@ -61,6 +73,7 @@ def main(output: Path, megabytes: int) -> None:
         found["remembered"] = [again.micro_batch, again.evaluation_tokens]
     except OutOfMemory as error:
         found["out_of_memory"] = str(error)
+        found["outcomes"] = [ending(job), ending(job.model_copy(update={"follows": True}))]
     output.write_text(json.dumps(found))
 
 

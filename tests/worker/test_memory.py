@@ -69,6 +69,10 @@ def test_fit__too_little_for_one_example_is_found_out_before_training(folder: Pa
     assert "accuracy" not in found
 
 
+def test_memory__that_sufficed_for_an_earlier_stage_is_in_other_hands(folder: Path) -> None:
+    assert run_with(folder, 30)["outcomes"] == ["oom", "infra_failed"]
+
+
 def test_is_out_of_memory__tells_it_from_other_errors() -> None:
     with pytest.raises((RuntimeError, MemoryError)) as huge:
         torch.empty(2**60, dtype=torch.uint8)
