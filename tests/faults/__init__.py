@@ -1,0 +1,1 @@
+"""One test for each fault of docs/reliability.md: injected into real processes, it changes no record."""
