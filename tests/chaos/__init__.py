@@ -1,0 +1,1 @@
+"""Random faults at random instants, from a seed that is printed; the records stay the same."""
