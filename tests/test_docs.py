@@ -70,12 +70,16 @@ def test_caveats__each_is_explained() -> None:
     assert set(EXPLANATIONS) == set(Caveat)
 
 
-def test_security__names_tests_that_exist() -> None:
-    """Every line of the threat model ends with the tests that hold it."""
-    lines = (CHECKOUT / "docs" / "security.md").read_text().splitlines()
+@pytest.mark.parametrize("page", ["security.md", "reliability.md"])
+def test_promises__name_tests_that_exist(page: str) -> None:
+    """Every line of the threat model, and of the faults, ends with the tests that hold it."""
+    lines = (CHECKOUT / "docs" / page).read_text().splitlines()
     rows = [
-        line for line in lines if line.startswith("| ") and "| --- " not in line and "Threat |" not in line
+        line
+        for line in lines
+        if line.startswith("| ") and "| --- " not in line and not line.startswith(("| Threat |", "| Fault |"))
     ]
+    assert len(rows) > 10
     for row in rows:
         named = re.findall(r"`([a-z_/]+\.py)::(test_\w+)`", row.rstrip(" |").rpartition(" | ")[2])
         assert named, row

@@ -32,7 +32,7 @@ class Observer:
     """Follows the logs of workers as they grow."""
 
     def __init__(self) -> None:
-        self.evaluations = 0
+        self.evaluations = 0  # that brought a job further than it had been
         self.results: Counter[str] = Counter()  # how often a result was recorded, by job
         self.losses: list[Loss] = []
         self.intervals: list[float] = []  # seconds between evaluations of jobs that nothing happened to
@@ -49,7 +49,6 @@ class Observer:
                     self._running[worker] = line["job"]
                     self._started(line["job"], time.monotonic())
                 case "evaluated":
-                    self.evaluations += 1
                     self._reached(line["job"], line["step"], time.monotonic())
                 case "job ended":
                     self._running.pop(worker, None)
@@ -72,6 +71,7 @@ class Observer:
         before = self._standings.get(job, Standing(0, now))
         if step <= before.step:
             return
+        self.evaluations += 1
         if not self._open(job):
             self.intervals.append(now - before.at)
         for loss in self._open(job):

@@ -102,9 +102,9 @@ def test_storm__long(database: str, request: pytest.FixtureRequest, tmp_path: Pa
 
 
 def endless(rng: random.Random) -> Iterator[Strike]:
-    """Faults at random instants: half of them whatever the workers are doing, the others once they got on."""
+    """Faults at random instants: a third whatever the workers are doing, the others once they got on."""
     while True:
-        patience = rng.choice((rng.uniform(0.5, 10.0), LONGEST_LULL_SECONDS))
+        patience = rng.choice((rng.uniform(0.5, 10.0), LONGEST_LULL_SECONDS, LONGEST_LULL_SECONDS))
         yield Strike(rng.choice(LONG), rng.randint(1, 12), patience)
 
 

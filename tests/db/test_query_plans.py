@@ -1,0 +1,205 @@
+"""What the queue asks of a database with 100,000 jobs is answered from an index: it looks at a handful of rows.
+
+Two measures. SQLite: the plan, and the steps its virtual machine takes. PostgreSQL: the plan, and the rows read,
+those that a filter threw away included, until the statement has been prepared and is planned for any values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event, text, update
+from sqlalchemy.orm import Session
+
+from db import queue
+from db.session import Database
+from db.tables import Job, JobState
+from tests.db.test_queue import LEASE, NOW
+
+JOBS = 100_000
+ROUNDS = 100
+FEW = 10  # jobs in each of the states that most are not in
+MOST_ROWS = 100  # that a call may look at
+MOST_STEPS = 5_000  # of SQLite's virtual machine, for a call; walking all jobs takes at least four for each
+UNTIL_PREPARED = 12  # the driver prepares what it has sent five times, the server plans anew another five
+RUNNING = range(JOBS // 2, JOBS // 2 + FEW)
+LAST = JOBS - FEW  # jobs after this one are queued if most are done, and done if most are queued
+LAST_FINGERPRINT = f"f{JOBS // 2 - 1}"  # each is that of two jobs
+
+ADD_ROUNDS = """
+    WITH RECURSIVE numbers(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM numbers WHERE i < :rounds)
+    INSERT INTO rounds (id, name, digest, source, spec, facts, state, created_at)
+    SELECT i, 'r' || i, '', '', '{}', '{}', 'active', :now FROM numbers
+"""
+ADD_WORKER = """
+    INSERT INTO workers (id, host, pid, device, device_lock, started_at, seen_at)
+    VALUES (1, 'h', 1, 'cpu', 'lock', :now, :now)
+"""
+ADD_JOBS = """
+    WITH RECURSIVE numbers(id) AS (SELECT 0 + :first UNION ALL SELECT id + 1 FROM numbers WHERE id < :last)
+    INSERT INTO jobs (id, round_id, task, stage, variant, seed, fingerprint, payload, state, outcome, result,
+        attempts, fencing_token, not_before, created_at)
+    SELECT id, 1 + (id - 1) / :jobs_of_a_round, 't', 'quick', 'v' || id, 0, 'f' || ((id - 1) / 2), '{}',
+        :state, :outcome, '{}', 1, 1, :now, :now
+    FROM numbers
+"""
+
+
+@dataclass
+class Cost:
+    """What a call asks of the table of jobs."""
+
+    scans: list[str] = field(default_factory=list)  # of the whole table, or of a whole index
+    sorts: list[str] = field(default_factory=list)  # SQLite: any; PostgreSQL: of more than a handful
+    rows: int = 0  # PostgreSQL: looked at
+    steps: int = 0  # SQLite: of the virtual machine
+
+
+@pytest.fixture(params=["done", "queued"])
+def mostly(request: pytest.FixtureRequest) -> str:
+    """The state that nearly all jobs are in."""
+    return str(request.param)
+
+
+@pytest.fixture
+def full(database: Database, mostly: str) -> Database:
+    """A database with 100,000 jobs, the ones in rarer states where a walk from the beginning would find them last."""
+    common = {"now": NOW.isoformat(sep=" "), "jobs_of_a_round": JOBS // ROUNDS}
+    done, queued = {"state": "done", "outcome": "ok"}, {"state": "queued", "outcome": None}
+    first, last = (done, queued) if mostly == "done" else (queued, done)
+    running = {"state": JobState.RUNNING, "outcome": None, "worker_id": 1, "lease_expires_at": NOW + LEASE}
+    with database.write() as session:
+        session.execute(text(ADD_ROUNDS), common | {"rounds": ROUNDS})
+        session.execute(text(ADD_WORKER), common)
+        session.execute(text(ADD_JOBS), common | first | {"first": 1, "last": LAST})
+        session.execute(text(ADD_JOBS), common | last | {"first": LAST + 1, "last": JOBS})
+        session.execute(update(Job).where(Job.id.in_(RUNNING)).values(**running))
+    if database.engine.dialect.name == "postgresql":
+        with database.write() as session:
+            session.execute(text("ANALYZE"))
+    return database
+
+
+Call = Callable[[Session], object]
+LATER = NOW + timedelta(hours=1)
+CALLS: dict[str, Call] = {
+    "claim": lambda session: queue.claim(session, worker_id=1, now=NOW, lease_for=LEASE),
+    "claim, of the last round": lambda session: queue.claim(
+        session, worker_id=1, now=NOW, lease_for=LEASE, round_id=ROUNDS
+    ),
+    "requeue_expired, none": lambda session: queue.requeue_expired(session, now=NOW),
+    "requeue_expired, all": lambda session: queue.requeue_expired(session, now=LATER),
+    "requeue_dead": lambda session: queue.requeue_dead(session, device_lock="lock", worker_id=2, now=NOW),
+    "hand_back_all": lambda session: queue.hand_back_all(session, worker_id=1, now=NOW),
+    "next_start": queue.next_start,
+    "is_running": queue.is_running,
+    "is_running, of the last round": lambda session: queue.is_running(session, round_id=ROUNDS),
+    "known_result, of the last two jobs": lambda session: queue.known_result(
+        session, LAST_FINGERPRINT, ["ok"]
+    ),
+    "known_result, unknown": lambda session: queue.known_result(session, "unknown", ["ok"]),
+}
+
+
+def test_queue__finds_what_it_wants_among_100_000_jobs_at_once(full: Database, mostly: str) -> None:
+    _assert_it_is_there(full, mostly)  # what is measured is not the price of an empty answer
+    measure = _on_sqlite if full.engine.dialect.name == "sqlite" else _on_postgresql
+    costs = {name: measure(full, call) for name, call in CALLS.items()}
+    assert {name: cost.scans for name, cost in costs.items() if cost.scans} == {}
+    assert {name: cost.rows for name, cost in costs.items() if cost.rows > MOST_ROWS} == {}
+    assert {name: cost.steps for name, cost in costs.items() if cost.steps > MOST_STEPS} == {}
+    assert {name: cost.sorts for name, cost in costs.items() if cost.sorts} == {}
+
+
+def _assert_it_is_there(database: Database, mostly: str) -> None:
+    with _undone(database) as session:
+        lease = queue.claim(session, worker_id=1, now=NOW, lease_for=LEASE)
+        assert lease is not None
+        assert lease.job_id == (1 if mostly == "queued" else LAST + 1)
+    with _undone(database) as session:
+        expired = queue.requeue_expired(session, now=LATER)
+        assert sorted(expired) == list(RUNNING)
+    with _undone(database) as session:
+        assert queue.next_start(session) == NOW
+        known = queue.known_result(session, LAST_FINGERPRINT, ["ok"])
+        assert (known is not None) == (mostly == "queued")
+
+
+@contextmanager
+def _undone(database: Database) -> Iterator[Session]:
+    """A transaction of which nothing stays."""
+    with database.write() as session:
+        yield session
+        session.rollback()
+
+
+@contextmanager
+def _statements(connection: Connection) -> Iterator[list[tuple[str, Any]]]:
+    """What is sent to the database meanwhile, with its parameters."""
+    sent: list[tuple[str, Any]] = []
+
+    def note(_c: object, _cursor: object, statement: str, parameters: Any, _x: object, _many: bool) -> None:
+        sent.append((statement, parameters))
+
+    event.listen(connection, "before_cursor_execute", note)
+    yield sent
+    event.remove(connection, "before_cursor_execute", note)
+
+
+def _on_sqlite(database: Database, call: Call) -> Cost:
+    cost = Cost()
+
+    def count() -> int:
+        cost.steps += 1
+        return 0
+
+    with _undone(database) as session:
+        connection = session.connection()
+        driver: Any = connection.connection.driver_connection
+        driver.set_progress_handler(count, 1)
+        with _statements(connection) as sent:
+            call(session)
+        driver.set_progress_handler(None, 0)
+        for statement, parameters in sent:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            details = [str(row[-1]) for row in plan]
+            cost.scans += [detail for detail in details if detail.startswith("SCAN jobs")]
+            cost.sorts += [detail for detail in details if "TEMP B-TREE" in detail]
+    return cost
+
+
+def _on_postgresql(database: Database, call: Call) -> Cost:
+    cost = Cost()
+    with database.engine.connect() as connection, Session(connection) as session:
+        for _ in range(UNTIL_PREPARED):
+            before = _rows_read(connection)
+            with _statements(connection) as sent:
+                call(session)
+            cost.rows = max(cost.rows, _rows_read(connection) - before)
+            session.rollback()
+        for statement, parameters in sent:
+            if statement.startswith("SELECT"):
+                explained = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters)
+                for node in _nodes(explained.scalar_one()[0]["Plan"]):
+                    if node["Node Type"] == "Seq Scan" and node["Relation Name"] == "jobs":
+                        cost.scans.append(statement)
+                    if node["Node Type"] == "Sort" and node["Plan Rows"] > MOST_ROWS:
+                        cost.sorts.append(statement)
+    return cost
+
+
+def _rows_read(connection: Connection) -> int:
+    """Rows of jobs that this transaction has looked at so far, and some number before it."""
+    read = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'jobs'"
+    return int(connection.execute(text(read)).scalar_one())
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for part in plan.get("Plans", []):
+        yield from _nodes(part)
