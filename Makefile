@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# one more than there are cores: many tests wait for processes
+WORKERS := $(shell $(PYTHON) -c "import os; print(1 + (os.cpu_count() or 1))")
 TORCH  := $(shell grep '^torch==' constraints.txt)
 
 .PHONY: setup demo test lint format typecheck clean fuzz chaos
@@ -26,7 +28,7 @@ demo: $(VENV)/.base             ## the quickstart round, from submit to summary
 	@FSQ_HOME=$(CURDIR)/demo $(BIN)/fsq run examples/quickstart.yaml
 
 test: setup                     ## the test suite
-	@$(BIN)/python -m pytest -n auto --dist loadscope
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
 
 chaos: setup                    ## hundreds of kills on both databases, from a seed that is printed; about half an hour
 	@$(BIN)/python -m pytest -m chaos -s tests/faults tests/chaos

@@ -80,8 +80,11 @@ class Storm:
             assert now < deadline, "the round does not come to its end"
             self._keep_up(now)
             evaluations = self.observer.evaluations
-            if strike and (evaluations - seen >= strike.evaluations or now - struck_at >= strike.seconds):
-                self._strike(strike.fault)
+            if (
+                strike
+                and (evaluations - seen >= strike.evaluations or now - struck_at >= strike.seconds)
+                and self._strike(strike.fault)  # else it is tried again: there was nothing to hit
+            ):
                 strike, seen, struck_at = next(to_come, None), evaluations, now
             if now - looked_at >= LOOK_SECONDS:
                 if self._is_over():
@@ -90,11 +93,13 @@ class Storm:
             time.sleep(TICK_SECONDS)
         self._calm_down()
 
-    def _strike(self, fault: str) -> None:
+    def _strike(self, fault: str) -> bool:
         has_hit = self._faults[fault]()
-        self.struck[fault] += has_hit
-        with (self._night.folder / "strikes.txt").open("a") as diary:  # to read when something went wrong
-            diary.write(f"{datetime.now(UTC):%H:%M:%S.%f} {fault if has_hit else f'nothing: {fault}'}\n")
+        if has_hit:
+            self.struck[fault] += 1
+            with (self._night.folder / "strikes.txt").open("a") as diary:  # to read when something went wrong
+                diary.write(f"{datetime.now(UTC):%H:%M:%S.%f} {fault}\n")
+        return has_hit
 
     def _keep_up(self, now: float) -> None:
         """Lets go what was held long enough, hears the workers and starts again what has ended."""

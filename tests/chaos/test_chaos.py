@@ -68,8 +68,8 @@ def test_storm__short(
     faults = rng.sample(SHORT, len(SHORT))
     with storm(database, request, tmp_path, rng) as (night, weather):
         night.submit(write_short_round(tmp_path))
-        weather.rage(Strike(fault, rng.randint(2, 5), 5.0) for fault in faults)
-        assert weather.struck.total() >= 6, weather.struck
+        weather.rage(Strike(fault, rng.randint(2, 5), 15.0) for fault in faults)
+        assert weather.struck.total() == len(faults), weather.struck
         assert_undisturbed(night, weather, calm)
 
 

@@ -273,23 +273,38 @@ class QueueMachine(RuleBasedStateMachine):
         self._submit(self.available[0])
         self._submit(self.available[-1])
 
-    @rule(
-        data=st.data(), does=st.sampled_from(["submit", "cancel", "retry", "set the clock", "nearly claim"])
-    )
-    def something_else_happens(self, data: st.DataObject, does: str) -> None:
-        match does:
-            case "submit":  # another round, or one again that is there already
-                self._submit(data.draw(st.sampled_from(self.available)))
-            case "cancel":
-                self._cancel(data.draw(st.sampled_from(list(self.model.rounds))))
-            case "retry":
-                self._retry(data.draw(st.sampled_from(list(self.model.rounds))))
-            case "set the clock":
-                self.now += data.draw(st.sampled_from(JUMPS))
-            case "nearly claim":  # and die before the commit
-                with self.database.write() as session:
-                    queue.claim(session, worker_id=self.workers[0], now=self.now, lease_for=LEASE)
-                    session.rollback()
+    @rule(data=st.data())
+    def submit(self, data: st.DataObject) -> None:
+        """Another round, or one again that is there already."""
+        self._submit(data.draw(st.sampled_from(self.available)))
+
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(list(self.model.rounds)))
+        is_active = self.model.rounds[name].state is RoundState.ACTIVE
+        with self.database.write() as session:
+            assert interventions.cancel(session, name, by="me", now=self.now).changed is is_active
+        if is_active:
+            self.model.cancel(name)
+
+    @rule(data=st.data())
+    def retry(self, data: st.DataObject) -> None:
+        names = list(self.model.rounds)
+        cancelled = [name for name in names if self.model.rounds[name].state is RoundState.CANCELLED]
+        name = data.draw(st.sampled_from(cancelled or names))
+        changes = bool(cancelled or self.model.unmeasured(name))
+        with self.database.write() as session:
+            assert interventions.retry(session, name, by="me", now=self.now).changed is changes
+        if changes:
+            self.model.retry(name)
+
+    @rule(jump=st.sampled_from(JUMPS), client=st.sampled_from(CLIENTS))
+    def claim_but_die_before_the_commit(self, jump: timedelta, client: int) -> None:
+        """Nothing comes of it but that time has passed, or was set back."""
+        self.now += jump
+        with self.database.write() as session:
+            queue.claim(session, worker_id=self.workers[client], now=self.now, lease_for=LEASE)
+            session.rollback()
 
     def _submit(self, resolved: ResolvedRound) -> None:
         is_new = resolved.spec.round not in self.model.rounds
@@ -297,21 +312,6 @@ class QueueMachine(RuleBasedStateMachine):
             assert engine.submit(session, resolved, "", by="me", now=self.now).is_new is is_new
         if is_new:
             self.model.submit(resolved)
-
-    def _cancel(self, name: str) -> None:
-        is_active = self.model.rounds[name].state is RoundState.ACTIVE
-        with self.database.write() as session:
-            assert interventions.cancel(session, name, by="me", now=self.now).changed is is_active
-        if is_active:
-            self.model.cancel(name)
-
-    def _retry(self, name: str) -> None:
-        was_cancelled = self.model.rounds[name].state is RoundState.CANCELLED
-        changes = was_cancelled or bool(self.model.unmeasured(name))
-        with self.database.write() as session:
-            assert interventions.retry(session, name, by="me", now=self.now).changed is changes
-        if changes:
-            self.model.retry(name)
 
     # what workers do
 
