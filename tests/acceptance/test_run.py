@@ -9,7 +9,6 @@ import subprocess
 import time
 from pathlib import Path
 
-import pytest
 from safetensors.torch import save_file
 
 from model import ModelShape, random_state_dict
@@ -59,14 +58,14 @@ def test_run__two_databases_give_the_same_records(fsq: Fsq, tmp_path: Path) -> N
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("kill_after_jobs", [0, 1, 3])
-def test_run__killed_and_run_again(
-    fsq: Fsq, environment: dict[str, str], home: Path, tmp_path: Path, kill_after_jobs: int
-) -> None:
-    """kill -9 in the middle: nothing of it stays behind, and the records are those of an undisturbed run."""
+def test_run__killed_and_run_again(fsq: Fsq, environment: dict[str, str], home: Path, tmp_path: Path) -> None:
+    """kill -9 in the middle: nothing of it stays behind, and the records are those of an undisturbed run.
+
+    At more instants: tests/faults and tests/chaos.
+    """
     path = write_round(tmp_path)
     with subprocess.Popen([FSQ, "run", path], env=environment, stdout=subprocess.DEVNULL) as process:
-        wait_until(lambda: running_after(home / "fsq.db", kill_after_jobs))
+        wait_until(lambda: running_after(home / "fsq.db", 1))
         child = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False)
         process.kill()
     again = fsq("run", path)
