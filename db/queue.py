@@ -139,7 +139,8 @@ def hand_back(session: Session, lease: Lease, *, now: datetime) -> None:
 
 def hand_back_all(session: Session, *, worker_id: int, now: datetime) -> None:
     """Requeues whatever a worker holds without knowing it: a claim whose commit it never heard of."""
-    held = select(Job).join(Round).where(Job.state == JobState.RUNNING, Job.worker_id == worker_id)
+    mine = (Job.state == JobState.RUNNING, Job.worker_id == worker_id)
+    held = select(Job).join(Round).where(*mine).order_by(Job.id)
     locked = held.with_for_update(skip_locked=True, key_share=True, of=(Job, Round))
     for job in session.scalars(locked).all():
         hand_back(session, Lease(job.id, job.round_id, worker_id, job.fencing_token), now=now)
@@ -170,7 +171,7 @@ def requeue_dead(
 def _take_back(
     session: Session, which: ColumnElement[bool], now: datetime, outcome: str, reason: str, max_attempts: int
 ) -> list[int]:
-    query = select(Job).join(Round).where(Job.state == JobState.RUNNING, which)
+    query = select(Job).join(Round).where(Job.state == JobState.RUNNING, which).order_by(Job.id)
     jobs = list(session.scalars(query.with_for_update(skip_locked=True, key_share=True, of=(Job, Round))))
     for job in jobs:
         job.fruitless += 1
