@@ -136,7 +136,7 @@ class Job(Base):
         Index("ix_jobs_progress", "round_id", "state", "outcome"),
         Index(
             "ix_jobs_known", "fingerprint", "state"
-        ),  # by the fingerprint alone, SQLite would rather walk `done`
+        ),  # without the state, SQLite would walk all that is done
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -151,7 +151,7 @@ class Job(Base):
     attempts: Mapped[int] = mapped_column(default=0)
     fruitless: Mapped[int] = mapped_column(
         default=0, server_default="0"
-    )  # attempts in a row without progress
+    )  # attempts without progress, in a row
     reached: Mapped[int] = mapped_column(default=0, server_default="0")  # last step evaluated in any attempt
     not_before: Mapped[datetime]  # earliest time of the next attempt
 

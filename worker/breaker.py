@@ -1,7 +1,6 @@
 """A sick machine must not eat the search: after some failures of the infrastructure in a row, a pause.
 
-After the pause one job is tried; if that fails too, the next pause is twice as long. Attempts that fail while the
-breaker is open are not held against their jobs.
+After the pause one job is tried; if that fails too, the next pause is twice as long.
 """
 
 from __future__ import annotations

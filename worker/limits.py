@@ -17,9 +17,7 @@ class Limits:
 
     lease: timedelta = timedelta(seconds=60)  # renewed six times as often
     max_attempts: int = MAX_ATTEMPTS  # in a row that came to nothing, before a job is given up
-    back_off: timedelta = timedelta(
-        seconds=5
-    )  # after a first failure of the infrastructure; doubles with each
+    back_off: timedelta = timedelta(seconds=5)  # before the third attempt; the second is made at once
     max_infra_attempts: int = 8  # the same for failures of the infrastructure: half an hour of them
     max_failures_in_a_row: int = 3  # of the infrastructure, before the worker stops pulling
     cool_down: timedelta = timedelta(minutes=1)  # before it tries a job again; doubles up to half an hour

@@ -1,8 +1,4 @@
-"""When memory is short: telling it from other errors, and finding out before training what fits.
-
-The largest batch that a run can meet is tried once, so that a run dies of it at its start or never, and all
-arms of a task start with the same micro-batch. What fitted is remembered for jobs of the same shapes.
-"""
+"""Telling a want of memory from other errors; what fits is found out in `worker.fitting`."""
 
 from __future__ import annotations
 
