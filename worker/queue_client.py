@@ -25,6 +25,7 @@ from db.errors import DatabaseUnreachable
 from db.queue import Lease
 from db.session import Database, clock
 from db.tables import Job, Worker
+from worker.interrupts import uninterrupted
 from worker.job import LOG_FILE, MEASURED, JobResult, JobSpec, Outcome, run_dir
 from worker.limits import Limits
 from worker.running import RunningJob
@@ -259,7 +260,7 @@ class QueueClient:
 
     def _transaction(self, work: Callable[[Session, datetime], T]) -> T:
         self._advanced.clear()
-        with self.database.write() as session:
+        with uninterrupted(), self.database.write() as session:
             done = work(session, clock(session))
         for advanced in self._advanced:
             self.announce(advanced)

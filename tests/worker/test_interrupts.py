@@ -1,0 +1,76 @@
+"""An interrupt waits for the end of a transaction, and is not forgotten."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from db.session import open_current
+from db.tables import Round
+from worker.interrupts import uninterrupted
+from worker.limits import Limits
+from worker.queue_client import QueueClient
+
+
+class Stopped(KeyboardInterrupt):
+    """What SIGTERM raises."""
+
+
+@pytest.fixture(autouse=True)
+def _handlers(monkeypatch: pytest.MonkeyPatch) -> object:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped
+
+    before = signal.signal(signal.SIGTERM, stop), signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGTERM, before[0])
+    signal.signal(signal.SIGINT, before[1])
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Stopped)]
+)
+def test_uninterrupted__raises_at_the_end(number: signal.Signals, raised: type[BaseException]) -> None:
+    done = []
+
+    def work() -> None:
+        with uninterrupted():
+            signal.raise_signal(number)
+            done.append("all of it")
+
+    with pytest.raises(raised):
+        work()
+    assert done == ["all of it"]
+    with pytest.raises(raised):  # and from then on at once
+        signal.raise_signal(number)
+
+
+def test_uninterrupted__nothing_happens_without_an_interrupt() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with uninterrupted():
+        pass
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_queue_client__an_interrupted_transaction_is_whole_and_leaves_no_lock(tmp_path: Path) -> None:
+    database = open_current(f"sqlite:///{tmp_path / 'fsq.db'}")
+    queue = QueueClient(database, tmp_path, Limits(), lambda *_: None, lambda _: None, lambda _: None)
+
+    def interrupted(session: object, now: object) -> None:
+        session.add(  # type: ignore[attr-defined]
+            Round(name="r", digest="", source="", spec={}, facts={}, created_at=now)
+        )
+        signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Stopped) as held:  # with its traceback, and so every frame, alive
+        queue._patiently(interrupted)
+    with sqlite3.connect(tmp_path / "fsq.db", timeout=0) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert other.execute("SELECT count(*) FROM rounds").fetchone() == (1,)
+    other.close()
+    assert held.type is Stopped
+    database.close()
