@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,6 +19,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from db.errors import DatabaseUnreachable
 
 BUSY_TIMEOUT_SECONDS = 30
+LONGEST_LOOK_MILLISECONDS = (
+    5  # SQLite by itself looks ever less often the longer it waits, so the latest wins
+)
 HEAD = "0004"  # the newest migration in alembic/versions
 
 
@@ -156,5 +161,25 @@ def _prepare_sqlite(engine: Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        readonly = connection.get_execution_options().get("fsq_readonly")
-        connection.exec_driver_sql("BEGIN" if readonly else "BEGIN IMMEDIATE")
+        if connection.get_execution_options().get("fsq_readonly"):
+            connection.exec_driver_sql("BEGIN")
+        else:
+            _begin_to_write(connection)
+
+
+def _begin_to_write(connection: Connection) -> None:
+    """Takes the write lock once no other process has it, with the same chance for all that wait."""
+    driver: Any = connection.connection.driver_connection
+    until = time.monotonic() + BUSY_TIMEOUT_SECONDS
+    driver.execute(f"PRAGMA busy_timeout = {LONGEST_LOOK_MILLISECONDS}")
+    try:
+        while time.monotonic() < until:
+            try:
+                driver.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    break
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # once more, for the error to be SQLAlchemy's
+    finally:
+        driver.execute(f"PRAGMA busy_timeout = {1000 * BUSY_TIMEOUT_SECONDS}")
