@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from db.session import Database
-from orchestrator import exports, interventions, lookup
-from orchestrator.forecast import Forecast
-from orchestrator.intake import Intake
+from orchestrator import interventions, lookup
 from orchestrator.lookup import Found, Slice
 from orchestrator.views import (
     ChangeView,
@@ -23,6 +21,10 @@ from orchestrator.views import (
     SubmissionView,
     WorkerView,
 )
+
+if TYPE_CHECKING:
+    from orchestrator.forecast import Forecast
+    from orchestrator.intake import Intake
 
 PAGE = 500
 Item = TypeVar("Item")
@@ -51,10 +53,10 @@ class Client(Protocol):
 
 @dataclass(frozen=True)
 class DatabaseClient:
-    """Talks to the database of this machine."""
+    """Talks to the database of this machine; `intake` makes what takes rounds in, which reading does not need."""
 
     database: Database
-    intake: Intake
+    intake: Callable[[], Intake]
     user: str
 
     def rounds(self) -> Iterator[RoundLine]:
@@ -87,15 +89,19 @@ class DatabaseClient:
             return interventions.retry(session, name, by=self.user, now=datetime.now(UTC))
 
     def lines(self, name: str, form: str) -> Iterator[str]:
+        from orchestrator import exports
+
         return exports.lines(self.database, name, form)
 
     def submit(self, path: Path, after: str | None) -> SubmissionView:
-        resolved, file = self.intake.read_path(path, after)
-        return self.intake.submit(resolved, file, by=self.user)
+        intake = self.intake()
+        resolved, file = intake.read_path(path, after)
+        return intake.submit(resolved, file, by=self.user)
 
     def forecast(self, path: Path, after: str | None = None) -> Forecast:
-        resolved, _ = self.intake.read_path(path, after)
-        return self.intake.forecast(resolved)
+        intake = self.intake()
+        resolved, _ = intake.read_path(path, after)
+        return intake.forecast(resolved)
 
     def _pages(self, ask: Any) -> Iterator[Any]:
         """Every item of a list, in short transactions."""

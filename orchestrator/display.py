@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.durations import duration
 from orchestrator.planner import Decision, Verdict, points
 from worker.job import BASELINE, Budget, Evaluation, JobResult
 
@@ -205,16 +206,6 @@ def budget_share(budget: Budget, step: int, seconds: float) -> float:
         seconds / budget.seconds if budget.seconds else 0.0,
     ]
     return min(1.0, max(shares))
-
-
-def duration(seconds: float) -> str:
-    """A length of time for people: 42 s, 3 min 20 s, 2 h 05 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def sparkline(values: Iterable[float], low: float, high: float) -> str:

@@ -14,7 +14,7 @@ from db.tables import Job, JobState
 from orchestrator import caveats, engine
 from orchestrator.build_report import report_lines
 from orchestrator.caveats import EXPLANATIONS, Caveat
-from orchestrator.display import duration
+from orchestrator.durations import duration
 from orchestrator.outlook import job_seconds
 from orchestrator.planner import JobKey, points
 from orchestrator.spec import ResolvedRound

@@ -68,7 +68,7 @@ def open_client() -> Iterator[Client]:
 def client_of(database: Database) -> Client:
     from orchestrator.client import DatabaseClient
 
-    return DatabaseClient(database, intake_of(database), whoami())
+    return DatabaseClient(database, partial(intake_of, database), whoami())
 
 
 def intake_of(database: Database, **listeners: Callable[[str], None]) -> Intake:

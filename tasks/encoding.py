@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tasks.candidate import Candidate, Cut, NotesSlot, Part
 from tasks.config import NotedConfig, TaskConfig
 from tasks.errors import RowError
-from tasks.tokens import TokenIds, Tokenizer, token_ids
+from tasks.tokens import Tokenizer, token_ids
+
+if TYPE_CHECKING:
+    from tasks.tokens import TokenIds
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from tasks.tokens import TokenIds
+if TYPE_CHECKING:
+    from tasks.tokens import TokenIds
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,10 +8,14 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks.tokens import TokenIds, Tokenizer, token_ids
+from tasks.tokens import Tokenizer, token_ids
+
+if TYPE_CHECKING:
+    from tasks.tokens import TokenIds
 
 SEPARATOR = "\n\n"
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from tasks.example import Example
+if TYPE_CHECKING:
+    from tasks.example import Example
 
 
 class _Frozen(BaseModel):
@@ -27,6 +27,8 @@ class Lengths(_Frozen):
     @classmethod
     def of(cls, lengths: Sequence[int]) -> Self:
         """Percentiles that are lengths that occur (the lower neighbour)."""
+        import numpy as np
+
         low, p50, p90, high = np.percentile(lengths, [0, 50, 90, 100], method="lower").tolist()
         return cls(min=low, p50=p50, p90=p90, max=high)
 
@@ -66,11 +68,13 @@ class BuildReport(_Frozen):
     val: ValReport
 
 
-Built = tuple[Sequence[Example], Sequence[Example], BuildReport]  # train, val
+Built = tuple[Sequence["Example"], Sequence["Example"], BuildReport]  # train, val
 
 
 def majority_accuracy(train: Sequence[Example], val: Sequence[Example]) -> float:
     """Token accuracy on `val` of always predicting the most frequent answer token of `train`."""
+    import numpy as np
+
     counts = Counter(token for example in train for token in example.answer.tolist())
     best = min(counts, key=lambda token: (-counts[token], token))
     answers = np.concatenate([example.answer for example in val])

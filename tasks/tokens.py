@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-TokenIds = NDArray[np.int32]
+    TokenIds: TypeAlias = NDArray[np.int32]
 
 
 class Tokenizer(Protocol):
@@ -34,4 +35,6 @@ class Tokenizer(Protocol):
 
 def token_ids(ids: Sequence[int]) -> TokenIds:
     """`ids` as an int32 array."""
+    import numpy as np
+
     return np.array(ids, dtype=np.int32)

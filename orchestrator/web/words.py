@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from db.events import EventKind
-from orchestrator.display import duration
+from orchestrator.durations import duration
 from orchestrator.planner import Verdict, points
 from orchestrator.spec import Selection
 from orchestrator.views import EventView
