@@ -1,11 +1,13 @@
 """RWKV-7 ("Goose", x070) as the official code computes it, with the state as an explicit input and output."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recomputed
 
 from model import checkpoint
 from model.channel_mix import ChannelMix
@@ -83,12 +85,16 @@ class RWKV7(nn.Module):
         state: State | None = None,
         future_seed: FutureSeed | FutureSeedSettings | None = None,
         lengths: Tensor | None = None,
+        *,
+        recompute: bool = False,
     ) -> tuple[Tensor, State]:
         """Run (B, T) int64 tokens from a state (default: nothing seen yet).
 
         `lengths` (B,) counts the real tokens of right padded rows: padding leaves the state as it is, and the
         output there has no meaning. `future_seed` (prompt pass only) seeds the memory of each layer, on top of
-        `state`; settings instead of a module stand for gates as they are before training.
+        `state`; settings instead of a module stand for gates as they are before training. With `recompute` each
+        block keeps only its inputs for the backward pass and computes the rest again there (activation
+        checkpointing): the same bits for a small part of the memory and a third more time.
 
         Returns the hidden states (B, T, C) after the last normalisation, for `logits`, and the new state.
         Raises `ShapeError` for tokens or lengths that do not fit.
@@ -106,7 +112,8 @@ class RWKV7(nn.Module):
         for layer, (block, old) in enumerate(zip(self.blocks, state, strict=True)):
             if future_seed is not None and layer in future_seed.layers:
                 old = _seeded(old, future_seed, layer, new_state[-1].wkv, x, padding)
-            x, new, v_first = block(x, old, v_first, padding)
+            run = _recomputing(block) if recompute and torch.is_grad_enabled() else block
+            x, new, v_first = run(x, old, v_first, padding)
             new_state.append(new)
         return self.ln_out(x), tuple(new_state)
 
@@ -114,6 +121,10 @@ class RWKV7(nn.Module):
         """Return the scores of the next token, (..., C) -> (..., V)."""
         logits: Tensor = self.head(hidden)
         return logits
+
+
+def _recomputing(block: nn.Module) -> Callable[..., tuple[Tensor, LayerState, Tensor]]:
+    return partial(recomputed, block, use_reentrant=False, preserve_rng_state=False)
 
 
 def _seeded(

@@ -37,6 +37,7 @@ class Settings(BaseSettings):
     stall_seconds: PositiveFloat = 600
     grace_seconds: PositiveFloat = 900
     database_patience_seconds: PositiveFloat = 3600
+    activation_gib: NonNegativeFloat = 4
     snapshot_gib: NonNegativeFloat = 20
     log_mib: PositiveFloat = 64
     failure_table: Path | None = None  # own patterns of log lines, and what they mean

@@ -182,6 +182,7 @@ def limits_of(settings: Settings) -> Limits:
         stall_seconds=settings.stall_seconds,
         grace_seconds=settings.grace_seconds,
         patience_seconds=settings.database_patience_seconds,
+        activation_bytes=int(settings.activation_gib * 2**30),
         snapshot_bytes=int(settings.snapshot_gib * 2**30),
         log_bytes=int(settings.log_mib * 2**20),
     )

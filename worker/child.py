@@ -56,8 +56,9 @@ ONE_THREAD_BELOW = 256  # model width under which a second thread costs more tha
 class Resources:
     """What stays loaded between jobs: one set of base weights, and the examples used last."""
 
-    def __init__(self, device: torch.device, cache: Path) -> None:
+    def __init__(self, device: torch.device, cache: Path, activation_bytes: int) -> None:
         self._device = device
+        self.activation_bytes = activation_bytes
         self._threads = torch.get_num_threads()
         self._cache = cache
         self._digest = ""
@@ -247,7 +248,7 @@ def _attempt(
             if snapshots.restore(spec, run):
                 log.info("continues from the snapshot at step %d", run.progress.step)
             else:
-                fit(run, spec, train_set, val_set, resources.fitting)
+                fit(run, spec, train_set, val_set, resources.fitting, resources.activation_bytes)
             fits = fits or is_limited(run.device)  # it was tried, now or before the snapshot
         for evaluation in run.progress.evaluations:
             report.evaluated(evaluation)
@@ -313,8 +314,8 @@ def _die_with_parent(parent: int) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`python -m worker.child CONNECTION_FD PARENT_PID DEVICE HOME SNAPSHOT_BYTES`."""
-    descriptor, parent, device, home, quota = arguments
+    """`python -m worker.child CONNECTION_FD PARENT_PID DEVICE HOME SNAPSHOT_BYTES ACTIVATION_BYTES`."""
+    descriptor, parent, device, home, quota, activation_bytes = arguments
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to answer
     _die_with_parent(int(parent))
     logging.basicConfig(
@@ -323,7 +324,7 @@ def main(arguments: Sequence[str]) -> None:
     torch.use_deterministic_algorithms(True)
     connection = Connection(int(descriptor))
     folder = Path(home)
-    resources = Resources(torch.device(device), folder / "cache")
+    resources = Resources(torch.device(device), folder / "cache", int(activation_bytes))
     snapshots = Snapshots(folder, int(quota))
     report = ConnectionReport(connection)
     while True:

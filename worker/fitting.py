@@ -1,7 +1,8 @@
 """Finding out before training what fits into memory.
 
-The longest examples are tried once, with room left for the optimizer, so that a run dies of them at its start or
-never, and all arms of a task start with the same micro-batch.
+Where memory has a limit the longest examples are tried once, with room left for the optimizer, so that a run dies of
+them at its start or never, and all arms of a task start with the same micro-batch. Where it has none, activations are
+recomputed once they would take much.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import NamedTuple
 import torch
 
 from tasks import Example
+from worker.errors import OutOfMemory
 from worker.job import JobSpec
-from worker.memory import is_limited
-from worker.training import Run, gradients, lengths, try_evaluation
+from worker.memory import is_limited, is_out_of_memory, kept_bytes
+from worker.training import TOO_LARGE, Batch, Run, answer_states, autocast, gradients, lengths, try_evaluation
 
 
 class Shapes(NamedTuple):
@@ -32,6 +34,7 @@ class Fitting(NamedTuple):
 
     micro_batch: int
     evaluation_tokens: int
+    recompute: bool
 
 
 def fit(
@@ -40,13 +43,14 @@ def fit(
     train_set: Sequence[Example],
     val_set: Sequence[Example],
     known: dict[Shapes, Fitting],
+    activation_bytes: int,
 ) -> None:
-    """Sets the micro-batch and the size of evaluation batches of a fresh run; does nothing where memory has no limit.
+    """Sets how a fresh run goes about its batches.
 
-    `known` remembers. Raises OutOfMemory when not even one example fits.
+    Activations of more than `activation_bytes` are recomputed in the backward pass; where memory has a limit, the
+    micro-batch and the evaluation batches are those that fit. `known` remembers. Raises OutOfMemory when not even
+    one example fits.
     """
-    if not is_limited(run.device):
-        return
     batch = sorted(train_set, key=_length)[-spec.task.batch_size :]
     evaluated = max(val_set, key=_length)
     facts = spec.model_facts
@@ -58,8 +62,21 @@ def fit(
         longest_evaluated=(len(evaluated.prompt), len(evaluated.answer)),
     )
     if shapes not in known:
-        known[shapes] = _try(run, spec, batch, val_set)
-    run.micro_batch, run.evaluation_tokens = known[shapes]
+        try:
+            run.recompute = len(batch) * activations(run, spec, batch[-1]) > activation_bytes
+            known[shapes] = _try(run, spec, batch, val_set) if is_limited(run.device) else _fitting(run)
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                raise OutOfMemory(f"{TOO_LARGE}: {error}") from error
+            raise
+    run.micro_batch, run.evaluation_tokens, run.recompute = known[shapes]
+
+
+def activations(run: Run, spec: JobSpec, example: Example) -> int:
+    """Bytes that the forward pass over one example keeps for the backward pass when nothing is recomputed."""
+    with autocast(spec, run.device), kept_bytes(run.model.parameters()) as kept:
+        answer_states(run.model, run.future_seed, Batch.of([example], run.device))
+    return kept()
 
 
 def _length(example: Example) -> int:
@@ -76,4 +93,8 @@ def _try(run: Run, spec: JobSpec, batch: Sequence[Example], val_set: Sequence[Ex
     run.progress.positions = run.progress.real_positions = 0
     if run.device.type == "cuda":
         torch.cuda.empty_cache()
-    return Fitting(run.micro_batch, run.evaluation_tokens)
+    return _fitting(run)
+
+
+def _fitting(run: Run) -> Fitting:
+    return Fitting(run.micro_batch, run.evaluation_tokens, run.recompute)

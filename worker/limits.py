@@ -24,6 +24,7 @@ class Limits:
     stall_seconds: float = 600  # a child that is silent for so long hangs
     grace_seconds: float = 900  # beyond a budget in seconds: loading and the last evaluation
     patience_seconds: float = 3600  # how long to go on while the database is away
+    activation_bytes: int = 4 * 2**30  # kept for a backward pass; what would be more is recomputed there
     snapshot_bytes: int = 20 * 2**30  # all snapshots of a home folder together
     log_bytes: int = 64 * 2**20  # of one job
 

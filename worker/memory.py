@@ -1,8 +1,10 @@
-"""Telling a want of memory from other errors; what fits is found out in `worker.fitting`."""
+"""Telling a want of memory from other errors, and counting what autograd keeps; see also `worker.fitting`."""
 
 from __future__ import annotations
 
 import resource
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -26,3 +28,19 @@ def is_limited(device: torch.device) -> bool:
     """Whether memory can run out with an error: an accelerator's can, a CPU's where a limit is set."""
     limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
     return device.type != "cpu" or any(limit != resource.RLIM_INFINITY for limit in limits)
+
+
+@contextmanager
+def kept_bytes(besides: Iterable[torch.Tensor]) -> Iterator[Callable[[], int]]:
+    """Counts the storage that autograd keeps for the backward pass of what is computed inside, `besides` left out."""
+    known = {tensor.untyped_storage().data_ptr() for tensor in besides}
+    kept: dict[int, torch.UntypedStorage] = {}  # holds them, so that no address comes twice
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield lambda: sum(storage.nbytes() for storage in kept.values())

@@ -99,7 +99,7 @@ class Child:
         self._connection = ours
         command = [sys.executable, "-P", "-m", "worker.child"]  # -P: no module of the current folder
         arguments = [str(theirs.fileno()), str(os.getpid()), self._device, str(self._home)]
-        arguments.append(str(self._limits.snapshot_bytes))
+        arguments += [str(self._limits.snapshot_bytes), str(self._limits.activation_bytes)]
         environment = _DEFAULTS | os.environ
         with log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603  (our own interpreter and module)

@@ -29,7 +29,7 @@ from worker.training import Progress, Run
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of the file; one of another fsq is not gone on from
+FORMAT = 2  # of the file; one of another fsq is not gone on from
 SHARE = 20  # a run trains at least so many times as long as keeping it takes: 5 % at most are spent on that
 
 
@@ -120,6 +120,7 @@ def _restore(stored: dict[str, Any], spec: JobSpec, run: Run) -> bool:
     run.optimizer.load_state_dict(stored["optimizer"])
     run.micro_batch = stored["micro_batch"]
     run.evaluation_tokens = stored["evaluation_tokens"]
+    run.recompute = stored["recompute"]
     torch.set_rng_state(stored["random"]["cpu"].cpu())
     if run.device.type == "cuda" and "cuda" in stored["random"]:
         torch.cuda.set_rng_state(stored["random"]["cuda"].cpu(), run.device)
@@ -152,6 +153,7 @@ def _as_tensors(spec: JobSpec, run: Run) -> dict[str, Any]:
         "optimizer": run.optimizer.state_dict(),
         "micro_batch": run.micro_batch,
         "evaluation_tokens": run.evaluation_tokens,
+        "recompute": run.recompute,
         "progress": progress,
     }
 

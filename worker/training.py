@@ -25,6 +25,7 @@ from worker.job import Evaluation, JobSpec
 from worker.memory import is_out_of_memory
 
 LOGITS_AT_ONCE = 1024  # answer positions per slice of the loss: bounds the (positions, vocabulary) tensor
+TOO_LARGE = "one example at a time does not fit into the device's memory"
 EVALUATION_TOKENS = 16384  # positions per evaluation batch, where they fit
 
 T = TypeVar("T")
@@ -68,6 +69,7 @@ class Run:
     progress: Progress = field(default_factory=Progress)
     micro_batch: int = 0
     evaluation_tokens: int = EVALUATION_TOKENS
+    recompute: bool = False  # activations, in the backward pass
 
     @property
     def device(self) -> torch.device:
@@ -173,30 +175,34 @@ def _step(run: Run, spec: JobSpec, examples: Sequence[Example]) -> float:
 def gradients(run: Run, spec: JobSpec, examples: Sequence[Example]) -> float:
     """Gradients of the mean loss over all answer tokens of the batch, in as many micro-batches as memory asks for.
 
-    Returns the loss; raises OutOfMemory when not even one example fits.
+    Where the batch does not fit as it is, activations are recomputed first: that changes no bit. Returns the loss;
+    raises OutOfMemory when not even one example fits.
     """
     while True:
         try:
-            return _accumulate(run, spec, examples)
+            return accumulate(run, spec, examples)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             said = str(error)
-        if run.micro_batch == 1:
-            raise OutOfMemory(f"one example at a time does not fit into the device's memory: {said}")
-        run.micro_batch //= 2  # outside the handler: it would keep the failed step's tensors alive
+        if not run.recompute:  # outside the handler: it would keep the failed step's tensors alive
+            run.recompute = True
+        elif run.micro_batch == 1:
+            raise OutOfMemory(f"{TOO_LARGE}: {said}")
+        else:
+            run.micro_batch //= 2
         torch.cuda.empty_cache()
 
 
-def _accumulate(run: Run, spec: JobSpec, examples: Sequence[Example]) -> float:
+def accumulate(run: Run, spec: JobSpec, examples: Sequence[Example]) -> float:
     run.optimizer.zero_grad(set_to_none=True)
     n_tokens = sum(len(e.answer) for e in examples)
     total = 0.0
     positions = real_positions = 0
     for start in range(0, len(examples), run.micro_batch):
         batch = Batch.of(examples[start : start + run.micro_batch], run.device)
-        with _autocast(spec, run.device):
-            hidden = answer_states(run.model, run.future_seed, batch)
+        with autocast(spec, run.device):
+            hidden = answer_states(run.model, run.future_seed, batch, recompute=run.recompute)
             loss = answer_loss(run.model, hidden, batch.targets) / n_tokens
         loss.backward()
         total += loss.item()
@@ -258,15 +264,19 @@ def _padded(rows: Sequence[object], device: torch.device) -> tuple[Tensor, Tenso
     return padded.to(device), lengths.to(device)
 
 
-def answer_states(model: RWKV7, future_seed: FutureSeed | None, batch: Batch) -> Tensor:
+def answer_states(
+    model: RWKV7, future_seed: FutureSeed | None, batch: Batch, *, recompute: bool = False
+) -> Tensor:
     """The hidden state that predicts each answer token: (N, C), example by example.
 
     Future-Seed acts in the prompt pass only; its final state, whole, starts the answer pass.
     """
-    hidden, state = model(batch.prompt, future_seed=future_seed, lengths=batch.prompt_lengths)
+    hidden, state = model(
+        batch.prompt, future_seed=future_seed, lengths=batch.prompt_lengths, recompute=recompute
+    )
     rows = torch.arange(len(batch.sizes), device=hidden.device)
     last = hidden[rows, batch.prompt_lengths - 1]  # (B, C)
-    rest, _ = model(batch.answer, state, lengths=batch.answer_lengths)  # (B, Ta, C)
+    rest, _ = model(batch.answer, state, lengths=batch.answer_lengths, recompute=recompute)  # (B, Ta, C)
     states = torch.cat([last.unsqueeze(1), rest], dim=1)
     positions = torch.arange(states.shape[1], device=hidden.device)
     return states[positions <= batch.answer_lengths.unsqueeze(1)]
@@ -312,7 +322,7 @@ def _in_fitting_batches(run: Run, val_set: Sequence[Example], evaluate: Callable
                 raise
             said = str(error)
         if run.evaluation_tokens < max(lengths(val_set)):
-            raise OutOfMemory(f"one example at a time does not fit into the device's memory: {said}")
+            raise OutOfMemory(f"{TOO_LARGE}: {said}")
         run.evaluation_tokens //= 2
         torch.cuda.empty_cache()
 
@@ -351,7 +361,7 @@ def _evaluate_all(run: Run, spec: JobSpec, val_set: Sequence[Example], report: R
 @torch.no_grad()
 def predict(run: Run, spec: JobSpec, batch: Batch) -> tuple[Tensor, float]:
     """The most likely token at each answer position (N,), and the summed loss."""
-    with _autocast(spec, run.device):
+    with autocast(spec, run.device):
         return _predict(run, batch)
 
 
@@ -365,7 +375,7 @@ def _predict(run: Run, batch: Batch) -> tuple[Tensor, float]:
     return torch.cat(guesses), loss
 
 
-def _autocast(spec: JobSpec, device: torch.device) -> torch.autocast:
+def autocast(spec: JobSpec, device: torch.device) -> torch.autocast:
     """bf16 matrix products on CUDA; on CPU `bfloat16` means float32."""
     mixed = spec.model.dtype == "bfloat16" and device.type == "cuda"
     return torch.autocast(device.type, torch.bfloat16, enabled=mixed)

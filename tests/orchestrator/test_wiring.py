@@ -19,7 +19,7 @@ def test_limits_of__defaults_are_those_of_the_worker(monkeypatch: pytest.MonkeyP
 def test_limits_of__every_setting_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = {"LEASE_SECONDS": 7, "MAX_ATTEMPTS": 11, "MAX_INFRA_ATTEMPTS": 12, "MAX_FAILURES_IN_A_ROW": 13}
     numbers |= {"COOL_DOWN_SECONDS": 14, "STALL_SECONDS": 15, "GRACE_SECONDS": 16, "SNAPSHOT_GIB": 17}
-    numbers |= {"DATABASE_PATIENCE_SECONDS": 18, "LOG_MIB": 19}
+    numbers |= {"DATABASE_PATIENCE_SECONDS": 18, "LOG_MIB": 19, "ACTIVATION_GIB": 21}
     for name, value in numbers.items():
         monkeypatch.setenv(f"FSQ_{name}", str(value))
     limits = limits_of(Settings())
@@ -27,3 +27,4 @@ def test_limits_of__every_setting_arrives(monkeypatch: pytest.MonkeyPatch) -> No
     assert (limits.max_attempts, limits.max_infra_attempts, limits.max_failures_in_a_row) == (11, 12, 13)
     assert (limits.stall_seconds, limits.grace_seconds, limits.patience_seconds) == (15, 16, 18)
     assert (limits.snapshot_bytes, limits.log_bytes) == (17 * 2**30, 19 * 2**20)
+    assert limits.activation_bytes == 21 * 2**30

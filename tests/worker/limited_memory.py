@@ -45,7 +45,7 @@ def ending(job: JobSpec) -> str:
     """How the training process ends a job here."""
     ours, theirs = Pipe()
     with ours, theirs, TemporaryDirectory() as home:
-        resources = Resources(torch.device("cpu"), Path(home) / "cache")
+        resources = Resources(torch.device("cpu"), Path(home) / "cache", 2**40)
         return run_job(job, resources, Snapshots(Path(home), 0), ConnectionReport(theirs)).outcome
 
 
@@ -59,8 +59,8 @@ def main(output: Path, megabytes: int) -> None:
     known: dict[Shapes, Fitting] = {}
     found: dict[str, Any] = {}
     try:
-        fit(run, job, train_set, val_set, known)
-        found["fitted"] = [run.micro_batch, run.evaluation_tokens]
+        fit(run, job, train_set, val_set, known, 2**40)
+        found["fitted"] = [run.micro_batch, run.evaluation_tokens, run.recompute]
         found["loss"] = gradients(run, job, train_set)
         torch.save({name: p.grad for name, p in run.model.named_parameters()}, output.with_suffix(".pt"))
         recorder = Recorder()
@@ -69,8 +69,8 @@ def main(output: Path, megabytes: int) -> None:
         found["accuracy"] = recorder.evaluations[-1].val_tok_acc
         found["val_loss"] = recorder.evaluations[-1].val_loss
         again = start_run(job, run.model)
-        fit(again, job, train_set, val_set, known)
-        found["remembered"] = [again.micro_batch, again.evaluation_tokens]
+        fit(again, job, train_set, val_set, known, 2**40)
+        found["remembered"] = [again.micro_batch, again.evaluation_tokens, again.recompute]
     except OutOfMemory as error:
         found["out_of_memory"] = str(error)
         found["outcomes"] = [ending(job), ending(job.model_copy(update={"follows": True}))]

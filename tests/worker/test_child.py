@@ -26,7 +26,7 @@ def run(spec: JobSpec, home: Path) -> JobResult:
     """Runs a job as the training process does."""
     ours, theirs = Pipe()
     with ours, theirs:
-        resources = Resources(torch.device("cpu"), home / "cache")
+        resources = Resources(torch.device("cpu"), home / "cache", 2**40)
         return run_job(spec, resources, Snapshots(home, 2**30), ConnectionReport(theirs))
 
 

@@ -1,0 +1,198 @@
+"""A night's accelerator seconds: two rounds as fsq runs them, and as the predecessor ran such rounds.
+
+    python benchmarks/night.py [--steps 80 160] [-o benchmarks/results/night.json]
+
+The second round comes back to the first one's tasks with new variants and one known under another name. The
+predecessor is emulated job by job on the same code: a fresh process for each run, nothing known from earlier runs,
+variants that change nothing trained like others, `med` trained from scratch. What each of these costs is read off
+its runs. Both take the same decisions from the same numbers, or the result says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from db.session import open_current
+from orchestrator import engine
+from orchestrator.planner import Decision, JobKey, Measurement, SearchSpec, Verdict, plan
+from orchestrator.spec import ResolvedRound
+from worker.job import BASELINE, JobResult, JobSpec
+from worker.limits import Limits
+from worker.process import Child
+
+FSQ = Path(sys.executable).with_name("fsq")
+TASK = {"kind": "sudoku", "size": 4, "blanks": 4, "val": 100, "batch_size": 16}
+ROUND: dict[str, Any] = {
+    "model": {"random": {"layers": 4, "dim": 64, "vocab": 256}, "tokenizer": "bytes", "dtype": "float32"},
+    "optimizer": {"lr": 3.0e-3},
+    "tasks": {
+        "random": TASK | {"mask_region": "random", "train": 4000},
+        "suffix": TASK | {"mask_region": "suffix", "train": 180},
+    },
+}
+EVENINGS: dict[str, dict[str, Any]] = {
+    "first": {
+        "scalar_l2": {"layer_start": 2},
+        "trainable_l1": {"layer_start": 1, "alpha_lr": 1.0e-2},
+        "head_l1": {"gate": "head", "layer_start": 1, "alpha_lr": 1.0e-2},
+        "scalar_l12": {"layer_start": 12},  # no layer is left to seed
+    },
+    "second": {
+        "scalar_l1": {"layer_start": 1},
+        "l2_again": {"layer_start": 2},
+        "strong_l1": {"layer_start": 1, "alpha_init": 0.0},
+        "scalar_l10": {"layer_start": 10},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One of the predecessor's runs."""
+
+    round: str
+    key: JobKey
+    spec: JobSpec
+    seconds: float  # from the process's start to its end
+    trained: float  # of these, seconds of training and evaluation
+    score: float | None
+
+
+class Predecessor:
+    """Rounds as the predecessor ran them."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self.runs: list[Run] = []
+
+    def run(self, resolved: ResolvedRound) -> tuple[Decision, ...]:
+        """The decisions that it takes over a round."""
+        search = replace(resolved.search, no_ops=frozenset())
+        results: dict[JobKey, Measurement] = {}
+        while jobs := [key for key in plan(search, results).jobs if key not in results]:
+            results[jobs[0]] = self._job(resolved, jobs[0])
+        return plan(search, results).decisions
+
+    def _job(self, resolved: ResolvedRound, key: JobKey) -> Measurement:
+        settings = {variant.name: variant.settings for variant in resolved.spec.named}
+        spec = resolved.job(key).model_copy(
+            update={"continues": False, "follows": False, "future_seed": settings.get(key.variant)}
+        )
+        began = time.monotonic()
+        child = Child("cpu", self._home, Limits())
+        child.start_job(spec, self._home / "log.txt")
+        message = None
+        while message is None or message.kind != "ended":
+            message = child.next_message(60)
+        child.stop()
+        result = JobResult.from_json(message.content)
+        metrics = result.metrics
+        score = getattr(metrics, resolved.spec.prune.metric, None)
+        trained = metrics.seconds if metrics else 0.0
+        self.runs.append(Run(resolved.spec.round, key, spec, time.monotonic() - began, trained, score))
+        return Measurement(result.outcome, score, metrics and metrics.best_val_loss, result.reason)
+
+    def causes(self, no_ops: dict[str, frozenset[str]]) -> dict[str, float]:
+        """Its seconds by what fsq does not spend them on; each run counts once, for the first that applies."""
+        seconds = dict.fromkeys(("no-ops", "runs known already", "med from scratch", "fresh processes"), 0.0)
+        known: set[str] = set()
+        rate: dict[str, float] = {}
+        for run in self.runs:
+            fingerprint = run.spec.fingerprint
+            if run.key.variant in no_ops[run.round]:
+                seconds["no-ops"] += run.seconds
+                continue
+            if fingerprint in known:
+                seconds["runs known already"] += run.seconds
+                continue
+            known.add(fingerprint)
+            seconds["fresh processes"] += run.seconds - run.trained
+            if run.spec.trajectory in rate:
+                seconds["med from scratch"] += rate[run.spec.trajectory]
+            rate[run.spec.trajectory] = run.trained
+        return {cause: round(value, 1) for cause, value in seconds.items()}
+
+
+def run_fsq(folder: Path, home: Path) -> float:
+    """Wall seconds of both rounds by `fsq run`, each in a process of its own, examples built before."""
+    environment = os.environ | {"FSQ_HOME": str(home)}
+    paths = [folder / f"{name}.yaml" for name in EVENINGS]
+    for path in paths:
+        subprocess.run([FSQ, "submit", "--dry-run", path], env=environment, check=True, capture_output=True)
+    began = time.monotonic()
+    for path in paths:
+        subprocess.run([FSQ, "run", path], env=environment, check=True, capture_output=True)
+    return time.monotonic() - began
+
+
+def verdicts(decisions: tuple[Decision, ...], search: SearchSpec) -> list[tuple[JobKey, str, float | None]]:
+    """What was decided of the variants that change something."""
+    kept = [decision for decision in decisions if decision.key.variant not in search.no_ops]
+    return [(decision.key, Verdict(decision.verdict).value, decision.d_acc) for decision in kept]
+
+
+def measure(folder: Path, steps: list[int]) -> dict[str, Any]:
+    stages = [
+        {"name": name, "steps": count, "eval_every": 20}
+        for name, count in zip(("quick", "med"), steps, strict=True)
+    ]
+    for name, variants in EVENINGS.items():
+        content = ROUND | {"round": name, "stages": stages, "variants": variants}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    home, other = folder / "fsq", folder / "predecessor"
+    ours = run_fsq(folder, home)
+    other.mkdir()
+    (other / "cache").symlink_to(home / "cache")  # it kept its examples, too
+    predecessor = Predecessor(other)
+    same, no_ops = True, {}
+    database = open_current(f"sqlite:///{home / 'fsq.db'}")
+    began = time.monotonic()
+    for name in EVENINGS:
+        with database.read() as session:
+            row = engine.find(session, name)
+            resolved = engine.resolve(row)
+            decided, _ = engine.current_plan(session, row, resolved)
+        no_ops[name] = resolved.search.no_ops
+        theirs = predecessor.run(resolved)
+        same = same and verdicts(theirs, resolved.search) == verdicts(decided.decisions, resolved.search)
+    seconds = time.monotonic() - began
+    database.close()
+    baselines = sum(run.key.variant == BASELINE for run in predecessor.runs)
+    return {
+        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "steps": steps,
+        "seconds": {"fsq": round(ours, 1), "predecessor": round(seconds, 1)},
+        "share of the predecessor's seconds": round(ours / seconds, 3),
+        "same decisions from the same numbers": same,
+        "the predecessor's runs": {"all": len(predecessor.runs), "baselines": baselines},
+        "of its seconds": predecessor.causes(no_ops),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, nargs=2, default=[80, 160], help="of quick and of med")
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/night.json"))
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="fsq-night-") as folder:
+        found = measure(Path(folder), arguments.steps)
+    print(json.dumps(found, indent=1))
+    arguments.output.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
