@@ -13,12 +13,14 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Executable, bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from db.tables import Event, Job, Round
+from db.tables import Base, Event, Job
 
 CHANNEL = "fsq"  # on which PostgreSQL tells whoever listens that something has happened
+_ROUNDS = Base.metadata.tables["rounds"]
+_ADD = insert(Base.metadata.tables["events"])
 
 
 class EventKind(StrEnum):
@@ -54,16 +56,20 @@ def append(
 
     When that is committed, whoever waits for something to do hears of it (see db.changes).
     """
-    told = [func.pg_notify(CHANNEL, "")] if session.get_bind().dialect.name == "postgresql" else []
-    counted = (
-        update(Round)
-        .where(Round.id == round_id)
-        .values(n_events=Round.n_events + 1)
-        .returning(Round.n_events, *told)
-        .execution_options(synchronize_session=False)
-    )
-    number = session.execute(counted).one()[0]
-    session.add(Event(round_id=round_id, number=number, at=now, kind=kind, job_id=job_id, data=data))
+    count = _COUNT[session.get_bind().dialect.name]
+    number = session.execute(count, {"round": round_id}).one()[0]
+    event = {"round_id": round_id, "number": number, "at": now, "kind": kind, "job_id": job_id, "data": data}
+    session.execute(_ADD, event)
+
+
+def _count(*told: Any) -> Executable:
+    one = _ROUNDS.c.id == bindparam("round")
+    counted = update(_ROUNDS).where(one).values(n_events=_ROUNDS.c.n_events + 1)
+    counting: Executable = counted.returning(_ROUNDS.c.n_events, *told)
+    return counting
+
+
+_COUNT = {"sqlite": _count(), "postgresql": _count(func.pg_notify(CHANNEL, ""))}
 
 
 def since(session: Session, round_id: int, number: int, limit: int = 500) -> Sequence[Happened]:

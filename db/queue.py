@@ -13,18 +13,37 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, and_, delete, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    CursorResult,
+    Update,
+    and_,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from db import events
 from db.errors import LeaseLost
 from db.events import EventKind
-from db.tables import AT_ONCE, Evaluation, Job, JobState, Round, RoundState, Worker
+from db.statements import (
+    EVALUATED,
+    FORGET,
+    OF_HELD,
+    OF_JOB,
+    OLDEST,
+    OLDEST_OF_ROUND,
+    REACHED,
+    REQUEUED,
+    SEEN,
+    UNCOUNTED,
+)
+from db.tables import AT_ONCE, Job, JobState, Round, RoundState, Worker
 
 MAX_ATTEMPTS = 3
 LONGEST_BACK_OFF = timedelta(minutes=10)
 LONGEST_LEASE = timedelta(hours=1)
-_REQUEUED = {"state": JobState.QUEUED, "lease_expires_at": None, "worker_id": None}
 
 
 @dataclass(frozen=True)
@@ -46,48 +65,37 @@ def claim(
 
     A round that another transaction is changing at this moment is passed over.
     """
-    query = (
-        select(Job)
-        .join(Round)
-        .where(Job.state == JobState.QUEUED, _may_start(now), Round.state == RoundState.ACTIVE)
-        .order_by(Job.id)
-        .limit(1)
-        .with_for_update(skip_locked=True, key_share=True, of=(Job, Round))
-    )
-    if round_id is not None:
-        query = query.where(Job.round_id == round_id)
-    job = session.scalars(query).first()
+    asked = {"now": now, "far": now + LONGEST_BACK_OFF, "round": round_id}
+    job = session.execute(OLDEST if round_id is None else OLDEST_OF_ROUND, asked).first()
     if job is None:
         return None
-    job.state = JobState.RUNNING
-    job.attempts += 1
-    job.worker_id = worker_id
-    job.fencing_token += 1
-    job.lease_expires_at = now + lease_for
-    job.started_at = now
-    session.execute(delete(Evaluation).where(Evaluation.job_id == job.id))  # of an attempt that was cut short
-    session.flush()
-    events.append(session, job.round_id, EventKind.JOB_STARTED, now=now, job_id=job.id, attempt=job.attempts)
-    return Lease(job_id=job.id, round_id=job.round_id, worker_id=worker_id, token=job.fencing_token)
+    lease = Lease(job_id=job.id, round_id=job.round_id, worker_id=worker_id, token=job.fencing_token + 1)
+    taken = {
+        "state": JobState.RUNNING,
+        "attempts": job.attempts + 1,
+        "worker_id": worker_id,
+        "fencing_token": lease.token,
+        "lease_expires_at": now + lease_for,
+        "started_at": now,
+    }
+    session.execute(OF_JOB, taken | {"job": job.id})
+    session.execute(FORGET, {"job": job.id})  # of an attempt that was cut short
+    _tell(session, lease, EventKind.JOB_STARTED, now, attempt=job.attempts + 1)
+    return lease
 
 
 def heartbeat(session: Session, lease: Lease, *, now: datetime, lease_for: timedelta) -> None:
     """Extends the lease; raises LeaseLost when the job is no longer this worker's."""
     _change(session, lease, lease_expires_at=now + lease_for)
-    session.execute(update(Worker).where(Worker.id == lease.worker_id).values(seen_at=now))
+    session.execute(SEEN, {"worker": lease.worker_id, "seen_at": now})
 
 
 def record_evaluation(session: Session, lease: Lease, evaluation: dict[str, Any], *, now: datetime) -> None:
     """Stores one evaluation of a running job; told again, it is stored once. Raises LeaseLost."""
     told = {name: value for name, value in evaluation.items() if name != "correct"}
     _tell(session, lease, EventKind.EVALUATED, now, **told)
-    _change(session, lease, state=JobState.RUNNING)
-    session.execute(
-        update(Job)
-        .where(Job.id == lease.job_id, Job.reached < evaluation["step"])
-        .values(reached=evaluation["step"], fruitless=0)
-    )
-    session.merge(Evaluation(job_id=lease.job_id, **evaluation))
+    _require_one(session, REACHED, lease, {"step": evaluation["step"]})
+    session.execute(EVALUATED[session.get_bind().dialect.name], {"job_id": lease.job_id} | evaluation)
 
 
 def complete(
@@ -102,7 +110,7 @@ def complete(
 def complete_from_cache(session: Session, lease: Lease, source: Job, *, now: datetime, outcome: str) -> None:
     """Ends the job with the result of another of equal fingerprint; raises LeaseLost."""
     complete(session, lease, now=now, outcome=outcome, reason=source.reason, result=source.result or {})
-    session.execute(update(Job).where(Job.id == lease.job_id).values(cached_from_id=source.id))
+    session.execute(OF_JOB, {"job": lease.job_id, "cached_from_id": source.id})
 
 
 def give_up(
@@ -127,14 +135,14 @@ def give_up(
     pause = min(back_off * (2 ** min(fruitless - 1, 20) - 1), LONGEST_BACK_OFF)
     not_before = now + pause if pause else AT_ONCE
     _tell(session, lease, EventKind.JOB_REQUEUED, now, outcome=outcome, reason=reason)
-    _change(session, lease, not_before=not_before, reason=reason, fruitless=fruitless, **_REQUEUED)
+    _change(session, lease, not_before=not_before, reason=reason, fruitless=fruitless, **REQUEUED)
     return True
 
 
 def hand_back(session: Session, lease: Lease, *, now: datetime) -> None:
     """Requeues a job that was interrupted through no fault of its own; the attempt does not count."""
     _tell(session, lease, EventKind.JOB_REQUEUED, now, outcome=None, reason="its worker was stopped")
-    _change(session, lease, not_before=AT_ONCE, attempts=Job.attempts - 1, **_REQUEUED)
+    _require_one(session, UNCOUNTED, lease, {"not_before": AT_ONCE, **REQUEUED})
 
 
 def hand_back_all(session: Session, *, worker_id: int, now: datetime) -> None:
@@ -230,11 +238,6 @@ def is_running(session: Session, *, round_id: int | None = None) -> bool:
     return session.execute(query.limit(1)).first() is not None
 
 
-def _may_start(now: datetime) -> ColumnElement[bool]:
-    """A time further ahead than any pause was set before the clock was put back."""
-    return or_(Job.not_before <= now, Job.not_before > now + LONGEST_BACK_OFF)
-
-
 def _held(lease: Lease) -> tuple[ColumnElement[bool], ...]:
     return Job.id == lease.job_id, Job.state == JobState.RUNNING, Job.fencing_token == lease.token
 
@@ -245,7 +248,11 @@ def _tell(session: Session, lease: Lease, kind: EventKind, now: datetime, **data
 
 def _change(session: Session, lease: Lease, **values: Any) -> None:
     """Changes a job that the worker still holds; raises LeaseLost."""
-    result = session.execute(update(Job).where(*_held(lease)).values(**values))
+    _require_one(session, OF_HELD, lease, values)
+
+
+def _require_one(session: Session, statement: Update, lease: Lease, values: dict[str, Any]) -> None:
+    result = session.execute(statement, {"job": lease.job_id, "token": lease.token} | values)
     assert isinstance(result, CursorResult)  # noqa: S101  (an UPDATE always gives one)
     if result.rowcount != 1:
         raise _lost(lease)
