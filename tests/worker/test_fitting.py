@@ -1,0 +1,57 @@
+"""How a run goes about its batches; under a real limit of memory: see test_memory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from model import FutureSeedSettings
+from tests.worker.factories import make_job
+from tests.worker.test_training import examples, fresh_model
+from worker.fitting import Fitting, Shapes, activations, fit
+from worker.memory import kept_bytes
+from worker.training import Batch, Run, answer_loss, answer_states, gradients, start_run
+
+SEEDED = FutureSeedSettings(layer_start=1, alpha_lr=1e-2)
+
+
+@pytest.mark.parametrize(("activation_bytes", "recompute"), [(0, True), (2**40, False)])
+def test_fit__recomputes_activations_that_would_take_more(activation_bytes: int, recompute: bool) -> None:
+    run, known = start_run(make_job(), fresh_model()), dict[Shapes, Fitting]()
+    fit(run, make_job(), *examples(), known, activation_bytes)
+    assert run.recompute is recompute
+    assert run.micro_batch == 4
+    again = start_run(make_job(), fresh_model())
+    fit(again, make_job(), *examples(), known, 1 - activation_bytes)
+    assert again.recompute is recompute  # remembered
+
+
+@pytest.mark.parametrize("future_seed", [None, SEEDED])
+def test_gradients__recomputed_are_the_same_bits(future_seed: FutureSeedSettings | None) -> None:
+    spec = make_job(future_seed=future_seed)
+    found = []
+    for recompute in (False, True):
+        run = start_run(spec, fresh_model())
+        run.recompute = recompute
+        loss = gradients(run, spec, examples()[0][:4])
+        found.append((loss, [p.grad for group in run.optimizer.param_groups for p in group["params"]]))
+    (loss, plain), (same_loss, recomputed) = found
+    assert loss == same_loss
+    assert all(torch.equal(*pair) for pair in zip(plain, recomputed, strict=True))
+
+
+def kept(run: Run, batch: Batch, *, recompute: bool) -> int:
+    with kept_bytes(run.model.parameters()) as count:
+        hidden = answer_states(run.model, run.future_seed, batch, recompute=recompute)
+    assert answer_loss(run.model, hidden, batch.targets).requires_grad
+    return count()
+
+
+def test_activations__are_what_autograd_keeps() -> None:
+    spec, (train_set, _) = make_job(future_seed=SEEDED), examples()
+    run = start_run(spec, fresh_model())
+    batch = Batch.of(train_set[:4], torch.device("cpu"))
+    whole, recomputed = kept(run, batch, recompute=False), kept(run, batch, recompute=True)
+    assert 4 * activations(run, spec, train_set[0]) == pytest.approx(whole, rel=0.1)
+    assert whole > 4 * batch.positions * run.model.shape.n_layer * run.model.shape.n_embd * 20  # float32
+    assert recomputed < whole / 4
