@@ -99,7 +99,7 @@ def work_through(url: str, seconds: float) -> dict[str, list[float]]:
             told = EVALUATION | {"step": step}
             timed(
                 "evaluation",
-                lambda s, now, told=told, lease=lease: queue.record_evaluation(s, lease, told, now=now),
+                lambda s, now, told=told, lease=lease: queue.record_evaluations(s, lease, [told], now=now),
             )
         timed("heartbeat", lambda s, now, lease=lease: queue.heartbeat(s, lease, now=now, lease_for=LEASE))
         timed(

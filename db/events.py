@@ -56,15 +56,31 @@ def append(
 
     When that is committed, whoever waits for something to do hears of it (see db.changes).
     """
+    append_all(session, round_id, kind, [data], now=now, job_id=job_id)
+
+
+def append_all(
+    session: Session,
+    round_id: int,
+    kind: EventKind,
+    each: Sequence[dict[str, Any]],
+    *,
+    now: datetime,
+    job_id: int | None = None,
+) -> None:
+    """Adds events of one kind, at least one, as `append` does."""
     count = _COUNT[session.get_bind().dialect.name]
-    number = session.execute(count, {"round": round_id}).one()[0]
-    event = {"round_id": round_id, "number": number, "at": now, "kind": kind, "job_id": job_id, "data": data}
-    session.execute(_ADD, event)
+    last = session.execute(count, {"round": round_id, "more": len(each)}).one()[0]
+    common = {"round_id": round_id, "at": now, "kind": kind, "job_id": job_id}
+    numbers = range(last - len(each) + 1, last + 1)
+    session.execute(
+        _ADD, [common | {"number": number, "data": data} for number, data in zip(numbers, each, strict=True)]
+    )
 
 
 def _count(*told: Any) -> Executable:
     one = _ROUNDS.c.id == bindparam("round")
-    counted = update(_ROUNDS).where(one).values(n_events=_ROUNDS.c.n_events + 1)
+    counted = update(_ROUNDS).where(one).values(n_events=_ROUNDS.c.n_events + bindparam("more"))
     counting: Executable = counted.returning(_ROUNDS.c.n_events, *told)
     return counting
 

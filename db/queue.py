@@ -8,7 +8,7 @@ Every transition is an event of the round, and is appended before the job is tou
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -90,12 +90,15 @@ def heartbeat(session: Session, lease: Lease, *, now: datetime, lease_for: timed
     session.execute(SEEN, {"worker": lease.worker_id, "seen_at": now})
 
 
-def record_evaluation(session: Session, lease: Lease, evaluation: dict[str, Any], *, now: datetime) -> None:
-    """Stores one evaluation of a running job; told again, it is stored once. Raises LeaseLost."""
-    told = {name: value for name, value in evaluation.items() if name != "correct"}
-    _tell(session, lease, EventKind.EVALUATED, now, **told)
-    _require_one(session, REACHED, lease, {"step": evaluation["step"]})
-    session.execute(EVALUATED[session.get_bind().dialect.name], {"job_id": lease.job_id} | evaluation)
+def record_evaluations(
+    session: Session, lease: Lease, evaluations: Sequence[dict[str, Any]], *, now: datetime
+) -> None:
+    """Stores evaluations of a running job, at least one; those told again are stored once. Raises LeaseLost."""
+    told = [{name: value for name, value in one.items() if name != "correct"} for one in evaluations]
+    events.append_all(session, lease.round_id, EventKind.EVALUATED, told, now=now, job_id=lease.job_id)
+    _require_one(session, REACHED, lease, {"step": max(one["step"] for one in evaluations)})
+    rows = [{"job_id": lease.job_id} | one for one in evaluations]
+    session.execute(EVALUATED[session.get_bind().dialect.name], rows)
 
 
 def complete(

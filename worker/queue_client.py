@@ -162,8 +162,8 @@ class QueueClient:
         """
 
         def work(session: Session, now: datetime) -> None:
-            for evaluation in evaluations:
-                queue.record_evaluation(session, lease, evaluation, now=now)
+            if evaluations:
+                queue.record_evaluations(session, lease, evaluations, now=now)
             if beat:
                 queue.heartbeat(session, lease, now=now, lease_for=self.limits.lease)
 
@@ -177,8 +177,8 @@ class QueueClient:
         def work(session: Session, now: datetime) -> bool:
             if queue.has_ended(session, lease, result.outcome):
                 return False
-            for evaluation in evaluations:
-                queue.record_evaluation(session, lease, evaluation, now=now)
+            if evaluations:
+                queue.record_evaluations(session, lease, evaluations, now=now)
             will_retry = result.outcome.is_retried and queue.give_up(
                 session,
                 lease,

@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select
 
-from db import queue
+from db import events, queue
 from db.errors import LeaseLost
+from db.events import EventKind
 from db.queue import MAX_ATTEMPTS, Lease
 from db.session import Database
 from db.tables import Evaluation, Job, JobState, Round, RoundState, Worker
@@ -125,7 +126,7 @@ def test_complete__stale_holder_is_refused(database: Database) -> None:
     with pytest.raises(LeaseLost):
         complete(database, stale)
     with pytest.raises(LeaseLost), database.write() as session:
-        queue.record_evaluation(session, stale, EVALUATION, now=NOW)
+        queue.record_evaluations(session, stale, [EVALUATION], now=NOW)
     with pytest.raises(LeaseLost), database.write() as session:
         queue.heartbeat(session, stale, now=later, lease_for=LEASE)
     complete(database, fresh)
@@ -142,11 +143,11 @@ def test_heartbeat__keeps_the_lease(database: Database) -> None:
         assert queue.requeue_expired(session, now=NOW + LEASE * 1.5) == []
 
 
-def test_record_evaluation__kept_and_forgotten_with_the_attempt(database: Database) -> None:
+def test_record_evaluations__kept_and_forgotten_with_the_attempt(database: Database) -> None:
     add_round(database)
     lease = must_claim(database, add_worker(database))
     with database.write() as session:
-        queue.record_evaluation(session, lease, EVALUATION, now=NOW)
+        queue.record_evaluations(session, lease, [EVALUATION], now=NOW)
     with database.read() as session:
         (row,) = session.scalars(select(Evaluation))
         assert {name: getattr(row, name) for name in EVALUATION} == EVALUATION
@@ -155,6 +156,22 @@ def test_record_evaluation__kept_and_forgotten_with_the_attempt(database: Databa
     must_claim(database, lease.worker_id)
     with database.read() as session:
         assert session.scalars(select(Evaluation)).all() == []
+
+
+def test_record_evaluations__several_at_once_and_told_again(database: Database) -> None:
+    round_id = add_round(database)
+    lease = must_claim(database, add_worker(database))
+    told = [EVALUATION | {"step": step} for step in (20, 40, 60)]
+    for part in (told[:2], told):
+        with database.write() as session:
+            queue.record_evaluations(session, lease, part, now=NOW)
+    with database.read() as session:
+        assert session.scalars(select(Evaluation.step).order_by(Evaluation.step)).all() == [20, 40, 60]
+        happened = [one for one in events.since(session, round_id, 0) if one.kind is EventKind.EVALUATED]
+        assert [one.data["step"] for one in happened] == [20, 40, 20, 40, 60]
+        numbers = [one.number for one in happened]
+        assert numbers == list(range(numbers[0], numbers[0] + 5))
+    assert job(database, lease.job_id).reached == 60
 
 
 def test_give_up__backs_off_then_ends(database: Database) -> None:
@@ -234,7 +251,7 @@ def test_give_up__progress_starts_the_count_anew(database: Database) -> None:
     for step in range(1, 2 * MAX_ATTEMPTS):
         lease = must_claim(database, worker, now)
         with database.write() as session:
-            queue.record_evaluation(session, lease, EVALUATION | {"step": step}, now=now)
+            queue.record_evaluations(session, lease, [EVALUATION | {"step": step}], now=now)
             assert queue.give_up(
                 session, lease, now=now, outcome="crashed", reason="", back_off=timedelta(seconds=1)
             )
@@ -242,7 +259,7 @@ def test_give_up__progress_starts_the_count_anew(database: Database) -> None:
     for _ in range(MAX_ATTEMPTS - 1):  # the same evaluation again is no progress
         lease = must_claim(database, worker, now)
         with database.write() as session:
-            queue.record_evaluation(session, lease, EVALUATION | {"step": 1}, now=now)
+            queue.record_evaluations(session, lease, [EVALUATION | {"step": 1}], now=now)
             again = queue.give_up(
                 session, lease, now=now, outcome="crashed", reason="", back_off=timedelta(seconds=1)
             )

@@ -359,7 +359,7 @@ class QueueMachine(RuleBasedStateMachine):
         if found := self._some_lease(data):
             name, lease = found
             with self.database.write() as session:
-                queue.record_evaluation(session, lease, EVALUATION | {"step": step}, now=self.now)
+                queue.record_evaluations(session, lease, [EVALUATION | {"step": step}], now=self.now)
             self.model.evaluate(name, step)
 
     @rule(data=st.data(), end=st.sampled_from(ENDS))
@@ -399,7 +399,7 @@ class QueueMachine(RuleBasedStateMachine):
         _, lease = data.draw(st.sampled_from(run_by_another or stale))
         transitions: list[Callable[[Session], object]] = [
             lambda session: queue.heartbeat(session, lease, now=self.now, lease_for=LEASE),
-            lambda session: queue.record_evaluation(session, lease, EVALUATION, now=self.now),
+            lambda session: queue.record_evaluations(session, lease, [EVALUATION], now=self.now),
             lambda session: _complete(session, lease, ENDS[0], self.now),
             lambda session: _give_up(session, lease, self.now),
             lambda session: queue.hand_back(session, lease, now=self.now),

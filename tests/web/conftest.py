@@ -101,7 +101,8 @@ def evaluate(rig: Rig, lease: Lease, step: int) -> None:
     values = {"seconds": 1.0, "tokens": 100, "train_loss": 1.5, "val_loss": 1.4, "val_seq_acc": 0.1}
     counted = {"val_tok_acc": 0.2 + step / 100, "distinct_predictions": 4, "correct": [1, 2]}
     with rig.database.write() as session:
-        queue.record_evaluation(session, lease, {"step": step} | values | counted, now=datetime.now(UTC))
+        told = {"step": step} | values | counted
+        queue.record_evaluations(session, lease, [told], now=datetime.now(UTC))
 
 
 def end(rig: Rig, lease: Lease, ended: JobResult) -> None:

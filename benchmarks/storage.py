@@ -1,0 +1,178 @@
+"""What the queue and its storage cost a search, beside Optuna's storages on the same work in one run.
+
+    pip install optuna            # the peer; without it only fsq is measured
+    python benchmarks/storage.py [--jobs 100] [-o benchmarks/results/storage.json]
+
+The work: jobs of 20 evaluations each (Optuna: trials of 20 reported values), one client, nothing computed. `at once`
+is how a worker tells of a quick job's evaluations: together. Then a worker's own queue client on a real round, with
+all that follows from each job (decisions, next jobs): the milliseconds of a job that no training can hide, and what
+part of a job of one second they are. Storages take turns; the fastest of the repetitions counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import platform
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from job_queue import EVALUATION, LEASE, databases, enter
+from service import SUDOKU, resolved, result, round_data
+from sqlalchemy import insert
+from sqlalchemy.orm import Session
+
+from db import queue
+from db.session import clock, open_current
+from db.tables import AT_ONCE, Job, Round
+from orchestrator import engine
+from worker.limits import Limits
+from worker.queue_client import QueueClient
+
+EVALUATIONS = 20
+EACH = [EVALUATION | {"step": step} for step in range(1, EVALUATIONS + 1)]
+
+
+def fsq(url: str, jobs: int, *, at_once: bool) -> None:
+    """Claims, evaluates and completes jobs that wait."""
+    database = open_current(url)
+    worker, now = enter(database), datetime.now(UTC)
+    with database.write() as session:
+        name = f"r{time.time_ns()}"
+        row = Round(name=name, digest="", source="", spec={}, facts={}, created_at=now)
+        session.add(row)
+        session.flush()
+        common = {"task": "t", "stage": "quick", "payload": {}, "not_before": AT_ONCE, "created_at": now}
+        common |= {"round_id": row.id, "seed": 0}
+        waiting = [{"variant": f"v{i}", "fingerprint": f"{name}{i}"} for i in range(jobs)]
+        session.execute(insert(Job), [common | names for names in waiting])
+
+    def transaction(work: Callable[[Session, datetime], Any]) -> Any:
+        with database.write() as session:
+            return work(session, clock(session))
+
+    ended: dict[str, Any] = {"outcome": "ok", "reason": None, "result": {"outcome": "ok"}}
+    parts = [EACH] if at_once else [[one] for one in EACH]
+    while lease := transaction(lambda s, now: queue.claim(s, worker_id=worker, now=now, lease_for=LEASE)):
+        for part in parts:
+            transaction(
+                lambda s, now, lease=lease, part=part: queue.record_evaluations(s, lease, part, now=now)
+            )
+        transaction(lambda s, now, lease=lease: queue.complete(s, lease, now=now, **ended))
+    database.close()
+
+
+def optuna(storage: Any, jobs: int) -> None:
+    """As many trials, asked for, reported on and told."""
+    import optuna
+
+    study = optuna.create_study(storage=storage, pruner=optuna.pruners.NopPruner())
+    for number in range(jobs):
+        trial = study.ask()
+        for step in range(1, EVALUATIONS + 1):
+            trial.report(0.5, step)
+        study.tell(trial, number / jobs)
+
+
+def peers(folder: Path) -> dict[str, Callable[[int], None]]:
+    """Optuna's storages, where it is installed."""
+    with suppress(ImportError):
+        import optuna as package
+        from optuna.storages import JournalStorage, RDBStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        package.logging.set_verbosity(logging.WARNING)
+        rdb = RDBStorage(f"sqlite:///{folder / 'optuna.db'}")
+        journal = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+        return {
+            "optuna, SQLite": lambda jobs: optuna(rdb, jobs),
+            "optuna, journal file": lambda jobs: optuna(journal, jobs),
+        }
+    return {}
+
+
+def jobs_per_second(runs: dict[str, Callable[[int], None]], jobs: int, repeat: int = 3) -> dict[str, float]:
+    fastest = dict.fromkeys(runs, float("inf"))
+    for _ in range(repeat):
+        for name, run in runs.items():
+            began = time.perf_counter()
+            run(jobs)
+            fastest[name] = min(fastest[name], time.perf_counter() - began)
+    return {name: round(jobs / seconds, 1) for name, seconds in fastest.items()}
+
+
+def worker_path(url: str, folder: Path) -> dict[str, float]:
+    """A round of 88 jobs through a worker's queue client: milliseconds of each job by what was asked."""
+    database = open_current(url)
+    variants = {"grid": {"layer_start": [1], "alpha_init": [round(-3 + 0.1 * n, 1) for n in range(21)]}}
+    wanted = resolved(
+        folder, round_data("real", tasks={"a": dict(SUDOKU), "b": dict(SUDOKU)}, variants=variants)
+    )
+    with database.write() as session:
+        engine.submit(session, wanted, "", by="benchmark", now=datetime.now(UTC))
+
+    def advance(session: Session, job_id: int) -> object:
+        return engine.advance_job(session, job_id, now=datetime.now(UTC))
+
+    client = QueueClient(database, folder, Limits(), advance, lambda _: None, lambda _: None)
+    client.register("cpu", folder / "lock")
+    rng = random.Random(0)
+    took = {"claim": 0.0, "evaluations": 0.0, "end": 0.0}
+    jobs = 0
+
+    def timed(what: str, call: Callable[[], Any]) -> Any:
+        began = time.perf_counter()
+        done = call()
+        took[what] += time.perf_counter() - began
+        return done
+
+    while claim := timed("claim", client.claim):
+        timed("evaluations", lambda claim=claim: client.report(claim.lease, EACH, beat=False))
+        ended = result(rng.randint(1900, 2400) / 10_000)
+        timed("end", lambda claim=claim, ended=ended: client.end(claim.lease, ended, []))
+        jobs += 1
+    client.leave()
+    database.close()
+    each = {what: 1000 * seconds / jobs for what, seconds in took.items()}
+    hidden = each["evaluations"]  # the child trains on meanwhile
+    total = sum(each.values()) - hidden
+    shown = {what: round(value, 2) for what, value in each.items()}
+    return {"jobs": jobs, **shown, "percent of a job of one second": round(total / 10, 2)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--jobs", type=int, default=100, help="of each repetition")
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/storage.json"))
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="fsq-storage-") as name, databases(Path(name)) as urls:
+        folder = Path(name)
+        runs: dict[str, Callable[[int], None]] = {
+            f"fsq, {database}, {how}": lambda jobs, url=url, at_once=at_once: fsq(url, jobs, at_once=at_once)
+            for database, url in urls.items()
+            for how, at_once in (("at once", True), ("one by one", False))
+        }
+        found: dict[str, Any] = {
+            "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+            "python": sys.version.split()[0],
+            "jobs per second": jobs_per_second(runs | peers(folder), arguments.jobs),
+        }
+        for database, url in urls.items():
+            found[f"milliseconds of a job, {database}"] = worker_path(url, folder)
+    print(json.dumps(found, indent=1))
+    arguments.output.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
