@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -147,14 +147,21 @@ def _spec_json(row: tables.Round) -> dict[str, Any]:
     return row.spec if row.selected is None else row.spec | {"variants": row.selected}
 
 
-def advance(session: Session, round_id: int, *, now: datetime) -> Advance:
-    """Stores the decisions and jobs that follow from what has finished, in the caller's transaction."""
+def advance(
+    session: Session, round_id: int, *, now: datetime, chain: tuple[str, int] | None = None
+) -> Advance:
+    """Stores the decisions and jobs that follow from what has finished, in the caller's transaction.
+
+    With `chain`, only one (task, seed) is looked at, until it is over: what that means for the others is seen then.
+    """
     row = locked(session, round_id)
     if row.state is not RoundState.ACTIVE:
         return NOTHING
     resolved = resolve(row)
+    if chain is not None and not resolved.search.parallel and _is_elsewhere(session, row, chain):
+        chain = None  # something was retried: whose turn it is follows from all
     while True:
-        planned, standings = current_plan(session, row, resolved)
+        planned, standings = current_plan(session, row, resolved, chain)
         missing = [key for key in planned.jobs if key not in standings]
         new = [_new_job(session, row.id, resolved.job(key), key, now) for key in missing]
         session.add_all(new)
@@ -162,9 +169,11 @@ def advance(session: Session, round_id: int, *, now: datetime) -> Advance:
         _tell_of_cached(session, new, now)
         if all(job.state is not JobState.DONE for job in new):
             break
-    decisions = _store_new(session, row, planned, now)
+    decisions = _store_new(session, row, planned, now, chain)
     taken = tuple(Taken(row.name, decision) for decision in decisions)
     advanced = Advance(taken, tuple(_closed(resolved, planned, decisions)))
+    if planned.state is State.FINISHED and chain is not None:
+        return advanced + advance(session, round_id, now=now)
     if planned.state is State.FINISHED:
         row.state, row.finished_at = RoundState.FINISHED, now
         events.append(session, row.id, EventKind.FINISHED, now=now)
@@ -279,7 +288,17 @@ def _parent(row: tables.Round) -> chains.Parent:
 
 def advance_job(session: Session, job_id: int, *, now: datetime) -> Advance:
     """Advances the round of a job."""
-    return advance(session, session.get_one(tables.Job, job_id).round_id, now=now)
+    query = select(tables.Job.round_id, tables.Job.task, tables.Job.seed).where(tables.Job.id == job_id)
+    round_id, task, seed = session.execute(query).one()
+    return advance(session, round_id, now=now, chain=(task, seed))
+
+
+def _is_elsewhere(session: Session, row: tables.Round, chain: tuple[str, int]) -> bool:
+    """Whether a job of another (task, seed) has yet to finish."""
+    job, (task, seed) = tables.Job, chain
+    unfinished = (job.round_id == row.id, job.state.in_((JobState.QUEUED, JobState.RUNNING)))
+    others = select(job.id).where(*unfinished, or_(job.task != task, job.seed != seed))
+    return session.execute(others.limit(1)).first() is not None
 
 
 def active_rounds(session: Session) -> list[int]:
@@ -295,12 +314,13 @@ def live_trajectories(session: Session) -> set[str]:
 
 
 def current_plan(
-    session: Session, row: tables.Round, resolved: ResolvedRound
+    session: Session, row: tables.Round, resolved: ResolvedRound, chain: tuple[str, int] | None = None
 ) -> tuple[Plan, Mapping[JobKey, Standing]]:
-    """What follows from the jobs that have finished, and where every job stands."""
-    found = standings(session, row.id, resolved.spec.prune.metric)
+    """What follows from the jobs that have finished, and where every job stands; of all, or of one (task, seed)."""
+    found = standings(session, row.id, resolved.spec.prune.metric, chain)
+    search = resolved.search if chain is None else resolved.search.of_chain(chain)
     finished = {key: stands.measurement for key, stands in found.items() if stands.measurement is not None}
-    return plan(resolved.search, finished), found
+    return plan(search, finished), found
 
 
 def _new_job(session: Session, round_id: int, spec: JobSpec, key: JobKey, now: datetime) -> tables.Job:
@@ -328,11 +348,14 @@ def _tell_of_cached(session: Session, jobs: Sequence[tables.Job], now: datetime)
             events.append(session, job.round_id, EventKind.JOB_ENDED, now=now, job_id=job.id, **ended)
 
 
-def _store_new(session: Session, row: tables.Round, planned: Plan, now: datetime) -> tuple[Decision, ...]:
-    keys = (tables.Decision.task, tables.Decision.stage, tables.Decision.variant, tables.Decision.seed)
-    stored = {
-        JobKey(*key) for key in session.execute(select(*keys).where(tables.Decision.round_id == row.id))
-    }
+def _store_new(
+    session: Session, row: tables.Round, planned: Plan, now: datetime, chain: tuple[str, int] | None
+) -> tuple[Decision, ...]:
+    made = tables.Decision
+    query = select(made.task, made.stage, made.variant, made.seed).where(made.round_id == row.id)
+    if chain is not None:
+        query = query.where(made.task == chain[0], made.seed == chain[1])
+    stored = {JobKey(*key) for key in session.execute(query)}
     new = tuple(decision for decision in planned.decisions if decision.key not in stored)
     session.add_all(
         tables.Decision(

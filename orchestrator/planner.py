@@ -8,7 +8,7 @@ next variant. One job at a time over the whole round; with `parallel`, one at a 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -81,6 +81,11 @@ class SearchSpec:
     no_ops: frozenset[str] = frozenset()
     rule: Threshold = field(default_factory=Threshold)
     parallel: bool = False
+
+    def of_chain(self, chain: tuple[str, int]) -> SearchSpec:
+        """One (task, seed) of it, which no other influences but by its place in the order."""
+        task, seed = chain
+        return replace(self, tasks=(task,), seeds=(seed,))
 
     @property
     def most_jobs(self) -> int:

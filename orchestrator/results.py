@@ -75,11 +75,13 @@ class Standing(NamedTuple):
     measurement: Measurement | None  # None: it has yet to end
 
 
-def standings(session: Session, round_id: int, metric: str) -> dict[JobKey, Standing]:
-    """Every job of a round with what it measured by the rule's metric."""
+def standings(
+    session: Session, round_id: int, metric: str, chain: tuple[str, int] | None = None
+) -> dict[JobKey, Standing]:
+    """Every job of a round, or of one (task, seed) of it, with what it measured by the rule's metric."""
     query = (
         select(Job.id, Job.task, Job.stage, Job.variant, Job.seed, Job.state, Job.reason, Job.result)
-        .where(Job.round_id == round_id)
+        .where(Job.round_id == round_id, *_of(chain))
         .order_by(Job.id)
         .execution_options(yield_per=500)
     )
@@ -87,6 +89,10 @@ def standings(session: Session, round_id: int, metric: str) -> dict[JobKey, Stan
         JobKey(*key): Standing(id_, _measurement(result, reason, metric) if state is JobState.DONE else None)
         for id_, *key, state, reason, result in session.execute(query)
     }
+
+
+def _of(chain: tuple[str, int] | None) -> tuple[ColumnElement[bool], ...]:
+    return () if chain is None else (Job.task == chain[0], Job.seed == chain[1])
 
 
 def _measurement(result: dict[str, Any] | None, reason: str | None, metric: str) -> Measurement:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -25,7 +27,7 @@ def kinds() -> dict[str, type[Task[Any]]]:
     """All usable task kinds, sorted by name. One that is registered but broken is left out here:
     `get_kind` says why."""
     usable = {}
-    for name in sorted({entry.name for entry in entry_points(group=GROUP)}):
+    for name in sorted({entry.name for entry in _registered()}):
         try:
             usable[name] = get_kind(name)
         except BrokenTaskKind:
@@ -35,14 +37,24 @@ def kinds() -> dict[str, type[Task[Any]]]:
 
 def get_kind(name: str) -> type[Task[Any]]:
     """The task class of one kind; UnknownTaskKind, or BrokenTaskKind with the plug-in's own error."""
-    entries = {entry.value: entry for entry in entry_points(group=GROUP, name=name)}
+    entries = {entry.value: entry for entry in _registered() if entry.name == name}
     if not entries:
-        known = sorted({entry.name for entry in entry_points(group=GROUP)})
+        known = sorted({entry.name for entry in _registered()})
         hint = suggestion([name], known)
         raise UnknownTaskKind(f"no task kind '{shown(name)}'{hint}: expected one of {', '.join(known)}")
     if len(entries) > 1:
         raise BrokenTaskKind(f"task kind {name!r} is registered more than once: {', '.join(sorted(entries))}")
     return _load(next(iter(entries.values())))
+
+
+def _registered() -> tuple[EntryPoint, ...]:
+    return _registered_on(tuple(sys.path))
+
+
+@lru_cache(maxsize=1)
+def _registered_on(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """What the packages on a search path have registered; to look takes longer than most of what is done with it."""
+    return tuple(entry_points(group=GROUP))
 
 
 def _load(entry: EntryPoint) -> type[Task[Any]]:

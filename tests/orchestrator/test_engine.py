@@ -188,3 +188,43 @@ def test_submit__another_no_op_is_another_round(database: Database, tmp_path: Pa
     variants = round_data()["variants"] | {"noop2": {"layer_start": 8}}
     with pytest.raises(Conflict):
         rig.submit(resolve(tmp_path, variants=variants))
+
+
+def unfinished(database: Database) -> list[str]:
+    with database.read() as session:
+        waiting = session.scalars(select(Job).where(Job.state != JobState.DONE).order_by(Job.id))
+        return [f"{job.stage} {job.variant} {job.seed}" for job in waiting]
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_advance_job__comes_to_what_advance_comes_to(
+    database: Database, tmp_path: Path, parallel: bool
+) -> None:
+    """After each job, nothing is left that looking at the whole round would add."""
+    rig = Rig(database)
+    round_id = rig.submit(resolve(tmp_path, seeds=[0, 1], parallel=parallel))
+    for accuracy in (0.2, 0.3, 0.25, 0.4, 0.1, 0.2, 0.3, 0.3, 0.35, 0.2, 0.3, 0.4):
+        if rig.run_next(result(accuracy)) is None:
+            break
+        with database.write() as session:
+            assert engine.advance(session, round_id, now=NOW) == engine.NOTHING
+    with database.read() as session:
+        assert session.get_one(Round, round_id).state is RoundState.FINISHED
+
+
+def test_advance_job__after_a_retry_still_one_job_at_a_time(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path, seeds=[0, 1]))
+    rig.run_next(result(0.2))
+    rig.run_next(JobResult(outcome=Outcome.CRASHED, reason="signal 9"))  # l1, seed 0
+    rig.run_next(result(0.1))
+    assert unfinished(database) == ["quick baseline 1"]
+    with database.write() as session:
+        interventions.retry(session, "r1", by="me", now=NOW)
+    assert unfinished(database) == ["quick l1 0", "quick baseline 1"]
+    rig.run_next(result(0.3))  # promoted: its chain goes on, and the other one waits
+    assert unfinished(database) == ["quick baseline 1", "med baseline 0"]
+    rig.run_next(result(0.2))
+    assert unfinished(database) == ["med baseline 0"]
+    while rig.run_next(result(0.2)):
+        assert len(unfinished(database)) <= 1
