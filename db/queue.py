@@ -18,7 +18,6 @@ from sqlalchemy import (
     CursorResult,
     Update,
     and_,
-    or_,
     select,
     update,
 )
@@ -29,13 +28,17 @@ from db.errors import LeaseLost
 from db.events import EventKind
 from db.statements import (
     EVALUATED,
+    EXPIRED,
     FORGET,
+    HELD,
+    KNOWN,
     OF_HELD,
     OF_JOB,
     OLDEST,
     OLDEST_OF_ROUND,
     REACHED,
     REQUEUED,
+    RUNNING,
     SEEN,
     UNCOUNTED,
 )
@@ -150,10 +153,7 @@ def hand_back(session: Session, lease: Lease, *, now: datetime) -> None:
 
 def hand_back_all(session: Session, *, worker_id: int, now: datetime) -> None:
     """Requeues whatever a worker holds without knowing it: a claim whose commit it never heard of."""
-    mine = (Job.state == JobState.RUNNING, Job.worker_id == worker_id)
-    held = select(Job).join(Round).where(*mine).order_by(Job.id)
-    locked = held.with_for_update(skip_locked=True, key_share=True, of=(Job, Round))
-    for job in session.scalars(locked).all():
+    for job in session.scalars(HELD, {"worker": worker_id}).all():
         hand_back(session, Lease(job.id, job.round_id, worker_id, job.fencing_token), now=now)
 
 
@@ -162,8 +162,8 @@ def requeue_expired(session: Session, *, now: datetime, max_attempts: int = MAX_
 
     A lease that would end later than any given now was given before the clock was set back.
     """
-    expired = or_(Job.lease_expires_at < now, Job.lease_expires_at > now + LONGEST_LEASE)
-    return _take_back(session, expired, now, "lost", "the lease expired", max_attempts)
+    expired = session.scalars(EXPIRED, {"now": now, "far": now + LONGEST_LEASE})
+    return _take_back(session, expired.all(), now, "lost", "the lease expired", max_attempts)
 
 
 def requeue_dead(
@@ -176,14 +176,13 @@ def requeue_dead(
         .where(Worker.id.in_(dead), Worker.stopped_at.is_(None))
         .values(stopped_at=Worker.seen_at)
     )
-    return _take_back(session, Job.worker_id.in_(dead), now, "lost", "its worker died", max_attempts)
+    held = session.scalars(RUNNING.where(Job.worker_id.in_(dead)))
+    return _take_back(session, held.all(), now, "lost", "its worker died", max_attempts)
 
 
 def _take_back(
-    session: Session, which: ColumnElement[bool], now: datetime, outcome: str, reason: str, max_attempts: int
+    session: Session, jobs: Sequence[Job], now: datetime, outcome: str, reason: str, max_attempts: int
 ) -> list[int]:
-    query = select(Job).join(Round).where(Job.state == JobState.RUNNING, which).order_by(Job.id)
-    jobs = list(session.scalars(query.with_for_update(skip_locked=True, key_share=True, of=(Job, Round))))
     for job in jobs:
         job.fruitless += 1
         again = job.fruitless < max_attempts
@@ -215,10 +214,7 @@ def require_held(session: Session, lease: Lease) -> None:
 
 def known_result(session: Session, fingerprint: str, outcomes: Collection[str]) -> Job | None:
     """The job that first ended with one of these outcomes under a fingerprint."""
-    query = select(Job).where(
-        Job.fingerprint == fingerprint, Job.state == JobState.DONE, Job.outcome.in_(outcomes)
-    )
-    return session.scalars(query.order_by(Job.id).limit(1)).first()
+    return session.scalars(KNOWN, {"known": fingerprint, "outcomes": list(outcomes)}).first()
 
 
 def next_start(session: Session, *, round_id: int | None = None) -> datetime | None:

@@ -36,6 +36,25 @@ OLDEST = (
     .limit(1)
     .with_for_update(skip_locked=True, key_share=True, of=(Job, Round))
 )
+RUNNING = (
+    select(Job)
+    .join(Round)
+    .where(Job.state == JobState.RUNNING)
+    .order_by(Job.id)
+    .with_for_update(skip_locked=True, key_share=True, of=(Job, Round))
+)
+HELD = RUNNING.where(Job.worker_id == bindparam("worker"))
+EXPIRED = RUNNING.where(or_(Job.lease_expires_at < bindparam("now"), Job.lease_expires_at > bindparam("far")))
+KNOWN = (
+    select(Job)
+    .where(
+        Job.fingerprint == bindparam("known"),
+        Job.state == JobState.DONE,
+        Job.outcome.in_(bindparam("outcomes", expanding=True)),
+    )
+    .order_by(Job.id)
+    .limit(1)
+)
 OLDEST_OF_ROUND = OLDEST.where(Job.round_id == bindparam("round"))
 FORGET = delete(_EVALUATIONS).where(_EVALUATIONS.c.job_id == bindparam("job"))
 SEEN = update(_WORKERS).where(_WORKERS.c.id == bindparam("worker"))
