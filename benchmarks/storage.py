@@ -28,7 +28,7 @@ from statistics import median
 from typing import Any
 
 from job_queue import EVALUATION, LEASE, databases, enter
-from service import resolved, result, round_data
+from service import SUDOKU, resolved, result, round_data
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
