@@ -20,6 +20,7 @@ from db.tables import Base, Event, Job
 
 CHANNEL = "fsq"  # on which PostgreSQL tells whoever listens that something has happened
 _ROUNDS = Base.metadata.tables["rounds"]
+_LOCK = select(_ROUNDS.c.id).where(_ROUNDS.c.id == bindparam("round")).with_for_update(key_share=True)
 _ADD = insert(Base.metadata.tables["events"])
 
 
@@ -86,6 +87,11 @@ def _count(*told: Any) -> Executable:
 
 
 _COUNT = {"sqlite": _count(), "postgresql": _count(func.pg_notify(CHANNEL, ""))}
+
+
+def lock(session: Session, round_id: int) -> None:
+    """Takes a round's row lock as `append` does, for who must look before there is something to tell."""
+    session.execute(_LOCK, {"round": round_id})
 
 
 def since(session: Session, round_id: int, number: int, limit: int = 500) -> Sequence[Happened]:

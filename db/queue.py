@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     CursorResult,
+    Row,
     Update,
     and_,
     select,
@@ -30,16 +31,19 @@ from db.statements import (
     EVALUATED,
     EXPIRED,
     FORGET,
+    FREE_ROUND,
+    FREE_ROUND_OF,
     HELD,
+    HELD_FREE,
     KNOWN,
     OF_HELD,
     OF_JOB,
     OLDEST,
-    OLDEST_OF_ROUND,
     REACHED,
     REQUEUED,
     RUNNING,
     SEEN,
+    STORED,
     UNCOUNTED,
 )
 from db.tables import AT_ONCE, Job, JobState, Round, RoundState, Worker
@@ -68,8 +72,7 @@ def claim(
 
     A round that another transaction is changing at this moment is passed over.
     """
-    asked = {"now": now, "far": now + LONGEST_BACK_OFF, "round": round_id}
-    job = session.execute(OLDEST if round_id is None else OLDEST_OF_ROUND, asked).first()
+    job = _next_job(session, now, round_id)
     if job is None:
         return None
     lease = Lease(job_id=job.id, round_id=job.round_id, worker_id=worker_id, token=job.fencing_token + 1)
@@ -87,6 +90,18 @@ def claim(
     return lease
 
 
+def _next_job(session: Session, now: datetime, round_id: int | None) -> Row[int, int, int, int] | None:
+    """The oldest job that may start, of a round that is locked from here on."""
+    asked: dict[str, Any] = {"now": now, "far": now + LONGEST_BACK_OFF, "round": round_id}
+    while True:
+        found = session.execute(FREE_ROUND if round_id is None else FREE_ROUND_OF, asked).first()
+        if found is None or found.oldest is None:
+            return None
+        job = session.execute(OLDEST, asked | {"round": found.id}).first()
+        if job is not None:  # else others took the round's last one before it was locked
+            return job
+
+
 def heartbeat(session: Session, lease: Lease, *, now: datetime, lease_for: timedelta) -> None:
     """Extends the lease; raises LeaseLost when the job is no longer this worker's."""
     _change(session, lease, lease_expires_at=now + lease_for)
@@ -96,12 +111,16 @@ def heartbeat(session: Session, lease: Lease, *, now: datetime, lease_for: timed
 def record_evaluations(
     session: Session, lease: Lease, evaluations: Sequence[dict[str, Any]], *, now: datetime
 ) -> None:
-    """Stores evaluations of a running job, at least one; those told again are stored once. Raises LeaseLost."""
-    told = [{name: value for name, value in one.items() if name != "correct"} for one in evaluations]
+    """Stores evaluations of a running job, at least one; one told again changes nothing. Raises LeaseLost."""
+    stored = set(session.scalars(STORED, {"job": lease.job_id}))
+    new = [one for one in evaluations if one["step"] not in stored]
+    if not new:
+        require_held(session, lease)
+        return
+    told = [{name: value for name, value in one.items() if name != "correct"} for one in new]
     events.append_all(session, lease.round_id, EventKind.EVALUATED, told, now=now, job_id=lease.job_id)
-    _require_one(session, REACHED, lease, {"step": max(one["step"] for one in evaluations)})
-    rows = [{"job_id": lease.job_id} | one for one in evaluations]
-    session.execute(EVALUATED[session.get_bind().dialect.name], rows)
+    _require_one(session, REACHED, lease, {"step": max(one["step"] for one in new)})
+    session.execute(EVALUATED, [{"job_id": lease.job_id} | one for one in new])
 
 
 def complete(
@@ -128,20 +147,24 @@ def give_up(
     reason: str,
     back_off: timedelta,
     max_attempts: int = MAX_ATTEMPTS,
+    is_infrastructure: bool = False,
 ) -> bool:
     """Requeues a job whose attempt failed; ends it after `max_attempts` in a row that came to nothing.
 
-    It may run again at once, then after `back_off`, then after 3, 7, 15 times that. Returns whether it will; raises
+    Failures of the infrastructure and others are counted apart: neither uses up the attempts of the other. The job
+    may run again at once, then after `back_off`, then after 3, 7, 15 times that. Returns whether it will; raises
     LeaseLost.
     """
-    fruitless = 1 + (session.scalar(select(Job.fruitless).where(Job.id == lease.job_id)) or 0)
-    if fruitless >= max_attempts:
+    counter = Job.infra_failures if is_infrastructure else Job.fruitless
+    failures = 1 + (session.scalar(select(counter).where(Job.id == lease.job_id)) or 0)
+    if failures >= max_attempts:
         complete(session, lease, now=now, outcome=outcome, reason=reason, result={"outcome": outcome})
         return False
-    pause = min(back_off * (2 ** min(fruitless - 1, 20) - 1), LONGEST_BACK_OFF)
+    pause = min(back_off * (2 ** min(failures - 1, 20) - 1), LONGEST_BACK_OFF)
     not_before = now + pause if pause else AT_ONCE
     _tell(session, lease, EventKind.JOB_REQUEUED, now, outcome=outcome, reason=reason)
-    _change(session, lease, not_before=not_before, reason=reason, fruitless=fruitless, **REQUEUED)
+    counted = {counter.key: failures}
+    _change(session, lease, not_before=not_before, reason=reason, **counted, **REQUEUED)
     return True
 
 
@@ -151,10 +174,19 @@ def hand_back(session: Session, lease: Lease, *, now: datetime) -> None:
     _require_one(session, UNCOUNTED, lease, {"not_before": AT_ONCE, **REQUEUED})
 
 
-def hand_back_all(session: Session, *, worker_id: int, now: datetime) -> None:
-    """Requeues whatever a worker holds without knowing it: a claim whose commit it never heard of."""
-    for job in session.scalars(HELD, {"worker": worker_id}).all():
-        hand_back(session, Lease(job.id, job.round_id, worker_id, job.fencing_token), now=now)
+def hand_back_all(session: Session, *, worker_id: int, now: datetime, wait: bool = False) -> None:
+    """Requeues whatever a worker holds, known to it or not: a commit's answer may not have come.
+
+    A job whose round another transaction is changing is passed over, unless `wait` is set.
+    """
+    for job in session.scalars(HELD if wait else HELD_FREE, {"worker": worker_id}).all():
+        lease = Lease(job.id, job.round_id, worker_id, job.fencing_token)
+        if wait:
+            events.lock(session, job.round_id)
+            session.refresh(job)
+            if (job.state, job.fencing_token) != (JobState.RUNNING, lease.token):
+                continue
+        hand_back(session, lease, now=now)
 
 
 def requeue_expired(session: Session, *, now: datetime, max_attempts: int = MAX_ATTEMPTS) -> list[int]:

@@ -5,11 +5,7 @@ An UPDATE without values sets the columns that it is given.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-from sqlalchemy import Executable, bindparam, case, delete, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import bindparam, case, delete, insert, or_, select, update
 
 from db.tables import Base, Job, JobState, Round, RoundState
 
@@ -25,25 +21,33 @@ _IS_PROGRESS = _JOBS.c.reached < bindparam("step")
 REACHED = OF_HELD.values(
     reached=case((_IS_PROGRESS, bindparam("step")), else_=_JOBS.c.reached),
     fruitless=case((_IS_PROGRESS, 0), else_=_JOBS.c.fruitless),
+    infra_failures=case((_IS_PROGRESS, 0), else_=_JOBS.c.infra_failures),
 )
 # a time further ahead than any pause was set before the clock was put back
 _MAY_START = or_(Job.not_before <= bindparam("now"), Job.not_before > bindparam("far"))
+_MAY_BE_CLAIMED = (Job.state == JobState.QUEUED, _MAY_START)
+_FIRST = select(Job.id).where(Job.round_id == Round.id, *_MAY_BE_CLAIMED).order_by(Job.id).limit(1)
+_OLDEST_HERE = _FIRST.correlate(Round).scalar_subquery().label("oldest")
+# The round is locked first: whoever looked for a job among those of a locked round would look at, and lock, each.
+FREE_ROUND = (
+    select(Round.id, _OLDEST_HERE)
+    .where(Round.state == RoundState.ACTIVE)
+    .order_by(_OLDEST_HERE.nulls_last())
+    .limit(1)
+    .with_for_update(skip_locked=True, key_share=True)
+)
+FREE_ROUND_OF = FREE_ROUND.where(Round.id == bindparam("round"))
 OLDEST = (
     select(Job.id, Job.round_id, Job.attempts, Job.fencing_token)
-    .join(Round)
-    .where(Job.state == JobState.QUEUED, _MAY_START, Round.state == RoundState.ACTIVE)
+    .where(Job.round_id == bindparam("round"), *_MAY_BE_CLAIMED)
     .order_by(Job.id)
     .limit(1)
-    .with_for_update(skip_locked=True, key_share=True, of=(Job, Round))
+    .with_for_update(key_share=True)
 )
-RUNNING = (
-    select(Job)
-    .join(Round)
-    .where(Job.state == JobState.RUNNING)
-    .order_by(Job.id)
-    .with_for_update(skip_locked=True, key_share=True, of=(Job, Round))
-)
-HELD = RUNNING.where(Job.worker_id == bindparam("worker"))
+_RUNNING = select(Job).join(Round).where(Job.state == JobState.RUNNING).order_by(Job.id)
+RUNNING = _RUNNING.with_for_update(skip_locked=True, key_share=True, of=(Job, Round))
+HELD = _RUNNING.where(Job.worker_id == bindparam("worker"))
+HELD_FREE = RUNNING.where(Job.worker_id == bindparam("worker"))
 EXPIRED = RUNNING.where(or_(Job.lease_expires_at < bindparam("now"), Job.lease_expires_at > bindparam("far")))
 KNOWN = (
     select(Job)
@@ -55,19 +59,7 @@ KNOWN = (
     .order_by(Job.id)
     .limit(1)
 )
-OLDEST_OF_ROUND = OLDEST.where(Job.round_id == bindparam("round"))
 FORGET = delete(_EVALUATIONS).where(_EVALUATIONS.c.job_id == bindparam("job"))
 SEEN = update(_WORKERS).where(_WORKERS.c.id == bindparam("worker"))
-
-
-def _upsert(insert: Callable[..., Any]) -> Executable:
-    added = insert(_EVALUATIONS)
-    key = list(_EVALUATIONS.primary_key)
-    changed = {
-        column.name: added.excluded[column.name] for column in _EVALUATIONS.c if column not in set(key)
-    }
-    upserted: Executable = added.on_conflict_do_update(index_elements=key, set_=changed)
-    return upserted
-
-
-EVALUATED = {"sqlite": _upsert(sqlite.insert), "postgresql": _upsert(postgresql.insert)}
+STORED = select(_EVALUATIONS.c.step).where(_EVALUATIONS.c.job_id == bindparam("job"))
+EVALUATED = insert(_EVALUATIONS)

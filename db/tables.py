@@ -146,12 +146,13 @@ class Job(Base):
     variant: Mapped[str]
     seed: Mapped[int]
     fingerprint: Mapped[str]
+    trajectory: Mapped[str | None] = mapped_column(index=True)  # whose snapshot it goes on from
     payload: Mapped[dict[str, Any]]
     state: Mapped[JobState] = mapped_column(default=JobState.QUEUED)
     attempts: Mapped[int] = mapped_column(default=0)
-    fruitless: Mapped[int] = mapped_column(
-        default=0, server_default="0"
-    )  # attempts without progress, in a row
+    # attempts without progress, in a row: its own, and those that the infrastructure failed
+    fruitless: Mapped[int] = mapped_column(default=0, server_default="0")
+    infra_failures: Mapped[int] = mapped_column(default=0, server_default="0")
     reached: Mapped[int] = mapped_column(default=0, server_default="0")  # last step evaluated in any attempt
     not_before: Mapped[datetime]  # earliest time of the next attempt
 

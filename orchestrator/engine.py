@@ -307,10 +307,12 @@ def active_rounds(session: Session) -> list[int]:
     return list(session.scalars(active))
 
 
-def live_trajectories(session: Session) -> set[str]:
-    """Trajectories of the rounds that are not over: a later stage may continue from them."""
-    query = select(tables.Job).join(tables.Round).where(tables.Round.state == RoundState.ACTIVE)
-    return {JobSpec.from_json(job.payload).trajectory for job in session.scalars(query)}
+def live_trajectories(session: Session, trajectories: Collection[str]) -> set[str]:
+    """Those of these trajectories that belong to rounds that are not over: a later stage may continue from them."""
+    of_these = tables.Job.trajectory.in_(trajectories)
+    query = select(tables.Job.trajectory).join(tables.Round)
+    found = session.scalars(query.where(of_these, tables.Round.state == RoundState.ACTIVE))
+    return {trajectory for trajectory in found if trajectory is not None}
 
 
 def current_plan(
@@ -329,6 +331,7 @@ def _new_job(session: Session, round_id: int, spec: JobSpec, key: JobKey, now: d
         **key._asdict(),
         round_id=round_id,
         fingerprint=spec.fingerprint,
+        trajectory=spec.trajectory,
         payload=spec.model_dump(mode="json"),
         state=JobState.QUEUED,
         not_before=tables.AT_ONCE,

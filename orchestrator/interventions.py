@@ -48,7 +48,7 @@ def retry(session: Session, name: str, *, by: str, now: datetime) -> ChangeView:
     events.append(session, row.id, EventKind.RETRIED, now=now, by=by, jobs=len(failed))
     for job in failed:
         job.state, job.outcome, job.reason, job.result = JobState.QUEUED, None, None, None
-        job.attempts, job.fruitless, job.reached, job.finished_at = 0, 0, 0, None
+        job.attempts, job.fruitless, job.infra_failures, job.reached, job.finished_at = 0, 0, 0, 0, None
         job.not_before = AT_ONCE
     undecided = (Decision.round_id == row.id, Decision.decision == Verdict.UNDECIDED)
     session.execute(delete(Decision).where(*undecided))

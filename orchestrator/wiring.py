@@ -134,7 +134,7 @@ def working(database: Database, device: str, display: Display, name: str | None)
     from worker.devices import choose
     from worker.queue_client import QueueClient
     from worker.service import WorkerService
-    from worker.snapshot_files import keep_snapshots, remove_snapshots
+    from worker.snapshot_files import keep_snapshots, remove_snapshots, trajectories
 
     def advance(session: Session, job_id: int) -> engine.Advance:
         return engine.advance_job(session, job_id, now=datetime.now(UTC))
@@ -144,8 +144,9 @@ def working(database: Database, device: str, display: Display, name: str | None)
         display.decided(advanced.decisions)
 
     def tidy() -> None:
-        with suppress(DatabaseUnreachable), database.read() as session:
-            keep_snapshots(home, engine.live_trajectories(session))
+        if found := trajectories(home):
+            with suppress(DatabaseUnreachable), database.read() as session:
+                keep_snapshots(home, engine.live_trajectories(session, found))
 
     settings = Settings()
     home, limits = settings.home, limits_of(settings)

@@ -174,6 +174,8 @@ class QueueClient:
     def end(self, lease: Lease, result: JobResult, evaluations: Sequence[dict[str, Any]]) -> bool:
         """Stores how an attempt ended; returns whether the job will be tried again. Raises LeaseLost."""
 
+        limits, is_infrastructure = self.limits, result.outcome is Outcome.INFRA_FAILED
+
         def work(session: Session, now: datetime) -> bool:
             if queue.has_ended(session, lease, result.outcome):
                 return False
@@ -185,8 +187,9 @@ class QueueClient:
                 now=now,
                 outcome=result.outcome,
                 reason=result.reason or "",
-                back_off=self.limits.back_off,
-                max_attempts=self._attempts_for(result.outcome),
+                back_off=limits.back_off,
+                max_attempts=limits.max_infra_attempts if is_infrastructure else limits.max_attempts,
+                is_infrastructure=is_infrastructure,
             )
             if not result.outcome.is_retried:
                 content = result.model_dump(mode="json")
@@ -198,16 +201,12 @@ class QueueClient:
 
         return self._patiently(work)
 
-    def _attempts_for(self, outcome: Outcome) -> int:
-        limits = self.limits
-        return limits.max_infra_attempts if outcome is Outcome.INFRA_FAILED else limits.max_attempts
-
     def hand_back(self) -> None:
         """Requeues whatever this worker holds, if the database can hear it; the attempt does not count."""
         self._once(self._hand_back)
 
     def _hand_back(self, session: Session, now: datetime) -> None:
-        queue.hand_back_all(session, worker_id=self.worker_id, now=now)
+        queue.hand_back_all(session, worker_id=self.worker_id, now=now, wait=True)
 
     def wait(self, seconds: float = LONGEST_WAIT) -> None:
         """Waits until something has changed, or a queued job's time has come, at most so long."""

@@ -58,18 +58,23 @@ def make_room(home: Path, trajectory: str, size: int, quota: int) -> bool:
     return True
 
 
-def remove_snapshots(home: Path, trajectories: Iterable[str]) -> None:
+def remove_snapshots(home: Path, closed: Iterable[str]) -> None:
     """Drops snapshots that no later stage needs; one that cannot be dropped now is at the next start."""
-    for trajectory in trajectories:
+    for trajectory in closed:
         for path in snapshots_of(home, trajectory):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
 
 
-def keep_snapshots(home: Path, trajectories: Collection[str]) -> None:
+def trajectories(home: Path) -> set[str]:
+    """Those that a file here is of, finished or not."""
+    return {path.name.partition(".")[0] for path in _all(home)}
+
+
+def keep_snapshots(home: Path, live: Collection[str]) -> None:
     """Drops the files of every other trajectory, unfinished ones included."""
     for path in _all(home):
-        if path.name.partition(".")[0] not in trajectories or _is_abandoned(path):
+        if path.name.partition(".")[0] not in live or _is_abandoned(path):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
 

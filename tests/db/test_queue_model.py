@@ -151,6 +151,8 @@ class Model:
 
     def evaluate(self, name: Name, step: int) -> None:
         job = self.jobs[name]
+        if step in job.evaluated:
+            return
         job.evaluated.add(step)
         if step > job.reached:
             job.reached, job.fruitless = step, 0

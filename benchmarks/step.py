@@ -1,0 +1,221 @@
+"""One training step: tokens a second, where its time goes, and what its activations take.
+
+    python benchmarks/step.py [--repeat 15] [--device cpu] [-o benchmarks/results/step.json]
+
+The bound is the same model with the kernel replaced by the identity: what is left if WKV-7 cost nothing. Both take
+turns within each repetition, the fastest counts. The split is of one profiled step. Bytes are what autograd keeps
+from the forward to the backward pass, counted storage by storage, plain and with activations recomputed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model import RWKV7, FutureSeedSettings, ModelShape, default_backend, random_state_dict, time_mix
+from tasks import Example
+from worker.child import ONE_THREAD_BELOW
+from worker.job import (
+    Budget,
+    JobSpec,
+    ModelConfig,
+    OptimizerConfig,
+    RandomCheckpoint,
+    RandomInit,
+)
+from worker.memory import kept_bytes
+from worker.preparation import inspect_model
+from worker.training import Batch, Run, answer_loss, answer_states, autocast, start_run
+
+# layers, width, vocabulary, batch, prompt tokens, answer tokens
+SHAPES = {
+    "quickstart": (4, 64, 256, 16, 28, 16),
+    "tiny": (3, 128, 512, 8, 240, 16),
+    "small": (6, 256, 512, 8, 480, 32),
+}
+ONE_TENTH_B = (12, 768, 65536, 8, 3072, 160)
+SEEDED = FutureSeedSettings(layer_start=1, alpha_lr=1e-3)
+
+
+def job(layers: int, dim: int, vocab: int, batch: int, dtype: str) -> JobSpec:
+    model = ModelConfig(
+        checkpoint=RandomCheckpoint(random=RandomInit(layers=layers, dim=dim, vocab=vocab)),
+        tokenizer="bytes",
+        dtype=dtype,
+    )
+    facts = inspect_model(model)
+    task = {"kind": "sudoku", "size": 4, "blanks": 4, "batch_size": batch}
+    return JobSpec(
+        model=model,
+        model_facts=facts,
+        task=task,
+        examples_digest="",
+        optimizer=OptimizerConfig(lr=1e-4),
+        budget=Budget(steps=1),
+        seed=0,
+        future_seed=SEEDED.canonical(layers),
+    )
+
+
+def examples(vocab: int, batch: int, prompt: int, answer: int) -> list[Example]:
+    rng = torch.Generator().manual_seed(0)
+    ids = torch.randint(1, vocab, (batch, prompt + answer), generator=rng, dtype=torch.int32).numpy()
+    return [Example(str(i), row[:prompt], row[prompt:]) for i, row in enumerate(ids)]
+
+
+class Identity(torch.autograd.Function):
+    """Instead of the kernel: y is v, every input gets the gradient of y; costs nothing."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0: Tensor
+    ) -> Any:
+        return v.view_as(v), s0.view_as(s0)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor, ds: Tensor) -> Any:
+        return dy, dy, dy, dy, dy, dy, ds
+
+
+@contextmanager
+def without_kernel() -> Iterator[None]:
+    kernel = time_mix.wkv7
+    time_mix.wkv7 = Identity.apply
+    try:
+        yield
+    finally:
+        time_mix.wkv7 = kernel
+
+
+class Phases:
+    """A step in its parts, with the seconds of each."""
+
+    def __init__(self, run: Run, spec: JobSpec, batch: list[Example]) -> None:
+        self.run, self.spec, self.examples = run, spec, batch
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        if self.run.device.type == "cuda":
+            torch.cuda.synchronize()
+        self.seconds[part] += time.perf_counter() - began
+
+    def step(self) -> None:
+        run, spec = self.run, self.spec
+        run.optimizer.zero_grad(set_to_none=True)
+        with self.timed("data"):
+            batch = Batch.of(self.examples, run.device)
+        with self.timed("forward"), autocast(spec, run.device):
+            hidden = answer_states(run.model, run.future_seed, batch)
+            loss = answer_loss(run.model, hidden, batch.targets) / len(batch.targets)
+        with self.timed("backward"):
+            loss.backward()
+        with self.timed("optimizer"):
+            parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            run.optimizer.step()
+
+
+def shares(step: Callable[[], None]) -> dict[str, float]:
+    """The share of each kind of operation in the profiled time of a step, in percent."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        step()
+    kinds: dict[str, float] = defaultdict(float)
+    for event in profile.key_averages():
+        name = event.key.lower()
+        if "wkv7" in name:
+            kind = "kernel"
+        elif any(part in name for part in ("mm", "linear", "matmul")):
+            kind = "matrix products"
+        elif "optimizer" in name or "adam" in name or "foreach" in name or "lerp_" in name:
+            kind = "optimizer"
+        else:
+            kind = "element-wise and the rest"
+        kinds[kind] += event.self_cpu_time_total
+    total = sum(kinds.values())
+    return {kind: round(100 * value / total, 1) for kind, value in sorted(kinds.items())}
+
+
+def kept(run: Run, spec: JobSpec, batch: Batch, *, recompute: bool) -> int:
+    with kept_bytes(run.model.parameters()) as count, autocast(spec, run.device):
+        answer_states(run.model, run.future_seed, batch, recompute=recompute)
+    return count()
+
+
+def measure(name: str, device: str, repeat: int) -> dict[str, Any]:
+    layers, dim, vocab, size, prompt, answer = SHAPES[name]
+    spec = job(layers, dim, vocab, size, "bfloat16" if device == "cuda" else "float32")
+    weights = random_state_dict(ModelShape.random(layers, dim, vocab), 0)
+    run = start_run(spec, RWKV7.from_state_dict(weights, device=device))
+    torch.set_num_threads(1 if dim < ONE_THREAD_BELOW else os.cpu_count() or 1)
+    batch = examples(vocab, size, prompt, answer)
+    real, bound = Phases(run, spec, batch), Phases(run, spec, batch)
+    fastest = {"step": float("inf"), "bound": float("inf")}
+    for number in range(repeat + 2):
+        began = time.perf_counter()
+        real.step()
+        took = time.perf_counter() - began
+        with without_kernel():
+            began = time.perf_counter()
+            bound.step()
+            least = time.perf_counter() - began
+        if number < 2:  # warm-up
+            real.seconds.clear()
+            continue
+        fastest = {"step": min(fastest["step"], took), "bound": min(fastest["bound"], least)}
+    total = sum(real.seconds.values())
+    made = Batch.of(batch, run.device)
+    return {
+        "layers, width, batch, tokens": [layers, dim, size, prompt + answer],
+        "kernel": default_backend(device),
+        "threads": torch.get_num_threads(),
+        "milliseconds": {kind: round(1000 * seconds, 2) for kind, seconds in fastest.items()},
+        "times the bound": round(fastest["step"] / fastest["bound"], 3),
+        "tokens per second": round(size * (prompt + answer) / fastest["step"]),
+        "percent of the step by part": {
+            part: round(100 * value / total, 1) for part, value in real.seconds.items()
+        },
+        "percent of the profiled time by kind": shares(real.step),
+        "MiB kept for the backward pass": {
+            how: round(kept(run, spec, made, recompute=recompute) / 2**20, 2)
+            for how, recompute in (("plain", False), ("recomputed", True))
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repeat", type=int, default=15)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/step.json"))
+    arguments = parser.parse_args()
+    found: dict[str, Any] = {
+        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "device": arguments.device,
+    }
+    for name in SHAPES:
+        found[name] = measure(name, arguments.device, arguments.repeat)
+        print(json.dumps({name: found[name]}, indent=1))
+    arguments.output.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
