@@ -77,6 +77,9 @@ class Resources:
             torch.set_num_threads(1)
         else:
             torch.set_num_threads(self._threads)
+        default_backend(
+            self._device, head_size=self._model.shape.head_size
+        )  # builds and tests its kernel now
         self._model.load_state_dict(self._weights)
         self._model.zero_grad(set_to_none=True)
         return self._model
@@ -196,6 +199,7 @@ class LoggedReport:
         self._run = run
         self._report = report
         self._micro_batch = run.micro_batch
+        self._recompute = run.recompute
 
     def evaluated(self, evaluation: Evaluation) -> None:
         log.info(
@@ -213,6 +217,9 @@ class LoggedReport:
         if self._run.micro_batch != self._micro_batch:
             log.warning("step %d: out of memory, micro-batch %d from now on", step, self._run.micro_batch)
             self._micro_batch = self._run.micro_batch
+        if self._run.recompute and not self._recompute:
+            log.warning("step %d: out of memory, activations are recomputed from now on", step)
+            self._recompute = True
         self._report.progressed(step, seconds, loss)
 
     def alive(self) -> None:
@@ -239,7 +246,7 @@ def _in_words(spec: JobSpec) -> str:
 def _attempt(
     spec: JobSpec, resources: Resources, snapshots: Snapshots, report: ConnectionReport
 ) -> JobResult:
-    fits = spec.follows
+    fits = spec.follows or snapshots.has(spec)  # what was trained before fitted
     try:
         with report.busy():
             train_set, val_set = resources.examples(spec)
@@ -275,9 +282,9 @@ def _attempt(
 def _out_of_memory(error: Exception, *, fits: bool) -> JobResult:
     """A run that fitted before does not fit because others hold the memory: it waits for them."""
     if fits:
-        reason = f"memory that sufficed before is in other hands: {error}"
+        reason = f"memory that sufficed before is in other hands: {error!r}"
         return JobResult(outcome=Outcome.INFRA_FAILED, reason=reason)
-    return JobResult(outcome=Outcome.OOM, reason=str(error))
+    return JobResult(outcome=Outcome.OOM, reason=str(error) or "out of memory")
 
 
 def _usage(run: Run) -> Usage:

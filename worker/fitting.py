@@ -1,8 +1,8 @@
 """Finding out before training what fits into memory.
 
-Where memory has a limit the longest examples are tried once, with room left for the optimizer, so that a run dies of
-them at its start or never, and all arms of a task start with the same micro-batch. Where it has none, activations are
-recomputed once they would take much.
+Where memory has a limit the largest batch there can be is tried once, with room left for the optimizer, so that a run
+dies of it at its start or never, and arms of one kind start with the same micro-batch. Where it has none, activations
+are recomputed once they would take much.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def fit(
     micro-batch and the evaluation batches are those that fit. `known` remembers. Raises OutOfMemory when not even
     one example fits.
     """
-    batch = sorted(train_set, key=_length)[-spec.task.batch_size :]
+    batch = _largest(train_set, spec.task.batch_size)
     evaluated = max(val_set, key=_length)
     facts = spec.model_facts
     shapes = Shapes(
@@ -63,13 +63,29 @@ def fit(
     )
     if shapes not in known:
         try:
-            run.recompute = len(batch) * activations(run, spec, batch[-1]) > activation_bytes
+            run.recompute = _takes_more(run, spec, batch, activation_bytes)
             known[shapes] = _try(run, spec, batch, val_set) if is_limited(run.device) else _fitting(run)
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
                 raise OutOfMemory(f"{TOO_LARGE}: {error}") from error
             raise
     run.micro_batch, run.evaluation_tokens, run.recompute = known[shapes]
+
+
+def _largest(examples: Sequence[Example], size: int) -> list[Example]:
+    """No batch is longer than this one, once padded: the longest prompts, and beside them the longest answers."""
+    prompts = sorted((example.prompt for example in examples), key=len)[-size:]
+    answers = sorted((example.answer for example in examples), key=len)[-size:]
+    return [Example("largest", *parts) for parts in zip(prompts, answers, strict=True)]
+
+
+def _takes_more(run: Run, spec: JobSpec, batch: Sequence[Example], activation_bytes: int) -> bool:
+    try:
+        return len(batch) * activations(run, spec, batch[-1]) > activation_bytes
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            return True
+        raise
 
 
 def activations(run: Run, spec: JobSpec, example: Example) -> int:

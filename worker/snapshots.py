@@ -63,6 +63,10 @@ class Snapshots:
             with suppress(OSError):
                 unfinished.unlink(missing_ok=True)
 
+    def has(self, spec: JobSpec) -> bool:
+        """Whether this trajectory has been trained here before."""
+        return bool(snapshots_of(self._home, spec.trajectory))
+
     def restore(self, spec: JobSpec, run: Run) -> bool:
         """Puts a fresh run where the trajectory's snapshot ends, if there is one within the job's budget."""
         for path in snapshots_of(self._home, spec.trajectory):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from threading import Event, Thread
 
 import pytest
 from sqlalchemy import select
@@ -172,6 +173,61 @@ def test_record_evaluations__several_at_once_and_told_again(database: Database) 
         numbers = [one.number for one in happened]
         assert numbers == list(range(numbers[0], numbers[0] + 3))
     assert job(database, lease.job_id).reached == 60
+
+
+def test_give_up__the_infrastructures_failures_use_up_none_of_the_jobs_attempts(database: Database) -> None:
+    add_round(database)
+    worker = add_worker(database)
+    now = NOW
+    for _ in range(5):
+        lease = must_claim(database, worker, now)
+        with database.write() as session:
+            assert queue.give_up(
+                session,
+                lease,
+                now=now,
+                outcome="infra_failed",
+                reason="no space left",
+                back_off=timedelta(0),
+                max_attempts=8,
+                is_infrastructure=True,
+            )
+    for _ in range(MAX_ATTEMPTS - 1):  # a killed worker is none of the infrastructure's failures
+        must_claim(database, worker, now)
+        now += 2 * LEASE
+        with database.write() as session:
+            assert queue.requeue_expired(session, now=now)
+    assert job(database, 1).state is JobState.QUEUED
+    must_claim(database, worker, now)
+    with database.write() as session:
+        queue.requeue_expired(session, now=now + 2 * LEASE)
+    assert job(database, 1).outcome == "lost"
+
+
+def test_hand_back_all__waits_for_the_round_of_its_job(database: Database) -> None:
+    """A worker that is stopped hands its job back even if the round is being changed at that moment."""
+    if database.engine.dialect.name == "sqlite":
+        pytest.skip("one writer at a time")
+    round_id = add_round(database)
+    worker = add_worker(database)
+    lease = must_claim(database, worker)
+    held, handed_back = Event(), Event()
+
+    def hand_back() -> None:
+        held.wait(10)
+        with database.write() as session:
+            queue.hand_back_all(session, worker_id=worker, now=NOW, wait=True)
+        handed_back.set()
+
+    thread = Thread(target=hand_back)
+    thread.start()
+    with database.write() as session:
+        events.lock(session, round_id)
+        held.set()
+        assert not handed_back.wait(0.3)
+    thread.join(10)
+    stored = job(database, lease.job_id)
+    assert (stored.state, stored.attempts) == (JobState.QUEUED, 0)
 
 
 def test_give_up__backs_off_then_ends(database: Database) -> None:

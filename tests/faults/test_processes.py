@@ -28,6 +28,21 @@ def test_child__killed(night: Night, calm: Undisturbed, tmp_path: Path) -> None:
     assert "continues from the snapshot" in night.log("quick/baseline")
 
 
+def test_child__killed_while_activations_are_recomputed(
+    night: Night, calm: Undisturbed, tmp_path: Path
+) -> None:
+    """A fresh process goes on from the snapshot: nothing but the job has touched its kernels before."""
+    name = night.submit(write_round(tmp_path))
+    worker = night.work(FSQ_ACTIVATION_GIB="0")
+    night.wait_for(lambda: worker.count("evaluated") >= MIDDLE)
+    child = worker.child()
+    assert child
+    os.kill(child, signal.SIGKILL)
+    worker.finish()
+    night.assert_equals(calm, name)
+    assert night.count(EventKind.JOB_REQUEUED) == 1
+
+
 def test_worker__killed_and_terminated(night: Night, calm: Undisturbed, tmp_path: Path) -> None:
     """SIGKILL, then SIGTERM of its successor."""
     name = night.submit(write_round(tmp_path))

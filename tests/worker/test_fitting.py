@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from model import FutureSeedSettings
+from tasks import Example
+from tasks.tokens import token_ids
 from tests.worker.factories import make_job
 from tests.worker.test_training import examples, fresh_model
+from worker import fitting
 from worker.fitting import Fitting, Shapes, activations, fit
 from worker.memory import kept_bytes
 from worker.training import Batch, Run, answer_loss, answer_states, gradients, start_run
@@ -38,6 +41,24 @@ def test_gradients__recomputed_are_the_same_bits(future_seed: FutureSeedSettings
     (loss, plain), (same_loss, recomputed) = found
     assert loss == same_loss
     assert all(torch.equal(*pair) for pair in zip(plain, recomputed, strict=True))
+
+
+def test_fit__what_is_tried_is_as_large_as_any_batch() -> None:
+    """A long prompt and a long answer need not be one example's to be padded beside each other."""
+    rows = [([1] * 30, [2]), ([1], [2] * 20), ([1] * 5, [2] * 5)]
+    mixed = [Example(str(i), token_ids(prompt), token_ids(answer)) for i, (prompt, answer) in enumerate(rows)]
+    tried = fitting._largest(mixed, 2)
+    assert [(len(example.prompt), len(example.answer)) for example in tried] == [(5, 5), (30, 20)]
+
+
+def test_fit__recomputes_what_cannot_even_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_much(*_: object) -> int:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(fitting, "activations", too_much)
+    run = start_run(make_job(), fresh_model())
+    fit(run, make_job(), *examples(), {}, 2**40)
+    assert run.recompute
 
 
 def kept(run: Run, batch: Batch, *, recompute: bool) -> int:
