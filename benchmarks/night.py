@@ -23,8 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from db.session import open_current
+from db.tables import Job, Round
 from orchestrator import engine
 from orchestrator.planner import Decision, JobKey, Measurement, SearchSpec, Verdict, plan
 from orchestrator.spec import ResolvedRound
@@ -125,16 +128,36 @@ class Predecessor:
         return {cause: round(value, 1) for cause, value in seconds.items()}
 
 
-def run_fsq(folder: Path, home: Path) -> float:
-    """Wall seconds of both rounds by `fsq run`, each in a process of its own, examples built before."""
+def run_fsq(folder: Path, home: Path) -> tuple[float, float]:
+    """Wall seconds of both rounds by `fsq run`, each in a process of its own, examples built before.
+
+    Also what `fsq plan` says, before the second evening, its certain jobs will take.
+    """
     environment = os.environ | {"FSQ_HOME": str(home)}
+
+    def fsq(*arguments: str | Path) -> str:
+        return subprocess.run(
+            [FSQ, *arguments], env=environment, check=True, capture_output=True, text=True
+        ).stdout
+
     paths = [folder / f"{name}.yaml" for name in EVENINGS]
     for path in paths:
-        subprocess.run([FSQ, "submit", "--dry-run", path], env=environment, check=True, capture_output=True)
-    began = time.monotonic()
+        fsq("submit", "--dry-run", path)
+    seconds, predicted = 0.0, 0.0
     for path in paths:
-        subprocess.run([FSQ, "run", path], env=environment, check=True, capture_output=True)
-    return time.monotonic() - began
+        tasks = json.loads(fsq("plan", path, "--json"))["tasks"]
+        predicted = sum(task["seconds_certain"] or 0.0 for task in tasks)
+        began = time.monotonic()
+        fsq("run", path)
+        seconds += time.monotonic() - began
+    return seconds, predicted
+
+
+def quick_seconds(session: Session, row: Round) -> float:
+    """Seconds that the certain jobs of a round took."""
+    query = select(Job).where(Job.round_id == row.id, Job.stage == "quick", Job.cached_from_id.is_(None))
+    ran = [job for job in session.scalars(query) if job.started_at and job.finished_at]
+    return sum((job.finished_at - job.started_at).total_seconds() for job in ran)
 
 
 def verdicts(decisions: tuple[Decision, ...], search: SearchSpec) -> list[tuple[JobKey, str, float | None]]:
@@ -152,7 +175,7 @@ def measure(folder: Path, steps: list[int]) -> dict[str, Any]:
         content = ROUND | {"round": name, "stages": stages, "variants": variants}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     home, other = folder / "fsq", folder / "predecessor"
-    ours = run_fsq(folder, home)
+    ours, predicted = run_fsq(folder, home)
     other.mkdir()
     (other / "cache").symlink_to(home / "cache")  # it kept its examples, too
     predecessor = Predecessor(other)
@@ -163,6 +186,7 @@ def measure(folder: Path, steps: list[int]) -> dict[str, Any]:
         with database.read() as session:
             row = engine.find(session, name)
             resolved = engine.resolve(row)
+            quick = quick_seconds(session, row)
             decided, _ = engine.current_plan(session, row, resolved)
         no_ops[name] = resolved.search.no_ops
         theirs = predecessor.run(resolved)
@@ -176,6 +200,11 @@ def measure(folder: Path, steps: list[int]) -> dict[str, Any]:
         "seconds": {"fsq": round(ours, 1), "predecessor": round(seconds, 1)},
         "share of the predecessor's seconds": round(ours / seconds, 3),
         "same decisions from the same numbers": same,
+        "certain seconds of the second evening": {
+            "as fsq plan said": round(predicted, 1),
+            "measured": round(quick, 1),
+            "ratio": round(predicted / quick, 2),
+        },
         "the predecessor's runs": {"all": len(predecessor.runs), "baselines": baselines},
         "of its seconds": predecessor.causes(no_ops),
     }

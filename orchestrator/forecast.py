@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field
 from sqlalchemy import select
@@ -101,7 +101,7 @@ def _task(session: Session, resolved: ResolvedRound, task: str) -> TaskForecast:
         )
         for stage in resolved.search.stages
     }
-    pace = _seconds_per_step(session, resolved.job(keys[0]))
+    pace = _pace(session, resolved.job(keys[0]))
     return TaskForecast(
         task=task,
         stages=stages,
@@ -117,26 +117,41 @@ def _is_known(session: Session, spec: JobSpec) -> bool:
     return queue.known_result(session, spec.fingerprint, MEASURED) is not None
 
 
-def _seconds_per_step(session: Session, spec: JobSpec) -> float | None:
+class Pace(NamedTuple):
+    """How long earlier jobs took."""
+
+    step: float  # seconds, evaluations included
+    job: float  # seconds from its claim to its end that were not training
+
+
+def _pace(session: Session, spec: JobSpec) -> Pace | None:
     """Median pace of earlier jobs of the same model on the same examples; None when there are none."""
-    query = select(Job.payload, Job.result).where(Job.state == JobState.DONE, Job.outcome == Outcome.OK)
-    paces = [
-        result["metrics"]["seconds"] / result["metrics"]["steps"]
-        for payload, result in session.execute(query.order_by(Job.id.desc()).limit(500))
-        if payload["examples_digest"] == spec.examples_digest
-        and payload["model_facts"]["digest"] == spec.model_facts.digest
-    ]
-    return median(paces) if paces else None
+    columns = (Job.payload, Job.result, Job.started_at, Job.finished_at)
+    query = select(*columns).where(Job.state == JobState.DONE, Job.outcome == Outcome.OK)
+    paces, others = [], []
+    for payload, result, started, finished in session.execute(query.order_by(Job.id.desc()).limit(500)):
+        if (payload["examples_digest"], payload["model_facts"]["digest"]) != _inputs(spec):
+            continue
+        trained = result["metrics"]["seconds"]
+        paces.append(trained / result["metrics"]["steps"])
+        if not result["usage"]["continued_from"]:
+            others.append(max(0.0, (finished - started).total_seconds() - trained))
+    return Pace(median(paces), median(others) if others else 0.0) if paces else None
+
+
+def _inputs(spec: JobSpec) -> tuple[str, str]:
+    return spec.examples_digest, spec.model_facts.digest
 
 
 def _seconds(
-    resolved: ResolvedRound, keys: list[JobKey], known: list[JobKey], pace: float | None
+    resolved: ResolvedRound, keys: list[JobKey], known: list[JobKey], pace: Pace | None
 ) -> float | None:
     """Seconds of the jobs that are not known yet; None where the pace is not and the budget does not say."""
     wanted = [key for key in keys if key not in set(known)]
     if pace is None and any(stage.seconds is None for stage in resolved.spec.stages):
         return 0.0 if not wanted else None
-    return sum(job_seconds(resolved, key, pace if pace is not None else float("inf")) for key in wanted)
+    step, job = pace or Pace(float("inf"), 0.0)
+    return sum(job + job_seconds(resolved, key, step) for key in wanted)
 
 
 def as_text(view: Forecast) -> str:
