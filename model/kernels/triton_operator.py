@@ -12,7 +12,7 @@ from torch import Tensor
 
 from model.kernels import triton_chunks as kernels
 
-SPAN, CHUNK = kernels.SPAN.value, kernels.CHUNK.value
+SPAN, CHUNK, MATRICES = kernels.SPAN.value, kernels.CHUNK.value, kernels.MATRICES.value
 
 
 def warps(head_size: int) -> int:
@@ -20,7 +20,7 @@ def warps(head_size: int) -> int:
     return {16: 1, 32: 2, 64: 4, 128: 8}[head_size]
 
 
-def columns(head_size: int) -> int:
+def values(head_size: int) -> int:
     """Values that a program of `scan` takes: it is the only serial part, so its programs are many and small."""
     return min(head_size, 16)
 
@@ -35,9 +35,10 @@ def wkv7(
     y, sT = r.new_empty(r.shape, dtype=torch.float32), torch.empty_like(s0)
     with torch.cuda.device_of(r):
         grid, sizes = (_spans(T), B * H), {"T": T, "H": H, "N": N, "num_warps": warps(N)}
-        kernels.transitions[grid](w, k, v, a, b, maps, offsets, **sizes)
+        of_chunks = _matrices(r, w, k, a, b)
+        kernels.transitions[grid](w, k, v, a, b, of_chunks, maps, offsets, **sizes)
         _scan(maps, offsets, s0, before, sT, back=False)
-        kernels.outputs[grid](r, w, k, v, a, b, before, y, **sizes)
+        kernels.outputs[grid](r, w, k, v, a, b, of_chunks, before, y, **sizes)
     return y, sT, before
 
 
@@ -61,12 +62,13 @@ def wkv7_backward(
     ds0 = torch.empty_like(dsT)
     with torch.cuda.device_of(r):
         grid, sizes = (_spans(T), B * H), {"T": T, "H": H, "N": N, "num_warps": warps(N)}
-        kernels.adjoints[grid](r, w, a, b, dy, maps, offsets, **sizes)
+        of_chunks = _matrices(r, w, k, a, b)
+        kernels.adjoints[grid](r, w, a, b, dy, of_chunks, maps, offsets, **sizes)
         _scan(maps, offsets, dsT, after, ds0, back=True)
         del maps, offsets
         within = _states(r, _spans(T) * (SPAN // CHUNK))
-        kernels.chunk_states[grid](w, k, v, a, b, before, within, **sizes)
-        kernels.gradients[grid](*inputs, dy, within, after, dr, dw, dk, dv, da, db, **sizes)
+        kernels.chunk_states[grid](w, k, v, a, b, of_chunks, before, within, **sizes)
+        kernels.gradients[grid](*inputs, dy, of_chunks, within, after, dr, dw, dk, dv, da, db, **sizes)
     return dr, dw, dk, dv, da, db, ds0
 
 
@@ -108,11 +110,19 @@ def _differentiate(ctx: Any, dy: Tensor | None, dsT: Tensor | None, _: None) -> 
 wkv7.register_autograd(_differentiate, setup_context=_save)
 
 
+def _matrices(r: Tensor, w: Tensor, k: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    B, T, H, N = r.shape
+    chunks = _spans(T) * (SPAN // CHUNK)
+    of_chunks = r.new_empty((B, H, chunks, MATRICES, CHUNK, CHUNK), dtype=torch.float32)
+    kernels.matrices[(chunks, B * H)](r, w, k, a, b, of_chunks, T=T, H=H, N=N, num_warps=1)
+    return of_chunks
+
+
 def _scan(maps: Tensor, offsets: Tensor, first: Tensor, before: Tensor, last: Tensor, *, back: bool) -> None:
     B, H, spans, N, _ = maps.shape
-    grid = (B * H, N // columns(N))
+    grid = (B * H, N // values(N))
     kernels.scan[grid](
-        maps, offsets, first, before, last, spans, N=N, COLUMNS=columns(N), BACK=back, num_warps=warps(N)
+        maps, offsets, first, before, last, spans, N=N, VALUES=values(N), BACK=back, num_warps=warps(N)
     )
 
 
