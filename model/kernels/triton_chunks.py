@@ -11,8 +11,10 @@ strictly lower for queries a, lower for queries r, inverse = (I - A_b)^-1:
     backward    Z = (G B + dY R_b) inverse              G_0 = G diag(exp(E)) + Z A^T + dY R^T
 
 where G is the gradient of S_C. Either step is affine in the state, so running a span from I without V (dY) and from
-0 with it gives the map of the whole span. The matrices of a chunk, all 16 by 16, are computed once per pass.
-Values are rows everywhere and never meet but in gradients, so each warp keeps its rows of a state in registers.
+0 with it gives the map of the whole span: its slope M and its offset.
+
+Values are rows, and never meet but in gradients, so each warp keeps its rows of a state in registers. The kernels
+are as small as they are because a thread has 255 registers: what is 16 by 16, or needs no state, has its own.
 """
 
 import triton
@@ -20,8 +22,9 @@ import triton.language as tl
 
 SPAN = tl.constexpr(64)
 CHUNK = tl.constexpr(16)
+CHUNKS = tl.constexpr(4)  # of a span
 HALF = tl.constexpr(8)
-MATRICES = tl.constexpr(4)  # of a chunk: inverse, A_k, R_b, R_k
+MATRICES = tl.constexpr(4)  # of a chunk: inverse, A_k, R_b and R_k; or the gradients of A_b, A_k, R_b and R_k
 
 # Plain TF32 keeps 11 bits of each factor, fewer than repeated keys need; three products of it keep 22.
 PRECISION = tl.constexpr("tf32x3")
@@ -31,173 +34,189 @@ STRONGEST = tl.constexpr(-18.0)
 
 
 @triton.jit
-def matrices(r, w, k, a, b, of_chunks, T, H, N: tl.constexpr):
-    """Of each chunk, inverse, A_k, R_b and R_k."""
-    at, exists = _rows(tl.program_id(1), tl.program_id(0) * CHUNK, T, H, N)
-    of_r, of_a, of_k = _pair_decays(_load_decay(w, at, exists), 0)
-    B, A = _decayed(_load(b, at, exists), of_k), _decayed(_load(a, at, exists), of_a)
-    tl.store(of_chunks + _matrix(_program(), 0), _inverse(_scores(A, B, False)))
-    K, R = _decayed(_load(k, at, exists), of_k), _decayed(_load(r, at, exists), of_r)
-    tl.store(of_chunks + _matrix(_program(), 1), _scores(A, K, False))
-    tl.store(of_chunks + _matrix(_program(), 2), _scores(R, B, True))
-    tl.store(of_chunks + _matrix(_program(), 3), _scores(R, K, True))
+def matrices(r, w, k, a, b, of_chunks, T, H, N: tl.constexpr, WIDTH: tl.constexpr):
+    """Of each chunk, inverse, A_k, R_b and R_k; channels in blocks of a WIDTH."""
+    start = tl.program_id(0) * CHUNK
+    nothing = tl.zeros([CHUNK, CHUNK], tl.float32)
+    A_b, A_k, R_b, R_k = nothing, nothing, nothing, nothing
+    for channel in range(0, N, WIDTH):
+        at, exists = _rows(start, channel, T, H, N, WIDTH)
+        of_r, of_a, of_k = _pair_decays(_load_decay(w, at, exists), 0)
+        B, K = _decayed(_load(b, at, exists), of_k), _decayed(_load(k, at, exists), of_k)
+        A, R = _decayed(_load(a, at, exists), of_a), _decayed(_load(r, at, exists), of_r)
+        A_b, A_k = A_b + _scores(A, B), A_k + _scores(A, K)
+        R_b, R_k = R_b + _scores(R, B), R_k + _scores(R, K)
+    tl.store(of_chunks + _matrix(_program(), 0), _inverse(_strictly_lower(A_b)))
+    tl.store(of_chunks + _matrix(_program(), 1), _strictly_lower(A_k))
+    tl.store(of_chunks + _matrix(_program(), 2), _lower(R_b))
+    tl.store(of_chunks + _matrix(_program(), 3), _lower(R_k))
 
 
 @triton.jit
-def transitions(w, k, v, a, b, of_chunks, maps, offsets, T, H, N: tl.constexpr):
-    """Of each span, S_C = S_0 M + O: the map M and the offset O."""
-    M, O = _identity(N), tl.zeros([N, N], tl.float32)
-    for chunk in range(SPAN // CHUNK):
-        at, exists = _columns(chunk, T, H, N)
-        index = _program() * (SPAN // CHUNK) + chunk
+def transitions(w, k, v, a, b, of_chunks, maps, T, H, N: tl.constexpr):
+    """Of each span, S_C = S_0 M + offset: in `maps`, M of all spans, then all offsets (the third axis)."""
+    is_offset = tl.program_id(2) == 1
+    S = tl.where(is_offset, 0.0, _identity(N))
+    for chunk in range(CHUNKS):
+        at, exists = _columns(tl.program_id(0) * SPAN + chunk * CHUNK, T, H, N)
         _, of_a, of_k, end = _state_decays(_load_decay(w, at, exists))
-        A, B = _load(a, at, exists) * of_a, _load(b, at, exists) * of_k
-        V, K = _load(v, at, exists), _load(k, at, exists) * of_k
-        inverse, A_k = (
-            tl.trans(tl.load(of_chunks + _matrix(index, 0))),
-            tl.trans(tl.load(of_chunks + _matrix(index, 1))),
-        )
-        M = end * M + _dot(_dot(_dot(M, A), inverse), tl.trans(B))
-        U = _dot(_dot(O, A) + _dot(V, A_k), inverse)
-        O = end * O + _dot(U, tl.trans(B)) + _dot(V, tl.trans(K))
-    into = _state(_program(), N)
-    tl.store(maps + into, M)
-    tl.store(offsets + into, O)
+        A, B, K = _load(a, at, exists) * of_a, _load(b, at, exists) * of_k, _load(k, at, exists) * of_k
+        V = _load(v, at, exists & is_offset)
+        _, S = _forward(S, V, A, B, K, end, of_chunks, _program() * CHUNKS + chunk)
+    spans = tl.num_programs(0).to(tl.int64) * tl.num_programs(1)
+    tl.store(maps + _state(tl.program_id(2) * spans + _program(), N), S)
 
 
 @triton.jit
-def scan(
-    maps, offsets, first, before, last, SPANS, N: tl.constexpr, VALUES: tl.constexpr, BACK: tl.constexpr
-):
+def scan(maps, first, before, last, SPANS, N: tl.constexpr, VALUES: tl.constexpr, BACK: tl.constexpr):
     """Go from span to span, or BACK: the state before each, and the last. Values go apart, and as columns."""
-    head, value = tl.program_id(0), tl.program_id(1) * VALUES + tl.arange(0, VALUES)
-    part = value[None, :] * N + tl.arange(0, N)[:, None]
-    S = tl.load(first + head.to(tl.int64) * (N * N) + part)
+    head = tl.program_id(0).to(tl.int64)
+    key, value = tl.arange(0, N)[:, None], tl.program_id(1) * VALUES + tl.arange(0, VALUES)[None, :]
+    offsets = maps + tl.num_programs(0).to(tl.int64) * SPANS * N * N
+    S = tl.load(first + head * N * N + value * N + key)
     for i in range(SPANS):
-        span = (head * SPANS + (SPANS - 1 - i if BACK else i)).to(tl.int64) * (N * N)
-        tl.store(before + span + part, S)
-        M = tl.load(maps + span + tl.arange(0, N)[None, :] * N + tl.arange(0, N)[:, None])
-        S = _dot(M, S) + tl.load(offsets + span + part)
-    tl.store(last + head.to(tl.int64) * (N * N) + part, S)
+        span = (head * SPANS + (SPANS - 1 - i if BACK else i)) * N * N
+        tl.store(before + span + value * N + key, S)
+        M = tl.load(maps + span + tl.arange(0, N)[None, :] * N + key)
+        S = _dot(M, S) + tl.load(offsets + span + value * N + key)
+    tl.store(last + head * N * N + value * N + key, S)
 
 
 @triton.jit
-def outputs(r, w, k, v, a, b, of_chunks, states, y, T, H, N: tl.constexpr):
+def outputs(r, w, k, v, a, b, of_chunks, before, y, T, H, N: tl.constexpr):
     """Of each span, y from the state before it."""
-    S = tl.load(states + _state(_program(), N))
-    for chunk in range(SPAN // CHUNK):
-        at, exists = _columns(chunk, T, H, N)
-        index = _program() * (SPAN // CHUNK) + chunk
+    S = tl.load(before + _state(_program(), N))
+    for chunk in range(CHUNKS):
+        index = _program() * CHUNKS + chunk
+        at, exists = _columns(tl.program_id(0) * SPAN + chunk * CHUNK, T, H, N)
         of_r, of_a, of_k, end = _state_decays(_load_decay(w, at, exists))
-        A, B = _load(a, at, exists) * of_a, _load(b, at, exists) * of_k
-        V, K = _load(v, at, exists), _load(k, at, exists) * of_k
-        U = _dot(
-            _dot(S, A) + _dot(V, tl.trans(tl.load(of_chunks + _matrix(index, 1)))),
-            tl.trans(tl.load(of_chunks + _matrix(index, 0))),
-        )
+        A, B, K = _load(a, at, exists) * of_a, _load(b, at, exists) * of_k, _load(k, at, exists) * of_k
+        V = _load(v, at, exists)
         Y = _dot(S, _load(r, at, exists) * of_r)
-        Y += _dot(U, tl.trans(tl.load(of_chunks + _matrix(index, 2)))) + _dot(
-            V, tl.trans(tl.load(of_chunks + _matrix(index, 3)))
-        )
+        U, S = _forward(S, V, A, B, K, end, of_chunks, index)
+        Y += _dot(U, tl.trans(tl.load(of_chunks + _matrix(index, 2))))
+        Y += _dot(V, tl.trans(tl.load(of_chunks + _matrix(index, 3))))
         tl.store(y + at, Y, exists)
-        S = end * S + _dot(U, tl.trans(B)) + _dot(V, tl.trans(K))
 
 
 @triton.jit
-def chunk_states(w, k, v, a, b, of_chunks, states, within, T, H, N: tl.constexpr):
-    """Of each span, from the state before it, the state before each of its chunks."""
-    S = tl.load(states + _state(_program(), N))
-    for chunk in range(SPAN // CHUNK):
-        at, exists = _columns(chunk, T, H, N)
-        index = _program() * (SPAN // CHUNK) + chunk
-        tl.store(within + _state(index, N), S)
+def chunk_states(w, k, v, a, b, of_chunks, before, states, u, T, H, N: tl.constexpr):
+    """Of each span, from the state before it, the state before each of its chunks, and U."""
+    S = tl.load(before + _state(_program(), N))
+    for chunk in range(CHUNKS):
+        index = _program() * CHUNKS + chunk
+        at, exists = _columns(tl.program_id(0) * SPAN + chunk * CHUNK, T, H, N)
         _, of_a, of_k, end = _state_decays(_load_decay(w, at, exists))
-        A, B = _load(a, at, exists) * of_a, _load(b, at, exists) * of_k
-        V, K = _load(v, at, exists), _load(k, at, exists) * of_k
-        U = _dot(
-            _dot(S, A) + _dot(V, tl.trans(tl.load(of_chunks + _matrix(index, 1)))),
-            tl.trans(tl.load(of_chunks + _matrix(index, 0))),
-        )
-        S = end * S + _dot(U, tl.trans(B)) + _dot(V, tl.trans(K))
+        A, B, K = _load(a, at, exists) * of_a, _load(b, at, exists) * of_k, _load(k, at, exists) * of_k
+        tl.store(states + _state(index, N), S)
+        U, S = _forward(S, _load(v, at, exists), A, B, K, end, of_chunks, index)
+        tl.store(u + at, U, exists)
 
 
 @triton.jit
-def adjoints(r, w, a, b, dy, of_chunks, maps, offsets, T, H, N: tl.constexpr):
-    """Of each span, G_0 = G M + O, with G and G_0 the gradients of the states after and before it."""
-    M, O = _identity(N), tl.zeros([N, N], tl.float32)
-    for i in range(SPAN // CHUNK):
-        chunk = SPAN // CHUNK - 1 - i
-        at, exists = _columns(chunk, T, H, N)
-        index = _program() * (SPAN // CHUNK) + chunk
+def adjoints(r, w, a, b, dy, of_chunks, maps, T, H, N: tl.constexpr):
+    """Of each span, G_0 = G M + offset, as `transitions` has them."""
+    is_offset = tl.program_id(2) == 1
+    G = tl.where(is_offset, 0.0, _identity(N))
+    for i in range(CHUNKS):
+        chunk = CHUNKS - 1 - i
+        at, exists = _columns(tl.program_id(0) * SPAN + chunk * CHUNK, T, H, N)
         of_r, of_a, of_k, end = _state_decays(_load_decay(w, at, exists))
-        A, B = _load(a, at, exists) * of_a, _load(b, at, exists) * of_k
-        dY, R = _load(dy, at, exists), _load(r, at, exists) * of_r
-        inverse = tl.load(of_chunks + _matrix(index, 0))
-        M = end * M + _dot(_dot(_dot(M, B), inverse), tl.trans(A))
-        Z = _dot(_dot(O, B) + _dot(dY, tl.load(of_chunks + _matrix(index, 2))), inverse)
-        O = end * O + _dot(Z, tl.trans(A)) + _dot(dY, tl.trans(R))
-    into = _state(_program(), N)
-    tl.store(maps + into, M)
-    tl.store(offsets + into, O)
+        R, A, B = _load(r, at, exists) * of_r, _load(a, at, exists) * of_a, _load(b, at, exists) * of_k
+        dY = _load(dy, at, exists & is_offset)
+        _, G = _backward(G, dY, R, A, B, end, of_chunks, _program() * CHUNKS + chunk)
+    spans = tl.num_programs(0).to(tl.int64) * tl.num_programs(1)
+    tl.store(maps + _state(tl.program_id(2) * spans + _program(), N), G)
 
 
 @triton.jit
-def gradients(r, w, k, v, a, b, dy, of_chunks, within, after, dr, dw, dk, dv, da, db, T, H, N: tl.constexpr):
-    """Of each span, the gradients of its tokens, from the states `within` it and the gradient of the one `after`."""
+def chunk_gradients(r, w, k, a, b, dy, of_chunks, after, gradients, z, dv, T, H, N: tl.constexpr):
+    """Of each span, from the gradient of the state after it, that of the state after each chunk, Z and dv."""
     G = tl.load(after + _state(_program(), N))
-    for i in range(SPAN // CHUNK):
-        chunk = SPAN // CHUNK - 1 - i
-        at, exists = _columns(chunk, T, H, N)
-        index = _program() * (SPAN // CHUNK) + chunk
-        w_t = _load_decay(w, at, exists)
-        of_r, of_a, of_k, end = _state_decays(w_t)
-        r_t, a_t, b_t, k_t = (
-            _load(r, at, exists),
-            _load(a, at, exists),
-            _load(b, at, exists),
-            _load(k, at, exists),
-        )
-        V, dY = _load(v, at, exists), _load(dy, at, exists)
-        S = tl.load(within + _state(index, N))
+    for i in range(CHUNKS):
+        index = _program() * CHUNKS + CHUNKS - 1 - i
+        at, exists = _columns(tl.program_id(0) * SPAN + (CHUNKS - 1 - i) * CHUNK, T, H, N)
+        of_r, of_a, of_k, end = _state_decays(_load_decay(w, at, exists))
+        R, A, B = _load(r, at, exists) * of_r, _load(a, at, exists) * of_a, _load(b, at, exists) * of_k
+        dY = _load(dy, at, exists)
+        tl.store(gradients + _state(index, N), G)
+        dV = _dot(G, _load(k, at, exists) * of_k) + _dot(dY, tl.load(of_chunks + _matrix(index, 3)))
+        Z, G = _backward(G, dY, R, A, B, end, of_chunks, index)
+        tl.store(z + at, Z, exists)
+        tl.store(dv + at, dV + _dot(Z, tl.load(of_chunks + _matrix(index, 1))), exists)
 
-        U = _dot(
-            _dot(S, a_t * of_a) + _dot(V, tl.trans(tl.load(of_chunks + _matrix(index, 1)))),
-            tl.trans(tl.load(of_chunks + _matrix(index, 0))),
-        )
-        Z = _dot(
-            _dot(G, b_t * of_k) + _dot(dY, tl.load(of_chunks + _matrix(index, 2))),
-            tl.load(of_chunks + _matrix(index, 0)),
-        )
-        dV = _dot(G, k_t * of_k)
-        dV += _dot(dY, tl.load(of_chunks + _matrix(index, 3))) + _dot(
-            Z, tl.load(of_chunks + _matrix(index, 1))
-        )
-        tl.store(dv + at, dV, exists)
 
-        dR_b, dR_k = _where_scored(_dot(tl.trans(dY), U), True), _where_scored(_dot(tl.trans(dY), V), True)
-        dA_b, dA_k = _where_scored(_dot(tl.trans(Z), U), False), _where_scored(_dot(tl.trans(Z), V), False)
-        pairs_r, pairs_a, pairs_k = _pair_decays(w_t, 1)
-        R, A, B, K = (
-            _decayed(r_t, pairs_r),
-            _decayed(a_t, pairs_a),
-            _decayed(b_t, pairs_k),
-            _decayed(k_t, pairs_k),
-        )
-        dR = _dot(tl.trans(S), dY) * of_r + _query_gradient(dR_b, B, dR_k, K, pairs_r)
-        tl.store(dr + at, dR, exists)
-        dA = _dot(tl.trans(S), Z) * of_a + _query_gradient(dA_b, B, dA_k, K, pairs_a)
-        tl.store(da + at, dA, exists)
-        dB, dK = _dot(tl.trans(G), U) * of_k, _dot(tl.trans(G), V) * of_k
-        # w_j is in c_t for t >= j, and in E
-        dE = tl.trans(end * tl.sum(S * G, 0, keep_dims=True)) + tl.sum(b_t * dB + k_t * dK, 1, keep_dims=True)
-        dB += _key_gradient(dR_b, R, dA_b, A, pairs_k)
-        tl.store(db + at, dB, exists)
-        dK += _key_gradient(dR_k, R, dA_k, A, pairs_k)
-        tl.store(dk + at, dK, exists)
-        dc = r_t * dR + a_t * dA - b_t * dB - k_t * dK
-        tl.store(dw + at, tl.cumsum(dc, 1, reverse=True) - a_t * dA + dE, exists)
+@triton.jit
+def matrix_gradients(v, dy, u, z, of_chunks, T, H, N: tl.constexpr, WIDTH: tl.constexpr):
+    """Of each chunk, the gradients of A_b, A_k, R_b and R_k; values in blocks of a WIDTH."""
+    start = tl.program_id(0) * CHUNK
+    nothing = tl.zeros([CHUNK, CHUNK], tl.float32)
+    dA_b, dA_k, dR_b, dR_k = nothing, nothing, nothing, nothing
+    for value in range(0, N, WIDTH):
+        at, exists = _rows(start, value, T, H, N, WIDTH)
+        U, V = tl.trans(_load(u, at, exists)), tl.trans(_load(v, at, exists))
+        Z, dY = _load(z, at, exists), _load(dy, at, exists)
+        dA_b, dA_k = dA_b + _dot(Z, U), dA_k + _dot(Z, V)
+        dR_b, dR_k = dR_b + _dot(dY, U), dR_k + _dot(dY, V)
+    tl.store(of_chunks + _matrix(_program(), 0), _strictly_lower(dA_b))
+    tl.store(of_chunks + _matrix(_program(), 1), _strictly_lower(dA_k))
+    tl.store(of_chunks + _matrix(_program(), 2), _lower(dR_b))
+    tl.store(of_chunks + _matrix(_program(), 3), _lower(dR_k))
 
-        G = end * G + _dot(Z, tl.trans(a_t * of_a)) + _dot(dY, tl.trans(r_t * of_r))
+
+@triton.jit
+def query_gradients(r, w, k, a, b, dy, z, d_of_chunks, states, dr, da, dc, T, H, N: tl.constexpr):
+    """Of each chunk, dr and da, and their part of dw."""
+    at, exists = _columns(tl.program_id(0) * CHUNK, T, H, N)
+    w_t = _load_decay(w, at, exists)
+    of_r, of_a, _, _ = _state_decays(w_t)
+    pairs_r, pairs_a, pairs_k = _pair_decays(w_t, 1)
+    S = tl.trans(tl.load(states + _state(_program(), N)))
+    dR, dA = _dot(S, _load(dy, at, exists)) * of_r, _dot(S, _load(z, at, exists)) * of_a
+    B, K = _decayed(_load(b, at, exists), pairs_k), _decayed(_load(k, at, exists), pairs_k)
+    dA += _query_gradient(d_of_chunks, 0, B, K, pairs_a)
+    tl.store(da + at, dA, exists)
+    dR += _query_gradient(d_of_chunks, 2, B, K, pairs_r)
+    tl.store(dr + at, dR, exists)
+    dA *= _load(a, at, exists)
+    tl.store(dc + at, tl.cumsum(_load(r, at, exists) * dR + dA, 1, reverse=True) - dA, exists)
+
+
+@triton.jit
+def key_gradients(r, w, k, v, a, b, u, d_of_chunks, states, gradients, dc, dw, dk, db, T, H, N: tl.constexpr):
+    """Of each chunk, dk, db, and dw: w_j is in c_t for t >= j, and in E."""
+    at, exists = _columns(tl.program_id(0) * CHUNK, T, H, N)
+    w_t = _load_decay(w, at, exists)
+    _, _, of_k, end = _state_decays(w_t)
+    pairs_r, pairs_a, pairs_k = _pair_decays(w_t, 1)
+    G = tl.load(gradients + _state(_program(), N))
+    S_G = tl.sum(tl.load(states + _state(_program(), N)) * G, 0, keep_dims=True)
+    dB, dK = _dot(tl.trans(G), _load(u, at, exists)) * of_k, _dot(tl.trans(G), _load(v, at, exists)) * of_k
+    b_t, k_t = _load(b, at, exists), _load(k, at, exists)
+    dE = tl.trans(end * S_G) + tl.sum(b_t * dB + k_t * dK, 1, keep_dims=True)
+    R, A = _decayed(_load(r, at, exists), pairs_r), _decayed(_load(a, at, exists), pairs_a)
+    dB += _key_gradient(d_of_chunks, 0, R, A, pairs_k)
+    tl.store(db + at, dB, exists)
+    dK += _key_gradient(d_of_chunks, 1, R, A, pairs_k)
+    tl.store(dk + at, dK, exists)
+    dW = dE + _load(dc, at, exists) - tl.cumsum(b_t * dB + k_t * dK, 1, reverse=True)
+    tl.store(dw + at, dW, exists)
+
+
+@triton.jit
+def _forward(S, V, A, B, K, end, of_chunks, index):
+    """U, and the state after the chunk."""
+    inverse, A_k = tl.load(of_chunks + _matrix(index, 0)), tl.load(of_chunks + _matrix(index, 1))
+    U = _dot(_dot(S, A) + _dot(V, tl.trans(A_k)), tl.trans(inverse))
+    return U, end * S + _dot(U, tl.trans(B)) + _dot(V, tl.trans(K))
+
+
+@triton.jit
+def _backward(G, dY, R, A, B, end, of_chunks, index):
+    """Z, and the gradient of the state before the chunk."""
+    inverse, R_b = tl.load(of_chunks + _matrix(index, 0)), tl.load(of_chunks + _matrix(index, 2))
+    Z = _dot(_dot(G, B) + _dot(dY, R_b), inverse)
+    return Z, end * G + _dot(Z, tl.trans(A)) + _dot(dY, tl.trans(R))
 
 
 @triton.jit
@@ -236,29 +255,38 @@ def _decayed(x, decays):
 
 
 @triton.jit
-def _scores(Q, K, OWN: tl.constexpr):
-    """<q_t, k_s exp(c_t - c_s)> for s < t, and s = t if it is among the query's OWN; tokens as rows."""
+def _scores(Q, K):
+    """<q_t, k_s exp(c_t - c_s)>, tokens being rows; nonsense above the diagonal."""
     near, far = _dot(Q[0], tl.trans(K[0])), _dot(Q[1], tl.trans(K[1]))
-    return tl.where(_is_near(), _where_scored(near, OWN), far)
+    return tl.where(_is_near(), near, far)
 
 
 @triton.jit
-def _query_gradient(D_b, B, D_k, K, of_q):
+def _query_gradient(d_of_chunks, WHICH: tl.constexpr, B, K, of_q):
     """The gradient of queries from those of their scores with B and K."""
-    near = _dot(B[0], tl.trans(_where_near(D_b))) + _dot(K[0], tl.trans(_where_near(D_k)))
-    return near * of_q[0] + (_dot(B[1], tl.trans(D_b)) + _dot(K[1], tl.trans(D_k))) * of_q[1]
+    D_b = tl.trans(tl.load(d_of_chunks + _matrix(_program(), WHICH)))
+    D_k = tl.trans(tl.load(d_of_chunks + _matrix(_program(), WHICH + 1)))
+    near = _dot(B[0], _where_near(D_b)) + _dot(K[0], _where_near(D_k))
+    return near * of_q[0] + (_dot(B[1], D_b) + _dot(K[1], D_k)) * of_q[1]
 
 
 @triton.jit
-def _key_gradient(D_r, R, D_a, A, of_k):
-    """The gradient of keys from those of their scores with R and A."""
-    near = _dot(R[0], _where_near(D_r)) + _dot(A[0], _where_near(D_a))
-    return near * of_k[0] + (_dot(R[1], D_r) + _dot(A[1], D_a)) * of_k[1]
+def _key_gradient(d_of_chunks, WHICH: tl.constexpr, R, A, of_k):
+    """The gradient of keys from those of their scores with A and R."""
+    D_a = tl.load(d_of_chunks + _matrix(_program(), WHICH))
+    D_r = tl.load(d_of_chunks + _matrix(_program(), WHICH + 2))
+    near = _dot(A[0], _where_near(D_a)) + _dot(R[0], _where_near(D_r))
+    return near * of_k[0] + (_dot(A[1], D_a) + _dot(R[1], D_r)) * of_k[1]
 
 
 @triton.jit
-def _where_scored(x, OWN: tl.constexpr):
-    return tl.where((_token(0) >= _token(1)) if OWN else (_token(0) > _token(1)), x, 0.0)
+def _lower(x):
+    return tl.where(_token(0) >= _token(1), x, 0.0)
+
+
+@triton.jit
+def _strictly_lower(x):
+    return tl.where(_token(0) > _token(1), x, 0.0)
 
 
 @triton.jit
@@ -273,7 +301,7 @@ def _is_near():
 
 @triton.jit
 def _inverse(A):
-    """(I - A)^-1 of a strictly lower A, by exact merges of blocks of 1, 2, 4 and 8: no powers, which would overflow."""
+    """(I - A)^-1 of a strictly lower A by exact merges of blocks of 1, 2, 4 and 8. Powers of A would overflow."""
     t, s = _token(0), _token(1)
     of_pairs = tl.where(t == s, 1.0, tl.where(t // 2 == s // 2, A, 0.0))
     return _merge(_merge(_merge(of_pairs, A, 2), A, 4), A, 8)
@@ -304,17 +332,20 @@ def _dot(x, y):
 
 
 @triton.jit
-def _rows(head, start, T, H, N: tl.constexpr):
-    """Where the chunk that starts at a token lies in a contiguous (B, T, H, N), and which tokens exist."""
-    t = start + _token(0)
+def _rows(start, channel, T, H, N: tl.constexpr, WIDTH: tl.constexpr):
+    """Where the channels of the chunk that starts at a token lie in (B, T, H, N), and which tokens exist.
+
+    Tokens are rows. The second axis of programs goes over sequences and their heads.
+    """
+    head, t = tl.program_id(1), start + _token(0)
     row = ((head // H).to(tl.int64) * T + t) * H + head % H
-    return row * N + tl.arange(0, N)[None, :], t < T
+    return row * N + channel + tl.arange(0, WIDTH)[None, :], t < T
 
 
 @triton.jit
-def _columns(chunk, T, H, N: tl.constexpr):
-    """The same for a chunk of this program's span, with tokens as columns."""
-    at, exists = _rows(tl.program_id(1), tl.program_id(0) * SPAN + chunk * CHUNK, T, H, N)
+def _columns(start, T, H, N: tl.constexpr):
+    """The same for all channels, tokens being columns."""
+    at, exists = _rows(start, 0, T, H, N, N)
     return tl.trans(at), tl.trans(exists)
 
 

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from model.kernels import triton_chunks as kernels
 
-SPAN, CHUNK, MATRICES = kernels.SPAN.value, kernels.CHUNK.value, kernels.MATRICES.value
+SPAN, CHUNK, CHUNKS = kernels.SPAN.value, kernels.CHUNK.value, kernels.CHUNKS.value
+MATRICES = kernels.MATRICES.value
+LARGEST_STATES = 2**27  # bytes, of one of the two sets of states that a backward pass has for every chunk
 
 
 def warps(head_size: int) -> int:
@@ -25,21 +27,41 @@ def values(head_size: int) -> int:
     return min(head_size, 16)
 
 
+def width(head_size: int) -> int:
+    """Channels that a program without a state takes at a time."""
+    return min(head_size, 32)
+
+
 @torch.library.custom_op("fsq::wkv7", mutates_args=())
 def wkv7(
     r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return y, sT and the state before every span, all float32; all inputs must be contiguous."""
-    B, T, H, N = r.shape
-    maps, offsets, before = (_states(r, _spans(T)) for _ in range(3))
     y, sT = r.new_empty(r.shape, dtype=torch.float32), torch.empty_like(s0)
+    before = _states(r, _spans(r))
     with torch.cuda.device_of(r):
-        grid, sizes = (_spans(T), B * H), {"T": T, "H": H, "N": N, "num_warps": warps(N)}
-        of_chunks = _matrices(r, w, k, a, b)
-        kernels.transitions[grid](w, k, v, a, b, of_chunks, maps, offsets, **sizes)
-        _scan(maps, offsets, s0, before, sT, back=False)
-        kernels.outputs[grid](r, w, k, v, a, b, of_chunks, before, y, **sizes)
+        for part in _parts(r):
+            _forward(*(x[part] for x in (r, w, k, v, a, b, s0, y, sT, before)))
     return y, sT, before
+
+
+def _forward(
+    r: Tensor,
+    w: Tensor,
+    k: Tensor,
+    v: Tensor,
+    a: Tensor,
+    b: Tensor,
+    s0: Tensor,
+    y: Tensor,
+    sT: Tensor,
+    before: Tensor,
+) -> None:
+    spans, heads, sizes = _launch(r)
+    of_chunks, maps = _matrices(r, w, k, a, b), _maps(r)
+    kernels.transitions[spans, heads, 2](w, k, v, a, b, of_chunks, maps, **sizes)
+    _scan(maps, s0, before, sT, back=False)
+    kernels.outputs[spans, heads](r, w, k, v, a, b, of_chunks, before, y, **sizes)
 
 
 @torch.library.custom_op("fsq::wkv7_backward", mutates_args=())
@@ -55,28 +77,58 @@ def wkv7_backward(
     dsT: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of all inputs of `wkv7`, in their dtypes."""
-    B, T, H, N = r.shape
     inputs = (r, w, k, v, a, b)
     dr, dw, dk, dv, da, db = (torch.empty_like(x) for x in inputs)
-    maps, offsets, after = (_states(r, _spans(T)) for _ in range(3))
     ds0 = torch.empty_like(dsT)
+    tensors = (*inputs, before, dy, dsT, dr, dw, dk, dv, da, db, ds0)
     with torch.cuda.device_of(r):
-        grid, sizes = (_spans(T), B * H), {"T": T, "H": H, "N": N, "num_warps": warps(N)}
-        of_chunks = _matrices(r, w, k, a, b)
-        kernels.adjoints[grid](r, w, a, b, dy, of_chunks, maps, offsets, **sizes)
-        _scan(maps, offsets, dsT, after, ds0, back=True)
-        del maps, offsets
-        within = _states(r, _spans(T) * (SPAN // CHUNK))
-        kernels.chunk_states[grid](w, k, v, a, b, of_chunks, before, within, **sizes)
-        kernels.gradients[grid](*inputs, dy, of_chunks, within, after, dr, dw, dk, dv, da, db, **sizes)
+        for part in _parts(r):
+            _backward(*(x[part] for x in tensors))
     return dr, dw, dk, dv, da, db, ds0
+
+
+def _backward(
+    r: Tensor,
+    w: Tensor,
+    k: Tensor,
+    v: Tensor,
+    a: Tensor,
+    b: Tensor,
+    before: Tensor,
+    dy: Tensor,
+    dsT: Tensor,
+    dr: Tensor,
+    dw: Tensor,
+    dk: Tensor,
+    dv: Tensor,
+    da: Tensor,
+    db: Tensor,
+    ds0: Tensor,
+) -> None:
+    spans, heads, sizes = _launch(r)
+    of_chunks, maps, after = _matrices(r, w, k, a, b), _maps(r), _states(r, spans)
+    kernels.adjoints[spans, heads, 2](r, w, a, b, dy, of_chunks, maps, **sizes)
+    _scan(maps, dsT, after, ds0, back=True)
+    del maps
+
+    states, gradients = (_states(r, spans * CHUNKS) for _ in range(2))
+    u, z, dc = (torch.empty_like(dy) for _ in range(3))
+    kernels.chunk_states[spans, heads](w, k, v, a, b, of_chunks, before, states, u, **sizes)
+    kernels.chunk_gradients[spans, heads](r, w, k, a, b, dy, of_chunks, after, gradients, z, dv, **sizes)
+
+    chunks, d_of_chunks = spans * CHUNKS, of_chunks  # which nobody needs any more
+    kernels.matrix_gradients[chunks, heads](v, dy, u, z, d_of_chunks, **_small(sizes))
+    kernels.query_gradients[chunks, heads](r, w, k, a, b, dy, z, d_of_chunks, states, dr, da, dc, **sizes)
+    kernels.key_gradients[chunks, heads](
+        r, w, k, v, a, b, u, d_of_chunks, states, gradients, dc, dw, dk, db, **sizes
+    )
 
 
 @wkv7.register_fake
 def _(
     r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return r.new_empty(r.shape, dtype=torch.float32), torch.empty_like(s0), _states(r, _spans(r.shape[1]))
+    return r.new_empty(r.shape, dtype=torch.float32), torch.empty_like(s0), _states(r, _spans(r))
 
 
 @wkv7_backward.register_fake
@@ -110,24 +162,45 @@ def _differentiate(ctx: Any, dy: Tensor | None, dsT: Tensor | None, _: None) -> 
 wkv7.register_autograd(_differentiate, setup_context=_save)
 
 
-def _matrices(r: Tensor, w: Tensor, k: Tensor, a: Tensor, b: Tensor) -> Tensor:
+def _launch(r: Tensor) -> tuple[int, int, dict[str, int]]:
+    """Spans, heads of all sequences, and what most kernels take besides tensors."""
     B, T, H, N = r.shape
-    chunks = _spans(T) * (SPAN // CHUNK)
-    of_chunks = r.new_empty((B, H, chunks, MATRICES, CHUNK, CHUNK), dtype=torch.float32)
-    kernels.matrices[(chunks, B * H)](r, w, k, a, b, of_chunks, T=T, H=H, N=N, num_warps=1)
+    return _spans(r), B * H, {"T": T, "H": H, "N": N, "num_warps": warps(N)}
+
+
+def _small(sizes: dict[str, int]) -> dict[str, int]:
+    """The same for kernels that have no state: one warp, and all of its registers."""
+    return {**sizes, "WIDTH": width(sizes["N"]), "num_warps": 1}
+
+
+def _matrices(r: Tensor, w: Tensor, k: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    spans, heads, sizes = _launch(r)
+    of_chunks = r.new_empty((heads, spans * CHUNKS, MATRICES, CHUNK, CHUNK), dtype=torch.float32)
+    kernels.matrices[spans * CHUNKS, heads](r, w, k, a, b, of_chunks, **_small(sizes))
     return of_chunks
 
 
-def _scan(maps: Tensor, offsets: Tensor, first: Tensor, before: Tensor, last: Tensor, *, back: bool) -> None:
-    B, H, spans, N, _ = maps.shape
+def _scan(maps: Tensor, first: Tensor, before: Tensor, last: Tensor, *, back: bool) -> None:
+    B, H, spans, N, _ = before.shape
     grid = (B * H, N // values(N))
-    kernels.scan[grid](
-        maps, offsets, first, before, last, spans, N=N, VALUES=values(N), BACK=back, num_warps=warps(N)
-    )
+    kernels.scan[grid](maps, first, before, last, spans, N=N, VALUES=values(N), BACK=back, num_warps=warps(N))
 
 
-def _spans(T: int) -> int:
-    return -(-T // SPAN)
+def _parts(r: Tensor) -> list[slice]:
+    """The sequences that a pass takes at a time, so that what it needs in between stays small."""
+    B, _, H, N = r.shape
+    each = _spans(r) * CHUNKS * H * N * N * 4
+    size = max(1, LARGEST_STATES // each)
+    return [slice(start, start + size) for start in range(0, B, size)]
+
+
+def _spans(r: Tensor) -> int:
+    return -(-r.shape[1] // SPAN)
+
+
+def _maps(r: Tensor) -> Tensor:
+    B, _, H, N = r.shape
+    return r.new_empty((2, B * H, _spans(r), N, N), dtype=torch.float32)
 
 
 def _states(like: Tensor, count: int) -> Tensor:
