@@ -12,8 +12,10 @@ from torch import Tensor
 
 from model.kernels import triton_chunks as kernels
 
-SPAN, CHUNK, CHUNKS = kernels.SPAN.value, kernels.CHUNK.value, kernels.CHUNKS.value
-MATRICES = kernels.MATRICES.value
+SPAN: int = kernels.SPAN.value
+CHUNK: int = kernels.CHUNK.value
+CHUNKS: int = kernels.CHUNKS.value
+MATRICES: int = kernels.MATRICES.value
 LARGEST_STATES = 2**27  # bytes, of one of the two sets of states that a backward pass has for every chunk
 
 
@@ -25,6 +27,11 @@ def warps(head_size: int) -> int:
 def values(head_size: int) -> int:
     """Values that a program of `scan` takes: it is the only serial part, so its programs are many and small."""
     return min(head_size, 16)
+
+
+def scan_stages(head_size: int) -> int:
+    """Maps that `scan` has in flight: it does nothing but wait for the next one."""
+    return 3 if head_size <= 64 else 2
 
 
 def width(head_size: int) -> int:
@@ -163,9 +170,12 @@ wkv7.register_autograd(_differentiate, setup_context=_save)
 
 
 def _launch(r: Tensor) -> tuple[int, int, dict[str, int]]:
-    """Spans, heads of all sequences, and what most kernels take besides tensors."""
+    """Spans, heads of all sequences, and what most kernels take besides tensors.
+
+    One stage: loading the next chunk ahead would take registers that are not there.
+    """
     B, T, H, N = r.shape
-    return _spans(r), B * H, {"T": T, "H": H, "N": N, "num_warps": warps(N)}
+    return _spans(r), B * H, {"T": T, "H": H, "N": N, "num_warps": warps(N), "num_stages": 1}
 
 
 def _small(sizes: dict[str, int]) -> dict[str, int]:
@@ -182,8 +192,8 @@ def _matrices(r: Tensor, w: Tensor, k: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 def _scan(maps: Tensor, first: Tensor, before: Tensor, last: Tensor, *, back: bool) -> None:
     B, H, spans, N, _ = before.shape
-    grid = (B * H, N // values(N))
-    kernels.scan[grid](maps, first, before, last, spans, N=N, VALUES=values(N), BACK=back, num_warps=warps(N))
+    sizes = {"N": N, "VALUES": values(N), "num_warps": warps(N), "num_stages": scan_stages(N)}
+    kernels.scan[B * H, N // values(N)](maps, first, before, last, spans, BACK=back, **sizes)
 
 
 def _parts(r: Tensor) -> list[slice]:
