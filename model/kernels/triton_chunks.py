@@ -34,13 +34,13 @@ STRONGEST = tl.constexpr(-18.0)
 
 
 @triton.jit
-def matrices(r, w, k, a, b, of_chunks, T, H, N: tl.constexpr, WIDTH: tl.constexpr):
-    """Of each chunk, inverse, A_k, R_b and R_k; channels in blocks of a WIDTH."""
+def matrices(r, w, k, a, b, of_chunks, T, H, N: tl.constexpr):
+    """Of each chunk, inverse, A_k, R_b and R_k, summed over blocks of channels."""
     start = tl.program_id(0) * CHUNK
     nothing = tl.zeros([CHUNK, CHUNK], tl.float32)
     A_b, A_k, R_b, R_k = nothing, nothing, nothing, nothing
-    for channel in range(0, N, WIDTH):
-        at, exists = _rows(start, channel, T, H, N, WIDTH)
+    for channel in range(0, N, CHUNK):
+        at, exists = _rows(start, channel, T, H, N, CHUNK)
         of_r, of_a, of_k = _pair_decays(_load_decay(w, at, exists), 0)
         B, K = _decayed(_load(b, at, exists), of_k), _decayed(_load(k, at, exists), of_k)
         A, R = _decayed(_load(a, at, exists), of_a), _decayed(_load(r, at, exists), of_r)
@@ -124,7 +124,8 @@ def adjoints(r, w, a, b, dy, of_chunks, maps, T, H, N: tl.constexpr):
         of_r, of_a, of_k, end = _state_decays(_load_decay(w, at, exists))
         R, A, B = _load(r, at, exists) * of_r, _load(a, at, exists) * of_a, _load(b, at, exists) * of_k
         dY = _load(dy, at, exists & is_offset)
-        _, G = _backward(G, dY, R, A, B, end, of_chunks, _program() * CHUNKS + chunk)
+        Z = _z(G, dY, B, of_chunks, _program() * CHUNKS + chunk)
+        G = end * G + _dot(Z, tl.trans(A)) + _dot(dY, tl.trans(R))
     spans = tl.num_programs(0).to(tl.int64) * tl.num_programs(1)
     tl.store(maps + _state(tl.program_id(2) * spans + _program(), N), G)
 
@@ -136,24 +137,28 @@ def chunk_gradients(r, w, k, a, b, dy, of_chunks, after, gradients, z, dv, T, H,
     for i in range(CHUNKS):
         index = _program() * CHUNKS + CHUNKS - 1 - i
         at, exists = _columns(tl.program_id(0) * SPAN + (CHUNKS - 1 - i) * CHUNK, T, H, N)
-        of_r, of_a, of_k, end = _state_decays(_load_decay(w, at, exists))
-        R, A, B = _load(r, at, exists) * of_r, _load(a, at, exists) * of_a, _load(b, at, exists) * of_k
-        dY = _load(dy, at, exists)
         tl.store(gradients + _state(index, N), G)
-        dV = _dot(G, _load(k, at, exists) * of_k) + _dot(dY, tl.load(of_chunks + _matrix(index, 3)))
-        Z, G = _backward(G, dY, R, A, B, end, of_chunks, index)
+        _, _, of_k, _ = _state_decays(_load_decay(w, at, exists))
+        dY = _load(dy, at, exists)
+        Z = _z(G, dY, _load(b, at, exists) * of_k, of_chunks, index)
         tl.store(z + at, Z, exists)
-        tl.store(dv + at, dV + _dot(Z, tl.load(of_chunks + _matrix(index, 1))), exists)
+        dV = _dot(Z, tl.load(of_chunks + _matrix(index, 1))) + _dot(
+            dY, tl.load(of_chunks + _matrix(index, 3))
+        )
+        tl.store(dv + at, dV + _dot(G, _load(k, at, exists) * of_k), exists)
+        of_r, of_a, _, end = _state_decays(_load_decay(w, at, exists))  # once more: they were in the way
+        R, A = _load(r, at, exists) * of_r, _load(a, at, exists) * of_a
+        G = end * G + _dot(Z, tl.trans(A)) + _dot(dY, tl.trans(R))
 
 
 @triton.jit
-def matrix_gradients(v, dy, u, z, of_chunks, T, H, N: tl.constexpr, WIDTH: tl.constexpr):
-    """Of each chunk, the gradients of A_b, A_k, R_b and R_k; values in blocks of a WIDTH."""
+def matrix_gradients(v, dy, u, z, of_chunks, T, H, N: tl.constexpr):
+    """Of each chunk, the gradients of A_b, A_k, R_b and R_k, summed over blocks of values."""
     start = tl.program_id(0) * CHUNK
     nothing = tl.zeros([CHUNK, CHUNK], tl.float32)
     dA_b, dA_k, dR_b, dR_k = nothing, nothing, nothing, nothing
-    for value in range(0, N, WIDTH):
-        at, exists = _rows(start, value, T, H, N, WIDTH)
+    for value in range(0, N, CHUNK):
+        at, exists = _rows(start, value, T, H, N, CHUNK)
         U, V = tl.trans(_load(u, at, exists)), tl.trans(_load(v, at, exists))
         Z, dY = _load(z, at, exists), _load(dy, at, exists)
         dA_b, dA_k = dA_b + _dot(Z, U), dA_k + _dot(Z, V)
@@ -170,9 +175,9 @@ def query_gradients(r, w, k, a, b, dy, z, d_of_chunks, states, dr, da, dc, T, H,
     at, exists = _columns(tl.program_id(0) * CHUNK, T, H, N)
     w_t = _load_decay(w, at, exists)
     of_r, of_a, _, _ = _state_decays(w_t)
-    pairs_r, pairs_a, pairs_k = _pair_decays(w_t, 1)
     S = tl.trans(tl.load(states + _state(_program(), N)))
     dR, dA = _dot(S, _load(dy, at, exists)) * of_r, _dot(S, _load(z, at, exists)) * of_a
+    pairs_r, pairs_a, pairs_k = _pair_decays(w_t, 1)
     B, K = _decayed(_load(b, at, exists), pairs_k), _decayed(_load(k, at, exists), pairs_k)
     dA += _query_gradient(d_of_chunks, 0, B, K, pairs_a)
     tl.store(da + at, dA, exists)
@@ -188,12 +193,12 @@ def key_gradients(r, w, k, v, a, b, u, d_of_chunks, states, gradients, dc, dw, d
     at, exists = _columns(tl.program_id(0) * CHUNK, T, H, N)
     w_t = _load_decay(w, at, exists)
     _, _, of_k, end = _state_decays(w_t)
-    pairs_r, pairs_a, pairs_k = _pair_decays(w_t, 1)
     G = tl.load(gradients + _state(_program(), N))
     S_G = tl.sum(tl.load(states + _state(_program(), N)) * G, 0, keep_dims=True)
     dB, dK = _dot(tl.trans(G), _load(u, at, exists)) * of_k, _dot(tl.trans(G), _load(v, at, exists)) * of_k
     b_t, k_t = _load(b, at, exists), _load(k, at, exists)
     dE = tl.trans(end * S_G) + tl.sum(b_t * dB + k_t * dK, 1, keep_dims=True)
+    pairs_r, pairs_a, pairs_k = _pair_decays(w_t, 1)
     R, A = _decayed(_load(r, at, exists), pairs_r), _decayed(_load(a, at, exists), pairs_a)
     dB += _key_gradient(d_of_chunks, 0, R, A, pairs_k)
     tl.store(db + at, dB, exists)
@@ -212,11 +217,9 @@ def _forward(S, V, A, B, K, end, of_chunks, index):
 
 
 @triton.jit
-def _backward(G, dY, R, A, B, end, of_chunks, index):
-    """Z, and the gradient of the state before the chunk."""
+def _z(G, dY, B, of_chunks, index):
     inverse, R_b = tl.load(of_chunks + _matrix(index, 0)), tl.load(of_chunks + _matrix(index, 2))
-    Z = _dot(_dot(G, B) + _dot(dY, R_b), inverse)
-    return Z, end * G + _dot(Z, tl.trans(A)) + _dot(dY, tl.trans(R))
+    return _dot(_dot(G, B) + _dot(dY, R_b), inverse)
 
 
 @triton.jit

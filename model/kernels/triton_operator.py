@@ -19,24 +19,14 @@ MATRICES: int = kernels.MATRICES.value
 LARGEST_STATES = 2**27  # bytes, of one of the two sets of states that a backward pass has for every chunk
 
 
-def warps(head_size: int) -> int:
-    """Warps of 32 threads for each program: what holds a state of (N, N) in registers."""
-    return {16: 1, 32: 2, 64: 4, 128: 8}[head_size]
-
-
-def values(head_size: int) -> int:
-    """Values that a program of `scan` takes: it is the only serial part, so its programs are many and small."""
-    return min(head_size, 16)
-
-
-def scan_stages(head_size: int) -> int:
-    """Maps that `scan` has in flight: it does nothing but wait for the next one."""
-    return 3 if head_size <= 64 else 2
-
-
-def width(head_size: int) -> int:
-    """Channels that a program without a state takes at a time."""
-    return min(head_size, 32)
+def options(kernel: str, head_size: int) -> dict[str, int]:
+    """How a kernel is launched for a head size: its constants, warps of 32 threads, and stages of its loop."""
+    warps = {16: 1, 32: 2, 64: 4, 128: 8}[head_size]  # what holds a state in registers
+    if kernel == "scan":  # the only serial part: small programs, that load maps ahead
+        return {"N": head_size, "VALUES": 16, "num_warps": warps, "num_stages": 3 if head_size < 128 else 2}
+    if kernel in ("matrices", "matrix_gradients"):  # no state
+        warps = 1
+    return {"N": head_size, "num_warps": warps, "num_stages": 1}  # to load ahead, registers are missing
 
 
 @torch.library.custom_op("fsq::wkv7", mutates_args=())
@@ -64,11 +54,10 @@ def _forward(
     sT: Tensor,
     before: Tensor,
 ) -> None:
-    spans, heads, sizes = _launch(r)
     of_chunks, maps = _matrices(r, w, k, a, b), _maps(r)
-    kernels.transitions[spans, heads, 2](w, k, v, a, b, of_chunks, maps, **sizes)
+    _spanwise("transitions", w, k, v, a, b, of_chunks, maps, like=r, times=2)
     _scan(maps, s0, before, sT, back=False)
-    kernels.outputs[spans, heads](r, w, k, v, a, b, of_chunks, before, y, **sizes)
+    _spanwise("outputs", r, w, k, v, a, b, of_chunks, before, y, like=r)
 
 
 @torch.library.custom_op("fsq::wkv7_backward", mutates_args=())
@@ -112,23 +101,20 @@ def _backward(
     db: Tensor,
     ds0: Tensor,
 ) -> None:
-    spans, heads, sizes = _launch(r)
-    of_chunks, maps, after = _matrices(r, w, k, a, b), _maps(r), _states(r, spans)
-    kernels.adjoints[spans, heads, 2](r, w, a, b, dy, of_chunks, maps, **sizes)
+    of_chunks, maps, after = _matrices(r, w, k, a, b), _maps(r), _states(r, _spans(r))
+    _spanwise("adjoints", r, w, a, b, dy, of_chunks, maps, like=r, times=2)
     _scan(maps, dsT, after, ds0, back=True)
     del maps
 
-    states, gradients = (_states(r, spans * CHUNKS) for _ in range(2))
+    states, gradients = (_states(r, _spans(r) * CHUNKS) for _ in range(2))
     u, z, dc = (torch.empty_like(dy) for _ in range(3))
-    kernels.chunk_states[spans, heads](w, k, v, a, b, of_chunks, before, states, u, **sizes)
-    kernels.chunk_gradients[spans, heads](r, w, k, a, b, dy, of_chunks, after, gradients, z, dv, **sizes)
+    _spanwise("chunk_states", w, k, v, a, b, of_chunks, before, states, u, like=r)
+    _spanwise("chunk_gradients", r, w, k, a, b, dy, of_chunks, after, gradients, z, dv, like=r)
 
-    chunks, d_of_chunks = spans * CHUNKS, of_chunks  # which nobody needs any more
-    kernels.matrix_gradients[chunks, heads](v, dy, u, z, d_of_chunks, **_small(sizes))
-    kernels.query_gradients[chunks, heads](r, w, k, a, b, dy, z, d_of_chunks, states, dr, da, dc, **sizes)
-    kernels.key_gradients[chunks, heads](
-        r, w, k, v, a, b, u, d_of_chunks, states, gradients, dc, dw, dk, db, **sizes
-    )
+    d_of_chunks = of_chunks  # which nobody needs any more
+    _chunkwise("matrix_gradients", v, dy, u, z, d_of_chunks, like=r)
+    _chunkwise("query_gradients", r, w, k, a, b, dy, z, d_of_chunks, states, dr, da, dc, like=r)
+    _chunkwise("key_gradients", r, w, k, v, a, b, u, d_of_chunks, states, gradients, dc, dw, dk, db, like=r)
 
 
 @wkv7.register_fake
@@ -169,31 +155,27 @@ def _differentiate(ctx: Any, dy: Tensor | None, dsT: Tensor | None, _: None) -> 
 wkv7.register_autograd(_differentiate, setup_context=_save)
 
 
-def _launch(r: Tensor) -> tuple[int, int, dict[str, int]]:
-    """Spans, heads of all sequences, and what most kernels take besides tensors.
-
-    One stage: loading the next chunk ahead would take registers that are not there.
-    """
-    B, T, H, N = r.shape
-    return _spans(r), B * H, {"T": T, "H": H, "N": N, "num_warps": warps(N), "num_stages": 1}
-
-
-def _small(sizes: dict[str, int]) -> dict[str, int]:
-    """The same for kernels that have no state: one warp, and all of its registers."""
-    return {**sizes, "WIDTH": width(sizes["N"]), "num_warps": 1}
-
-
 def _matrices(r: Tensor, w: Tensor, k: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    spans, heads, sizes = _launch(r)
-    of_chunks = r.new_empty((heads, spans * CHUNKS, MATRICES, CHUNK, CHUNK), dtype=torch.float32)
-    kernels.matrices[spans * CHUNKS, heads](r, w, k, a, b, of_chunks, **_small(sizes))
+    B, _, H, _ = r.shape
+    of_chunks = r.new_empty((B * H, _spans(r) * CHUNKS, MATRICES, CHUNK, CHUNK), dtype=torch.float32)
+    _chunkwise("matrices", r, w, k, a, b, of_chunks, like=r)
     return of_chunks
+
+
+def _spanwise(kernel: str, *tensors: Tensor, like: Tensor, times: int = 1) -> None:
+    B, T, H, N = like.shape
+    getattr(kernels, kernel)[_spans(like), B * H, times](*tensors, T=T, H=H, **options(kernel, N))
+
+
+def _chunkwise(kernel: str, *tensors: Tensor, like: Tensor) -> None:
+    B, T, H, N = like.shape
+    getattr(kernels, kernel)[_spans(like) * CHUNKS, B * H](*tensors, T=T, H=H, **options(kernel, N))
 
 
 def _scan(maps: Tensor, first: Tensor, before: Tensor, last: Tensor, *, back: bool) -> None:
     B, H, spans, N, _ = before.shape
-    sizes = {"N": N, "VALUES": values(N), "num_warps": warps(N), "num_stages": scan_stages(N)}
-    kernels.scan[B * H, N // values(N)](maps, first, before, last, spans, BACK=back, **sizes)
+    chosen = options("scan", N)
+    kernels.scan[B * H, N // chosen["VALUES"]](maps, first, before, last, spans, BACK=back, **chosen)
 
 
 def _parts(r: Tensor) -> list[slice]:

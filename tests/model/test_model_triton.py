@@ -120,7 +120,10 @@ def test_triton__strided_inputs_and_no_state() -> None:
 def test_triton__gradient_of_one_output_alone(of: str) -> None:
     found, expected = (
         torch.autograd.grad(
-            wkv7(*leaves, backend=backend)[of == "sT"].sum(), leaves, materialize_grads=True, allow_unused=True
+            wkv7(*leaves, backend=backend)[of == "sT"].sum(),
+            leaves,
+            materialize_grads=True,
+            allow_unused=True,
         )
         for backend, leaves in (
             ("triton", [x.requires_grad_() for x in on_device(wkv_inputs(1, 20, 1, 16))]),
