@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encount
 NAMES = ("y", "sT", "dr", "dw", "dk", "dv", "da", "db", "ds0")
 KINDS = ("random", "slow decay", "repeated keys", "strongest decay")
 TOLERANCE = 5e-6  # float32 and three products of TF32; the largest error seen in the interpreter is 8e-7
-SHAPES = [(1, 70, 1, 32), (2, 1000, 3, 64), (1, 4096, 2, 64), (1, 300, 2, 16), (1, 300, 1, 128)]
+SHAPES = [(1, 40, 1, 32), (2, 1000, 3, 64), (1, 4096, 2, 64), (1, 300, 2, 16), (1, 300, 1, 128)]
 SHAPES = SHAPES[:1] if INTERPRETED else SHAPES
 
 
@@ -66,7 +66,7 @@ def test_triton__agrees_with_the_reference(B: int, T: int, H: int, N: int, kind:
 
 @pytest.mark.parametrize(
     ("B", "T", "H", "N", "kind"),
-    [(1, 150, 1, 64, "repeated keys"), (1, 5, 2, 32, "random"), (1, 64, 1, 16, "random")],
+    [(1, 131, 1, 64, "repeated keys"), (1, 5, 2, 32, "random"), (1, 64, 1, 16, "random")],
     ids=["several spans", "less than a chunk", "a whole span"],
 )
 def test_triton__agrees_for_any_length(B: int, T: int, H: int, N: int, kind: str) -> None:
@@ -76,7 +76,7 @@ def test_triton__agrees_for_any_length(B: int, T: int, H: int, N: int, kind: str
 
 def test_triton__decays_that_no_model_has() -> None:
     """Nothing overflows; the gradient of w, which all but vanishes, is exact as far as its largest term is."""
-    inputs, expected = inputs_and_results(1, 70, 1, 16, "beyond any model")
+    inputs, expected = inputs_and_results(1, 40, 1, 16, "beyond any model")
     found = results(on_device(inputs), "triton")
     dw, exact = found.pop(3), expected[3]
     others = expected[:3] + expected[4:]
@@ -110,7 +110,7 @@ def test_triton__strided_inputs_and_no_state() -> None:
     packed = torch.stack(on_device(wkv_inputs(2, 5, 1, 16)[:6]), dim=3)
     scattered = [packed[:, :, :, i] for i in range(6)]
     y, sT = wkv7(*scattered, backend="triton")
-    zero = torch.zeros(2, 2, 16, 16, device=DEVICE)
+    zero = torch.zeros(2, 1, 16, 16, device=DEVICE)
     expected_y, expected_sT = wkv7(*(x.contiguous() for x in scattered), zero, backend="triton")
     assert torch.equal(y, expected_y)
     assert torch.equal(sT, expected_sT)
