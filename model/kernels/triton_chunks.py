@@ -32,8 +32,11 @@ PRECISION = tl.constexpr("tf32x3")
 # Stronger decays count as this one: what exp(-18) leaves of a state, float32 does not see beside the new one.
 STRONGEST = tl.constexpr(-18.0)
 
+# Lengths vary from batch to batch: no kernel is compiled anew because one is 1, or divides by 16.
+_kernel = triton.jit(do_not_specialize=["T", "H", "SPANS"])
 
-@triton.jit
+
+@_kernel
 def matrices(r, w, k, a, b, of_chunks, T, H, N: tl.constexpr):
     """Of each chunk, inverse, A_k, R_b and R_k, summed over blocks of channels."""
     start = tl.program_id(0) * CHUNK
@@ -52,7 +55,7 @@ def matrices(r, w, k, a, b, of_chunks, T, H, N: tl.constexpr):
     tl.store(of_chunks + _matrix(_program(), 3), _lower(R_k))
 
 
-@triton.jit
+@_kernel
 def transitions(w, k, v, a, b, of_chunks, maps, T, H, N: tl.constexpr):
     """Of each span, S_C = S_0 M + offset: in `maps`, M of all spans, then all offsets (the third axis)."""
     is_offset = tl.program_id(2) == 1
@@ -67,7 +70,7 @@ def transitions(w, k, v, a, b, of_chunks, maps, T, H, N: tl.constexpr):
     tl.store(maps + _state(tl.program_id(2) * spans + _program(), N), S)
 
 
-@triton.jit
+@_kernel
 def scan(maps, first, before, last, SPANS, N: tl.constexpr, VALUES: tl.constexpr, BACK: tl.constexpr):
     """Go from span to span, or BACK: the state before each, and the last. Values go apart, and as columns."""
     head = tl.program_id(0).to(tl.int64)
@@ -82,7 +85,7 @@ def scan(maps, first, before, last, SPANS, N: tl.constexpr, VALUES: tl.constexpr
     tl.store(last + head * N * N + value * N + key, S)
 
 
-@triton.jit
+@_kernel
 def outputs(r, w, k, v, a, b, of_chunks, before, y, T, H, N: tl.constexpr):
     """Of each span, y from the state before it."""
     S = tl.load(before + _state(_program(), N))
@@ -99,7 +102,7 @@ def outputs(r, w, k, v, a, b, of_chunks, before, y, T, H, N: tl.constexpr):
         tl.store(y + at, Y, exists)
 
 
-@triton.jit
+@_kernel
 def chunk_states(w, k, v, a, b, of_chunks, before, states, u, T, H, N: tl.constexpr):
     """Of each span, from the state before it, the state before each of its chunks, and U."""
     S = tl.load(before + _state(_program(), N))
@@ -113,7 +116,7 @@ def chunk_states(w, k, v, a, b, of_chunks, before, states, u, T, H, N: tl.conste
         tl.store(u + at, U, exists)
 
 
-@triton.jit
+@_kernel
 def adjoints(r, w, a, b, dy, of_chunks, maps, T, H, N: tl.constexpr):
     """Of each span, G_0 = G M + offset, as `transitions` has them."""
     is_offset = tl.program_id(2) == 1
@@ -130,7 +133,7 @@ def adjoints(r, w, a, b, dy, of_chunks, maps, T, H, N: tl.constexpr):
     tl.store(maps + _state(tl.program_id(2) * spans + _program(), N), G)
 
 
-@triton.jit
+@_kernel
 def chunk_gradients(r, w, k, a, b, dy, of_chunks, after, gradients, z, dv, T, H, N: tl.constexpr):
     """Of each span, from the gradient of the state after it, that of the state after each chunk, Z and dv."""
     G = tl.load(after + _state(_program(), N))
@@ -151,7 +154,7 @@ def chunk_gradients(r, w, k, a, b, dy, of_chunks, after, gradients, z, dv, T, H,
         G = end * G + _dot(Z, tl.trans(A)) + _dot(dY, tl.trans(R))
 
 
-@triton.jit
+@_kernel
 def matrix_gradients(v, dy, u, z, of_chunks, T, H, N: tl.constexpr):
     """Of each chunk, the gradients of A_b, A_k, R_b and R_k, summed over blocks of values."""
     start = tl.program_id(0) * CHUNK
@@ -169,7 +172,7 @@ def matrix_gradients(v, dy, u, z, of_chunks, T, H, N: tl.constexpr):
     tl.store(of_chunks + _matrix(_program(), 3), _lower(dR_k))
 
 
-@triton.jit
+@_kernel
 def query_gradients(r, w, k, a, b, dy, z, d_of_chunks, states, dr, da, dc, T, H, N: tl.constexpr):
     """Of each chunk, dr and da, and their part of dw."""
     at, exists = _columns(tl.program_id(0) * CHUNK, T, H, N)
@@ -187,7 +190,7 @@ def query_gradients(r, w, k, a, b, dy, z, d_of_chunks, states, dr, da, dc, T, H,
     tl.store(dc + at, tl.cumsum(_load(r, at, exists) * dR + dA, 1, reverse=True) - dA, exists)
 
 
-@triton.jit
+@_kernel
 def key_gradients(r, w, k, v, a, b, u, d_of_chunks, states, gradients, dc, dw, dk, db, T, H, N: tl.constexpr):
     """Of each chunk, dk, db, and dw: w_j is in c_t for t >= j, and in E."""
     at, exists = _columns(tl.program_id(0) * CHUNK, T, H, N)
