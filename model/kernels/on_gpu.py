@@ -26,7 +26,7 @@ def wkv7(
     """
     inputs = (r, w, k, v, a, b)
     where = "cpu" if _is_interpreted() else "cuda"
-    if not all(x.device.type == where and x.dtype in DTYPES for x in inputs):
+    if not all(x.device.type == where and x.dtype in DTYPES for x in (*inputs, s0)):
         raise KernelError(
             f"backend triton cannot compute {r.dtype} on {r.device}: expected float32 or bfloat16 on {where}"
         )

@@ -145,11 +145,10 @@ def chunk_gradients(r, w, k, a, b, dy, of_chunks, after, gradients, z, dv, T, H,
         dY = _load(dy, at, exists)
         Z = _z(G, dY, _load(b, at, exists) * of_k, of_chunks, index)
         tl.store(z + at, Z, exists)
-        dV = _dot(Z, tl.load(of_chunks + _matrix(index, 1))) + _dot(
-            dY, tl.load(of_chunks + _matrix(index, 3))
-        )
+        dV = _dot(Z, tl.load(of_chunks + _matrix(index, 1)))
+        dV += _dot(dY, tl.load(of_chunks + _matrix(index, 3)))
         tl.store(dv + at, dV + _dot(G, _load(k, at, exists) * of_k), exists)
-        of_r, of_a, _, end = _state_decays(_load_decay(w, at, exists))  # once more: they were in the way
+        of_r, of_a, _, end = _state_decays(_load_decay(w, at, exists))  # again, rather than kept in registers
         R, A = _load(r, at, exists) * of_r, _load(a, at, exists) * of_a
         G = end * G + _dot(Z, tl.trans(A)) + _dot(dY, tl.trans(R))
 

@@ -16,7 +16,7 @@ SPAN: int = kernels.SPAN.value
 CHUNK: int = kernels.CHUNK.value
 CHUNKS: int = kernels.CHUNKS.value
 MATRICES: int = kernels.MATRICES.value
-LARGEST_STATES = 2**27  # bytes, of one of the two sets of states that a backward pass has for every chunk
+LARGEST_STATES = 2**28  # bytes, of one of the two sets of states that a backward pass has for every chunk
 
 
 def options(kernel: str, head_size: int) -> dict[str, int]:
@@ -37,27 +37,11 @@ def wkv7(
     y, sT = r.new_empty(r.shape, dtype=torch.float32), torch.empty_like(s0)
     before = _states(r, _spans(r))
     with torch.cuda.device_of(r):
-        for part in _parts(r):
-            _forward(*(x[part] for x in (r, w, k, v, a, b, s0, y, sT, before)))
+        of_chunks, maps = _matrices(r, w, k, a, b), _maps(r)
+        _spanwise("transitions", w, k, v, a, b, of_chunks, maps, like=r, times=2)
+        _scan(maps, s0, before, sT, back=False)
+        _spanwise("outputs", r, w, k, v, a, b, of_chunks, before, y, like=r)
     return y, sT, before
-
-
-def _forward(
-    r: Tensor,
-    w: Tensor,
-    k: Tensor,
-    v: Tensor,
-    a: Tensor,
-    b: Tensor,
-    s0: Tensor,
-    y: Tensor,
-    sT: Tensor,
-    before: Tensor,
-) -> None:
-    of_chunks, maps = _matrices(r, w, k, a, b), _maps(r)
-    _spanwise("transitions", w, k, v, a, b, of_chunks, maps, like=r, times=2)
-    _scan(maps, s0, before, sT, back=False)
-    _spanwise("outputs", r, w, k, v, a, b, of_chunks, before, y, like=r)
 
 
 @torch.library.custom_op("fsq::wkv7_backward", mutates_args=())
@@ -179,7 +163,7 @@ def _scan(maps: Tensor, first: Tensor, before: Tensor, last: Tensor, *, back: bo
 
 
 def _parts(r: Tensor) -> list[slice]:
-    """The sequences that a pass takes at a time, so that what it needs in between stays small."""
+    """The sequences that a backward pass takes at a time, so that what it needs in between stays small."""
     B, _, H, N = r.shape
     each = _spans(r) * CHUNKS * H * N * N * 4
     size = max(1, LARGEST_STATES // each)
