@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from model.errors import KernelError, ShapeError
-from model.kernels import chunked, compiled, reference
+from model.kernels import chunked, compiled, on_gpu, reference
 
 Backend = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -17,6 +17,7 @@ _BACKENDS: dict[str, Backend] = {
     "reference": reference.wkv7,
     "chunked": chunked.wkv7,
     "compiled": compiled.wkv7,
+    "triton": on_gpu.wkv7,
 }
 
 
@@ -34,7 +35,7 @@ def wkv7(
 
     `r w k v a b` are (B, T, H, N), `w` the log-decay (<= 0); `s0` is (B, H, N, N) indexed [value, key], default
     zero. Computes in float32, or in float64 if `r` is, whatever dtype comes in. Returns `y` (B, T, H, N) and the
-    final state `sT` (B, H, N, N); both are differentiable with respect to all seven inputs.
+    final state `sT` (B, H, N, N) in that dtype; both are differentiable with respect to all seven inputs.
 
     Raises `ShapeError` for shapes that do not fit, `KernelError` for a backend that is unknown, not available
     here, or not able to compute these tensors.
@@ -42,28 +43,40 @@ def wkv7(
     _check_shapes(r, w, k, v, a, b, s0)
     B, T, H, N = r.shape
     dtype = torch.float64 if r.dtype == torch.float64 else torch.float32
-    r, w, k, v, a, b = (x.to(dtype) for x in (r, w, k, v, a, b))
     s0 = torch.zeros(B, H, N, N, dtype=dtype, device=r.device) if s0 is None else s0.to(dtype)
     if T == 0:
-        return r, s0
+        return r.to(dtype), s0
     name = default_backend(r.device, dtype, N) if backend is None else backend
     if name not in _BACKENDS:
         raise KernelError(f"unknown WKV-7 backend {name!r}: expected one of {', '.join(_BACKENDS)}")
+    reads_bfloat16 = (
+        name == "triton"
+    )  # and would otherwise read, and keep for the backward pass, twice as much
+    r, w, k, v, a, b = (
+        x if reads_bfloat16 and x.dtype == torch.bfloat16 else x.to(dtype) for x in (r, w, k, v, a, b)
+    )
     with torch.autocast(r.device.type, enabled=False):
         return _BACKENDS[name](r, w, k, v, a, b, s0)
 
 
 def available_backends() -> tuple[str, ...]:
     """Return the names of the backends that work on this machine."""
-    return tuple(name for name in _BACKENDS if name != "compiled" or compiled.is_available(64))
+    missing = {"compiled"} if not compiled.is_available(64) else set()
+    if not on_gpu.is_available():
+        missing.add("triton")
+    return tuple(name for name in _BACKENDS if name not in missing)
 
 
 def default_backend(
     device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, head_size: int = 64
 ) -> str:
     """Return the name of the fastest backend for tensors of this kind."""
-    on_cpu = torch.device(device).type == "cpu"
-    return "compiled" if on_cpu and dtype == torch.float32 and compiled.is_available(head_size) else "chunked"
+    kind = torch.device(device).type
+    if kind == "cpu" and dtype == torch.float32 and compiled.is_available(head_size):
+        return "compiled"
+    if kind == "cuda" and dtype in on_gpu.DTYPES and head_size in on_gpu.HEAD_SIZES and on_gpu.is_available():
+        return "triton"
+    return "chunked"
 
 
 def _check_shapes(

@@ -178,7 +178,7 @@ def test_wkv7__shapes_that_do_not_fit() -> None:
 
 
 def test_wkv7__unknown_backend() -> None:
-    with pytest.raises(KernelError, match="'cuda': expected one of reference, chunked, compiled"):
+    with pytest.raises(KernelError, match="'cuda': expected one of reference, chunked, compiled, triton"):
         wkv7(*wkv_inputs(1, 4, 1, 8), backend="cuda")
 
 
@@ -190,9 +190,16 @@ def test_wkv7__compiled_refuses_what_it_cannot_compute() -> None:
             wkv7(*(x.float() for x in wkv_inputs(1, 4, 1, 6)), backend="compiled")
 
 
+def test_wkv7__triton_refuses_what_it_cannot_compute() -> None:
+    with pytest.raises(KernelError, match="float32 on cpu: expected float32 or bfloat16 on cuda"):
+        wkv7(*(x.float() for x in wkv_inputs(1, 4, 1, 16)), backend="triton")
+
+
 def test_default_backend__follows_what_the_tensors_need() -> None:
     assert default_backend("cpu", torch.float64) == "chunked"
-    assert default_backend("cuda") == "chunked"
+    assert default_backend("cuda", torch.float64) == "chunked"
+    assert default_backend("cuda", head_size=24) == "chunked"
+    assert default_backend("cuda") == ("triton" if torch.cuda.is_available() else "chunked")
     assert default_backend("cpu") == ("compiled" if "compiled" in available_backends() else "chunked")
 
 
@@ -210,7 +217,7 @@ def test_compiled__says_so_where_there_is_no_compiler(
     monkeypatch.setenv("CC", "no-such-compiler")
     with caplog.at_level(logging.WARNING):
         assert default_backend("cpu") == "chunked"
-        assert available_backends() == ("reference", "chunked")
+        assert "compiled" not in available_backends()
     assert "no C compiler 'no-such-compiler': install gcc" in caplog.text
     with pytest.raises(KernelError, match="no-such-compiler"):
         wkv7(*(x.float() for x in wkv_inputs(1, 4, 1, 8)), backend="compiled")

@@ -1,0 +1,60 @@
+"""WKV-7 on the GPU: what it can compute, and where. The kernels are `triton_chunks`, loaded when first used.
+
+`TRITON_INTERPRET=1`, set before the process starts, runs them on the CPU instead: exact, but for tests only.
+"""
+
+import functools
+import importlib.util
+import os
+
+import torch
+from torch import Tensor
+
+from model.errors import KernelError
+
+HEAD_SIZES = (16, 32, 64, 128)
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+def wkv7(
+    r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Compute WKV-7 as `reference.wkv7` does, in float32, from inputs that may each be float32 or bfloat16.
+
+    `y` and `sT` are float32. Inputs that are not contiguous are copied. Decays beyond exp(-18) count as that.
+    Raises `KernelError` for tensors of other dtypes, on other devices or of other head sizes.
+    """
+    inputs = (r, w, k, v, a, b)
+    where = "cpu" if _is_interpreted() else "cuda"
+    if not all(x.device.type == where and x.dtype in DTYPES for x in (*inputs, s0)):
+        raise KernelError(
+            f"backend triton cannot compute {r.dtype} on {r.device}: expected float32 or bfloat16 on {where}"
+        )
+    if r.shape[-1] not in HEAD_SIZES:
+        raise KernelError(
+            f"backend triton cannot compute head size {r.shape[-1]}: expected one of {HEAD_SIZES}"
+        )
+    if not is_available():
+        raise KernelError("backend triton is not available: install triton, which CUDA builds of torch bring")
+    from model.kernels import triton_operator
+
+    y, sT, _ = triton_operator.wkv7(*(x.contiguous() for x in inputs), s0.contiguous())
+    return y, sT
+
+
+@functools.cache
+def is_available() -> bool:
+    """Return whether there is Triton, and a GPU that it compiles for, or its interpreter."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    if _is_interpreted():
+        return True
+    return (
+        torch.cuda.is_available()
+        and torch.version.hip is None
+        and torch.cuda.get_device_capability() >= (8, 0)
+    )
+
+
+def _is_interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"

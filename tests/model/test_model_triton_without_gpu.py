@@ -1,0 +1,53 @@
+"""What can be held of the Triton backend on a machine without a GPU; each check has a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="no Triton on this platform")
+
+HERE = Path(__file__).parent
+CHECKOUT = HERE.parent.parent
+SHARED_MEMORY = {"80": 163 * 1024, "90": 227 * 1024}  # bytes that a program may have, by compute capability
+
+
+def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    return subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        cwd=CHECKOUT,
+        env={**inherited, "PYTHONPATH": str(CHECKOUT), **environment},
+    )
+
+
+def test_triton__is_right_in_the_interpreter() -> None:
+    checks = run(
+        "-m", "pytest", "-p", "no:cacheprovider", HERE / "test_model_triton.py", TRITON_INTERPRET="1"
+    )
+    assert checks.returncode == 0, checks.stdout + checks.stderr
+    assert "passed" in checks.stdout
+
+
+@pytest.mark.parametrize("capability", SHARED_MEMORY)
+def test_triton__compiles_and_fits(capability: str, tmp_path: Path) -> None:
+    done = run(HERE / "compile_triton.py", capability, TRITON_CACHE_DIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    kernels = json.loads(done.stdout)[capability]
+    assert len(kernels) == 10
+    for name, taken in kernels.items():
+        assert taken["shared"] <= SHARED_MEMORY[capability], name
+        assert taken["stack"] <= 64, f"{name} does not fit the registers"
+
+
+def test_triton__is_not_loaded_until_it_is_used() -> None:
+    statements = (
+        "import sys, model.kernels; model.kernels.available_backends(); assert 'triton' not in sys.modules"
+    )
+    done = run("-c", statements)
+    assert done.returncode == 0, done.stderr
