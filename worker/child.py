@@ -292,7 +292,7 @@ def _usage(run: Run) -> Usage:
     on_cuda = device.type == "cuda"
     return Usage(
         device=torch.cuda.get_device_name(device) if on_cuda else "cpu",
-        kernel=default_backend(device),
+        kernel=default_backend(device, head_size=run.model.shape.head_size),
         micro_batch=run.micro_batch,
         padding_share=round(1 - run.progress.real_positions / run.progress.positions, 6),
         peak_memory_bytes=run.progress.peak_memory_bytes if on_cuda else None,

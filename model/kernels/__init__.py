@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from model.errors import KernelError, ShapeError
-from model.kernels import chunked, compiled, on_gpu, reference
+from model.kernels import chunked, compiled, on_gpu, reference, selection
 
 Backend = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -70,13 +70,8 @@ def available_backends() -> tuple[str, ...]:
 def default_backend(
     device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, head_size: int = 64
 ) -> str:
-    """Return the name of the fastest backend for tensors of this kind."""
-    kind = torch.device(device).type
-    if kind == "cpu" and dtype == torch.float32 and compiled.is_available(head_size):
-        return "compiled"
-    if kind == "cuda" and dtype in on_gpu.DTYPES and head_size in on_gpu.HEAD_SIZES and on_gpu.is_available():
-        return "triton"
-    return "chunked"
+    """Return the name of the fastest backend for tensors of this kind; `selection` says why."""
+    return selection.choose(device, dtype, head_size).backend
 
 
 def _check_shapes(

@@ -25,6 +25,7 @@ from db.session import HEAD, Database, open_current
 from db.tables import Event, Job, JobState, Round, RoundState, Worker
 from model import ModelShape, available_backends, random_state_dict, wkv7
 from model.checkpoint import digest
+from model.kernels.selection import Choice
 from worker import diagnosis
 from worker.diagnosis import (
     Finding,
@@ -250,20 +251,23 @@ def test_device__driver_that_hangs(tools: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_self_test__every_backend_is_right() -> None:
-    found = kernels.self_test("kernels on cpu", "cpu", available_backends(), "chunked")
+    found = kernels.self_test("kernels on cpu", "cpu", available_backends(), Choice("chunked", "it is there"))
     assert found.is_fine
+    assert "chunked is used: it is there" in found.found
     assert all(backend in found.found for backend in available_backends())
 
 
 def test_self_test__backend_that_is_not_there() -> None:
-    assert kernels.self_test("kernels on cpu", "cpu", ("reference", "none"), default="reference").is_fine
-    found = kernels.self_test("kernels on cpu", "cpu", ("reference", "none"), default="none")
+    assert kernels.self_test(
+        "kernels on cpu", "cpu", ("reference", "none"), Choice("reference", "exact")
+    ).is_fine
+    found = kernels.self_test("kernels on cpu", "cpu", ("reference", "none"), Choice("none", "x"))
     assert is_problem(found, "unknown WKV-7 backend 'none'", "jobs cannot run")
 
 
 def test_self_test__device_that_fails() -> None:
     """Torch has this device, and cannot compute on it: as with a driver or an accelerator that is broken."""
-    found = kernels.self_test("kernels on meta", "meta", ("reference",), default="reference")
+    found = kernels.self_test("kernels on meta", "meta", ("reference",), Choice("reference", "exact"))
     assert is_problem(found, "reference failed: RuntimeError", "jobs cannot run")
 
 
@@ -278,7 +282,9 @@ def test_verdict__one_wrong_result_is_named(name: str) -> None:
     assert kernels.largest_error(nan, exact) == (float("inf"), name)
     assert is_problem(
         kernels.verdict(
-            "kernels on cpu", {"good": (0.0, "y"), "bad": kernels.largest_error(wrong, exact)}, "good"
+            "kernels on cpu",
+            {"good": (0.0, "y"), "bad": kernels.largest_error(wrong, exact)},
+            Choice("good", "x"),
         ),
         f"{name} of bad is wrong",
         "do not trust",

@@ -10,8 +10,11 @@ from worker.diagnosis.finding import Finding
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from model.kernels.selection import Choice
+
     Results = dict[str, Tensor]  # y, sT and the gradients d/dr ... d/ds0
 
+HEAD_SIZE = 64  # of the released models
 LARGEST_ERROR = 1e-4  # of the largest exact value
 _NAMES = ("r", "w", "k", "v", "a", "b", "s0")
 
@@ -20,16 +23,17 @@ def examine() -> Iterator[Finding]:
     """Tests what works on the CPU, and on the CUDA device where there is one."""
     import torch
 
-    from model import available_backends, default_backend
+    from model import available_backends
+    from model.kernels.selection import choose
 
     for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
-        default = default_backend(device)
-        yield self_test(f"kernels on {device}", device, available_backends(), default)
+        choice = choose(device, torch.float32, HEAD_SIZE)
+        yield self_test(f"kernels on {device}", device, available_backends(), choice)
     yield compiled_kernels()
 
 
-def self_test(what: str, device: str, backends: tuple[str, ...], default: str) -> Finding:
-    """Compares every backend that can compute on the device; `default` is the one that jobs will use."""
+def self_test(what: str, device: str, backends: tuple[str, ...], choice: Choice) -> Finding:
+    """Compares every backend that can compute on the device; `choice` is the one that jobs will use."""
     from model import KernelError
 
     inputs = sample()
@@ -39,7 +43,7 @@ def self_test(what: str, device: str, backends: tuple[str, ...], default: str) -
         try:
             computed = results(_on(device, backend), inputs)
         except KernelError as error:
-            if backend == default:
+            if backend == choice.backend:
                 return Finding(what, False, str(error), "jobs cannot run on this device: report this")
             continue
         except RuntimeError as error:  # what torch raises when a device or its driver fails
@@ -48,13 +52,15 @@ def self_test(what: str, device: str, backends: tuple[str, ...], default: str) -
                 what, False, said, "jobs cannot run on this device: restart the machine, or report this"
             )
         errors[backend] = largest_error(computed, exact)
-    return verdict(what, errors, default)
+    return verdict(what, errors, choice)
 
 
-def verdict(what: str, errors: dict[str, tuple[float, str]], default: str) -> Finding:
+def verdict(what: str, errors: dict[str, tuple[float, str]], choice: Choice) -> Finding:
     """What the largest error of each backend, and the result that has it, mean."""
     shown = ", ".join(f"{backend} {error:.0e}" for backend, (error, _) in errors.items())
-    found = f"largest relative error of y, state and gradients: {shown}; {default} is used"
+    found = (
+        f"largest relative error of y, state and gradients: {shown}; {choice.backend} is used: {choice.why}"
+    )
     wrong = [
         f"{name} of {backend} is wrong" for backend, (error, name) in errors.items() if error >= LARGEST_ERROR
     ]
@@ -68,7 +74,7 @@ def sample() -> list[Tensor]:
     """A small problem with a state to start from, in float64."""
     import torch
 
-    B, T, H, N = 2, 40, 2, 64
+    B, T, H, N = 2, 40, 2, HEAD_SIZE
     generator = torch.Generator().manual_seed(0)
     r, k, v = (torch.randn(B, T, H, N, generator=generator, dtype=torch.float64) for _ in range(3))
     w = -0.6 * torch.rand(B, T, H, N, generator=generator, dtype=torch.float64)
