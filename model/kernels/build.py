@@ -17,15 +17,14 @@ _FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
-def library(head_size: int) -> ctypes.CDLL:
-    """Return the kernels compiled for a head size.
+def library(head_size: int, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
+    """Return the kernels compiled for a head size, with more compiler flags if given (`-mno-avx512f`).
 
     Raises `KernelError` if the head size is no multiple of 4, or if there is no compiler that can build them.
     """
-    lanes = next((lanes for lanes in (16, 8, 4) if head_size % lanes == 0), None)
-    if lanes is None:
+    if head_size % 4 != 0:
         raise KernelError(f"head size {head_size} is not a multiple of 4: the compiled kernels need one")
-    command = [os.environ.get("CC", "cc"), *_FLAGS, f"-DN={head_size}", f"-DLANES={lanes}"]
+    command = [os.environ.get("CC", "cc"), *_FLAGS, *flags, f"-DN={head_size}"]
     path = platformdirs.user_cache_path("fsq") / "kernels" / f"wkv7-{_key(command)}.so"
     try:
         if not path.exists():

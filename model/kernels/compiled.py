@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from model.errors import KernelError
 from model.kernels import build, reference
 
-_SPAN = 16  # steps between checkpoints, as in wkv7.c
+_SPAN = 32  # steps between checkpoints, as in wkv7.c
 _LARGEST_ERROR = 1e-4
 
 _log = logging.getLogger(__name__)

@@ -1,21 +1,47 @@
-/* WKV-7 forward and backward in float32, vectorised over the state, parallel over (batch, head).
+/* WKV-7 forward and backward in float32, parallel over (batch, head). Compiled for one head size: -DN=64.
  *
- * Compiled for one head size: -DN=64 -DLANES=16. The forward keeps the state as [key][value], so that both products
- * with it are sums over rows; the backward as [value][key], so that five of its seven sums are, and recomputes the
- * states of SPAN steps from a checkpoint: nothing is divided by a decay. Sums have one fixed order, whatever the number
- * of threads.
+ * In the terms of linear attention every step t has two keys (b_t, k_t), two values (u_t, v_t), where u_t = S_{t-1} a_t,
+ * and two queries (r_t, a_t); entries 2t and 2t + 1 of `key`, `value` and `query` below. Steps are taken CHUNK at a
+ * time. If S is the state before a chunk, D_t the product of the decays until step t, and key_n,t the key n decayed
+ * from its own step until step t, then within the chunk
+ *
+ *     S_t = S diag(D_t) + sum over n < 2t + 2 of value_n key_n,t^T
+ *     y_t = S (D_t r_t)     + sum over n < 2t + 2 of value_n <key_n,t,   r_t>
+ *     u_t = S (D_{t-1} a_t) + sum over n < 2t     of value_n <key_n,t-1, a_t>
+ *
+ * so the N x N state is read once per chunk, in products of small matrices that run at the speed of the processor's
+ * multipliers, and only the scores <key, query> go step by step. Keys decay forward: nothing is divided by a decay.
+ * Sums have one fixed order, whatever the number of threads.
  */
 #include <stdint.h>
 #include <string.h>
 
-#define SPAN 16              /* steps between checkpoints */
-#define V (N / LANES)        /* vectors in a row of the state */
-#define GROUP (V % 4 == 0 ? 4 : V % 3 == 0 ? 3 : V % 2 == 0 ? 2 : 1) /* vectors kept in registers together */
+#define CHUNK 8
+#define SPAN 32 /* steps between the states that the forward keeps for the backward */
+
+/* Vectors are as wide as the registers of the processor that is compiled for. A product keeps TILE x GROUP sums in
+ * registers: 24 of 32, or 12 of 16 on x86 without AVX-512. */
+#if defined(__AVX512F__) && N % 16 == 0
+#define LANES 16
+#elif defined(__AVX__) && N % 8 == 0
+#define LANES 8
+#else
+#define LANES 4
+#endif
+#define V (N / LANES) /* vectors in a row of the state */
+#define SCORES (2 * CHUNK * CHUNK) /* of a chunk, a multiple of LANES */
+#define TILE 6
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define GROUP (V % 4 == 0 ? 4 : V % 3 == 0 ? 3 : V % 2 == 0 ? 2 : 1)
+#else
+#define GROUP (V % 2 == 0 ? 2 : 1)
+#endif
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef float row[N];
 #define ALIGNED __attribute__((aligned(64)))
+#define INLINE static inline __attribute__((always_inline))
 
 /* One input or gradient: a (B, T, H, N) tensor whose last two dimensions are contiguous. */
 typedef struct {
@@ -23,14 +49,14 @@ typedef struct {
     int64_t batch_stride, step_stride;
 } sequence;
 
-static inline vec *at(float *x) { return (vec *)x; }
-static inline float *step(sequence x, int64_t b, int64_t t, int64_t h) {
+INLINE vec *at(const float *x) { return (vec *)x; }
+INLINE float *step(sequence x, int64_t b, int64_t t, int64_t h) {
     return x.data + b * x.batch_stride + t * x.step_stride + h * N;
 }
-static inline vec all(float x) { return x - (vec){}; }
+INLINE vec all(float x) { return x - (vec){}; }
 
 /* exp(x) for x <= 0, to about one unit in the last place; 0 below the smallest normal result. */
-static inline vec exp_negative(vec x) {
+INLINE vec exp_negative(vec x) {
     ivec tiny = x < -87.0f;
     x = (vec)(~tiny & (ivec)x);
     vec n = (x * 1.44269504f + 12582912.0f) - 12582912.0f; /* nearest integer to x / ln 2 */
@@ -47,57 +73,285 @@ static inline vec exp_negative(vec x) {
     return (vec)(~tiny & (ivec)(p * (vec)power));
 }
 
-static void decays(const float *w, float *out) {
-    for (int c = 0; c < V; c++) at(out)[c] = exp_negative(((const vec *)w)[c]);
+/* ---- across lanes ---- */
+
+#ifdef __clang__
+#define SHUFFLE(x, y, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
+#else
+#define SHUFFLE(x, y, ...) __builtin_shuffle(x, y, (ivec){__VA_ARGS__})
+#endif
+
+/* Of every 2d lanes, the first (half = 0) or last (half = d) d of x, then those of y. */
+#define LANE(l, d, half) ((l) & (d) ? LANES + (l) - (d) + (half) : (l) + (half))
+#define LANES_4(l, d, half) LANE(l, d, half), LANE(l + 1, d, half), LANE(l + 2, d, half), LANE(l + 3, d, half)
+#if LANES == 16
+#define MIX(x, y, d, half) \
+    SHUFFLE(x, y, LANES_4(0, d, half), LANES_4(4, d, half), LANES_4(8, d, half), LANES_4(12, d, half))
+#elif LANES == 8
+#define MIX(x, y, d, half) SHUFFLE(x, y, LANES_4(0, d, half), LANES_4(4, d, half))
+#else
+#define MIX(x, y, d, half) SHUFFLE(x, y, LANES_4(0, d, half))
+#endif
+
+/* Lane l of the result is the sum of the lanes of x[l]; x is overwritten. */
+INLINE vec sum_lanes(vec *x) {
+#define HALVE(d)                              \
+    for (int m = 0; m < LANES / (2 * d); m++) \
+        x[m] = MIX(x[2 * m], x[2 * m + 1], d, 0) + MIX(x[2 * m], x[2 * m + 1], d, d);
+    HALVE(1)
+    HALVE(2)
+#if LANES >= 8
+    HALVE(4)
+#endif
+#if LANES >= 16
+    HALVE(8)
+#endif
+    return x[0];
 }
 
-static void transpose(const float *from, float *to) {
-    for (int i = 0; i < N; i++)
-        for (int j = 0; j < N; j++) to[j * N + i] = from[i * N + j];
-}
-
-/* ---- forward: state[j][i], i = value across lanes ---- */
-
-static void forward_step(row *state, const float *e, const float *k, const float *v, const float *b, const float *r,
-                         const float *a_next, float *u, float *y) {
-    for (int c = 0; c < V; c += GROUP) {
-        vec uc[GROUP], vc[GROUP], yc[GROUP], next[GROUP];
-        for (int g = 0; g < GROUP; g++) {
-            uc[g] = at(u)[c + g];
-            vc[g] = ((const vec *)v)[c + g];
-            yc[g] = next[g] = (vec){};
+static void transpose(const row *from, row *to) {
+#define EXCHANGE(d)                            \
+    for (int i = 0; i < LANES; i++)            \
+        if (!(i & d)) {                        \
+            vec p = x[i], q = x[i + d];        \
+            x[i] = MIX(p, q, d, 0);            \
+            x[i + d] = MIX(p, q, d, d);        \
         }
-        for (int j = 0; j < N; j++)
-            for (int g = 0; g < GROUP; g++) {
-                vec s = at(state[j])[c + g] * e[j] + uc[g] * b[j] + vc[g] * k[j];
-                at(state[j])[c + g] = s;
-                yc[g] += s * r[j];
-                next[g] += s * a_next[j];
+    for (int top = 0; top < N; top += LANES)
+        for (int c = 0; c < V; c++) {
+            vec x[LANES];
+            for (int i = 0; i < LANES; i++) x[i] = at(from[top + i])[c];
+            EXCHANGE(1)
+            EXCHANGE(2)
+#if LANES >= 8
+            EXCHANGE(4)
+#endif
+#if LANES >= 16
+            EXCHANGE(8)
+#endif
+            for (int i = 0; i < LANES; i++) *at(to[c * LANES + i] + top) = x[i];
+        }
+}
+
+/* ---- memory ---- */
+
+/* Where one step of one head lies. */
+typedef struct {
+    const float *r, *w, *k, *v, *a, *b, *u, *dy;
+    float *y, *u_out, *dr, *dw, *dk, *dv, *da, *db;
+} moment;
+
+/* Steps that are needed next: products ask for them as they go, as memory delivers too slowly to be asked at once. */
+typedef struct {
+    const moment *steps;
+    int count;
+} ahead;
+
+/* Asks for the share of the rows `from` to `to` of a product with `rows` rows. */
+INLINE void fetch(ahead next, int from, int to, int rows) {
+    if (to > rows) to = rows;
+    for (int t = from * next.count / rows; t < to * next.count / rows; t++) {
+        const float *const *row = (const float *const *)&next.steps[t];
+        for (int i = 0; i < (int)(sizeof(moment) / sizeof *row); i++)
+            for (int line = 0; line < N; line += 16)
+                if (row[i]) __builtin_prefetch(row[i] + line);
+    }
+}
+
+/* ---- products of small matrices ---- */
+
+/* out[m] = sum over n < inner of x[m][n] y[n], where x[m][n] is x[m * down + n * right], for `tile` rows and GROUP
+ * vectors from c. Given `before` and the decay of its rows or of its columns, the sum starts with their product. */
+INLINE void product(int tile, row *out, const float *x, int down, int right, const row *y, int inner, int c,
+                    const row *before, const float *row_decay, const float *column_decay) {
+    vec sum[TILE][GROUP];
+    for (int i = 0; i < tile; i++)
+        for (int g = 0; g < GROUP; g++) {
+            if (row_decay) sum[i][g] = at(before[i])[c + g] * row_decay[i];
+            else if (column_decay) sum[i][g] = at(before[i])[c + g] * at(column_decay)[c + g];
+            else sum[i][g] = all(0);
+        }
+    for (int n = 0; n < inner; n++)
+        for (int i = 0; i < tile; i++) {
+            vec factor = all(x[i * down + n * right]);
+            for (int g = 0; g < GROUP; g++) sum[i][g] += factor * at(y[n])[c + g];
+        }
+    for (int i = 0; i < tile; i++)
+        for (int g = 0; g < GROUP; g++) at(out[i])[c + g] = sum[i][g];
+}
+
+/* Rows of the next tile: TILE, or 4 where that comes out even; `rows` is taken up to a multiple of 4. */
+INLINE int next_tile(int rows) { return rows == TILE || rows >= TILE + 4 ? TILE : 4; }
+
+/* out[m] = sum over i of x[m][i] state[i] */
+static void times_state(row *out, const row *x, const row *state, int rows, ahead next) {
+    for (int c = 0; c < V; c += GROUP)
+        for (int m = 0, tile; m < rows; m += tile) {
+            tile = next_tile(rows - m);
+            if (c == 0) fetch(next, m, m + tile, rows);
+            if (tile == TILE) product(TILE, out + m, x[m], N, 1, state, N, c, 0, 0, 0);
+            else product(4, out + m, x[m], N, 1, state, N, c, 0, 0, 0);
+        }
+}
+
+/* after = before diag(decay) + sum over n < inner of x[n]^T y[n]; both may be the same. */
+static void add_by_value(row *after, const row *before, const float *decay, const row *x, const row *y, int inner,
+                         ahead next) {
+    for (int c = 0; c < V; c += GROUP)
+        for (int i = 0, tile; i < N; i += tile) {
+            tile = next_tile(N - i);
+            if (c == 0) fetch(next, i, i + tile, N);
+            if (tile == TILE) product(TILE, after + i, x[0] + i, 1, N, y, inner, c, before + i, 0, decay);
+            else product(4, after + i, x[0] + i, 1, N, y, inner, c, before + i, 0, decay);
+        }
+}
+
+/* state = diag(decay) state + sum over n < inner of x[n]^T y[n] */
+static void add_by_key(row *state, const float *decay, const row *x, const row *y, int inner, ahead next) {
+    for (int c = 0; c < V; c += GROUP)
+        for (int j = 0, tile; j < N; j += tile) {
+            tile = next_tile(N - j);
+            if (c == 0) fetch(next, j, j + tile, N);
+            if (tile == TILE) product(TILE, state + j, x[0] + j, 1, N, y, inner, c, state + j, decay + j, 0);
+            else product(4, state + j, x[0] + j, 1, N, y, inner, c, state + j, decay + j, 0);
+        }
+}
+
+/* ---- a chunk ---- */
+
+typedef struct {
+    ALIGNED row decay[CHUNK], since_start[CHUNK]; /* exp(w_t); D_t */
+    row value[2 * CHUNK], key_at_end[2 * CHUNK];  /* key_n,C-1 */
+    row query_of_start[2 * CHUNK];                /* D_t r_t and D_{t-1} a_t */
+    float scores[SCORES];
+} chunk;
+
+/* Where the score of query a_t or r_t with key n is kept, and its gradient: without those that are always zero. */
+INLINE int of_a(int t, int n) { return 2 * t * t + 2 * n; }
+INLINE int of_r(int t, int n) { return n < 2 * t ? 2 * t * t + 2 * n + 1 : 2 * t * t + 2 * t + n; }
+
+/* The products of queries and keys, lane by lane, and their sums. */
+typedef vec products[SCORES];
+
+INLINE void sum_products(products x, int count, float *scores) {
+    for (int n = 0; n < 2 * count * count; n += LANES) *at(scores + n) = sum_lanes(x + n);
+}
+
+/* Decays the keys of a chunk until its end; with_queries also fills the scores, which are taken on the way there. */
+INLINE void decay_keys(chunk *x, const moment *m, int count, int with_queries) {
+    ALIGNED products product;
+    for (int t = 0; t < count; t++)
+        for (int c = 0; c < V; c++) at(x->decay[t])[c] = exp_negative(at(m[t].w)[c]);
+    for (int c = 0; c < V; c++) {
+        vec since_start = all(1);
+        for (int t = 0; t < count; t++) {
+            if (with_queries) at(x->query_of_start[2 * t + 1])[c] = at(m[t].a)[c] * since_start;
+            at(x->since_start[t])[c] = since_start *= at(x->decay[t])[c];
+            if (with_queries) at(x->query_of_start[2 * t])[c] = at(m[t].r)[c] * since_start;
+            at(x->value[2 * t + 1])[c] = at(m[t].v)[c];
+            if (m[t].u) at(x->value[2 * t])[c] = at(m[t].u)[c];
+        }
+    }
+    for (int s = 0; s < count; s++) {
+        vec b[V], k[V], r_b = {}, r_k = {};
+        for (int c = 0; c < V; c++) {
+            b[c] = at(m[s].b)[c];
+            k[c] = at(m[s].k)[c];
+            r_b += b[c] * at(m[s].r)[c];
+            r_k += k[c] * at(m[s].r)[c];
+        }
+        product[of_r(s, 2 * s)] = r_b;
+        product[of_r(s, 2 * s + 1)] = r_k;
+        for (int t = s + 1; t < count; t++) {
+            vec a_b = {}, a_k = {}, r_b = {}, r_k = {};
+            for (int c = 0; c < V; c++) {
+                vec decay = at(x->decay[t])[c];
+                a_b += b[c] * at(m[t].a)[c];
+                a_k += k[c] * at(m[t].a)[c];
+                b[c] *= decay;
+                k[c] *= decay;
+                r_b += b[c] * at(m[t].r)[c];
+                r_k += k[c] * at(m[t].r)[c];
             }
-        for (int g = 0; g < GROUP; g++) {
-            at(y)[c + g] = yc[g];
-            at(u)[c + g] = next[g];
+            if (with_queries) {
+                product[of_a(t, 2 * s)] = a_b;
+                product[of_a(t, 2 * s + 1)] = a_k;
+                product[of_r(t, 2 * s)] = r_b;
+                product[of_r(t, 2 * s + 1)] = r_k;
+            }
         }
+        for (int c = 0; c < V; c++) {
+            at(x->key_at_end[2 * s])[c] = b[c];
+            at(x->key_at_end[2 * s + 1])[c] = k[c];
+        }
+    }
+    if (with_queries) sum_products(product, count, x->scores);
+}
+
+static void decay_keys_and_queries(chunk *x, const moment *m, int count) { decay_keys(x, m, count, 1); }
+static void decay_keys_alone(chunk *x, const moment *m, int count) { decay_keys(x, m, count, 0); }
+
+/* ---- forward: the state is [key][value] ---- */
+
+/* Turns `out` = queries x state into y_t and u_t; u_t becomes a value. */
+INLINE void outputs(chunk *x, const moment *m, int count, const row *out) {
+    for (int c = 0; c < V; c += GROUP)
+        for (int t = 0; t < count; t++) {
+            vec u[GROUP], y[GROUP];
+            for (int g = 0; g < GROUP; g++) {
+                u[g] = at(out[2 * t + 1])[c + g];
+                y[g] = at(out[2 * t])[c + g];
+            }
+            for (int n = 0; n < 2 * t; n++)
+                for (int g = 0; g < GROUP; g++) {
+                    u[g] += at(x->value[n])[c + g] * x->scores[of_a(t, n)];
+                    y[g] += at(x->value[n])[c + g] * x->scores[of_r(t, n)];
+                }
+            for (int g = 0; g < GROUP; g++) {
+                at(x->value[2 * t])[c + g] = u[g];
+                if (m[t].u_out) at(m[t].u_out)[c + g] = u[g];
+                y[g] += u[g] * x->scores[of_r(t, 2 * t)];
+                at(m[t].y)[c + g] = y[g] + at(x->value[2 * t + 1])[c + g] * x->scores[of_r(t, 2 * t + 1)];
+            }
+        }
+}
+
+static int64_t smaller(int64_t x, int64_t y) { return x < y ? x : y; }
+
+INLINE void find_inputs(moment *m, int64_t batch, int64_t t, int64_t head, const sequence *in) {
+    const float **from[] = {&m->r, &m->w, &m->k, &m->v, &m->a, &m->b};
+    for (int i = 0; i < 6; i++) *from[i] = step(in[i], batch, t, head);
+}
+
+static void find_forward(moment *m, int64_t batch, int64_t first, int64_t T, int64_t head, const sequence *in,
+                         sequence y, sequence u) {
+    for (int64_t t = first; t < smaller(T, first + CHUNK); t++, m++) {
+        find_inputs(m, batch, t, head, in);
+        m->y = step(y, batch, t, head);
+        if (u.data) m->u_out = step(u, batch, t, head);
     }
 }
 
 static void forward_head(int64_t batch, int64_t T, int64_t head, const sequence *in, const float *s0, sequence y,
-                         sequence u_out, float *checkpoints, float *sT) {
-    static const row zero = {0};
-    ALIGNED row state[N], e, u = {0};
-    transpose(s0, state[0]);
-    if (T > 0)
-        for (int j = 0; j < N; j++)
-            for (int c = 0; c < V; c++) at(u)[c] += at(state[j])[c] * step(in[4], batch, 0, head)[j];
-    for (int64_t t = 0; t < T; t++) {
-        const float *a_next = t + 1 < T ? step(in[4], batch, t + 1, head) : zero;
-        if (checkpoints && t % SPAN == 0) memcpy(checkpoints + t / SPAN * N * N, state, sizeof state);
-        if (u_out.data) memcpy(step(u_out, batch, t, head), u, sizeof u);
-        decays(step(in[1], batch, t, head), e);
-        forward_step(state, e, step(in[2], batch, t, head), step(in[3], batch, t, head), step(in[5], batch, t, head),
-                     step(in[0], batch, t, head), a_next, u, step(y, batch, t, head));
+                         sequence u, float *checkpoints, float *sT) {
+    ALIGNED row state[N], out[2 * CHUNK];
+    static const chunk zero;
+    chunk x = zero;
+    moment steps[2][CHUNK] = {};
+    find_forward(steps[0], batch, 0, T, head, in, y, u);
+    transpose((const row *)s0, state);
+    for (int64_t first = 0, n = 0; first < T; first += CHUNK, n ^= 1) {
+        int count = smaller(T - first, CHUNK), later = smaller(T - first - count, CHUNK);
+        moment *m = steps[n], *next = steps[n ^ 1];
+        find_forward(next, batch, first + CHUNK, T, head, in, y, u);
+        if (checkpoints && first % SPAN == 0) memcpy(checkpoints + first / SPAN * N * N, state, sizeof state);
+        decay_keys_and_queries(&x, m, count);
+        times_state(out, x.query_of_start, state, 2 * count, (ahead){next, later / 2});
+        outputs(&x, m, count, out);
+        add_by_key(state, x.since_start[count - 1], x.key_at_end, x.value, 2 * count,
+                   (ahead){next + later / 2, later - later / 2});
     }
-    transpose(state[0], sT);
+    transpose(state, (row *)sT);
 }
 
 /* `in` are r w k v a b; `u` (B, T, H, N) and `checkpoints` (B, H, ceil(T / SPAN), N, N), or null, are for backward. */
@@ -110,123 +364,175 @@ void wkv7_forward(int64_t B, int64_t T, int64_t H, const sequence *in, const flo
                      sT + n * N * N);
 }
 
-/* ---- backward: state[i][j], j = key across lanes; rows in blocks of LANES ---- */
+/* ---- backward: the state and its gradient G are [value][key] ---- */
 
-#if LANES == 16
-#define MASKS {{0,16,2,18,4,20,6,22,8,24,10,26,12,28,14,30}, {0,1,16,17,4,5,20,21,8,9,24,25,12,13,28,29}, \
-               {0,1,2,3,16,17,18,19,8,9,10,11,24,25,26,27}, {0,1,2,3,4,5,6,7,16,17,18,19,20,21,22,23}}
-#elif LANES == 8
-#define MASKS {{0,8,2,10,4,12,6,14}, {0,1,8,9,4,5,12,13}, {0,1,2,3,8,9,10,11}}
-#else
-#define MASKS {{0,4,2,6}, {0,1,4,5}}
-#endif
-
-/* Lane l of the result is the sum of the lanes of x[l]; x is overwritten. */
-static inline vec sum_lanes(vec *x) {
-    static const ivec low[] = MASKS;
-#pragma GCC unroll 4
-    for (int level = 0, count = LANES / 2; count > 0; level++, count /= 2)
-        for (int m = 0; m < count; m++) {
-            vec p = x[2 * m], q = x[2 * m + 1];
-            x[m] = __builtin_shuffle(p, q, low[level]) + __builtin_shuffle(p, q, low[level] + (1 << level));
-        }
-    return x[0];
-}
-
-/* All vectors of one step of one head. */
+/* Gradients of what a chunk holds, in its layout; `out` are those of y_t, then of u_t. */
 typedef struct {
-    const float *r, *w, *k, *v, *a, *b, *u, *dy;
-    float *dr, *dw, *dk, *dv, *da, *db;
-    ALIGNED row e;
-} moment;
+    ALIGNED row out[2 * CHUNK], value[2 * CHUNK], key[2 * CHUNK], query[2 * CHUNK];
+    row decay; /* of the decay of S until the end */
+    float scores[SCORES];
+} gradients;
 
-/* Rows of S_1 ... S_count of a block, from S_0 and what the forward kept. */
-static void recompute(row (*states)[LANES], const moment *moments, int count, int first_row) {
-    for (int t = 0; t < count; t++) {
-        const moment *m = &moments[t];
-        for (int i = 0; i < LANES; i++)
-            for (int c = 0; c < V; c++)
-                at(states[t + 1][i])[c] = at(states[t][i])[c] * ((const vec *)m->e)[c] +
-                                          ((const vec *)m->b)[c] * m->u[first_row + i] +
-                                          ((const vec *)m->k)[c] * m->v[first_row + i];
-    }
-}
-
-/* Adds y = S r to the gradient G of the state; returns dv = G k and leaves du = G b in `du`. */
-static vec backward_values(row *G, const moment *m, int first_row, float *du) {
-    vec of_v[LANES], of_u[LANES];
-    for (int i = 0; i < LANES; i++) {
-        of_v[i] = of_u[i] = (vec){};
-        for (int c = 0; c < V; c++) {
-            vec g = at(G[i])[c] + ((const vec *)m->r)[c] * m->dy[first_row + i];
-            at(G[i])[c] = g;
-            of_v[i] += g * ((const vec *)m->k)[c];
-            of_u[i] += g * ((const vec *)m->b)[c];
-        }
-    }
-    *at(du) = sum_lanes(of_u);
-    return sum_lanes(of_v);
-}
-
-/* Adds the rows of a block to the gradients along the key, and takes G one step back. */
-static void backward_keys(row *G, const row *before, const row *after, const moment *m, int first_row,
-                          const float *du) {
-    for (int c = 0; c < V; c++) {
-        vec dr = {}, dw = {}, dk = {}, da = {}, db = {};
-        vec e = ((const vec *)m->e)[c], a = ((const vec *)m->a)[c];
-        for (int i = 0; i < LANES; i++) {
-            vec g = at(G[i])[c], s = ((const vec *)before[i])[c];
-            dr += ((const vec *)after[i])[c] * m->dy[first_row + i];
-            dk += g * m->v[first_row + i];
-            db += g * m->u[first_row + i];
-            dw += g * s;
-            da += s * du[i];
-            at(G[i])[c] = g * e + a * du[i];
-        }
-        at(m->dr)[c] += dr;
-        at(m->dw)[c] += dw * e;
-        at(m->dk)[c] += dk;
-        at(m->da)[c] += da;
-        at(m->db)[c] += db;
-    }
-}
-
-static void backward_span(row *G, const float *checkpoint, const moment *moments, int count) {
-    ALIGNED row start[N], states[SPAN + 1][LANES], du;
-    transpose(checkpoint, start[0]);
-    for (int first_row = 0; first_row < N; first_row += LANES) {
-        memcpy(states[0], start[first_row], sizeof states[0]);
-        recompute(states, moments, count, first_row);
+/* Adds to the gradients of the values what the outputs of the chunk give them. A value u_t is an output, too. */
+INLINE void values_of_chunk(const chunk *x, const moment *m, gradients *d, int count) {
+    for (int c = 0; c < V; c += GROUP)
         for (int t = count - 1; t >= 0; t--) {
-            const moment *m = &moments[t];
-            at(m->dv + first_row)[0] = backward_values(G + first_row, m, first_row, du);
-            backward_keys(G + first_row, states[t], states[t + 1], m, first_row, du);
+            vec du[GROUP], dv[GROUP];
+            for (int g = 0; g < GROUP; g++) {
+                vec dy = at(m[t].dy)[c + g];
+                at(d->out[2 * t])[c + g] = dy;
+                du[g] = at(d->value[2 * t])[c + g] + dy * x->scores[of_r(t, 2 * t)];
+                dv[g] = at(d->value[2 * t + 1])[c + g] + dy * x->scores[of_r(t, 2 * t + 1)];
+            }
+            for (int later = t + 1; later < count; later++)
+                for (int g = 0; g < GROUP; g++) {
+                    vec dy = at(d->out[2 * later])[c + g], du_later = at(d->out[2 * later + 1])[c + g];
+                    du[g] += dy * x->scores[of_r(later, 2 * t)] + du_later * x->scores[of_a(later, 2 * t)];
+                    dv[g] += dy * x->scores[of_r(later, 2 * t + 1)] + du_later * x->scores[of_a(later, 2 * t + 1)];
+                }
+            for (int g = 0; g < GROUP; g++) {
+                at(d->out[2 * t + 1])[c + g] = du[g];
+                at(m[t].dv)[c + g] = dv[g];
+            }
         }
+}
+
+/* The gradient of the score <key_n,t, query> is <value_n, gradient of the output>. */
+INLINE void gradients_of_scores(const chunk *x, gradients *d, int count) {
+    ALIGNED products product;
+    for (int t = 0; t < count; t++) {
+        vec dy[V], du[V], dy_u = {}, dy_v = {};
+        for (int c = 0; c < V; c++) {
+            dy[c] = at(d->out[2 * t])[c];
+            du[c] = at(d->out[2 * t + 1])[c];
+            dy_u += dy[c] * at(x->value[2 * t])[c];
+            dy_v += dy[c] * at(x->value[2 * t + 1])[c];
+        }
+        for (int n = 0; n < 2 * t; n++) {
+            vec of_a_t = {}, of_r_t = {};
+            for (int c = 0; c < V; c++) {
+                of_a_t += at(x->value[n])[c] * du[c];
+                of_r_t += at(x->value[n])[c] * dy[c];
+            }
+            product[of_a(t, n)] = of_a_t;
+            product[of_r(t, n)] = of_r_t;
+        }
+        product[of_r(t, 2 * t)] = dy_u;
+        product[of_r(t, 2 * t + 1)] = dy_v;
+    }
+    sum_products(product, count, d->scores);
+}
+
+/* Goes through the chunk from its end. On entry d->key are the gradients of the keys at the end, d->query those of the
+ * queries of the start. */
+INLINE void keys_and_queries_of_chunk(const chunk *x, const moment *m, const gradients *d, int count) {
+    for (int c = 0; c < V; c++) {
+        vec key[CHUNK][2 * CHUNK], of_key[2 * CHUNK], of_start = at(d->decay)[c];
+#pragma GCC unroll 8
+        for (int t = 0; t < count; t++) {
+            vec decay = at(x->decay[t])[c];
+#pragma GCC unroll 16
+            for (int n = 0; n < 2 * t; n++) key[t][n] = key[t - 1][n] * decay;
+            key[t][2 * t] = at(m[t].b)[c];
+            key[t][2 * t + 1] = at(m[t].k)[c];
+        }
+#pragma GCC unroll 16
+        for (int n = 0; n < 2 * count; n++) of_key[n] = at(d->key[n])[c];
+#pragma GCC unroll 8
+        for (int t = count - 1; t >= 0; t--) {
+            vec decay = at(x->decay[t])[c], since_start = at(x->since_start[t])[c];
+            vec before = t ? at(x->since_start[t - 1])[c] : all(1);
+            vec r = at(m[t].r)[c], a = at(m[t].a)[c];
+            vec dr = at(d->query[2 * t])[c], da = at(d->query[2 * t + 1])[c];
+            of_start += dr * r;
+            vec dw = of_start * since_start;
+            of_start = of_start * decay + da * a;
+            dr *= since_start;
+            da *= before;
+            dr += key[t][2 * t] * d->scores[of_r(t, 2 * t)] + key[t][2 * t + 1] * d->scores[of_r(t, 2 * t + 1)];
+            at(m[t].db)[c] = of_key[2 * t] + r * d->scores[of_r(t, 2 * t)];
+            at(m[t].dk)[c] = of_key[2 * t + 1] + r * d->scores[of_r(t, 2 * t + 1)];
+#pragma GCC unroll 16
+            for (int n = 0; n < 2 * t; n++) {
+                vec g = of_key[n] + r * d->scores[of_r(t, n)];
+                dr += key[t][n] * d->scores[of_r(t, n)];
+                dw += key[t][n] * g;
+                da += key[t - 1][n] * d->scores[of_a(t, n)];
+                of_key[n] = g * decay + a * d->scores[of_a(t, n)];
+            }
+            at(m[t].dr)[c] = dr;
+            at(m[t].dw)[c] = dw;
+            at(m[t].da)[c] = da;
+        }
+    }
+}
+
+/* sum over i of G[i] state[i] */
+static void decay_of_state(const row *G, const row *state, float *out) {
+    for (int c = 0; c < V; c++) {
+        vec sum[4] = {};
+        for (int i = 0; i < N; i += 4)
+            for (int m = 0; m < 4; m++) sum[m] += at(G[i + m])[c] * at(state[i + m])[c];
+        at(out)[c] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    }
+}
+
+/* Takes G from the end of a chunk to its start. */
+INLINE void backward_chunk(row *G, const row *state, chunk *x, const moment *m, int count, gradients *d,
+                           const moment *next) {
+    ALIGNED row by_key[N];
+    ahead quarter = {next, CHUNK / 4};
+    decay_keys_and_queries(x, m, count);
+    transpose(G, by_key);
+    times_state(d->value, x->key_at_end, by_key, 2 * count, quarter);
+    values_of_chunk(x, m, d, count);
+    gradients_of_scores(x, d, count);
+    quarter.steps += CHUNK / 4;
+    times_state(d->key, x->value, G, 2 * count, quarter);
+    quarter.steps += CHUNK / 4;
+    times_state(d->query, d->out, state, 2 * count, quarter);
+    decay_of_state(G, state, d->decay);
+    keys_and_queries_of_chunk(x, m, d, count);
+    quarter.steps += CHUNK / 4;
+    add_by_value(G, G, x->since_start[count - 1], d->out, x->query_of_start, 2 * count, quarter);
+}
+
+static void find_backward(moment *m, int64_t batch, int64_t first, int64_t T, int64_t head, const sequence *in,
+                          sequence dy, sequence u, const sequence *out) {
+    for (int64_t t = first; t < smaller(T, first + SPAN); t++, m++) {
+        float **to[] = {&m->dr, &m->dw, &m->dk, &m->dv, &m->da, &m->db};
+        find_inputs(m, batch, t, head, in);
+        for (int i = 0; i < 6; i++) *to[i] = step(out[i], batch, t, head);
+        m->u = step(u, batch, t, head);
+        m->dy = step(dy, batch, t, head);
     }
 }
 
 static void backward_head(int64_t batch, int64_t T, int64_t head, const sequence *in, sequence dy, sequence u,
                           const float *checkpoints, const float *dsT, const sequence *out, float *ds0) {
-    ALIGNED row G[N];
-    moment moments[SPAN];
+    ALIGNED row G[N], state[SPAN / CHUNK][N];
+    static const chunk zero;
+    static const gradients none;
+    chunk x = zero;
+    gradients d = none;
+    moment steps[2][SPAN] = {};
+    int64_t first = (T - 1) / SPAN * SPAN;
+    find_backward(steps[0], batch, first, T, head, in, dy, u, out);
     memcpy(G, dsT, sizeof G);
-    for (int64_t span = (T - 1) / SPAN; span >= 0; span--) {
-        int count = T - span * SPAN < SPAN ? T - span * SPAN : SPAN;
-        for (int n = 0; n < count; n++) {
-            int64_t t = span * SPAN + n;
-            moment *m = &moments[n];
-            const float **from[] = {&m->r, &m->w, &m->k, &m->v, &m->a, &m->b};
-            float **to[] = {&m->dr, &m->dw, &m->dk, &m->dv, &m->da, &m->db};
-            for (int x = 0; x < 6; x++) {
-                *from[x] = step(in[x], batch, t, head);
-                *to[x] = step(out[x], batch, t, head);
-                memset(*to[x], 0, sizeof(row));
-            }
-            m->u = step(u, batch, t, head);
-            m->dy = step(dy, batch, t, head);
-            decays(m->w, m->e);
+    for (int n = 0; first >= 0; first -= SPAN, n ^= 1) {
+        moment *m = steps[n], *next = steps[n ^ 1];
+        int count = smaller(T - first, SPAN);
+        if (first) find_backward(next, batch, first - SPAN, T, head, in, dy, u, out);
+        transpose((const row *)(checkpoints + first / SPAN * N * N), state[0]);
+        for (int t = CHUNK; t < count; t += CHUNK) {
+            decay_keys_alone(&x, m + t - CHUNK, CHUNK);
+            add_by_value(state[t / CHUNK], state[t / CHUNK - 1], x.since_start[CHUNK - 1], x.value, x.key_at_end,
+                         2 * CHUNK, (ahead){});
         }
-        backward_span(G, checkpoints + span * N * N, moments, count);
+        for (int t = (count - 1) / CHUNK * CHUNK; t >= 0; t -= CHUNK) {
+            if (count - t >= CHUNK) backward_chunk(G, state[t / CHUNK], &x, m + t, CHUNK, &d, next + t);
+            else backward_chunk(G, state[t / CHUNK], &x, m + t, count - t, &d, next + t);
+        }
     }
     memcpy(ds0, G, sizeof G);
 }

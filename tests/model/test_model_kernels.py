@@ -241,7 +241,7 @@ def test_compiled__a_wrong_binary_does_not_pass_its_self_test(
     if "compiled" not in available_backends():
         pytest.skip("backend compiled is not available on this machine")
     source = fresh_build / "wkv7.c"
-    source.write_text(build._SOURCE.read_text().replace("* b[j] +", "* b[j] -"))
+    source.write_text(build._SOURCE.read_text().replace("sum[i][g] += factor", "sum[i][g] -= factor"))
     assert source.read_text() != build._SOURCE.read_text()
     monkeypatch.setattr(build, "_SOURCE", source)
     assert not compiled.is_available(32)
