@@ -259,10 +259,11 @@ class QueueClient:
 
     def _transaction(self, work: Callable[[Session, datetime], T]) -> T:
         self._advanced.clear()
-        with uninterrupted(), self.database.write() as session:
-            done = work(session, clock(session))
-        for advanced in self._advanced:
-            self.announce(advanced)
+        with uninterrupted():  # what is announced, too: snapshots that nothing needs go then
+            with self.database.write() as session:
+                done = work(session, clock(session))
+            for advanced in self._advanced:
+                self.announce(advanced)
         self._advanced.clear()
         return done
 
