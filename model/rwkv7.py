@@ -94,7 +94,7 @@ class RWKV7(nn.Module):
         output there has no meaning. `future_seed` (prompt pass only) seeds the memory of each layer, on top of
         `state`; settings instead of a module stand for gates as they are before training. With `recompute` each
         block keeps only its inputs for the backward pass and computes the rest again there (activation
-        checkpointing): the same bits for a small part of the memory and a third more time.
+        checkpointing): the same bits for a small part of the memory and more time.
 
         Returns the hidden states (B, T, C) after the last normalisation, for `logits`, and the new state.
         Raises `ShapeError` for tokens or lengths that do not fit.

@@ -77,9 +77,6 @@ class Resources:
             torch.set_num_threads(1)
         else:
             torch.set_num_threads(self._threads)
-        default_backend(
-            self._device, head_size=self._model.shape.head_size
-        )  # builds and tests its kernel now
         self._model.load_state_dict(self._weights)
         self._model.zero_grad(set_to_none=True)
         return self._model

@@ -180,7 +180,7 @@ def gradients(run: Run, spec: JobSpec, examples: Sequence[Example]) -> float:
     """
     while True:
         try:
-            return accumulate(run, spec, examples)
+            return _accumulate(run, spec, examples)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -194,7 +194,7 @@ def gradients(run: Run, spec: JobSpec, examples: Sequence[Example]) -> float:
         torch.cuda.empty_cache()
 
 
-def accumulate(run: Run, spec: JobSpec, examples: Sequence[Example]) -> float:
+def _accumulate(run: Run, spec: JobSpec, examples: Sequence[Example]) -> float:
     run.optimizer.zero_grad(set_to_none=True)
     n_tokens = sum(len(e.answer) for e in examples)
     total = 0.0

@@ -49,12 +49,10 @@ def wkv7(
     name = default_backend(r.device, dtype, N) if backend is None else backend
     if name not in _BACKENDS:
         raise KernelError(f"unknown WKV-7 backend {name!r}: expected one of {', '.join(_BACKENDS)}")
-    reads_bfloat16 = (
-        name == "triton"
-    )  # and would otherwise read, and keep for the backward pass, twice as much
-    r, w, k, v, a, b = (
-        x if reads_bfloat16 and x.dtype == torch.bfloat16 else x.to(dtype) for x in (r, w, k, v, a, b)
-    )
+    as_they_are = {dtype}
+    if name == "triton":  # else it would read, and keep for the backward pass, twice as much
+        as_they_are.add(torch.bfloat16)
+    r, w, k, v, a, b = (x if x.dtype in as_they_are else x.to(dtype) for x in (r, w, k, v, a, b))
     with torch.autocast(r.device.type, enabled=False):
         return _BACKENDS[name](r, w, k, v, a, b, s0)
 

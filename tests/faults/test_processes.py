@@ -7,15 +7,18 @@ import signal
 from pathlib import Path
 
 import httpx2 as httpx
+import pytest
 
 from db.events import EventKind
 from tests.faults.harness import Night, Program, Undisturbed
 from tests.faults.rounds import MIDDLE, write_round
 
 
-def test_child__killed(night: Night, calm: Undisturbed, tmp_path: Path) -> None:
+@pytest.mark.parametrize("environment", [{}, {"FSQ_ACTIVATION_GIB": "0"}], ids=["plain", "recomputing"])
+def test_child__killed(night: Night, calm: Undisturbed, tmp_path: Path, environment: dict[str, str]) -> None:
+    """Its successor goes on from the snapshot, whether it keeps its activations or recomputes them."""
     name = night.submit(write_round(tmp_path))
-    worker = night.work()
+    worker = night.work(**environment)
     night.wait_for(lambda: worker.count("evaluated") >= MIDDLE)
 
     child = worker.child()
@@ -26,21 +29,6 @@ def test_child__killed(night: Night, calm: Undisturbed, tmp_path: Path) -> None:
     night.assert_equals(calm, name)
     assert night.count(EventKind.JOB_REQUEUED) == 1
     assert "continues from the snapshot" in night.log("quick/baseline")
-
-
-def test_child__killed_while_activations_are_recomputed(
-    night: Night, calm: Undisturbed, tmp_path: Path
-) -> None:
-    """A fresh process goes on from the snapshot: nothing but the job has touched its kernels before."""
-    name = night.submit(write_round(tmp_path))
-    worker = night.work(FSQ_ACTIVATION_GIB="0")
-    night.wait_for(lambda: worker.count("evaluated") >= MIDDLE)
-    child = worker.child()
-    assert child
-    os.kill(child, signal.SIGKILL)
-    worker.finish()
-    night.assert_equals(calm, name)
-    assert night.count(EventKind.JOB_REQUEUED) == 1
 
 
 def test_worker__killed_and_terminated(night: Night, calm: Undisturbed, tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 import functools
 import logging
 import os
+import platform
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -209,6 +212,19 @@ def fresh_build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(compiled, "_attempt", compiled._attempt.__wrapped__)
     return tmp_path
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have other vectors")
+@pytest.mark.usefixtures("fresh_build")
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="no objdump, which comes with compilers")
+@pytest.mark.parametrize("flags", [("-mno-avx512f",), ("-mno-avx512f", "-mno-avx")], ids=["AVX2", "SSE"])
+def test_compiled__for_narrower_vectors(flags: tuple[str, ...]) -> None:
+    """Binaries as smaller processors get them are as right as this one's."""
+    if "compiled" not in available_backends():
+        pytest.skip("backend compiled is not available on this machine")
+    narrow = build.library(64, flags)
+    compiled._self_test(narrow, 64)
+    assert b"zmm" not in subprocess.check_output(["objdump", "-d", narrow._name])
 
 
 def test_compiled__says_so_where_there_is_no_compiler(

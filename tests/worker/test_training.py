@@ -116,7 +116,7 @@ def test_accumulate__micro_batches_give_the_same_gradients() -> None:
     for micro_batch in (4, 1):
         run = start_run(spec, fresh_model())
         run.micro_batch = micro_batch
-        training.accumulate(run, spec, train_set[:4])
+        training._accumulate(run, spec, train_set[:4])
         gradients.append({name: p.grad for name, p in run.model.named_parameters() if p.grad is not None})
     for name, gradient in gradients[0].items():
         assert torch.allclose(gradient, gradients[1][name], atol=1e-5), name
@@ -125,14 +125,14 @@ def test_accumulate__micro_batches_give_the_same_gradients() -> None:
 def test_step__halves_the_micro_batch_when_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = make_job()
     run = start_run(spec, fresh_model())
-    accumulate = training.accumulate
+    accumulate = training._accumulate
 
     def only_two_fit(run: Run, spec: JobSpec, examples: Sequence[Example]) -> float:
         if run.micro_batch > 2:
             raise torch.OutOfMemoryError("out of memory")
         return accumulate(run, spec, examples)
 
-    monkeypatch.setattr(training, "accumulate", only_two_fit)
+    monkeypatch.setattr(training, "_accumulate", only_two_fit)
     assert math.isfinite(training._step(run, spec, examples()[0][:4]))
     assert run.micro_batch == 2
     assert run.recompute  # which came first
@@ -140,7 +140,7 @@ def test_step__halves_the_micro_batch_when_memory_is_short(monkeypatch: pytest.M
     def nothing_fits(run: Run, spec: JobSpec, examples: Sequence[Example]) -> float:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(training, "accumulate", nothing_fits)
+    monkeypatch.setattr(training, "_accumulate", nothing_fits)
     with pytest.raises(OutOfMemory):
         training._step(run, spec, examples()[0][:4])
 
