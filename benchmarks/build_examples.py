@@ -9,13 +9,14 @@ each prompt with its notes as text: it tokenises every finished prompt once, and
 import argparse
 import itertools
 import json
-import platform
 import re
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+
+from machine import machine
 
 from model.tokenizers import get_tokenizer
 from tasks import build
@@ -80,10 +81,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=MBPP)
     arguments = parser.parse_args()
     results = {
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "python": platform.python_version(),
-        },
+        "machine": machine(),
         "results": [measure(arguments.data, arguments.examples, name) for name in ("world", "bytes")],
     }
     arguments.output.write_text(json.dumps(results, indent=2) + "\n")

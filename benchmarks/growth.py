@@ -12,8 +12,6 @@ import argparse
 import json
 import math
 import os
-import platform
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,6 +21,7 @@ from typing import Any
 
 import altair
 import torch
+from machine import machine
 from service import SUDOKU, resolved, result, round_data
 from sqlalchemy import insert, text
 from step import Phases, examples, job
@@ -204,9 +203,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="fsq-growth-") as folder:
         found = measure(Path(folder), arguments.repeat)
     stored = {
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "python": sys.version.split()[0],
-        "torch": torch.__version__,
+        "machine": machine(torch=torch.__version__),
         "milliseconds": found,
         "slopes": {name: slope(points) for name, points in found.items()},
     }

@@ -12,9 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -27,6 +25,7 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
+from machine import machine
 from sqlalchemy import insert, text
 
 from db import events, queue
@@ -241,8 +240,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/job_queue.json"))
     arguments = parser.parse_args()
     found: dict[str, Any] = {
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "python": sys.version.split()[0],
+        "machine": machine(),
     }
     with tempfile.TemporaryDirectory(prefix="fsq-queue-") as folder, databases(Path(folder)) as urls:
         for name, url in urls.items():

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from machine import machine
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -195,7 +195,7 @@ def measure(folder: Path, steps: list[int]) -> dict[str, Any]:
     database.close()
     baselines = sum(run.key.variant == BASELINE for run in predecessor.runs)
     return {
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "machine": machine(),
         "steps": steps,
         "seconds": {"fsq": round(ours, 1), "predecessor": round(seconds, 1)},
         "share of the predecessor's seconds": round(ours / seconds, 3),

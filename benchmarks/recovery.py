@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
 import signal
 import subprocess
@@ -29,6 +28,7 @@ from statistics import median, quantiles
 from typing import Any
 
 import yaml
+from machine import machine
 from sqlalchemy import select
 
 from db.events import EventKind
@@ -183,7 +183,7 @@ def main() -> None:
         bench = Bench(Path(folder), arguments.database or f"sqlite:///{folder}/fsq.db")
         interval = bench.interval()
         found = {
-            "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+            "machine": machine(),
             "database": bench.database.engine.dialect.name,
             "seconds_between_evaluations": round(interval, 3),
             "worker killed, started again": bench.kill(arguments.kills, interval, own_pid),

@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import random
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from typing import Any
 
 import httpx2 as httpx
 import yaml
+from machine import machine
 from sqlalchemy import insert
 
 from db.session import Database, open_current
@@ -287,11 +287,7 @@ def main() -> None:
             store_finished(database, ResolvedRound(spec, small.facts), rng)
         store_finished(database, large_round(folder), rng)
         results = {
-            "machine": {
-                "processor": platform.machine(),
-                "cores": os.cpu_count(),
-                "python": platform.python_version(),
-            },
+            "machine": machine(),
             "database": database.engine.dialect.name,
             "rounds": SMALL_ROUNDS + 1,
             "large": measure_large(environment),

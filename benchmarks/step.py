@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -22,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from machine import machine
 from torch import Tensor
 
 from model import RWKV7, FutureSeedSettings, ModelShape, default_backend, random_state_dict, time_mix
@@ -206,9 +205,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/step.json"))
     arguments = parser.parse_args()
     found: dict[str, Any] = {
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "python": sys.version.split()[0],
-        "torch": torch.__version__,
+        "machine": machine(torch=torch.__version__),
         "device": arguments.device,
     }
     for name in SHAPES:

@@ -14,10 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
-import platform
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,6 +25,7 @@ from statistics import median
 from typing import Any
 
 from job_queue import EVALUATION, LEASE, databases, enter
+from machine import machine
 from service import SUDOKU, resolved, result, round_data
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
@@ -160,8 +158,7 @@ def main() -> None:
             for how, at_once in (("at once", True), ("one by one", False))
         }
         found: dict[str, Any] = {
-            "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-            "python": sys.version.split()[0],
+            "machine": machine(),
             "jobs per second": jobs_per_second(runs | peers(folder), arguments.jobs),
         }
         for database, url in urls.items():

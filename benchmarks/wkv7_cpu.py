@@ -8,7 +8,6 @@ repetitions counts; close other programs first, threads that must wait for a bus
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from machine import machine
 from torch import Tensor
 
 from model.kernels import available_backends, wkv7
@@ -77,18 +77,6 @@ def measure(shape: tuple[int, int, int], repeat: int) -> dict[str, Any]:
     return result
 
 
-def machine() -> dict[str, Any]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    models = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    return {
-        "processor": models[0] if models else platform.processor(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -98,7 +86,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    results = {"machine": machine(), "shapes": [measure(shape, options.repeat) for shape in SHAPES]}
+    results = {
+        "machine": machine(threads=torch.get_num_threads(), torch=torch.__version__),
+        "shapes": [measure(shape, options.repeat) for shape in SHAPES],
+    }
     text = json.dumps(results, indent=2) + "\n"
     print(text, end="")
     if options.output:

@@ -24,8 +24,9 @@ from statistics import median
 from typing import Any
 
 import torch
+from machine import machine
 from torch import Tensor
-from wkv7_cpu import HEAD_SIZE, Inputs, machine, make_inputs
+from wkv7_cpu import HEAD_SIZE, Inputs, make_inputs
 
 from model.kernels import wkv7
 
@@ -261,7 +262,7 @@ def measure(peers: dict[str, Peer], shape: tuple[int, int, int], repeat: int) ->
 def gpu() -> dict[str, Any]:
     properties = torch.cuda.get_device_properties(0)
     return {
-        **machine(),
+        **machine(torch=torch.__version__),
         "gpu": properties.name,
         "multiprocessors": properties.multi_processor_count,
         "memory_bytes": properties.total_memory,
