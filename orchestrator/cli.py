@@ -19,6 +19,7 @@ import typer
 from orchestrator.errors import Conflict, FsqError, NotFound
 from orchestrator.wiring import (
     Terminated,
+    child_on,
     client_of,
     display_for_work,
     intake_of,
@@ -28,6 +29,7 @@ from orchestrator.wiring import (
     preparation,
     read_settings,
     refusal,
+    warm_child,
     working,
 )
 
@@ -82,7 +84,7 @@ def run(path: RoundPath, device: Device = "auto") -> None:
     """Submit a round and work on it, here and now, until it is done. Run again, it continues."""
     if read_settings().server:
         raise FsqError("`fsq run` works on this machine's database; unset FSQ_SERVER, or use `fsq submit`")
-    with open_database() as database:
+    with warm_child(device) as child, open_database() as database:
         submitted = client_of(database).submit(path, None)
         _say_submitted(submitted)
         _refuse_to_wait(database, submitted.round)
@@ -91,7 +93,7 @@ def run(path: RoundPath, device: Device = "auto") -> None:
         from orchestrator.display import display_for
 
         display = display_for(Console(), partial(outlook_of, database))
-        with working(database, device, display, submitted.round) as service:
+        with working(database, child, display, submitted.round) as service:
             service.run_until_idle()
         _finish(database, submitted.round)
 
@@ -127,7 +129,10 @@ def work(
         open_database() as database,
         suppress(Terminated),
         working(
-            database, device, display_for_work(database, log_format.value if log_format else None), None
+            database,
+            child_on(device),
+            display_for_work(database, log_format.value if log_format else None),
+            None,
         ) as service,
     ):
         if drain:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from worker.job import RoundFacts
     from worker.limits import Limits
     from worker.preparation import InputProblem
+    from worker.process import Child
     from worker.running import RunningJob
     from worker.service import WorkerService
 
@@ -132,13 +133,32 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
 
 
+def child_on(device: str) -> Child:
+    """The training process on a device, not yet started; raises NoSuchDevice."""
+    from worker.devices import choose
+    from worker.process import Child
+
+    chosen = read_settings()
+    return Child(choose(device), chosen.home, limits_of(chosen))
+
+
 @contextmanager
-def working(database: Database, device: str, display: Display, name: str | None) -> Iterator[WorkerService]:
+def warm_child(device: str) -> Iterator[Child]:
+    """The same, imports under way while its first job is being prepared."""
+    child = child_on(device)
+    child.warm_up()
+    try:
+        yield child
+    finally:
+        child.stop()
+
+
+@contextmanager
+def working(database: Database, child: Child, display: Display, name: str | None) -> Iterator[WorkerService]:
     """A worker whose finished jobs advance their rounds, with a display of what it does."""
     from db.errors import DatabaseUnreachable
     from orchestrator import engine
     from worker import failures
-    from worker.devices import choose
     from worker.queue_client import QueueClient
     from worker.service import WorkerService
     from worker.snapshot_files import keep_snapshots, remove_snapshots, trajectories
@@ -168,7 +188,7 @@ def working(database: Database, device: str, display: Display, name: str | None)
                 engine.advance(session, id_, now=datetime.now(UTC))
         tidy()
         queue = QueueClient(database, home, limits, advance, announce, display.troubled, round_id)
-        yield WorkerService(queue, choose(device), display, limits, tidy, own_patterns)
+        yield WorkerService(queue, child, display, limits, tidy, own_patterns)
     except KeyboardInterrupt:
         display.close()
         typer.echo("interrupted; the running job goes back to the queue", err=True)

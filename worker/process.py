@@ -15,6 +15,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, NamedTuple
 
+from worker.devices import torch_name
 from worker.job import JobSpec
 from worker.limits import Limits
 from worker.snapshot_files import snapshot_folder
@@ -44,15 +45,23 @@ class ChildDied(Exception):
 
 
 class Child:
-    """One training process, started when the first job needs it and kept warm for the next."""
+    """One training process, started when the first job needs it, or before, and kept warm for the next."""
 
     def __init__(self, device: str, home: Path, limits: Limits) -> None:
-        self._device = device
+        """`device` is a name as `worker.devices` chooses them."""
+        self.device = device
         self._home = home
         self._limits = limits
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._messages: SimpleQueue[Message | None] = SimpleQueue()
+
+    def warm_up(self) -> None:
+        """Starts the process ahead of its first job, which then need not wait for its imports. Raises OSError.
+
+        What it prints until then is lost: one that fails to start is started again by the job, with a log.
+        """
+        self._start(Path(os.devnull))
 
     def start_job(self, spec: JobSpec, log: Path) -> None:
         """Hands a job to the child; what it prints meanwhile goes to `log`. Raises OSError."""
@@ -98,7 +107,7 @@ class Child:
         ours, theirs = Pipe()
         self._connection = ours
         command = [sys.executable, "-P", "-m", "worker.child"]  # -P: no module of the current folder
-        arguments = [str(theirs.fileno()), str(os.getpid()), self._device, str(self._home)]
+        arguments = [str(theirs.fileno()), str(os.getpid()), torch_name(self.device), str(self._home)]
         arguments += [str(self._limits.snapshot_bytes), str(self._limits.activation_bytes)]
         environment = _DEFAULTS | os.environ
         with log.open("ab") as output:

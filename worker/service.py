@@ -16,7 +16,6 @@ from filelock import FileLock, Timeout
 
 from db.errors import DatabaseError, LeaseLost
 from worker.breaker import Breaker
-from worker.devices import torch_name
 from worker.errors import DeviceBusy
 from worker.failures import Pattern
 from worker.job import JobResult, Outcome
@@ -35,13 +34,13 @@ def _nothing() -> None:
 
 @dataclass
 class WorkerService:
-    """Runs the jobs of a queue on one device, alone on it.
+    """Runs the jobs of a queue in one child, alone on its device.
 
     `tidy` is called whenever it runs out of work, or a job was taken from it.
     """
 
     queue: QueueClient
-    device: str
+    child: Child
     listener: Listener
     limits: Limits
     tidy: Callable[[], None] = _nothing
@@ -49,10 +48,9 @@ class WorkerService:
 
     def __post_init__(self) -> None:
         home = self.queue.home
-        self._child = Child(torch_name(self.device), home, self.limits)
-        self._supervisor = Supervisor(self._child, self.queue, self.limits, self.listener, self.patterns)
+        self._supervisor = Supervisor(self.child, self.queue, self.limits, self.listener, self.patterns)
         self._breaker = Breaker(self.limits)
-        self._lock_path = home / "locks" / f"{self.device.replace(':', '-')}.lock"
+        self._lock_path = home / "locks" / f"{self.child.device.replace(':', '-')}.lock"
         self._show_life_at = 0.0
         self._has_worked = False
 
@@ -77,13 +75,15 @@ class WorkerService:
         try:
             lock.acquire()
         except Timeout:
-            raise DeviceBusy(f"another worker is using {self.device} (lock {self._lock_path})") from None
+            raise DeviceBusy(
+                f"another worker is using {self.child.device} (lock {self._lock_path})"
+            ) from None
         try:
-            self.queue.register(self.device, self._lock_path)
+            self.queue.register(self.child.device, self._lock_path)
             try:
                 yield
             finally:
-                self._child.stop()
+                self.child.stop()
                 self.queue.leave()
         finally:
             lock.release()
@@ -113,16 +113,16 @@ class WorkerService:
             self.listener.started(claim.job)
             result, unsent = self._attempt(claim)
             if result.outcome not in HEALTHY:
-                self._child.stop()  # its memory and its device's state are not to be trusted
+                self.child.stop()  # its memory and its device's state are not to be trusted
             self._watch_health(result)
             will_retry = self.queue.end(claim.lease, result, unsent)
         except LeaseLost:
-            self._child.stop()
+            self.child.stop()
             result = JobResult(outcome=Outcome.CANCELLED, reason="taken away from this worker")
             will_retry = False
             self.tidy()
         except BaseException:  # interrupted: the job goes back, whatever the reason
-            self._child.stop()
+            self.child.stop()
             self.queue.hand_back()
             raise
         self.listener.ended(claim.job, result, will_retry)

@@ -23,6 +23,7 @@ from tests.orchestrator.factories import resolve
 from worker.errors import DeviceBusy
 from worker.job import Evaluation, JobResult, Outcome
 from worker.limits import Limits
+from worker.process import Child
 from worker.queue_client import QueueClient
 from worker.running import RunningJob
 from worker.service import WorkerService
@@ -76,7 +77,7 @@ def worker(database: Database, home: Path, witness: Witness, **limits: Any) -> W
 
     chosen = Limits(**({"back_off": timedelta(seconds=0.1)} | limits))
     queue = QueueClient(database, home, chosen, advance, lambda _: None, witness.troubled)
-    return WorkerService(queue, "cpu", witness, chosen)
+    return WorkerService(queue, Child("cpu", home, chosen), witness, chosen)
 
 
 def submit(database: Database, tmp_path: Path, **changes: Any) -> None:
@@ -85,7 +86,7 @@ def submit(database: Database, tmp_path: Path, **changes: Any) -> None:
 
 
 def child_of(service: WorkerService) -> int:
-    process = service._child._process
+    process = service.child._process
     assert process is not None
     return process.pid
 
