@@ -1,0 +1,91 @@
+"""All variants of a round at once: with many tried, some look good by chance."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, sqrt
+from statistics import variance
+from typing import TypeVar
+
+from orchestrator.statistics.examples import LEVEL, Interval
+
+Name = TypeVar("Name", bound=Hashable)
+DUNNETT_SEED = 0  # its integral is computed from random points
+
+
+def false_discovery(p_values: Mapping[Name, float]) -> dict[Name, float]:
+    """Benjamini-Hochberg q-values: calling all up to a q discoveries, that share of them is false at most."""
+    if not p_values:
+        return {}
+    from scipy.stats import false_discovery_control
+
+    adjusted = false_discovery_control(list(p_values.values()), method="bh")
+    return {name: float(q) for name, q in zip(p_values, adjusted, strict=True)}
+
+
+def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
+    """Holm's adjusted p-values: the chance of even one false discovery."""
+    if not p_values:
+        return {}
+    from statsmodels.stats.multitest import multipletests
+
+    adjusted = multipletests(list(p_values.values()), method="holm")[1]
+    return {name: float(p) for name, p in zip(p_values, adjusted, strict=True)}
+
+
+@dataclass(frozen=True)
+class AgainstControl:
+    """One of many variants against their common control."""
+
+    p_value: float  # one-sided, adjusted for all of them
+    interval: Interval  # of the difference of the means, simultaneous at LEVEL
+
+
+def dunnett(variants: Mapping[str, Sequence[float]], control: Sequence[float]) -> dict[str, AgainstControl]:
+    """Dunnett's comparison of the runs of many variants with those of one control.
+
+    Empty where there is no variant, where the control has fewer than two runs, or where no run differs from another
+    of its arm: the spread between runs is then unknown.
+    """
+    if not variants or len(control) < 2 or pooled_spread([control, *variants.values()]) is None:
+        return {}
+    from scipy import stats
+
+    groups = [list(runs) for runs in variants.values()]
+    with warnings.catch_warnings():
+        # of an arm whose runs are all equal; the spread is pooled over all arms, and known
+        warnings.filterwarnings("ignore", "Precision loss occurred", RuntimeWarning)
+        one_sided = stats.dunnett(*groups, control=list(control), alternative="greater", rng=DUNNETT_SEED)
+        both_sides = stats.dunnett(*groups, control=list(control), rng=DUNNETT_SEED).confidence_interval(
+            LEVEL
+        )
+    return {
+        name: AgainstControl(float(p), Interval(float(low), float(high)))
+        for name, p, low, high in zip(
+            variants, one_sided.pvalue, both_sides.low, both_sides.high, strict=True
+        )
+    }
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The standard deviation between runs that differ in their seed only."""
+
+    sd: float
+    runs: int
+    degrees: int  # of freedom
+
+
+def pooled_spread(groups: Iterable[Sequence[float]]) -> Spread | None:
+    """The spread within groups, pooled over them; None where no group has two runs that differ."""
+    told = [group for group in groups if len(group) > 1]
+    degrees = sum(len(group) - 1 for group in told)
+    squares = sum((len(group) - 1) * variance(group) for group in told)
+    return Spread(sqrt(squares / degrees), sum(map(len, told)), degrees) if squares > 0 else None
+
+
+def control_runs(n_variants: int) -> int:
+    """How many runs the control of many variants should have: the square-root rule (Bechhofer 1968)."""
+    return max(1, ceil(sqrt(n_variants)))

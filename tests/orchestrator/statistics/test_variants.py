@@ -1,0 +1,85 @@
+"""Many variants at once: SciPy's and statsmodels' own results by definition, and what happens without spread."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from orchestrator.statistics.variants import (
+    Spread,
+    control_runs,
+    dunnett,
+    false_discovery,
+    holm,
+    pooled_spread,
+)
+
+p_values = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.floats(0, 1), min_size=1, max_size=8)
+
+
+@given(p_values)
+@settings(max_examples=50)
+def test_false_discovery__by_definition(found: dict[str, float]) -> None:
+    """q of a variant: the least over all thresholds that include it of n p / rank."""
+    q, n = false_discovery(found), len(found)
+    for name, p in found.items():
+        worse = [other for other in found.values() if other >= p]
+        expected = min(
+            1.0, *(n * other / sum(value <= other for value in found.values()) for other in worse), 1.0
+        )
+        assert q[name] == pytest.approx(expected)
+
+
+@given(p_values)
+@settings(max_examples=50)
+def test_holm__by_definition(found: dict[str, float]) -> None:
+    adjusted, n = holm(found), len(found)
+    ordered = sorted(found, key=lambda name: found[name])
+    highest = 0.0
+    for rank, name in enumerate(ordered):
+        highest = max(highest, min(1.0, (n - rank) * found[name]))
+        assert adjusted[name] == pytest.approx(highest)
+
+
+def test_adjustments__of_nothing() -> None:
+    assert false_discovery({}) == holm({}) == {}
+
+
+def test_false_discovery__without_effects_finds_rarely_anything() -> None:
+    """With no true effect, the share of rounds with any discovery is the level: at most 5 %, up to 1 in 10,000."""
+    rng = np.random.default_rng(14)
+    rounds = 500
+    found = sum(
+        min(false_discovery({str(i): float(p) for i, p in enumerate(rng.random(16))}).values()) <= 0.05
+        for _ in range(rounds)
+    )
+    assert found <= stats.binom.ppf(1 - 1e-4, rounds, 0.05)
+
+
+def test_dunnett__scipy_agrees_and_is_the_same_each_time() -> None:
+    control, variants = [0.2, 0.21, 0.19, 0.205], {"a": [0.25, 0.26], "b": [0.2, 0.195]}
+    found = dunnett(variants, control)
+    theirs = stats.dunnett(*variants.values(), control=control, alternative="greater", rng=1)
+    assert [found[name].p_value for name in "ab"] == pytest.approx(list(theirs.pvalue), abs=1e-3)
+    assert found == dunnett(variants, control)
+    assert found["a"].interval.low > 0 > found["b"].interval.low
+
+
+def test_dunnett__without_a_known_spread() -> None:
+    assert dunnett({}, [0.1, 0.2]) == {}
+    assert dunnett({"a": [0.2]}, [0.1]) == {}
+    assert dunnett({"a": [0.2]}, [0.1, 0.1]) == {}
+
+
+def test_pooled_spread() -> None:
+    assert pooled_spread([[0.1, 0.3], [0.5, 0.7], [0.9]]) == Spread(pytest.approx(0.02**0.5), 4, 2)
+    assert pooled_spread([[0.1], []]) is None
+    assert pooled_spread([[0.1, 0.1]]) is None
+
+
+@pytest.mark.parametrize(("variants", "runs"), [(0, 1), (1, 1), (2, 2), (4, 2), (16, 4), (17, 5)])
+def test_control_runs__square_root_rule(variants: int, runs: int) -> None:
+    assert control_runs(variants) == runs
