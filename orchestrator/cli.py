@@ -30,6 +30,7 @@ from orchestrator.wiring import (
     read_settings,
     refusal,
     warm_child,
+    whoami,
     working,
 )
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from db.session import Database
     from orchestrator.client import Client
     from orchestrator.views import SubmissionView
+    from worker.process import Child
 
 app = typer.Typer(
     help="Serial early-prune search for post-training RWKV-7 with Future-Seed.",
@@ -88,14 +90,48 @@ def run(path: RoundPath, device: Device = "auto") -> None:
         submitted = client_of(database).submit(path, None)
         _say_submitted(submitted)
         _refuse_to_wait(database, submitted.round)
-        from rich.console import Console
-
-        from orchestrator.display import display_for
-
-        display = display_for(Console(), partial(outlook_of, database))
-        with working(database, child, display, submitted.round) as service:
-            service.run_until_idle()
+        _work_on(database, child, submitted.round)
         _finish(database, submitted.round)
+
+
+@app.command()
+def calibrate(
+    path: RoundPath,
+    runs: Annotated[int, typer.Option(min=4, help="Of the baseline, each under a seed of its own.")] = 10,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure what a round's protocol can tell: what it does with arms that differ in nothing but their seed.
+
+    Runs the baseline of every task under so many seeds, here and now; what is known is not run again. Then searches
+    over these runs show how often each rule promotes and confirms nothing, the smallest effect the round can find,
+    and what its threshold would need.
+    """
+    if read_settings().server:
+        raise FsqError("`fsq calibrate` works on this machine's database; unset FSQ_SERVER")
+    with warm_child(device) as child, open_database() as database:
+        intake = intake_of(database)
+        resolved, _ = intake.read_path(path)
+        from orchestrator.calibration import findings, protocol
+        from orchestrator.calibration.runs import runs_of
+        from orchestrator.engine import find
+
+        calibrating = protocol.calibrating(resolved, runs)
+        name = calibrating.spec.round
+        _say_submitted(intake.submit(calibrating, protocol.text_of(calibrating), by=whoami()))
+        _work_on(database, child, name)
+        with database.read() as session:
+            measured = runs_of(session, find(session, name).id, calibrating)
+    found = [findings.of_task(resolved, task, of_task) for task, of_task in measured.items()]
+    if as_json:
+        typer.echo(_json({"round": resolved.spec.round, "tasks": found}))
+    for one in () if as_json else found:
+        typer.echo(findings.as_text(one, resolved))
+    for task in resolved.search.tasks:
+        if task not in measured:
+            typer.echo(f"{task}: too few runs were measured (`fsq status {name}` says why)", err=True)
+    if len(measured) < len(resolved.search.tasks):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -481,6 +517,17 @@ def _refuse_to_wait(database: Database, name: str) -> None:
         if row.state is RoundState.BLOCKED:
             typer.echo(f"{name}: blocked: {row.reason}", err=True)
             raise typer.Exit(1)
+
+
+def _work_on(database: Database, child: Child, name: str) -> None:
+    """Works on a round until nothing of it is left to do, with a display."""
+    from rich.console import Console
+
+    from orchestrator.display import display_for
+
+    display = display_for(Console(), partial(outlook_of, database))
+    with working(database, child, display, name) as service:
+        service.run_until_idle()
 
 
 def _say_submitted(submitted: SubmissionView) -> None:

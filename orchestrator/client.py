@@ -96,7 +96,7 @@ class DatabaseClient:
     def submit(self, path: Path, after: str | None) -> SubmissionView:
         intake = self.intake()
         resolved, file = intake.read_path(path, after)
-        return intake.submit(resolved, file, by=self.user)
+        return intake.submit(resolved, file.text, by=self.user)
 
     def forecast(self, path: Path, after: str | None = None) -> Forecast:
         intake = self.intake()

@@ -51,11 +51,11 @@ class Intake:
         file = round_file.read(path)
         return self.read(file, path.resolve().parent, after), file
 
-    def submit(self, resolved: ResolvedRound, file: RoundFile, *, by: str) -> SubmissionView:
-        """Stores a round, once; raises what `engine.submit` does."""
+    def submit(self, resolved: ResolvedRound, text: str, *, by: str) -> SubmissionView:
+        """Stores a round, once, with the file's text; raises what `engine.submit` does."""
         name = resolved.spec.round
         with self.database.write() as session:
-            is_new = engine.submit(session, resolved, file.text, by=by, now=datetime.now(UTC)).is_new
+            is_new = engine.submit(session, resolved, text, by=by, now=datetime.now(UTC)).is_new
             state = engine.find(session, name).state
         return SubmissionView(round=name, state=state, is_new=is_new)
 

@@ -85,7 +85,11 @@ async def submit(
     def prepare() -> SubmissionView | Forecast:
         file = _round_file(kind, content, one_line(file_name))
         resolved = here.intake.read(file, here.roots[0], after, today=today)
-        return here.intake.forecast(resolved) if dry_run else here.intake.submit(resolved, file, by=user.name)
+        return (
+            here.intake.forecast(resolved)
+            if dry_run
+            else here.intake.submit(resolved, file.text, by=user.name)
+        )
 
     done = await to_thread.run_sync(prepare, limiter=here.preparations)
     if isinstance(done, SubmissionView):

@@ -167,7 +167,7 @@ class Night:
         with self.database() as database:
             intake = Intake(database, lambda spec, _: prepare(spec.model, spec.tasks, self.home / "cache"))
             resolved, file = intake.read_path(path, None)
-            intake.submit(resolved, file, by="test")
+            intake.submit(resolved, file.text, by="test")
         return resolved.spec.round
 
     def is_finished(self) -> bool:

@@ -1,0 +1,46 @@
+"""The round that calibrates another: the same tasks, model and budgets, and arms that are all the baseline."""
+
+from __future__ import annotations
+
+import json
+
+from orchestrator.errors import BadRound, Problem
+from orchestrator.rules import Threshold
+from orchestrator.spec import MAX_NAME, ResolvedRound, Variant
+from worker.job import FutureSeedSettings
+
+FEWEST_RUNS = 4
+EVERYTHING = -1.0  # a threshold that whatever is measured reaches
+
+
+def calibrating(resolved: ResolvedRound, runs: int) -> ResolvedRound:
+    """The round that runs the baseline of every task under this many seeds (at least FEWEST_RUNS, even).
+
+    Half of them are seeds of a round, so that what is known of its baseline is not run again, half those of its
+    control arm. Raises BadRound where its name would be too long.
+    """
+    spec = resolved.spec
+    name = f"{spec.round}-calibration-{runs}"
+    if len(name) > MAX_NAME:
+        raise BadRound(spec.round, [Problem("round", None, f"{name!r} is longer than {MAX_NAME} characters")])
+    nothing = Variant(name="nothing", settings=FutureSeedSettings(layer_start=resolved.facts.model.n_layer))
+    return ResolvedRound(
+        spec.model_copy(
+            update={
+                "round": name,
+                "stages": spec.selecting,
+                "prune": Threshold(min_delta=EVERYTHING, metric=spec.prune.metric),
+                "seeds": tuple(range(runs // 2)),
+                "baseline_seeds": 1,
+                "control": "aa",
+                "variants": (nothing,),
+                "after": None,
+            }
+        ),
+        resolved.facts,
+    )
+
+
+def text_of(resolved: ResolvedRound) -> str:
+    """The round as a file, which JSON is."""
+    return json.dumps(resolved.spec.model_dump(mode="json"), indent=1)
