@@ -80,8 +80,7 @@ class Format(StrEnum):
 @app.command()
 def run(path: RoundPath, device: Device = "auto") -> None:
     """Submit a round and work on it, here and now, until it is done. Run again, it continues."""
-    if Settings().server:
-        raise FsqError("`fsq run` works on this machine's database; unset FSQ_SERVER, or use `fsq submit`")
+    _refuse_a_server("run", ", or use `fsq submit`")
     with open_database() as database:
         submitted = client_of(database).submit(path, None)
         _say_submitted(submitted)
@@ -245,6 +244,38 @@ def retry(name: RoundName) -> None:
     with open_client() as client:
         changed = client.retry(name).changed
     typer.echo(f"{name}: goes on" if changed else f"{name}: there is nothing to try again")
+
+
+@app.command("import")
+def import_(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Record files (.jsonl, .csv), or folders of them.")
+    ],
+    strict: Annotated[bool, typer.Option(help="Import nothing when any line would be skipped.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take in record files of the predecessor, or exported by fsq, as history.
+
+    Importing again adds nothing. Imported records are never answers: no round is planned or answered from them.
+    Every line that is skipped is told on stderr, with its reason.
+    """
+    from orchestrator.history import importing, reading
+
+    _refuse_a_server("import")
+    with open_database() as database:
+        counts = importing.import_files(
+            database, reading.files(paths), _to_stderr, now=datetime.now(UTC), strict=strict
+        )
+    if as_json:
+        typer.echo(_json({"files": counts, "total": importing.totals(counts)}))
+        return
+    for count in counts:
+        typer.echo(count)
+    typer.echo(
+        "{files} files: {added} records added, {known} known already, {skipped} lines skipped".format(
+            **importing.totals(counts)
+        )
+    )
 
 
 @app.command()
@@ -476,6 +507,15 @@ def _refuse_to_wait(database: Database, name: str) -> None:
         if row.state is RoundState.BLOCKED:
             typer.echo(f"{name}: blocked: {row.reason}", err=True)
             raise typer.Exit(1)
+
+
+def _refuse_a_server(command: str, advice: str = "") -> None:
+    if Settings().server:
+        raise FsqError(f"`fsq {command}` works on this machine's database; unset FSQ_SERVER{advice}")
+
+
+def _to_stderr(message: str) -> None:
+    typer.echo(message, err=True)
 
 
 def _say_submitted(submitted: SubmissionView) -> None:
