@@ -32,8 +32,11 @@ from orchestrator.wiring import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from db.session import Database
     from orchestrator.client import Client
+    from orchestrator.history.entries import Entry
     from orchestrator.views import SubmissionView
 
 app = typer.Typer(
@@ -276,6 +279,56 @@ def import_(
             **importing.totals(counts)
         )
     )
+
+
+@app.command()
+def audit(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[ROUND|PATH]...", help="Rounds, record files or folders; default: all own rounds."
+        ),
+    ] = None,
+    imported: Annotated[
+        bool, typer.Option("--imported", help="Judge imported records: all, or those of the ROUNDs.")
+    ] = False,
+    layers: Annotated[
+        int, typer.Option(min=1, help="Layers of the model, for variants named after a layer.")
+    ] = 12,
+    markdown: Annotated[bool, typer.Option("--markdown", help="For a document, with all records.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Judge own or imported rounds: what in them cannot be believed, and which records say so.
+
+    Looks for duplicates, no-ops and ties, deltas without a matched baseline, coarse grids, chance level, reversals,
+    regression to the mean, seeds that disagree, decisions against the stated rule, and labels that mislead.
+    """
+    from orchestrator.audit import judging, reporting
+    from orchestrator.history.entries import History
+
+    judged = judging.audit(History.of(_entries(what or [], imported=imported)), layers)
+    if as_json:
+        typer.echo(_json(reporting.as_json(judged)))
+    elif markdown:
+        typer.echo(reporting.as_markdown(judged), nl=False)
+    else:
+        typer.echo(reporting.as_text(judged))
+
+
+def _entries(what: list[str], *, imported: bool) -> Iterator[Entry]:
+    """The records that names of rounds, files and folders stand for."""
+    from orchestrator.history import reading, sources
+
+    paths, names = sources.told_apart(what)
+    if paths:
+        yield from sources.of_files(reading.files(paths), _to_stderr)
+    if imported:
+        _refuse_a_server("audit --imported")
+        with open_database() as database:
+            yield from sources.of_imported(database, names)
+    elif names or not paths:
+        with open_client() as client:
+            yield from sources.of_rounds(client, names or [row.round for row in client.rounds()][::-1])
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,15 +33,21 @@ def files(paths: Iterable[Path]) -> Sequence[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(each for each in path.iterdir() if each.suffix in ENDINGS and each.is_file())
+            inside = [each for each in path.iterdir() if each.suffix in ENDINGS and each.is_file()]
             if not inside:
                 raise BadInput(f"{path} holds no file that ends in {' or '.join(ENDINGS)}")
-            found += inside
+            found += sorted(inside, key=_in_order)
         elif path.is_file():
             found.append(path)
         else:
             raise BadInput(f"{path}: there is no such file or folder")
     return list(dict.fromkeys(found))
+
+
+def _in_order(path: Path) -> list[tuple[int, str]]:
+    """Round 98 before round 100."""
+    pieces = re.split(r"(\d+)", path.name)
+    return [(int(piece), piece) if piece.isdecimal() and len(piece) < 10 else (-1, piece) for piece in pieces]
 
 
 def read_file(path: Path) -> Iterator[Found | Skipped]:

@@ -12,8 +12,20 @@ from orchestrator.errors import NotFound
 from orchestrator.history.entries import Entry, entry_of
 from orchestrator.history.importing import told
 from orchestrator.history.lines import Skipped
-from orchestrator.history.reading import read_file
+from orchestrator.history.reading import ENDINGS, read_file
 from orchestrator.round_file import plain_json
+
+
+def told_apart(words: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Which words are paths, and which are names of rounds: a path exists, or looks like one."""
+    paths: list[Path] = []
+    names: list[str] = []
+    for word in words:
+        if Path(word).exists() or "/" in word or word.endswith(ENDINGS):
+            paths.append(Path(word))
+        else:
+            names.append(word)
+    return paths, names
 
 
 def of_files(paths: Sequence[Path], tell: Callable[[str], None]) -> Iterator[Entry]:
