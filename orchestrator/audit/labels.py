@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from orchestrator.audit.comparisons import Comparison, base_task, comparisons, labelled_seed, name_of, stages
-from orchestrator.audit.findings import Check, Finding, listed
+from orchestrator.audit.findings import Check, Figure, Finding, listed
 from orchestrator.history.entries import OK, History, LedgerRow, Run
 from orchestrator.history.predecessor import TRAINERS
 from orchestrator.planner import points
@@ -41,7 +41,7 @@ def _other_trainers(runs: Sequence[Run]) -> Iterator[Finding]:
         data = sorted({run.dataset for run in group if run.dataset})
         on = f" on {' and '.join(data)}" if data else ""
         text = f"tasks labelled {task} ran {trainer}{on}, which is another task: {listed(tasks)}"
-        figures = {"label": task, "trainer": trainer, "runs": len(group)}
+        figures: dict[str, Figure] = {"label": task, "trainer": trainer, "runs": len(group)}
         yield Finding(Check.LABELS, text, [run.source for run in group], figures)
 
 
