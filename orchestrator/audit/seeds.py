@@ -58,7 +58,10 @@ def disagree(values: Sequence[float]) -> bool:
 
 def _each_once(deltas: Sequence[Delta]) -> list[Delta]:
     """Without runs that only repeat another: the same seed and the same delta."""
-    return list({(delta.seed, delta.value): delta for delta in reversed(deltas)}.values())[::-1]
+    found: dict[tuple[int | None, float], Delta] = {}
+    for delta in deltas:
+        found.setdefault((delta.seed, delta.value), delta)
+    return list(found.values())
 
 
 def _of(name: str, deltas: Sequence[Delta]) -> Iterator[Finding]:

@@ -110,13 +110,16 @@ class History:
     def of(cls, entries: Iterable[Entry]) -> History:
         history = cls()
         for entry in entries:
-            if isinstance(entry, Run):
-                history.runs.append(entry)
-            elif isinstance(entry, Decision):
-                history.decisions.append(entry)
-            else:
-                history.ledger.append(entry)
+            history.add(entry)
         return history
+
+    def add(self, entry: Entry) -> None:
+        if isinstance(entry, Run):
+            self.runs.append(entry)
+        elif isinstance(entry, Decision):
+            self.decisions.append(entry)
+        else:
+            self.ledger.append(entry)
 
 
 class NotARecord(ValueError):

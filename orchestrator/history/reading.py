@@ -90,7 +90,10 @@ def _ledger(lines: Iterable[Line | Skipped], name: str) -> Iterator[Found | Skip
             yield line
             continue
         try:
-            cells = next(csv.reader([line.content.decode()], strict=True), [])
+            text = line.content.decode()
+            if not text.isprintable():
+                raise NotARecord("a character that no line of a table has")
+            cells = next(csv.reader([text], strict=True), [])
             if not columns:
                 columns = _columns(cells)
             elif len(cells) == len(columns):
