@@ -69,7 +69,7 @@ def _modes(runs: Sequence[Run]) -> Iterator[Finding]:
 
 def _statuses(runs: Sequence[Run]) -> Iterator[Finding]:
     for run in runs:
-        has_numbers = run.accuracy is not None or run.loss is not None
+        has_numbers = run.accuracy is not None or run.loss is not None or run.has_other_metrics
         if run.stage != "probe" and has_numbers != (run.status in OK) and run.status != "diverged":
             numbers = "with numbers" if has_numbers else "without numbers"
             text = f"{name_of(run)} {run.stage} {run.config} is {run.status!r} {numbers}"

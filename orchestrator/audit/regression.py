@@ -12,11 +12,20 @@ import math
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from statistics import mean, median
 from typing import NamedTuple, TypeVar
 
-from orchestrator.audit.comparisons import Comparison, Step, base_task, comparisons, populations, stages
+from orchestrator.audit.comparisons import (
+    Comparison,
+    Step,
+    arm_of,
+    base_task,
+    comparisons,
+    populations,
+    stages,
+)
 from orchestrator.audit.findings import Check, Finding
-from orchestrator.history.entries import History, Run
+from orchestrator.history.entries import History, LedgerRow, Run
 from orchestrator.planner import points
 
 FEWEST = 8  # pairs for a correlation
@@ -64,6 +73,7 @@ def judge(history: History) -> Iterator[Finding]:
                 others = [step for step in steps if step.family != family]
                 if family == "arc_mc":
                     yield from _of(f"{name}, without {family}", others)
+    yield from _of_ledger(history.ledger)
     yield from _lucky_baselines(history.runs)
     yield from _chosen(history.runs)
 
@@ -72,13 +82,33 @@ def _of(name: str, steps: Sequence[Step]) -> Iterator[Finding]:
     found = relation([step.earlier for step in steps], [step.later for step in steps])
     if found is None or found.n < FEWEST:
         return
-    earlier = sum(step.earlier for step in steps) / found.n
-    later = sum(step.later for step in steps) / found.n
+    earlier, later = mean(step.earlier for step in steps), mean(step.later for step in steps)
     yield Finding(
         Check.REGRESSION,
         f"{name}: later against earlier delta, {found}; the mean goes from {points(earlier)} to {points(later)}",
         [record for step in steps for record in step.records],
         {**found._asdict(), "earlier_mean": earlier, "later_mean": later},
+    )
+
+
+def _of_ledger(rows: Sequence[LedgerRow]) -> Iterator[Finding]:
+    """How the deltas of the ledger lie, every quick one of which is the best of several candidates."""
+    quick = [row.quick_delta for row in rows]
+    med = [row.med_delta for row in rows if row.med_delta is not None]
+    if quick and med:
+        yield Finding(
+            Check.REGRESSION,
+            f"ledger: the best quick deltas are {_spread(quick)}; the med deltas of those followed up {_spread(med)}",
+            [row.source for row in rows],
+            {"quick": len(quick), "quick_mean": mean(quick), "med": len(med), "med_mean": mean(med)},
+        )
+
+
+def _spread(deltas: Sequence[float]) -> str:
+    up, down = sum(delta > 0 for delta in deltas), sum(delta < 0 for delta in deltas)
+    return (
+        f"{up} up, {len(deltas) - up - down} zero, {down} down (mean {points(mean(deltas))}, "
+        f"median {points(median(deltas))})"
     )
 
 
@@ -110,21 +140,16 @@ def _chosen(runs: Sequence[Run]) -> Iterator[Finding]:
     quick = [each for each in comparisons(runs) if each.variant.stage == first[each.variant.round]]
     best = [
         max(each.delta for each in group)
-        for group in _grouped(
-            quick, lambda e: f"{e.variant.round} {e.variant.task} {e.variant.seed}"
-        ).values()
+        for group in _grouped(quick, lambda each: str(arm_of(each.variant))).values()
     ]
     if len(quick) > len(best) >= FEWEST_BASELINES:
-        mean, chosen = sum(each.delta for each in quick) / len(quick), sum(best) / len(best)
-        up = sum(each.delta > 0 for each in quick)
-        down = sum(each.delta < 0 for each in quick)
+        deltas = [each.delta for each in quick]
         yield Finding(
             Check.REGRESSION,
-            f"records: all {len(quick)} first-stage deltas are {points(mean)} on average ({up} up, "
-            f"{len(quick) - up - down} zero, {down} down); the best of each of {len(best)} tasks and seeds is "
-            f"{points(chosen)}",
+            f"records: all {len(quick)} first-stage deltas are {_spread(deltas)}; the best of each of {len(best)} "
+            f"tasks, seeds and batch sizes is {points(mean(best))} on average",
             [record for each in quick for record in each.records],
-            {"n": len(quick), "mean": mean, "up": up, "down": down, "best": len(best), "best_mean": chosen},
+            {"n": len(quick), "mean": mean(deltas), "best": len(best), "best_mean": mean(best)},
         )
 
 

@@ -38,6 +38,7 @@ class Run:
     status: str
     seed: int | None = None
     accuracy: float | None = None  # best of the run's evaluations, a fraction
+    has_other_metrics: bool = False  # as the embedding rounds have: val_r1, val_mrr10
     loss: float | None = None
     batch_size: int | None = None
     steps: int | None = None
@@ -159,12 +160,13 @@ def _run(data: Data, round_: str, source: str, stage: str) -> Run:
     run = Run(
         source=source,
         round=round_,
-        task=_text(data, "task"),
+        task=_task(data),
         stage=stage,
         config=_text(data, "config") or _text(data, "variant") or mode,
         status=_text(data, "status"),
         seed=_whole(data, "seed") if data.get("seed") is not None else _whole(signature, "seed"),
         accuracy=_accuracy(data),
+        has_other_metrics=any(key.startswith("val_") for key in data),
         loss=_number(data, "best_val_loss"),
         batch_size=_whole(data, "bsz"),
         steps=_whole(data, "steps"),
@@ -179,6 +181,12 @@ def _run(data: Data, round_: str, source: str, stage: str) -> Run:
     return run if run.task else _with_task_of_trainer(run)
 
 
+def _task(data: Data) -> str:
+    """The task, with the scene in which round 38 put it: the same task under another prompt length."""
+    task, scene = _text(data, "task"), _text(data, "scene")
+    return f"{task}[{scene}]" if scene else task
+
+
 def _with_task_of_trainer(run: Run) -> Run:
     return replace(run, task=f"({run.trainer})" if run.trainer else "(no task)")
 
@@ -188,7 +196,7 @@ def _decision(data: Data, round_: str, source: str, stage: str) -> Decision:
     return Decision(
         source=source,
         round=round_,
-        task=_text(data, "task") or "(no task)",
+        task=_task(data) or "(no task)",
         stage=decided,
         config=_text(data, "config"),
         status=_text(data, "status"),

@@ -109,6 +109,12 @@ def test_read_file__keys_of_the_embedding_rounds(tmp_path: Path) -> None:
         ("31", "baseline", "(no task)"),
         ("31", "fs_doc_only", "(no task)"),
     ]
+    assert [run.has_other_metrics for run in read(path)] == [True, False]
+
+
+def test_read_file__a_scene_is_part_of_the_task(tmp_path: Path) -> None:
+    path = write(tmp_path / "_round38_x.jsonl", EARLY | {"task": "punc_squad", "scene": "L768"})
+    assert [run.task for run in read(path)] == ["punc_squad[L768]"]
 
 
 def test_read_file__the_ledger(tmp_path: Path) -> None:
