@@ -1,4 +1,4 @@
-"""The tables: rounds, their jobs with evaluations, the decisions taken, and the workers."""
+"""The tables: rounds, their jobs with evaluations, the decisions taken, the workers, and imported history."""
 
 from __future__ import annotations
 
@@ -241,3 +241,20 @@ class Decision(Base):
     created_at: Mapped[datetime]
 
     round: Mapped[Round] = relationship(back_populates="decisions")
+
+
+class ImportedRecord(Base):
+    """A record of another program, or of another database of this one: history, and never an answer.
+
+    Nothing that plans, claims or looks for known results reads this table.
+    """
+
+    __tablename__ = "imported_records"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(unique=True)  # of round and content: the same record comes in once
+    round: Mapped[str] = mapped_column(index=True)  # as the record, or else the name of its file, has it
+    file: Mapped[str]  # the name of the file it stood in
+    line: Mapped[int] = mapped_column(BigInteger)
+    content: Mapped[str]  # the record as JSON in ASCII, which every database keeps as it is
+    imported_at: Mapped[datetime]

@@ -35,8 +35,11 @@ from orchestrator.wiring import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from db.session import Database
     from orchestrator.client import Client
+    from orchestrator.history.entries import Entry
     from orchestrator.views import SubmissionView
     from worker.process import Child
 
@@ -84,8 +87,7 @@ class Format(StrEnum):
 @app.command()
 def run(path: RoundPath, device: Device = "auto") -> None:
     """Submit a round and work on it, here and now, until it is done. Run again, it continues."""
-    if read_settings().server:
-        raise FsqError("`fsq run` works on this machine's database; unset FSQ_SERVER, or use `fsq submit`")
+    _refuse_a_server("run", ", or use `fsq submit`")
     with warm_child(device) as child, open_database() as database:
         submitted = client_of(database).submit(path, None)
         _say_submitted(submitted)
@@ -107,8 +109,7 @@ def calibrate(
     over these runs show how often each rule promotes and confirms nothing, the smallest effect the round can find,
     and what its threshold would need.
     """
-    if read_settings().server:
-        raise FsqError("`fsq calibrate` works on this machine's database; unset FSQ_SERVER")
+    _refuse_a_server("calibrate")
     with warm_child(device) as child, open_database() as database:
         intake = intake_of(database)
         resolved, _ = intake.read_path(path)
@@ -286,6 +287,88 @@ def retry(name: RoundName) -> None:
     with open_client() as client:
         changed = client.retry(name).changed
     typer.echo(f"{name}: goes on" if changed else f"{name}: there is nothing to try again")
+
+
+@app.command("import")
+def import_(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Record files (.jsonl, .csv), or folders of them.")
+    ],
+    strict: Annotated[bool, typer.Option(help="Import nothing when any line would be skipped.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take in record files of the predecessor, or exported by fsq, as history.
+
+    Importing again adds nothing. Imported records are never answers: no round is planned or answered from them.
+    Every line that is skipped is told on stderr, with its reason.
+    """
+    from orchestrator.history import importing, reading
+
+    _refuse_a_server("import")
+    with open_database() as database:
+        counts = importing.import_files(
+            database, reading.files(paths), _to_stderr, now=datetime.now(UTC), strict=strict
+        )
+    if as_json:
+        typer.echo(_json({"files": counts, "total": importing.totals(counts)}))
+        return
+    for count in counts:
+        typer.echo(count)
+    typer.echo(
+        "{files} files: {added} records added, {known} known already, {skipped} lines skipped".format(
+            **importing.totals(counts)
+        )
+    )
+
+
+@app.command()
+def audit(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[ROUND|PATH]...", help="Rounds, record files or folders; default: all own rounds."
+        ),
+    ] = None,
+    imported: Annotated[
+        bool, typer.Option("--imported", help="Judge imported records: all, or those of the ROUNDs.")
+    ] = False,
+    layers: Annotated[
+        int, typer.Option(min=1, help="Layers of the model, for variants named after a layer.")
+    ] = 12,
+    markdown: Annotated[bool, typer.Option("--markdown", help="For a document, with all records.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Judge own or imported rounds: what in them cannot be believed, and which records say so.
+
+    Looks for duplicates, no-ops and ties, deltas without a matched baseline, coarse grids, chance level, reversals,
+    regression to the mean, seeds that disagree, decisions against the stated rule, and labels that mislead.
+    """
+    from orchestrator.audit import judging, reporting
+    from orchestrator.history.entries import History
+
+    judged = judging.audit(History.of(_entries(what or [], imported=imported)), layers)
+    if as_json:
+        typer.echo(_json(reporting.as_json(judged)))
+    elif markdown:
+        typer.echo(reporting.as_markdown(judged), nl=False)
+    else:
+        typer.echo(reporting.as_text(judged))
+
+
+def _entries(what: list[str], *, imported: bool) -> Iterator[Entry]:
+    """The records that names of rounds, files and folders stand for."""
+    from orchestrator.history import reading, sources
+
+    paths, names = sources.told_apart(what)
+    if paths:
+        yield from sources.of_files(reading.files(paths), _to_stderr)
+    if imported:
+        _refuse_a_server("audit --imported")
+        with open_database() as database:
+            yield from sources.of_imported(database, names)
+    elif names or not paths:
+        with open_client() as client:
+            yield from sources.of_rounds(client, names or [row.round for row in client.rounds()][::-1])
 
 
 @app.command()
@@ -528,6 +611,15 @@ def _work_on(database: Database, child: Child, name: str) -> None:
     display = display_for(Console(), partial(outlook_of, database))
     with working(database, child, display, name) as service:
         service.run_until_idle()
+
+
+def _refuse_a_server(command: str, advice: str = "") -> None:
+    if read_settings().server:
+        raise FsqError(f"`fsq {command}` works on this machine's database; unset FSQ_SERVER{advice}")
+
+
+def _to_stderr(message: str) -> None:
+    typer.echo(message, err=True)
 
 
 def _say_submitted(submitted: SubmissionView) -> None:

@@ -132,13 +132,26 @@ def parse_json(content: bytes, name: str) -> RoundFile:
     """Reads a round written as JSON; raises BadRound."""
     try:
         text = content.decode("utf-8-sig")
-        data = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_number)
-        _check_values(data)
-    except (ValueError, RecursionError) as error:
+        data = plain_json(text)
+    except ValueError as error:
         raise _bad(name, None, f"not valid JSON: {error}") from None
     if not isinstance(data, dict):
         raise _bad(name, None, "expected an object with the keys round, model, stages, tasks, variants ...")
     return RoundFile(name, text, data)
+
+
+def plain_json(text: str, *, numberless: bool = False) -> Any:
+    """Plain data from JSON: of bounded depth and size, no key twice; raises ValueError.
+
+    numberless: accepts NaN and Infinity, which Python writes into JSON though JSON does not have them.
+    """
+    constant = float if numberless else _no_number
+    try:
+        data = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=constant)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+    _check_values(data)
+    return data
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

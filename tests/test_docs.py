@@ -11,6 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from db.tables import JobState, RoundState
+from orchestrator.audit.findings import Check
 from orchestrator.caveats import EXPLANATIONS, Caveat
 from orchestrator.cli import app
 from orchestrator.settings import Settings
@@ -45,6 +46,32 @@ def test_tasks__examples_are_what_the_commands_print(block: tuple[str, str], sha
     assert printed.exit_code == 0, printed.output
     report, _, example = printed.output.partition("\n\n")
     assert shown.strip("\n") in (report.strip("\n"), example.strip("\n"))
+
+
+def test_audit_of_the_predecessor__is_what_the_command_prints(shared_data: Path) -> None:
+    page = (CHECKOUT / "docs" / "audit-of-the-predecessor.md").read_text()
+    prose, _, shown = page.partition("\n---\n\n")
+    (command,) = re.findall(r"(?m)^fsq (audit .*)$", prose)
+    arguments = [word.replace("../shared/data", str(shared_data)) for word in command.split()]
+    printed = CliRunner().invoke(app, arguments)
+
+    assert printed.exit_code == 0, printed.output
+    assert printed.stdout == shown
+
+
+def test_audit_of_the_predecessor__figures_of_the_table_are_found() -> None:
+    page = (CHECKOUT / "docs" / "audit-of-the-predecessor.md").read_text()
+    prose, _, shown = page.partition("\n---\n\n")
+    found = re.sub(r"\\(.)", r"\1", shown)
+    cells = [row.rstrip(" |").rpartition(" | ")[2] for row in re.findall(r"(?m)^\| .*$", prose)[2:]]
+    figures = [figure for cell in cells for figure in re.findall("`([^`]+)`", cell)]
+    assert len(figures) > 30
+    assert [figure for figure in figures if figure not in found] == []
+
+
+def test_history__names_every_check() -> None:
+    page = (CHECKOUT / "docs" / "history.md").read_text()
+    assert re.findall(r"(?m)^\| `(\w+)` \|", page) == [*Check]
 
 
 def test_tasks__names_every_kind_and_shows_the_plug_in_whole() -> None:

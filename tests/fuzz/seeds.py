@@ -50,6 +50,24 @@ ROUND = {
     "variants": {"l1": {"layer_start": 1}},
 }
 
+RECORDS = b"""\
+{"task":"mbpp","stage":"probe","config":"bsz","status":"ok","bsz":2,"best_val_loss":null,"run_dir":""}
+{"task":"mbpp","seed":0,"stage":"quick","config":"baseline","status":"ok","best_val_loss":5.5,"best_val_tok_acc":0.25}
+{"task":"mbpp","seed":0,"stage":"quick","config":"scalar_l12","status":"ok","best_val_loss":5.5,"best_val_tok_acc":0.25}
+{"task":"mbpp","seed":0,"stage":"med","config":"head_l8","mode":"prompt_fs","status":"fail","error":"Error: x\\ny"}
+{"round":107,"task":"arc_mc_seed0","stage":"quick_decision","config":"head_l8","status":"pruned",\
+"reason":"quick_drop -4.17pp < -0.50pp","cooldown_until_round":115,\
+"signature":"{\\"seed\\": 0, \\"ds\\": \\"ai2_arc\\"}"}
+{"round":"r1","task":"s4","stage":"decision","decided_stage":"med","config":"l1","seed":0,"status":"promoted",\
+"reason":"+0.25 pp reaches +0.10 pp","d_acc":0.0025,"caveats":["single_seed"]}
+"""
+LEDGER = b"""\
+round,task,family,quick_delta_pp,quick_cfg,med_delta_pp,med_cfg,reversal_qpos_mnonpos
+77,arc_seed0_discovery,other,0.999160075593196,scalar_l8_train8e5,-0.2932230601028249,scalar_l8_train8e5,True
+100,arc_seed0_headprobe,other,0.999160075593196,scalar_l8_train8e5,-0.2932230601028249,scalar_l8_train8e5,True
+78,wiki_seed0,wiki,0.0,head_l8,,,False
+"""
+
 NASTY = (
     b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\\ud800", b'"\\ud800"', b"\xc2\x85", b"\xe2\x80\xa8",
     b"\x1b[31m", b"\r\n", b"\r", b"\n\n", b"\t", b"&a ", b"*a", b"<<: ", b"!!python/object/apply:os.system ",

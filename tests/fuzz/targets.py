@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,17 @@ import httpx2
 from fastapi.testclient import TestClient
 from structlog.testing import capture_logs
 
-from db.session import open_current
+from db.session import Database, open_current
 from model import checkpoint, get_tokenizer
 from model.errors import CheckpointError
 from orchestrator.api.app import create_app
+from orchestrator.audit import judging, reporting
 from orchestrator.errors import BadRound, NotFound
+from orchestrator.history.entries import History
+from orchestrator.history.importing import import_files, totals
+from orchestrator.history.lines import Skipped
+from orchestrator.history.reading import read_file
+from orchestrator.history.sources import of_imported
 from orchestrator.reading import parse_task, validate
 from orchestrator.round_file import RoundFile, parse, parse_json
 from orchestrator.spec import RoundSpec
@@ -33,7 +39,9 @@ from orchestrator.wiring import refusal
 from tasks import Data, DataError, TaskError, build
 from tasks.sources import open_source
 from tests.fuzz.seeds import (
+    LEDGER,
     OPTIONS,
+    RECORDS,
     ROUND,
     ROUND_YAML,
     jsonl,
@@ -52,6 +60,7 @@ MOST_SECONDS = 10.0
 LONGEST_MESSAGE = 2_000
 MOST_PROBLEMS = 101
 TODAY = date(2026, 1, 1)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Defect(Exception):
@@ -193,6 +202,49 @@ def task(kind: str) -> Target:
     return target
 
 
+def records_file(name: str) -> Target:
+    """Records of the past: read, judged, and imported twice."""
+
+    def target(content: bytes) -> None:
+        path = _written(name, content)
+        with bounded():
+            history = History()
+            for line in read_file(path):
+                if isinstance(line, Skipped):
+                    check_message(str(line))
+                else:
+                    history.add(line.entry)
+            _check_audit(judging.audit(history))
+            told: list[str] = []
+            first, again = (
+                totals(import_files(imported(), [path], told.append, now=NOW, strict=False)) for _ in range(2)
+            )
+            for _ in of_imported(imported()):
+                pass
+        if again["added"] or first["added"] + first["known"] != again["known"]:
+            raise Defect(f"imported {first}, and then {again}")
+        for message in told:
+            check_message(message)
+
+    return target
+
+
+def _check_audit(audit: judging.Audit) -> None:
+    told = reporting.as_json(audit)
+    json.dumps(told, allow_nan=False).encode()
+    for finding in told["findings"]:
+        if not finding["text"].isprintable() or not finding["records"]:
+            raise Defect(f"a finding that is none: {finding}")
+    reporting.as_markdown(audit).encode()
+    reporting.as_text(audit).encode()
+
+
+@cache
+def imported() -> Database:
+    """A database for imported records."""
+    return open_current(f"sqlite:///{workplace() / 'imported.db'}")
+
+
 def submission(content_type: str) -> Target:
     """A round posted to the server, as a dry run and then in earnest."""
 
@@ -307,6 +359,8 @@ TARGETS: Mapping[str, tuple[Target, tuple[bytes, ...]]] = {
         (parquet(rows_of("arc", 3)), parquet(rows_of("sudoku"), use_dictionary=False)),
     ),
     **{f"task_{kind}": (task(kind), (jsonl(rows_of(kind)),)) for kind in OPTIONS},
+    "records_jsonl": (records_file("_round20_x_records.jsonl"), (RECORDS,)),
+    "records_csv": (records_file("ledger.csv"), (LEDGER,)),
     "post_round_yaml": (submission(YAML), (ROUND_YAML,)),
     "post_round_json": (submission(JSON), (json.dumps(ROUND).encode(),)),
     "post_login_urlencoded": (form(URLENCODED), (b"token=fsq_x&next=%2Frounds",)),

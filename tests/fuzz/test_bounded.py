@@ -123,6 +123,21 @@ def test_data__long_line(verdict: Verdict, target: str, size: int, megabytes: in
     assert verdict(target, content, megabytes) == "ok"
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"stage": "' + b"x" * 200 * MEBI + b'"}\n',
+        b'{"stage": "quick"}\n' + b"x" * 200 * MEBI,
+        b'{"x": 1}\n' * 100_000,
+        BRACKETS[:999_990] + b"\n",
+        b'{"stage": "quick", "best_val_loss": ' + b"9" * 900_000 + b"}\n",
+    ],
+    ids=["line", "cut line", "many lines", "brackets", "digits"],
+)
+def test_records(verdict: Verdict, content: bytes) -> None:
+    assert verdict("records_jsonl", content, 150) == "ok"
+
+
 @pytest.mark.parametrize("target", ["task_punctuation", "task_mbpp", "task_hotpotqa"])
 def test_task__a_text_of_10_megabytes(verdict: Verdict, target: str) -> None:
     kind = target.removeprefix("task_")

@@ -1,0 +1,92 @@
+"""Variants without a baseline of the same stage, seed, batch size and length."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from orchestrator.audit.comparisons import Arm, arm_of, base_task, baselines, comparisons, name_of, result_of
+from orchestrator.audit.findings import Check, Finding, listed, percent, share
+from orchestrator.caveats import STEPS_TOLERANCE
+from orchestrator.history.entries import History, Run
+from orchestrator.points import points
+
+
+def judge(history: History) -> Iterator[Finding]:
+    """Deltas that compare unlike with unlike, or cannot be taken at all."""
+    known = baselines(history.runs)
+    variants = [run for run in history.runs if run.is_measured and not run.is_baseline]
+    lonely = [run for run in variants if (arm_of(run), run.stage) not in known]
+    if lonely:
+        yield Finding(
+            Check.UNMATCHED_BASELINE,
+            f"{share(len(lonely), len(variants))} measured variants have no baseline of their own stage",
+            [run.source for run in lonely],
+            {"unmatched": len(lonely), "variants": len(variants)},
+        )
+    groups: dict[tuple[Arm, str], list[Run]] = defaultdict(list)
+    for run in lonely:
+        groups[arm_of(run), run.stage].append(run)
+    for group in groups.values():
+        yield _unmatched(group, known, history.runs)
+    yield from _unequal_steps(history.runs)
+    yield from _unlike_baselines(history.runs)
+
+
+def _unmatched(group: Sequence[Run], known: dict[tuple[Arm, str], Run], runs: Sequence[Run]) -> Finding:
+    """What a group's deltas look like against the only baseline that there is."""
+    first = group[0]
+    what = f"{name_of(first)} {first.stage}{_seed(first)}: {listed([run.config for run in group])}"
+    earlier = [run for (arm, _), run in known.items() if arm == arm_of(first)]
+    if earlier:
+        base = earlier[-1]
+        deltas = [(run.accuracy or 0.0) - (base.accuracy or 0.0) for run in group]
+        low, high = points(min(deltas)), points(max(deltas))
+        shown = low if low == high else f"{low} to {high}"
+        return Finding(
+            Check.UNMATCHED_BASELINE,
+            f"{what} can only be held against the shorter {base.stage} baseline, which makes {shown} of them",
+            [*(run.source for run in group), base.source],
+            {"lowest": min(deltas), "highest": max(deltas), "baseline_stage": base.stage},
+        )
+    others = [
+        run
+        for run in runs
+        if run.is_baseline and (run.round, run.task, run.stage) == (first.round, first.task, first.stage)
+    ]
+    why = "only baselines of another seed or batch size, or failed ones" if others else "no baseline at all"
+    return Finding(
+        Check.UNMATCHED_BASELINE, f"{what}: {why}", [run.source for run in (*group, *others)], {"deltas": 0}
+    )
+
+
+def _unequal_steps(runs: Sequence[Run]) -> Iterator[Finding]:
+    for each in comparisons(runs):
+        variant, baseline = each.variant.steps, each.baseline.steps
+        if variant is None or baseline is None:
+            continue
+        if abs(variant - baseline) > STEPS_TOLERANCE * max(variant, baseline):
+            yield Finding(
+                Check.UNMATCHED_BASELINE,
+                f"{name_of(each.variant)} {each.variant.stage} {each.variant.config} was trained for {variant} "
+                f"steps, its baseline for {baseline}",
+                each.records,
+                {"steps": variant, "baseline_steps": baseline},
+            )
+
+
+def _unlike_baselines(runs: Sequence[Run]) -> Iterator[Finding]:
+    """Two baselines of one arm and stage that differ: it is open which one a delta is against."""
+    groups: dict[tuple[Arm, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.is_baseline and run.is_measured:
+            groups[arm_of(run), run.stage].append(run)
+    for group in groups.values():
+        if len({result_of(run) for run in group}) > 1:
+            accuracies = listed([percent(run.accuracy or 0.0, 2) for run in group])
+            text = f"{name_of(group[0])} {group[0].stage} has baselines that differ: {accuracies}"
+            yield Finding(Check.UNMATCHED_BASELINE, text, [run.source for run in group])
+
+
+def _seed(run: Run) -> str:
+    return f" seed {run.seed}" if run.seed is not None and base_task(run.task) == run.task else ""

@@ -1,0 +1,139 @@
+"""Which records belong together: variants with their baselines, and one stage with the next."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from orchestrator.history.entries import History, LedgerRow, Run
+
+Arm = tuple[str, str, int | None, int | None]
+
+
+def arm_of(run: Run) -> Arm:
+    """What variant and baseline must share: round, task, seed and batch size."""
+    return run.round, run.task, run.seed, run.batch_size
+
+
+def base_task(task: str) -> str:
+    """A task's name without its seed and what follows: arc_mc of arc_mc_seed3_discovery."""
+    return re.sub(r"_?seed-?\d+.*$", "", task) or task
+
+
+def labelled_seed(task: str) -> int | None:
+    """The seed in a task's name."""
+    found = re.search(r"seed(\d{1,9})(?!\d)", task)
+    return int(found[1]) if found else None
+
+
+def in_words(run: Run) -> str:
+    """round 22 sudoku4_refine med head_l8."""
+    seed = "" if run.seed is None or labelled_seed(run.task) == run.seed else f" seed {run.seed}"
+    return f"{name_of(run)} {run.stage} {run.config}{seed}"
+
+
+def name_of(run: Run | LedgerRow) -> str:
+    """round 22 sudoku4_refine."""
+    return f"round {run.round} {run.task}"
+
+
+class Comparison(NamedTuple):
+    """A measured variant and the measured baseline of the same arm and stage."""
+
+    variant: Run
+    baseline: Run
+
+    @property
+    def delta(self) -> float:
+        """Of the accuracies, a fraction."""
+        return (self.variant.accuracy or 0.0) - (self.baseline.accuracy or 0.0)
+
+    @property
+    def is_identical(self) -> bool:
+        """Bit for bit, in loss as in accuracy."""
+        return self.variant.loss is not None and result_of(self.variant) == result_of(self.baseline)
+
+    @property
+    def records(self) -> tuple[str, str]:
+        return self.variant.source, self.baseline.source
+
+
+def result_of(run: Run) -> tuple[float | None, float | None]:
+    return run.loss, run.accuracy
+
+
+def baselines(runs: Iterable[Run]) -> dict[tuple[Arm, str], Run]:
+    """The first measured baseline of every arm and stage."""
+    found: dict[tuple[Arm, str], Run] = {}
+    for run in runs:
+        if run.is_baseline and run.is_measured:
+            found.setdefault((arm_of(run), run.stage), run)
+    return found
+
+
+def comparisons(runs: Sequence[Run]) -> list[Comparison]:
+    """Every measured variant that has a measured baseline of its own arm and stage."""
+    known = baselines(runs)
+    return [
+        Comparison(run, known[arm_of(run), run.stage])
+        for run in runs
+        if run.is_measured and not run.is_baseline and (arm_of(run), run.stage) in known
+    ]
+
+
+def stages(runs: Iterable[Run]) -> dict[str, list[str]]:
+    """The stages of every round that measured anything, in the order in which they appear."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for run in runs:
+        if run.is_measured and run.stage not in found[run.round]:
+            found[run.round].append(run.stage)
+    return dict(found)
+
+
+class Step(NamedTuple):
+    """A variant's delta at one stage and at the next, both against a baseline of their own stage."""
+
+    task: str
+    family: str
+    earlier: float  # fractions
+    later: float
+    records: tuple[str, ...]
+
+
+def steps_of_runs(runs: Sequence[Run]) -> list[Step]:
+    """Every variant that was measured at two stages in a row; runs that only repeat others count once."""
+    following = {
+        (name, first): second for name, all_ in stages(runs).items() for first, second in pairwise(all_)
+    }
+    later = {
+        (arm_of(each.variant), each.variant.stage, each.variant.config): each for each in comparisons(runs)
+    }
+    found: dict[object, Step] = {}
+    for (arm, stage, config), first in later.items():
+        second = later.get((arm, following.get((arm[0], stage), ""), config))
+        if second is not None:
+            family = base_task(first.variant.task)
+            records = first.records + second.records
+            results = tuple(result_of(run) for run in (*first, *second))
+            found.setdefault(
+                (config, results), Step(first.variant.task, family, first.delta, second.delta, records)
+            )
+    return list(found.values())
+
+
+def steps_of_ledger(rows: Iterable[LedgerRow]) -> list[Step]:
+    """Every row of the ledger that has both deltas."""
+    return [
+        Step(row.task, row.family, row.quick_delta, row.med_delta, (row.source,))
+        for row in rows
+        if row.med_delta is not None
+    ]
+
+
+def populations(history: History) -> list[tuple[str, list[Step]]]:
+    """The steps of the ledger and those of the records, which are kept apart: many stand in both."""
+    both = [("ledger", steps_of_ledger(history.ledger)), ("records", steps_of_runs(history.runs))]
+    return [(name, steps) for name, steps in both if steps]

@@ -1,0 +1,230 @@
+"""Decisions that do not follow from the records by the rule that they state."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from orchestrator.audit.comparisons import Comparison, base_task, comparisons, stages
+from orchestrator.audit.findings import Check, Finding
+from orchestrator.history.entries import Decision, History, Run
+from orchestrator.history.predecessor import COOLDOWN_FROM, COOLDOWN_ROUNDS, kept_from
+from orchestrator.points import ROUNDING, points
+
+STATED = re.compile(
+    r"([+-]?\d+(?:\.\d+)?)\s*(?:pp)?\s*(reaches|is below|<=|<|>=|>)\s*"
+    r"(?:([a-z_]+)[ =])?\s*([+-]?\d+(?:\.\d+)?)\s*(?:pp|$)"
+)
+Key = tuple[str, str, str, str]
+RESTED = frozenset({"pruned", "flagged"})  # statuses with which the predecessor started cooldowns
+
+
+class Statement(NamedTuple):
+    """The comparison in a reason: quick_drop -4.17pp < -0.50pp."""
+
+    figure: float  # percentage points, as are all here
+    relation: str
+    gate: str  # its name, where the reason has one
+    threshold: float
+    half_digit: float  # how far the figure may be from what was measured and still be it, rounded
+
+    def holds(self, delta: float) -> bool:
+        """Whether the comparison is true of a delta."""
+        if self.relation in ("<", "is below"):
+            return delta < self.threshold - 100 * ROUNDING
+        if self.relation == "<=":
+            return delta <= self.threshold + 100 * ROUNDING
+        if self.relation == ">":
+            return delta > self.threshold + 100 * ROUNDING
+        return delta >= self.threshold - 100 * ROUNDING
+
+    @property
+    def is_against(self) -> bool:
+        """Whether it speaks against the variant."""
+        return self.relation in ("<", "<=", "is below")
+
+
+def statement(reason: str) -> Statement | None:
+    """The comparison that a reason states; None where it has none."""
+    found = STATED.search(reason)
+    if found is None:
+        return None
+    digits = len(found[1].partition(".")[2])
+    return Statement(float(found[1]), found[2], found[3] or "", float(found[4]), 0.5 * 10**-digits)
+
+
+class Checked(NamedTuple):
+    """A decision with what it states and the one comparison that this is about."""
+
+    decision: Decision
+    said: Statement
+    each: Comparison
+
+    @property
+    def delta(self) -> float:
+        """What was measured by the rule's metric, in percentage points."""
+        return 100 * (self.each.delta if self.decision.d_acc is None else self.decision.d_acc)
+
+    @property
+    def records(self) -> list[str]:
+        return [self.decision.source, *self.each.records]
+
+
+def judge(history: History) -> Iterator[Finding]:
+    """What was decided against the records, and what the rule asked for and was not decided."""
+    compared = comparisons(history.runs)
+    for one in checked(history):
+        yield from _of_decision(one, compared)
+    yield from _contradicting_each_other(history.decisions)
+    yield from _unpruned(history.decisions, compared)
+    yield from _pruned_and_named_best(history.decisions)
+    yield from _promotions(history, compared)
+
+
+def checked(history: History) -> list[Checked]:
+    """The decisions whose reason states a comparison of a delta that the records have."""
+    measured: dict[Key, list[Comparison]] = defaultdict(list)
+    for each in comparisons(history.runs):
+        measured[_key(each.variant)].append(each)
+    first = _first_stages(history)
+    found = []
+    for decision in history.decisions:
+        said = statement(decision.reason)
+        is_first = decision.reason.startswith(("best_quick", "quick_"))
+        stage = first.get(decision.round, "") if is_first else decision.stage
+        of_decision = [
+            each
+            for each in measured.get((decision.round, decision.task, stage, decision.config), ())
+            if decision.seed is None or each.variant.seed == decision.seed
+        ]
+        if said is not None and len(of_decision) == 1:
+            found.append(Checked(decision, said, of_decision[0]))
+    return found
+
+
+def _first_stages(history: History) -> dict[str, str]:
+    return {name: all_[0] for name, all_ in stages(history.runs).items()}
+
+
+def _key(run: Run) -> Key:
+    return run.round, run.task, run.stage, run.config
+
+
+def _of_decision(one: Checked, compared: Sequence[Comparison]) -> Iterator[Finding]:
+    decision, said, delta = one.decision, one.said, one.delta
+    what = f"{_name(decision)}: {decision.status} because {decision.reason!r}"
+    if abs(said.figure - delta) > said.half_digit + 100 * ROUNDING:
+        yield _finding(f"{what}, while the records say {points(delta / 100)}", one.records, delta)
+    elif not said.holds(delta):
+        yield _finding(f"{what}, which is not so", one.records, delta)
+    if said.is_against == (decision.status in ("promoted", "confirmed")):
+        yield _finding(f"{what}, which says the opposite", one.records, delta)
+    if "best_quick" in decision.reason:
+        yield from _not_the_best(one, compared, what)
+    yield from _cooldown(one)
+
+
+def _not_the_best(one: Checked, compared: Sequence[Comparison], what: str) -> Iterator[Finding]:
+    named = one.each
+    of = (named.variant.round, named.variant.task, named.variant.stage)
+    rivals = [each for each in compared if (each.variant.round, each.variant.task, each.variant.stage) == of]
+    best = max(rivals, key=lambda each: each.delta)
+    if best.delta > named.delta + ROUNDING:
+        text = f"{what}, while {best.variant.config} was better at {points(best.delta)}"
+        yield _finding(text, [*one.records, *best.records], 100 * best.delta)
+
+
+def _cooldown(one: Checked) -> Iterator[Finding]:
+    """A rest of eight rounds, if and only if the delta was bad enough."""
+    decision, stage = one.decision, one.each.variant.stage
+    if stage not in COOLDOWN_FROM or not decision.round.isdecimal() or decision.status not in RESTED:
+        return
+    due = one.delta <= 100 * (COOLDOWN_FROM[stage] + ROUNDING)
+    until = int(decision.round) + COOLDOWN_ROUNDS if due else None
+    if decision.cooldown_until != until:
+        has = (
+            f"a cooldown until round {decision.cooldown_until}" if decision.cooldown_until else "no cooldown"
+        )
+        expected = f"until round {until}" if until else "none"
+        text = f"{_name(decision)}: {points(one.delta / 100)} and {has}; the rule gives {expected}"
+        yield _finding(text, one.records, one.delta)
+
+
+def _contradicting_each_other(decisions: Sequence[Decision]) -> Iterator[Finding]:
+    groups: dict[tuple[str, str, str, str, int | None], list[Decision]] = defaultdict(list)
+    for each in decisions:
+        groups[each.round, each.task, each.stage, each.config, each.seed].append(each)
+    for group in groups.values():
+        statuses = list(dict.fromkeys(each.status for each in group))
+        if len(statuses) > 1:
+            text = f"{_name(group[0])} was decided {' and '.join(statuses)}"
+            yield Finding(Check.CONTRADICTED_RULE, text, [each.source for each in group])
+
+
+def _unpruned(decisions: Sequence[Decision], compared: Sequence[Comparison]) -> Iterator[Finding]:
+    """Deltas below a threshold that the round stated, without a decision that says so."""
+    thresholds: dict[tuple[str, str], float] = {}
+    for each in decisions:
+        said = statement(each.reason)
+        if said is not None and each.reason.startswith("quick_d"):
+            thresholds[each.round, each.stage] = said.threshold
+    decided = {(each.round, each.task, each.stage, each.config) for each in decisions}
+    for pair in compared:
+        run = pair.variant
+        threshold = thresholds.get((run.round, run.stage))
+        if (
+            threshold is not None
+            and 100 * pair.delta < threshold - 100 * ROUNDING
+            and _key(run) not in decided
+        ):
+            text = (
+                f"round {run.round} {run.task} {run.stage} {run.config}: {points(pair.delta)} is below the stated "
+                f"{points(threshold / 100)}, and nothing was decided"
+            )
+            yield _finding(text, pair.records, 100 * pair.delta)
+
+
+def _pruned_and_named_best(decisions: Sequence[Decision]) -> Iterator[Finding]:
+    pruned: dict[tuple[str, str, str], Decision] = {}
+    for each in decisions:
+        if each.status == "pruned":
+            pruned.setdefault((each.round, each.task, each.config), each)
+    for each in decisions:
+        earlier = pruned.get((each.round, each.task, each.config))
+        if "best_quick" in each.reason and earlier is not None and earlier.stage != each.stage:
+            text = (
+                f"{_name(each)}: named the best candidate though pruned before; pruning ended nothing, as every "
+                "candidate had run by then"
+            )
+            yield Finding(Check.CONTRADICTED_RULE, text, [earlier.source, each.source])
+
+
+def _promotions(history: History, compared: Sequence[Comparison]) -> Iterator[Finding]:
+    """Variants that went on below the gate of their round, or did not go on above it."""
+    first = _first_stages(history)
+    later = {
+        (run.round, run.task, run.seed, run.batch_size, run.config)
+        for run in history.runs
+        if run.stage not in (first.get(run.round), "probe") and not run.is_baseline
+    }
+    for each in compared:
+        run = each.variant
+        gate = kept_from(run.round, base_task(run.task))
+        if gate is None or run.stage != first[run.round]:
+            continue
+        went_on = (run.round, run.task, run.seed, run.batch_size, run.config) in later
+        if went_on != (each.delta >= gate - ROUNDING):
+            did = "went on" if went_on else "did not go on"
+            what = f"round {run.round} {run.task} {run.config}"
+            text = f"{what} {did} at {points(each.delta)}; the gate was {points(gate)}"
+            yield _finding(text, each.records, 100 * each.delta)
+
+
+def _name(decision: Decision) -> str:
+    return f"round {decision.round} {decision.task} {decision.stage} {decision.config}"
+
+
+def _finding(text: str, records: Sequence[str], delta: float) -> Finding:
+    return Finding(Check.CONTRADICTED_RULE, text, records, {"delta_pp": delta})

@@ -1,0 +1,101 @@
+"""Variants that computed the same as the baseline, or as each other, and exact ties in accuracy."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+
+from orchestrator.audit.comparisons import Arm, Comparison, arm_of, comparisons, name_of, result_of
+from orchestrator.audit.findings import Check, Finding, listed, percent, share
+from orchestrator.history.entries import History, LedgerRow, Run
+
+
+def judge(history: History, layers: int) -> Iterator[Finding]:
+    """No-ops and ties; `layers` are those of the model, beyond which a variant does nothing."""
+    compared = comparisons(history.runs)
+    yield from _no_ops(compared, layers)
+    yield from _equal_variants(history.runs)
+    yield from _ties(compared)
+    yield from _zero_rows(history.ledger)
+
+
+def layer_start(config: str) -> int | None:
+    """The first layer in a configuration's name: 12 of scalar_l12_sched_cos."""
+    found = re.search(r"(?:^|_)l(\d{1,4})(?=_|$)", config)
+    return int(found[1]) if found else None
+
+
+def is_beyond(config: str, layers: int) -> bool:
+    """Whether a configuration, by its name, starts at or beyond the last layer's end."""
+    start = layer_start(config)
+    return start is not None and start >= layers
+
+
+def _no_ops(compared: Sequence[Comparison], layers: int) -> Iterator[Finding]:
+    for each in compared:
+        what = f"{name_of(each.variant)} {each.variant.stage} {each.variant.config}"
+        beyond = is_beyond(each.variant.config, layers)
+        if each.is_identical:
+            why = f": the model has {layers} layers, so it seeds none" if beyond else ""
+            text = f"{what} is the baseline, bit for bit in loss and accuracy{why}"
+            yield Finding(Check.NO_OPS, text, each.records, {"layer_start": layer_start(each.variant.config)})
+        elif beyond:
+            text = f"{what} differs from the baseline, though a model of {layers} layers has no such layer"
+            yield Finding(Check.NO_OPS, text, each.records, {"layer_start": layer_start(each.variant.config)})
+
+
+def _equal_variants(runs: Sequence[Run]) -> Iterator[Finding]:
+    groups: dict[tuple[Arm, str, object], dict[str, Run]] = defaultdict(dict)
+    for run in runs:
+        if run.is_measured and not run.is_baseline and run.loss is not None:
+            groups[arm_of(run), run.stage, result_of(run)].setdefault(run.config, run)
+    for group in groups.values():
+        if len(group) > 1:
+            first = next(iter(group.values()))
+            text = f"{name_of(first)} {first.stage}: {' and '.join(group)} are one variant, bit for bit"
+            yield Finding(Check.NO_OPS, text, [run.source for run in group.values()])
+
+
+def _ties(compared: Sequence[Comparison]) -> Iterator[Finding]:
+    """Equal accuracies with different losses: the answers did not change."""
+    groups: dict[tuple[Arm, str], list[Comparison]] = defaultdict(list)
+    for each in compared:
+        groups[arm_of(each.variant), each.variant.stage].append(each)
+    ties = 0
+    for group in groups.values():
+        tied = [each for each in group if each.delta == 0 and not each.is_identical]
+        ties += len(tied)
+        if tied:
+            first = tied[0].variant
+            text = (
+                f"{name_of(first)} {first.stage}: {share(len(tied), len(group))} variants tie with the baseline at "
+                f"{percent(first.accuracy or 0.0, 4)} exactly, though their losses differ"
+            )
+            records = [tied[0].baseline.source, *(each.variant.source for each in tied)]
+            yield Finding(Check.NO_OPS, text, records, {"ties": len(tied), "variants": len(group)})
+    if ties:
+        text = f"{share(ties, len(compared))} comparisons tie exactly in accuracy and not in loss"
+        records = [each.variant.source for each in compared if each.delta == 0 and not each.is_identical]
+        yield Finding(Check.NO_OPS, text, records, {"ties": ties, "comparisons": len(compared)})
+
+
+def _zero_rows(rows: Sequence[LedgerRow]) -> Iterator[Finding]:
+    stages = (
+        ("quick", [row for row in rows if row.quick_delta == 0], len(rows)),
+        (
+            "med",
+            [row for row in rows if row.med_delta == 0],
+            sum(row.med_delta is not None for row in rows),
+        ),
+    )
+    for stage, zero, whole in stages:
+        if zero:
+            counts = Counter(row.family for row in zero)
+            families = listed([f"{family} {count}" for family, count in counts.most_common()], 10)
+            yield Finding(
+                Check.NO_OPS,
+                f"ledger: {share(len(zero), whole)} {stage} deltas are exactly zero ({families})",
+                [row.source for row in zero],
+                {"zero": len(zero), "rows": whole, **counts},
+            )
