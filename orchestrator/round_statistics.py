@@ -132,7 +132,7 @@ def _adjusted(
 
     against = dunnett({variant: scores(variant) for variant in p_values}, scores(BASELINE))
     if against:
-        return {variant: Adjusted(one.p_value, "dunnett") for variant, one in against.items()}
+        return {variant: Adjusted(p, "dunnett") for variant, p in against.items()}
     return {variant: Adjusted(p, "holm") for variant, p in holm(p_values).items()}
 
 
