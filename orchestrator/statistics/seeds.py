@@ -108,8 +108,8 @@ def estimate(deltas: Sequence[float], standard_errors: Sequence[float]) -> Estim
     Which examples are asked and which run is drawn are two independent sources of doubt: the square of an interval's
     reach is the sum of the squares of what either reaches alone, by the normal distribution for the examples, which
     are many, and by Student's for the runs, which are few (square-and-add; Zou and Donner 2008). The examples are the
-    same under every seed, so their part does not shrink with more seeds: it is the mean of the seeds' standard errors.
-    What a run adds to single examples is in both parts, which errs on the side of caution.
+    same under every seed, so their part does not shrink with more seeds: it is the mean of the seeds' standard
+    errors. What a run adds to single examples is in both parts, which errs on the side of caution.
     """
     n = len(deltas)
     of_runs = stdev(deltas) / n**0.5 if n > 1 else 0.0
