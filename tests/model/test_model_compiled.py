@@ -1,7 +1,10 @@
 """The CPU kernel as an operator of torch: what it computes is in `test_model_kernels`."""
 
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from model.kernels import available_backends, wkv7
+from model.kernels import available_backends, build, wkv7
 
 if "compiled" not in available_backends():
     pytest.skip("backend compiled is not available on this machine", allow_module_level=True)
@@ -162,3 +165,26 @@ def test_operator__does_not_load_the_compiler_of_torch() -> None:
         "sys.exit('torch._dynamo' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("compiler", "run", "head_size"),
+    [
+        (["cc", "-march=native"], [], 16),
+        (["aarch64-linux-gnu-gcc", "-static"], ["qemu-aarch64"], 64),
+        (["aarch64-linux-gnu-gcc", "-static"], ["qemu-aarch64"], 4),
+    ],
+    ids=["native", "ARM", "ARM, one vector"],
+)
+def test_source__is_right_without_torch(
+    compiler: list[str], run: list[str], head_size: int, tmp_path: Path
+) -> None:
+    """On ARM in an emulator: `apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user`."""
+    for tool in (compiler[0], *run):
+        if shutil.which(tool) is None:
+            pytest.skip(f"no {tool}")
+    program = tmp_path / "check"
+    source, headers = Path(__file__).with_name("wkv7_check.c"), build._SOURCE.parent
+    flags = ["-O3", "-fopenmp", f"-DN={head_size}", f"-I{headers}", "-Wall", "-Werror"]
+    subprocess.run([*compiler, *flags, str(source), "-o", str(program), "-lm"], check=True)
+    subprocess.run([*run, str(program)], check=True, env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"})
