@@ -3,8 +3,8 @@
     OMP_WAIT_POLICY=PASSIVE python benchmarks/wkv7_cpu.py [-o FILE.json] [--repeat 7] [--threads N]
 
 All run in one process and take turns, so that a slow moment of the machine hits all of them. The fastest of the
-repetitions counts; what takes over a second is repeated once. Close other programs first: threads that must wait for
-a busy core are many times slower.
+repetitions counts, of which there are fewer where they take long. Close other programs first: threads that must wait
+for a busy core are many times slower. The load averages at start and end are in the result.
 
 The FMA limit is what a loop of multiply-adds on registers (`fma_limit.c`) reaches, built by the same compiler for
 the same vectors. Shares of it are of processor time, so that what else the machine does counts less, and of the flop
@@ -15,6 +15,7 @@ each). States computed again in the backward pass do not count.
 
 import argparse
 import json
+import os
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -35,7 +36,7 @@ FLOP = {"forward": 9, "forward_backward": 28}  # times N^2, per token and head
 BUILDS: dict[str, tuple[str, ...]] = {"native": ()}
 if platform.machine() == "x86_64":
     BUILDS |= {"AVX2": ("-mno-avx512f",), "SSE": ("-mno-avx512f", "-mno-avx")}
-LONG = 1.0  # seconds
+LONG = 4.0  # seconds, after which a run is not repeated any more
 TURNS = 2_000_000  # of the loop that finds the FMA limit
 
 
@@ -86,7 +87,7 @@ def fastest(runs: Mapping[str, Run], repeat: int) -> dict[str, Seconds]:
     least = dict.fromkeys(runs, Seconds(float("inf"), float("inf")))
     for repetition in range(repeat):
         for name, run in runs.items():
-            if repetition >= 2 and least[name].clock > LONG:
+            if repetition * least[name].clock > LONG:
                 continue
             found = timed(run)
             least[name] = Seconds(*map(min, least[name], found))
@@ -171,10 +172,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    load = [os.getloadavg()[0]]
     builds = {name: Build(flags) for name, flags in BUILDS.items()}
     seconds = {shape: measure(shape, builds, options.repeat) for shape in SHAPES}
+    load.append(os.getloadavg()[0])
     results = {
-        "machine": machine(threads=torch.get_num_threads(), torch=torch.__version__),
+        "machine": machine(threads=torch.get_num_threads(), torch=torch.__version__, load_averages=load),
         "builds": {
             name: {
                 "flags": " ".join(BUILDS[name]),
