@@ -1,30 +1,47 @@
-"""Times every WKV-7 backend on the CPU, side by side in one process, and writes a JSON file with the ratios.
+"""Times every WKV-7 backend on the CPU, and the C kernel as processors with narrower vectors have it.
 
-    python benchmarks/wkv7_cpu.py [-o benchmarks/results/wkv7_cpu.json] [--repeat 7] [--threads N]
+    OMP_WAIT_POLICY=PASSIVE python benchmarks/wkv7_cpu.py [-o FILE.json] [--repeat 7] [--threads N]
 
-Backends take turns within each repetition, so that a slow moment of the machine hits all of them. The fastest of the
-repetitions counts; close other programs first, threads that must wait for a busy core are many times slower.
+All run in one process and take turns, so that a slow moment of the machine hits all of them. The fastest of the
+repetitions counts, of which there are fewer where they take long. Close other programs first: threads that must wait
+for a busy core are many times slower. The load averages at start and end are in the result.
+
+The FMA limit is what a loop of multiply-adds on registers (`fma_limit.c`) reaches, built by the same compiler for
+the same vectors. Shares of it are of processor time, so that what else the machine does counts less, and of the flop
+that the recurrence needs per token and head, whatever a kernel does instead: 9 N^2 forward (decay of S 1; S a, u b^T,
+v k^T and S r 2 each), 19 N^2 backward (decay of the gradient of S 1; dy r^T, du a^T, dr, dw, dk, dv, da, db and du 2
+each). States computed again in the backward pass do not count.
 """
 
 import argparse
 import json
+import os
+import platform
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from machine import machine
 from torch import Tensor
 
-from model.kernels import available_backends, wkv7
+from model.kernels import available_backends, build, wkv7
+from model.kernels.c_kernels import Kernels
 
 SHAPES = ((8, 256, 2), (8, 1024, 4), (2, 4096, 12))  # B, T, H
 HEAD_SIZE = 64
+FLOP = {"forward": 9, "forward_backward": 28}  # times N^2, per token and head
+BUILDS: dict[str, tuple[str, ...]] = {"native": ()}
+if platform.machine() == "x86_64":
+    BUILDS |= {"AVX2": ("-mno-avx512f",), "SSE": ("-mno-avx512f", "-mno-avx")}
+LONG = 4.0  # seconds, after which a run is not repeated any more
+TURNS = 2_000_000  # of the loop that finds the FMA limit
 
 
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+Run = Callable[[], None]
 
 
 def make_inputs(B: int, T: int, H: int, N: int) -> Inputs:
@@ -49,30 +66,99 @@ def forward_backward(inputs: Inputs, backend: str) -> None:
     torch.autograd.grad([y, sT], inputs, [torch.ones_like(y), torch.ones_like(sT)])
 
 
-def fastest(runs: Mapping[str, Callable[[], None]], repeat: int) -> dict[str, float]:
-    """Seconds of the fastest repetition of each run."""
-    seconds = dict.fromkeys(runs, float("inf"))
-    for _ in range(repeat):
+def forward_of_build(inputs: Inputs, kernels: Kernels) -> None:
+    kernels.forward(*inputs)
+
+
+def forward_backward_of_build(inputs: Inputs, kernels: Kernels) -> None:
+    y, sT, *saved = kernels.forward_for_backward(*inputs)
+    kernels.backward(*inputs[:6], *saved, torch.ones_like(y), torch.ones_like(sT))
+
+
+class Seconds(NamedTuple):
+    """On the clock, and of all threads while they had a processor: others on the machine add little to those."""
+
+    clock: float
+    processor: float
+
+
+def fastest(runs: Mapping[str, Run], repeat: int) -> dict[str, Seconds]:
+    """The least seconds of each run, one repetition having the least of one kind, maybe another that of the other."""
+    least = dict.fromkeys(runs, Seconds(float("inf"), float("inf")))
+    for repetition in range(repeat):
         for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            seconds[name] = min(seconds[name], time.perf_counter() - start)
+            if repetition * least[name].clock > LONG:
+                continue
+            found = timed(run)
+            least[name] = Seconds(*map(min, least[name], found))
+    return least
+
+
+def timed(run: Run) -> Seconds:
+    clock, processor = time.perf_counter(), time.process_time()
+    run()
+    return Seconds(time.perf_counter() - clock, time.process_time() - processor)
+
+
+class Build:
+    """The C kernel for vectors of some width, and how fast the processor multiplies and adds with those."""
+
+    def __init__(self, flags: tuple[str, ...]) -> None:
+        self.kernels = Kernels(build.library(HEAD_SIZE, flags))
+        self._limit = build.compiled_source(Path(__file__).with_name("fma_limit.c"), flags)
+        self.lanes = int(self._limit.lanes())
+        self.limit = 0.0  # flop a second and thread
+
+    def find_limit(self) -> None:
+        threads = torch.get_num_threads()
+        seconds = timed(lambda: self._limit.multiply_add(TURNS, threads)).processor
+        self.limit = max(self.limit, threads * TURNS * self._limit.flop_per_turn() / seconds)
+
+
+def measure(
+    shape: tuple[int, int, int], builds: Mapping[str, Build], repeat: int
+) -> dict[str, dict[str, Seconds]]:
+    """Seconds of every backend and build, forward and in both passes."""
+    inputs = make_inputs(*shape, HEAD_SIZE)
+    limits = {f"limit of {name}": one.find_limit for name, one in builds.items()}
+    seconds = {}
+    for name, of_backend, of_build in (
+        ("forward", forward, forward_of_build),
+        ("forward_backward", forward_backward, forward_backward_of_build),
+    ):
+        backends = {backend: partial(of_backend, inputs, backend) for backend in available_backends()}
+        kernels = {build_name: partial(of_build, inputs, one.kernels) for build_name, one in builds.items()}
+        seconds[name] = fastest(backends | kernels | limits, repeat)
     return seconds
 
 
-def measure(shape: tuple[int, int, int], repeat: int) -> dict[str, Any]:
-    inputs = make_inputs(*shape, HEAD_SIZE)
-    result: dict[str, Any] = {"B": shape[0], "T": shape[1], "H": shape[2], "N": HEAD_SIZE}
-    for name, run in (("forward", forward), ("forward_backward", forward_backward)):
-        runs = {backend: partial(run, inputs, backend) for backend in available_backends()}
-        seconds = fastest(runs, repeat)
+def report(
+    shape: tuple[int, int, int], seconds: Mapping[str, dict[str, Seconds]], builds: Mapping[str, Build]
+) -> dict[str, Any]:
+    B, T, H = shape
+    result: dict[str, Any] = {"B": B, "T": T, "H": H, "N": HEAD_SIZE}
+    for name, of in seconds.items():
+        flop = FLOP[name] * HEAD_SIZE**2 * B * T * H
+        clock = {run: least.clock for run, least in of.items()}
         result[name] = {
-            backend: {
-                "milliseconds": round(1e3 * value, 2),
-                "tokens_per_second": round(shape[0] * shape[1] / value),
-                "times_as_fast_as_reference": round(seconds["reference"] / value, 1),
-            }
-            for backend, value in seconds.items()
+            "backends": {
+                backend: {
+                    "milliseconds": round(1e3 * clock[backend], 2),
+                    "tokens_per_second": round(B * T / clock[backend]),
+                    "times_as_fast_as_reference": round(clock["reference"] / clock[backend], 1),
+                }
+                for backend in available_backends()
+            },
+            "builds": {
+                build_name: {
+                    "milliseconds": round(1e3 * clock[build_name], 2),
+                    "processor_milliseconds": round(1e3 * of[build_name].processor, 2),
+                    "share_of_fma_limit": round(flop / of[build_name].processor / one.limit, 3),
+                    "times_as_long_as_native": round(clock[build_name] / clock["native"], 2),
+                    "times_as_fast_as_chunked": round(clock["chunked"] / clock[build_name], 1),
+                }
+                for build_name, one in builds.items()
+            },
         }
     return result
 
@@ -86,9 +172,21 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    load = [os.getloadavg()[0]]
+    builds = {name: Build(flags) for name, flags in BUILDS.items()}
+    seconds = {shape: measure(shape, builds, options.repeat) for shape in SHAPES}
+    load.append(os.getloadavg()[0])
     results = {
-        "machine": machine(threads=torch.get_num_threads(), torch=torch.__version__),
-        "shapes": [measure(shape, options.repeat) for shape in SHAPES],
+        "machine": machine(threads=torch.get_num_threads(), torch=torch.__version__, load_averages=load),
+        "builds": {
+            name: {
+                "flags": " ".join(BUILDS[name]),
+                "bits_of_a_vector": 32 * one.lanes,
+                "fma_limit_gflop_per_second_and_thread": round(one.limit / 1e9, 1),
+            }
+            for name, one in builds.items()
+        },
+        "shapes": [report(shape, seconds[shape], builds) for shape in SHAPES],
     }
     text = json.dumps(results, indent=2) + "\n"
     print(text, end="")

@@ -24,11 +24,16 @@ def library(head_size: int, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
     """
     if head_size % 4 != 0:
         raise KernelError(f"head size {head_size} is not a multiple of 4: the compiled kernels need one")
-    command = [os.environ.get("CC", "cc"), *_FLAGS, *flags, f"-DN={head_size}"]
-    path = platformdirs.user_cache_path("fsq") / "kernels" / f"wkv7-{_key(command)}.so"
+    return compiled_source(_SOURCE, (*flags, f"-DN={head_size}"))
+
+
+def compiled_source(source: Path, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
+    """Return a C source compiled for this machine; raises `KernelError` if that is not possible."""
+    command = [os.environ.get("CC", "cc"), *_FLAGS, *flags]
+    path = platformdirs.user_cache_path("fsq") / "kernels" / f"{source.stem}-{_key(source, command)}.so"
     try:
         if not path.exists():
-            _compile(command, path)
+            _compile(source, command, path)
         return ctypes.CDLL(str(path))
     except OSError as error:
         raise KernelError(
@@ -36,7 +41,7 @@ def library(head_size: int, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
         ) from error
 
 
-def _key(command: list[str]) -> str:
+def _key(source: Path, command: list[str]) -> str:
     """Everything that the binary depends on: source, command, compiler and processor."""
     compiler = _run([command[0], "--version"])
     processor = [platform.machine()]
@@ -44,15 +49,15 @@ def _key(command: list[str]) -> str:
         processor += sorted(
             {line for line in _CPU_INFO.read_text().splitlines() if line.startswith(("flags", "model name"))}
         )
-    parts = [_SOURCE.read_text(), *command, compiler, *processor]
+    parts = [source.read_text(), *command, compiler, *processor]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def _compile(command: list[str], path: Path) -> None:
+def _compile(source: Path, command: list[str], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as directory:
         built = Path(directory) / path.name
-        _run([*command, str(_SOURCE), "-o", str(built)])
+        _run([*command, str(source), "-o", str(built)])
         built.replace(path)  # atomic: a process that builds at the same time finds a whole file
 
 

@@ -1,8 +1,13 @@
-"""WKV-7 on the CPU in C (`wkv7.c`), float32: the fastest backend where there is a C compiler."""
+"""WKV-7 on the CPU in C (`wkv7.c`), float32, as operators of torch: the fastest backend where there is a C compiler.
+
+They are registered piece by piece, not by `torch.library.custom_op`: at its first call that imports
+`torch._dynamo`, which takes two seconds, and what it generates doubles the time that a tiny call takes.
+"""
 
 import ctypes
 import functools
 import logging
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,8 +17,15 @@ from torch.autograd.function import once_differentiable
 
 from model.errors import KernelError
 from model.kernels import build, reference
+from model.kernels.c_kernels import (
+    SPAN,
+    Kernels,
+    new_checkpoints,
+    new_gradients,
+    new_outputs,
+    with_dense_heads,
+)
 
-_SPAN = 32  # steps between checkpoints, as in wkv7.c
 _LARGEST_ERROR = 1e-4
 
 _log = logging.getLogger(__name__)
@@ -31,10 +43,9 @@ def wkv7(
         raise KernelError(
             f"backend compiled cannot compute {r.dtype} on {r.device}: expected float32 on the CPU"
         )
-    outcome = _attempt(r.shape[-1])
-    if isinstance(outcome, KernelError):
-        raise outcome
-    return _apply(outcome, r, w, k, v, a, b, s0)
+    _kernels(r)  # fails here, or not at all
+    result: tuple[Tensor, Tensor] = _wkv7(*map(with_dense_heads, (r, w, k, v, a, b)), s0)
+    return result
 
 
 def is_available(head_size: int) -> bool:
@@ -42,8 +53,16 @@ def is_available(head_size: int) -> bool:
     return not isinstance(_attempt(head_size), KernelError)
 
 
+def _kernels(x: Tensor) -> Kernels:
+    """The kernels for the head size of a (B, T, H, N) tensor."""
+    outcome = _attempt(x.shape[-1])
+    if isinstance(outcome, KernelError):
+        raise outcome
+    return outcome
+
+
 @functools.cache
-def _attempt(head_size: int) -> ctypes.CDLL | KernelError:
+def _attempt(head_size: int) -> Kernels | KernelError:
     try:
         library = build.library(head_size)
         with ThreadPoolExecutor(1) as alone:  # out of reach of the hooks and modes of whoever calls first
@@ -51,22 +70,17 @@ def _attempt(head_size: int) -> ctypes.CDLL | KernelError:
     except KernelError as error:
         _log.warning("WKV-7 runs without its compiled CPU kernels, which is several times slower: %s", error)
         return error
-    return library
+    return Kernels(library)
 
 
 def _self_test(library: ctypes.CDLL, head_size: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    x = [torch.randn(2, _SPAN + 3, 2, head_size, generator=generator) / head_size**0.5 for _ in range(6)]
+    x = [torch.randn(2, SPAN + 3, 2, head_size, generator=generator) / head_size**0.5 for _ in range(6)]
     x[1] = -x[1].abs()
     x.append(torch.randn(2, 2, head_size, head_size, generator=generator))
-    results = []
-    with torch.inference_mode(False), torch.enable_grad():
-        for dtype in (torch.float32, torch.float64):
-            leaves = [tensor.to(dtype).requires_grad_() for tensor in x]
-            y, sT = reference.wkv7(*leaves) if dtype == torch.float64 else _apply(library, *leaves)
-            gradients = torch.autograd.grad(y.square().sum() + sT.square().sum(), leaves)
-            results.append([y.detach(), sT.detach(), *gradients])
-    for name, found, expected in zip(("y", "sT", *"rwkvab", "s0"), *results, strict=True):
+    for name, found, expected in zip(
+        ("y", "sT", *"rwkvab", "s0"), _results(Kernels(library), x), _expected(x), strict=True
+    ):
         error = float((found - expected).abs().max() / expected.abs().max())
         if not error < _LARGEST_ERROR:
             raise KernelError(
@@ -74,81 +88,84 @@ def _self_test(library: ctypes.CDLL, head_size: int) -> None:
             )
 
 
-class _Sequence(ctypes.Structure):
-    """A (B, T, H, N) tensor, as wkv7.c takes it."""
+def _results(kernels: Kernels, x: Sequence[Tensor]) -> list[Tensor]:
+    """y, sT and the gradients of the sum of their squares."""
+    y, sT, *saved = kernels.forward_for_backward(*x)
+    return [y, sT, *kernels.backward(*x[:6], *saved, 2 * y, 2 * sT)]
 
-    _fields_ = (("data", ctypes.c_void_p), ("batch_stride", ctypes.c_int64), ("step_stride", ctypes.c_int64))
+
+def _expected(x: Sequence[Tensor]) -> list[Tensor]:
+    with torch.inference_mode(False), torch.enable_grad():
+        leaves = [tensor.double().requires_grad_() for tensor in x]
+        y, sT = reference.wkv7(*leaves)
+        gradients = torch.autograd.grad(y.square().sum() + sT.square().sum(), leaves)
+    return [y.detach(), sT.detach(), *gradients]
 
 
-class _WKV7(torch.autograd.Function):
+# ---- operators ----
+
+_library = torch.library.Library("fsq", "FRAGMENT")
+
+
+def _operator(
+    name: str,
+    takes: str,
+    returns: int,
+    kernel: Callable[..., tuple[Tensor, ...]],
+    fake: Callable[..., tuple[Tensor, ...]],
+) -> Any:
+    """Register an operator from its kernel on the CPU and, for compilers, one that only makes the outputs."""
+    arguments, results = ", ".join(f"Tensor {x}" for x in takes.split()), ", ".join(["Tensor"] * returns)
+    _library.define(f"{name}({arguments}) -> ({results})")
+    _library.impl(name, kernel, "CPU")
+    torch.library.register_fake(f"fsq::{name}", fake, lib=_library)
+    return getattr(torch.ops.fsq, name).default
+
+
+_wkv7 = _operator(
+    "wkv7_compiled",
+    "r w k v a b s0",
+    2,
+    lambda *x: _kernels(x[0]).forward(*x),
+    lambda *x: new_outputs(*x),
+)
+_wkv7_for_backward = _operator(
+    "wkv7_compiled_for_backward",
+    "r w k v a b s0",
+    4,
+    lambda *x: _kernels(x[0]).forward_for_backward(*x),
+    lambda *x: (*new_outputs(*x), *new_checkpoints(*x)),
+)
+_wkv7_backward = _operator(
+    "wkv7_compiled_backward",
+    "r w k v a b u checkpoints dy dsT",
+    7,
+    lambda *x: _kernels(x[0]).backward(*x),
+    lambda *x: new_gradients(*x),
+)
+
+
+class _Differentiable(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, library: ctypes.CDLL, *x: Tensor) -> tuple[Tensor, Tensor]:
-        *inputs, s0 = x
-        inputs = [_with_dense_heads(tensor) for tensor in inputs]
-        s0 = s0.contiguous()
-        B, T, H, N = inputs[0].shape
-        y, sT = s0.new_empty(B, T, H, N), torch.empty_like(s0)
-        u = checkpoints = None
-        if any(ctx.needs_input_grad):
-            u, checkpoints = torch.empty_like(y), s0.new_empty(B, H, -(-T // _SPAN), N, N)
-            ctx.library = library
-            ctx.save_for_backward(*inputs, u, checkpoints)
-        library.wkv7_forward(
-            *_sizes(inputs[0]),
-            _sequences(inputs),
-            _pointer(s0),
-            _sequence(y),
-            _Sequence() if u is None else _sequence(u),
-            None if checkpoints is None else _pointer(checkpoints),
-            _pointer(sT),
-            torch.get_num_threads(),
-        )
+    def forward(ctx: Any, *x: Tensor) -> tuple[Tensor, Tensor]:
+        with torch._C._AutoDispatchBelowAutograd():
+            y, sT, u, checkpoints = _wkv7_for_backward(*x)
+        ctx.save_for_backward(*x[:6], u, checkpoints)
         return y, sT
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor, dsT: Tensor) -> tuple[Tensor | None, ...]:
-        *inputs, u, checkpoints = ctx.saved_tensors
-        dy, dsT = _with_dense_heads(dy), dsT.contiguous()
-        gradients = [torch.empty_like(u) for _ in inputs]
-        ds0 = torch.empty_like(dsT)
-        ctx.library.wkv7_backward(
-            *_sizes(u),
-            _sequences(inputs),
-            _sequence(dy),
-            _sequence(u),
-            _pointer(checkpoints),
-            _pointer(dsT),
-            _sequences(gradients),
-            _pointer(ds0),
-            torch.get_num_threads(),
-        )
-        return None, *gradients, ds0
+    def backward(ctx: Any, dy: Tensor, dsT: Tensor) -> tuple[Tensor, ...]:
+        saved = ctx.saved_tensors  # which may have to be computed first, by autograd's leave
+        with torch._C._AutoDispatchBelowAutograd():
+            return _wkv7_backward(*saved, dy, dsT)  # type: ignore[no-any-return]
 
 
-def _apply(library: ctypes.CDLL, *x: Tensor) -> tuple[Tensor, Tensor]:
-    result: tuple[Tensor, Tensor] = _WKV7.apply(library, *x)  # type: ignore[no-untyped-call]
-    return result
+def _with_autograd(*x: Tensor) -> tuple[Tensor, Tensor]:
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in x):
+        return _Differentiable.apply(*x)  # type: ignore[no-any-return, no-untyped-call]
+    with torch._C._AutoDispatchBelowAutograd():
+        return _wkv7(*x)  # type: ignore[no-any-return]
 
 
-def _with_dense_heads(x: Tensor) -> Tensor:
-    """Copy only what wkv7.c cannot step through: the last two dimensions must be contiguous."""
-    _, _, H, N = x.shape
-    dense = x.stride(-1) == 1 and (H == 1 or x.stride(-2) == N)
-    return x if dense else x.contiguous()
-
-
-def _sizes(x: Tensor) -> tuple[ctypes.c_int64, ...]:
-    return tuple(map(ctypes.c_int64, x.shape[:3]))
-
-
-def _pointer(x: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(x.data_ptr())
-
-
-def _sequence(x: Tensor) -> _Sequence:
-    return _Sequence(x.data_ptr(), x.stride(0), x.stride(1))
-
-
-def _sequences(tensors: list[Tensor]) -> ctypes.Array[_Sequence]:
-    return (_Sequence * len(tensors))(*map(_sequence, tensors))
+_library.impl("wkv7_compiled", _with_autograd, "Autograd")

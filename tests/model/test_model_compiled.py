@@ -1,0 +1,190 @@
+"""The CPU kernel as an operator of torch: what it computes is in `test_model_kernels`."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from model_samples import wkv_inputs
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
+
+from model.kernels import available_backends, build, wkv7
+
+if "compiled" not in available_backends():
+    pytest.skip("backend compiled is not available on this machine", allow_module_level=True)
+
+HEAD_SIZE = 16
+
+
+def contiguous() -> list[Tensor]:
+    return [x.float() for x in wkv_inputs(2, 37, 2, HEAD_SIZE)]
+
+
+def packed() -> list[Tensor]:
+    """Dense heads, but r w k v a b of a token side by side: read where they lie."""
+    *inputs, s0 = contiguous()
+    return [*torch.stack(inputs, dim=2).unbind(2), s0]
+
+
+def scattered() -> list[Tensor]:
+    """Nothing that the kernel could read as it lies."""
+    *inputs, s0 = contiguous()
+    return [*torch.stack(inputs, dim=-1).unbind(-1), s0.mT.contiguous().mT]
+
+
+def one_head() -> list[Tensor]:
+    """A stride of the heads that means nothing."""
+    *inputs, s0 = (x[:, :, :1] if x.dim() == 4 and x.shape[1] == 37 else x[:, :1] for x in packed())
+    return [*inputs, s0]
+
+
+LAYOUTS = pytest.mark.parametrize("make", [contiguous, packed, scattered, one_head])
+
+
+def leaves_of(inputs: list[Tensor]) -> list[Tensor]:
+    return [x.detach().requires_grad_() for x in inputs]
+
+
+def results(leaves: list[Tensor], y: Tensor, sT: Tensor) -> list[Tensor]:
+    return [y.detach(), sT.detach(), *torch.autograd.grad([y, sT], leaves, [y.detach(), sT.detach()])]
+
+
+class Recorded(TorchDispatchMode):
+    """The operators of ours that were run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "fsq":
+            self.names.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+@LAYOUTS
+@pytest.mark.parametrize("with_gradients", [True, False])
+def test_operator__is_as_torch_wants_it(make: Any, with_gradients: bool) -> None:
+    inputs = [x.detach().requires_grad_(with_gradients) for x in make()]
+    outcome = torch.library.opcheck(torch.ops.fsq.wkv7_compiled.default, tuple(inputs))
+    assert set(outcome.values()) == {"SUCCESS"}
+
+
+@LAYOUTS
+def test_operator__parts_are_as_torch_wants_them(make: Any) -> None:
+    inputs = tuple(make())
+    _, _, u, checkpoints = torch.ops.fsq.wkv7_compiled_for_backward(*inputs)
+    of_outputs = torch.randn_like(inputs[0]), torch.randn_like(inputs[6])
+    torch.library.opcheck(torch.ops.fsq.wkv7_compiled_for_backward.default, inputs)
+    torch.library.opcheck(
+        torch.ops.fsq.wkv7_compiled_backward.default, (*inputs[:6], u, checkpoints, *of_outputs)
+    )
+
+
+@LAYOUTS
+def test_operator__same_bits_however_tensors_lie(make: Any) -> None:
+    there, dense = leaves_of(make()), leaves_of([x.contiguous() for x in make()])
+    found = results(there, *wkv7(*there, backend="compiled"))
+    expected = results(dense, *wkv7(*dense, backend="compiled"))
+    assert all(torch.equal(x, y) for x, y in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("needs_gradient", [True, False])
+def test_operator__keeps_nothing_that_no_backward_pass_needs(needs_gradient: bool) -> None:
+    inputs = contiguous()
+    inputs[6].requires_grad_(needs_gradient)
+    with Recorded() as recorded:
+        y, _ = wkv7(*inputs, backend="compiled")
+    assert y.requires_grad == needs_gradient
+    kept = "fsq::wkv7_compiled_for_backward" if needs_gradient else "fsq::wkv7_compiled"
+    assert recorded.names == [kept]
+    with Recorded() as recorded, torch.no_grad():
+        wkv7(*inputs, backend="compiled")
+    assert recorded.names == ["fsq::wkv7_compiled"]
+
+
+def test_operator__keeps_inputs_where_they_lie() -> None:
+    saved: list[Tensor] = []
+    leaves = leaves_of(packed())
+
+    def keep(x: Tensor) -> Tensor:
+        saved.append(x)
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        wkv7(*leaves, backend="compiled")
+    *inputs, u, checkpoints = saved
+    assert [x.data_ptr() for x in inputs] == [x.data_ptr() for x in leaves[:6]]
+    assert u.shape == leaves[0].shape
+    assert checkpoints.shape == (2, 2, 2, HEAD_SIZE, HEAD_SIZE)  # before tokens 0 and 32
+
+
+def test_operator__saved_tensors_may_be_elsewhere() -> None:
+    leaves = leaves_of(contiguous())
+    expected = results(leaves, *wkv7(*leaves, backend="compiled"))
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: x.double(), lambda x: x.float()):
+        outputs = wkv7(*leaves, backend="compiled")
+    assert all(torch.equal(x, y) for x, y in zip(results(leaves, *outputs), expected, strict=True))
+
+
+def test_operator__under_activation_checkpointing() -> None:
+    leaves = leaves_of(contiguous())
+    expected = results(leaves, *wkv7(*leaves, backend="compiled"))
+    outputs = checkpoint(lambda *x: wkv7(*x, backend="compiled"), *leaves, use_reentrant=False)
+    assert all(torch.equal(x, y) for x, y in zip(results(leaves, *outputs), expected, strict=True))
+
+
+def test_operator__the_head_size_picks_the_library() -> None:
+    for head_size in (4, 8, HEAD_SIZE):
+        inputs = [x.float() for x in wkv_inputs(1, 3, 1, head_size)]
+        y, sT = torch.ops.fsq.wkv7_compiled(*inputs)
+        expected_y, expected_sT = wkv7(*inputs, backend="reference")
+        assert torch.allclose(y, expected_y, atol=1e-5)
+        assert torch.allclose(sT, expected_sT, atol=1e-5)
+
+
+def test_operator__is_not_differentiated_twice() -> None:
+    leaves = leaves_of(contiguous())
+    y, _ = wkv7(*leaves, backend="compiled")
+    (gradient,) = torch.autograd.grad(y.square().sum(), leaves[0], create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        gradient.sum().backward()
+
+
+def test_operator__does_not_load_the_compiler_of_torch() -> None:
+    """`torch.library.custom_op` would, at the first call, and take two seconds for it."""
+    program = (
+        "import sys, torch; from model.kernels import compiled; x = torch.ones(1, 3, 1, 16, requires_grad=True);"
+        "y, _ = compiled.wkv7(x, -x, x, x, x, x, torch.zeros(1, 1, 16, 16)); y.sum().backward();"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(
+    ("compiler", "run", "head_size"),
+    [
+        (["cc", "-march=native"], [], 16),
+        (["aarch64-linux-gnu-gcc", "-static"], ["qemu-aarch64"], 64),
+        (["aarch64-linux-gnu-gcc", "-static"], ["qemu-aarch64"], 4),
+    ],
+    ids=["native", "ARM", "ARM, one vector"],
+)
+def test_source__is_right_without_torch(
+    compiler: list[str], run: list[str], head_size: int, tmp_path: Path
+) -> None:
+    """On ARM in an emulator: `apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user`."""
+    for tool in (compiler[0], *run):
+        if shutil.which(tool) is None:
+            pytest.skip(f"no {tool}")
+    program = tmp_path / "check"
+    source, headers = Path(__file__).with_name("wkv7_check.c"), build._SOURCE.parent
+    flags = ["-O3", "-fopenmp", f"-DN={head_size}", f"-I{headers}", "-Wall", "-Werror"]
+    subprocess.run([*compiler, *flags, str(source), "-o", str(program), "-lm"], check=True)
+    subprocess.run([*run, str(program)], check=True, env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"})
