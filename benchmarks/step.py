@@ -1,10 +1,11 @@
 """One training step: tokens a second, where its time goes, and what its activations take.
 
-    python benchmarks/step.py [--repeat 15] [--device cpu] [-o benchmarks/results/step.json]
+    python benchmarks/step.py [--repeat 15] [--device cpu|cuda] [--shape NAME...] [-o FILE]
 
 The bound is the same model with the kernel replaced by the identity: what is left if WKV-7 cost nothing. Both take
 turns within each repetition, the fastest counts. The split is of one profiled step. Bytes are what autograd keeps
-from the forward to the backward pass, counted storage by storage, plain and with activations recomputed.
+from the forward to the backward pass, counted storage by storage, plain and with activations recomputed; on a GPU,
+also all that a step takes at most, weights and optimizer included.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,10 @@ SHAPES = {
     "quickstart": (4, 64, 256, 16, 28, 16),
     "tiny": (3, 128, 512, 8, 240, 16),
     "small": (6, 256, 512, 8, 480, 32),
+    "0.1B": (12, 768, 65536, 8, 3072, 160),
 }
-ONE_TENTH_B = (12, 768, 65536, 8, 3072, 160)
+ON = {"cpu": ("quickstart", "tiny", "small"), "cuda": ("small", "0.1B")}
+RESULTS = Path(__file__).parent / "results"
 SEEDED = FutureSeedSettings(layer_start=1, alpha_lr=1e-3)
 
 
@@ -101,8 +104,8 @@ def without_kernel() -> Iterator[None]:
 class Phases:
     """A step in its parts, with the seconds of each."""
 
-    def __init__(self, run: Run, spec: JobSpec, batch: list[Example]) -> None:
-        self.run, self.spec, self.examples = run, spec, batch
+    def __init__(self, run: Run, spec: JobSpec, batch: list[Example], *, recompute: bool = False) -> None:
+        self.run, self.spec, self.examples, self.recompute = run, spec, batch, recompute
         self.seconds: dict[str, float] = defaultdict(float)
 
     @contextmanager
@@ -119,7 +122,7 @@ class Phases:
         with self.timed("data"):
             batch = Batch.of(self.examples, run.device)
         with self.timed("forward"), autocast(spec, run.device):
-            hidden = answer_states(run.model, run.future_seed, batch)
+            hidden = answer_states(run.model, run.future_seed, batch, recompute=self.recompute)
             loss = answer_loss(run.model, hidden, batch.targets) / len(batch.targets)
         with self.timed("backward"):
             loss.backward()
@@ -129,24 +132,49 @@ class Phases:
             run.optimizer.step()
 
 
-def shares(step: Callable[[], None]) -> dict[str, float]:
-    """The share of each kind of operation in the profiled time of a step, in percent."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+# What the names of operators and of GPU kernels say, the first that fits.
+KINDS = {
+    "kernel": ("wkv7", "transitions", "scan", "outputs", "chunk_", "adjoints", "matrices", "_gradients"),
+    "matrix products": ("mm", "linear", "matmul", "gemm", "cutlass", "nvjet"),
+    "optimizer": ("optimizer", "adam", "foreach", "multi_tensor", "lerp_"),
+}
+REST = "element-wise and the rest"
+
+
+def shares(step: Callable[[], None], device: str) -> dict[str, float]:
+    """The share of each kind of operation in the profiled time of a step, in percent; on a GPU of its time."""
+    activity = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(activities=[activity.CUDA if device == "cuda" else activity.CPU]) as profile:
         step()
     kinds: dict[str, float] = defaultdict(float)
     for event in profile.key_averages():
         name = event.key.lower()
-        if "wkv7" in name:
-            kind = "kernel"
-        elif any(part in name for part in ("mm", "linear", "matmul")):
-            kind = "matrix products"
-        elif "optimizer" in name or "adam" in name or "foreach" in name or "lerp_" in name:
-            kind = "optimizer"
-        else:
-            kind = "element-wise and the rest"
-        kinds[kind] += event.self_cpu_time_total
+        kind = next((kind for kind, parts in KINDS.items() if any(part in name for part in parts)), REST)
+        kinds[kind] += event.self_device_time_total if device == "cuda" else event.self_cpu_time_total
     total = sum(kinds.values())
     return {kind: round(100 * value / total, 1) for kind, value in sorted(kinds.items())}
+
+
+def fastest_steps(phases: dict[str, Phases], repeat: int) -> dict[str, float]:
+    """Seconds of the fastest step of each, `bound` without the kernel; they take turns."""
+    fastest = dict.fromkeys(phases, float("inf"))
+    for number in range(repeat + 2):
+        for name, each in phases.items():
+            with without_kernel() if name == "bound" else nullcontext():
+                began = time.perf_counter()
+                each.step()
+                took = time.perf_counter() - began
+            if number < 2:  # warm-up
+                each.seconds.clear()
+            else:
+                fastest[name] = min(fastest[name], took)
+    return fastest
+
+
+def peak_bytes(step: Callable[[], None]) -> int:
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    return torch.cuda.max_memory_allocated()
 
 
 def kept(run: Run, spec: JobSpec, batch: Batch, *, recompute: bool) -> int:
@@ -162,23 +190,14 @@ def measure(name: str, device: str, repeat: int) -> dict[str, Any]:
     run = start_run(spec, RWKV7.from_state_dict(weights, device=device))
     torch.set_num_threads(1 if dim < ONE_THREAD_BELOW else os.cpu_count() or 1)
     batch = examples(vocab, size, prompt, answer)
-    real, bound = Phases(run, spec, batch), Phases(run, spec, batch)
-    fastest = {"step": float("inf"), "bound": float("inf")}
-    for number in range(repeat + 2):
-        began = time.perf_counter()
-        real.step()
-        took = time.perf_counter() - began
-        with without_kernel():
-            began = time.perf_counter()
-            bound.step()
-            least = time.perf_counter() - began
-        if number < 2:  # warm-up
-            real.seconds.clear()
-            continue
-        fastest = {"step": min(fastest["step"], took), "bound": min(fastest["bound"], least)}
+    real = Phases(run, spec, batch)
+    phases = {"step": real, "bound": Phases(run, spec, batch)}
+    if device == "cuda":
+        phases["recomputed"] = Phases(run, spec, batch, recompute=True)
+    fastest = fastest_steps(phases, repeat)
     total = sum(real.seconds.values())
     made = Batch.of(batch, run.device)
-    return {
+    found = {
         "layers, width, batch, tokens": [layers, dim, size, prompt + answer],
         "kernel": default_backend(device),
         "threads": torch.get_num_threads(),
@@ -188,12 +207,17 @@ def measure(name: str, device: str, repeat: int) -> dict[str, Any]:
         "percent of the step by part": {
             part: round(100 * value / total, 1) for part, value in real.seconds.items()
         },
-        "percent of the profiled time by kind": shares(real.step),
+        "percent of the profiled time by kind": shares(real.step, device),
         "MiB kept for the backward pass": {
             how: round(kept(run, spec, made, recompute=recompute) / 2**20, 2)
             for how, recompute in (("plain", False), ("recomputed", True))
         },
     }
+    if device == "cuda":
+        found["MiB that a step takes at most"] = {
+            name: round(peak_bytes(phases[name].step) / 2**20) for name in ("step", "recomputed")
+        }
+    return found
 
 
 def main() -> None:
@@ -201,17 +225,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--repeat", type=int, default=15)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/step.json"))
+    parser.add_argument("--device", choices=ON, default="cpu")
+    parser.add_argument("--shape", choices=SHAPES, nargs="*")
+    parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
+    device = arguments.device
     found: dict[str, Any] = {
         "machine": machine(torch=torch.__version__),
-        "device": arguments.device,
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
     }
-    for name in SHAPES:
-        found[name] = measure(name, arguments.device, arguments.repeat)
-        print(json.dumps({name: found[name]}, indent=1))
-    arguments.output.write_text(json.dumps(found, indent=1) + "\n")
+    for name in arguments.shape or ON[device]:
+        found[name] = measure(name, device, arguments.repeat)
+        print(json.dumps({name: found[name]}, indent=1), flush=True)
+    output = arguments.output or RESULTS / ("step_gpu.json" if device == "cuda" else "step.json")
+    output.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """Times WKV-7 on a GPU beside what others use, in bfloat16, and writes a JSON file with errors, memory and ratios.
 
-    python benchmarks/wkv7_gpu.py [-o benchmarks/results/wkv7_gpu.json] [--repeat 20] [--official FOLDER]
-
-It has not been run yet: it was written where there is no GPU.
+    python benchmarks/wkv7_gpu.py [-o benchmarks/results/wkv7_gpu.json] [--repeat 20] [--official FOLDER...]
 
 Peers: our `triton` and `chunked`; `chunk_rwkv7` of fla-core (`pip install fla-core`), as it is by default and with
-`safe_gate`; the CUDA recurrence of RWKV-LM, which has no states, if `--official` names the folder with its source,
-`RWKV-v7/train_temp/cuda` (needs nvcc and ninja). What is missing here is listed in the result, with the reason.
+`safe_gate`; the official CUDA recurrences whose source lies in a folder that `--official` names (needs nvcc and
+ninja): that of RWKV-LM, `RWKV-v7/train_temp/cuda`, which has no states, and the state-passing one of RWKV-CUDA,
+`rwkv7_fast_fused/cuda`. What is missing here is listed in the result, with the reason.
 
 Peers take turns within each repetition, so that a slow moment hits all of them; the median of the repetitions counts.
 Errors are against the recurrence in float64 on the same inputs: largest error over largest value, of y, of the last
@@ -44,12 +43,13 @@ class Peer:
 
     compute: Compute
     takes_logit: bool = False  # w as what the log-decay is FASTEST_DECAY * sigmoid of
+    has_states: bool = True
 
 
 # --- peers
 
 
-def find_peers(official: Path | None) -> tuple[dict[str, Peer], dict[str, str]]:
+def find_peers(folders: list[Path]) -> tuple[dict[str, Peer], dict[str, str]]:
     """The peers that work here, and why the others do not."""
     peers = {backend: Peer(partial(wkv7, backend=backend)) for backend in ("triton", "chunked")}
     missing = {}
@@ -62,15 +62,13 @@ def find_peers(official: Path | None) -> tuple[dict[str, Peer], dict[str, str]]:
         peers["fla safe_gate"] = Peer(
             partial(fla, partial(chunk_rwkv7, safe_gate=True, lower_bound=FASTEST_DECAY))
         )
-    if official is None:
-        missing["official"] = "not built: no --official"
-        return peers, missing
-    try:
-        build_official(official)
-    except (OSError, RuntimeError, ImportError) as error:
-        missing["official"] = f"not built: {error}"
-    else:
-        peers["official"] = Peer(run_official, takes_logit=True)
+    for name, official in OFFICIAL.items():
+        try:
+            official.build(folders)
+        except (OSError, RuntimeError, ImportError) as error:
+            missing[name] = f"not built: {error}"
+        else:
+            peers[name] = Peer(official.compute, takes_logit=True, has_states=official.has_states)
     return peers, missing
 
 
@@ -91,40 +89,66 @@ def fla(
     return y, sT.mT
 
 
-def build_official(folder: Path) -> None:
-    from torch.utils.cpp_extension import load
+@dataclass(frozen=True)
+class Official:
+    """A CUDA recurrence of the official project; it keeps a state every CHUNK steps, and w as a logit."""
 
-    chunk = f"-D_CHUNK_LEN_={Official.CHUNK}"
-    load(
-        name="rwkv7_clampw_v3",
-        sources=[str(folder / "rwkv7_clampw_v3.cpp"), str(folder / "rwkv7_clampw_v3_for_h100.cu")],
-        is_python_module=False,
-        extra_cuda_cflags=[f"-D_N_={HEAD_SIZE}", chunk, "--use_fast_math", "-O3"],
-    )
+    library: str
+    source: str
+    has_states: bool
+
+    def build(self, folders: list[Path]) -> None:
+        from torch.utils.cpp_extension import load
+
+        folder = next((folder for folder in folders if (folder / f"{self.library}.cpp").exists()), None)
+        if folder is None:
+            raise FileNotFoundError(f"no --official folder has {self.library}.cpp")
+        chunk = f"-D_CHUNK_LEN_={CHUNK}"
+        load(
+            name=self.library,
+            sources=[str(folder / f"{self.library}.cpp"), str(folder / self.source)],
+            is_python_module=False,
+            extra_cuda_cflags=[f"-D_N_={HEAD_SIZE}", chunk, "--use_fast_math", "-O3"],
+        )
+
+    def compute(self, *inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        return Recurrence.apply(self, *inputs)
 
 
-class Official(torch.autograd.Function):
-    CHUNK = 16
+OFFICIAL = {
+    "official": Official("rwkv7_clampw_v3", "rwkv7_clampw_v3_for_h100.cu", has_states=False),
+    "official states": Official("rwkv7_statepassing_clampw", "rwkv7_statepassing_clampw.cu", has_states=True),
+}
+CHUNK = 16
 
+
+class Recurrence(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
+    def forward(ctx: Any, official: Official, *inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        *inputs, s0 = inputs
         B, T, H, N = inputs[0].shape
-        y, u = torch.empty_like(inputs[0]), inputs[0].new_empty(B, T, H, N, dtype=torch.float32)
-        states = u.new_empty(B, H, T // Official.CHUNK, N, N)
-        torch.ops.rwkv7_clampw_v3.forward(*inputs, y, states, u)
+        y, u = torch.empty_like(inputs[0]), s0.new_empty(B, T, H, N)
+        sT, states = torch.empty_like(s0), s0.new_empty(B, H, T // CHUNK, N, N)
+        operators = getattr(torch.ops, official.library)
+        if official.has_states:
+            operators.forward(s0, *inputs, y, sT, states, u)
+        else:
+            operators.forward(*inputs, y, states, u)
         ctx.save_for_backward(*inputs, states, u)
-        return y
+        ctx.official = official
+        return y, sT if official.has_states else None
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, dy: Tensor, dsT: Tensor | None) -> tuple[Tensor | None, ...]:
         *inputs, states, u = ctx.saved_tensors
-        gradients = tuple(torch.empty_like(x) for x in inputs)
-        torch.ops.rwkv7_clampw_v3.backward(*inputs, dy.contiguous(), states, u, *gradients)
-        return gradients
-
-
-def run_official(*inputs: Tensor) -> tuple[Tensor, None]:
-    return Official.apply(*inputs[:6]), None
+        gradients = [torch.empty_like(x) for x in inputs]
+        operators = getattr(torch.ops, ctx.official.library)
+        if not ctx.official.has_states:
+            operators.backward(*inputs, dy.contiguous(), states, u, *gradients)
+            return None, *gradients, None
+        ds0 = torch.empty_like(dsT)
+        operators.backward(*inputs, dy.contiguous(), dsT.contiguous(), states, u, ds0, *gradients)
+        return None, *gradients, ds0
 
 
 # --- inputs
@@ -155,6 +179,7 @@ def exact_inputs(peer: Peer, inputs: list[Tensor]) -> list[Tensor]:
     exact = [x.detach().double() for x in for_peer(peer, inputs)]
     if peer.takes_logit:
         exact[1] = FASTEST_DECAY * exact[1].sigmoid()
+    if not peer.has_states:
         exact[6] = torch.zeros_like(exact[6])
     return [x.requires_grad_() for x in exact]
 
@@ -180,10 +205,10 @@ def forward_backward(compute: Compute, inputs: list[Tensor]) -> list[Tensor]:
 def errors(peer: Peer, inputs: list[Tensor]) -> dict[str, float]:
     found = forward_backward(peer.compute, for_peer(peer, inputs))
     compute: Compute = partial(wkv7, backend="reference")
-    if peer.takes_logit:
+    if not peer.has_states:
         compute = partial(_y_alone, compute)
     exact = forward_backward(compute, exact_inputs(peer, inputs))
-    names = ["y", *(["sT"] if not peer.takes_logit else []), "dr", "dw", "dk", "dv", "da", "db", "ds0"]
+    names = ["y", *(["sT"] if peer.has_states else []), "dr", "dw", "dk", "dv", "da", "db", "ds0"]
     each = {
         name: float((x.detach().double() - y.detach()).abs().max() / y.detach().abs().max())
         for name, x, y in zip(names, found, exact, strict=False)
@@ -256,7 +281,24 @@ def measure(peers: dict[str, Peer], shape: tuple[int, int, int], repeat: int) ->
             }
             for name in runs
         }
+    ours = partial(forward_backward, peers["triton"].compute, for_peer(peers["triton"], inputs))
+    result["milliseconds of triton by kernel"] = kernels_of(ours, 5)
     return result
+
+
+def kernels_of(run: Callable[[], object], repeat: int) -> dict[str, float]:
+    """Milliseconds on the GPU of each of our kernels, the longest first; the mean of the repetitions."""
+    run()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        for _ in range(repeat):
+            run()
+        torch.cuda.synchronize()
+    taken = {event.key: event.self_device_time_total / 1e3 / repeat for event in profile.key_averages()}
+    return {
+        name: round(milliseconds, 4)
+        for name, milliseconds in sorted(taken.items(), key=lambda item: -item[1])
+        if name.isidentifier()  # those of torch are called `void at::native::...`
+    }
 
 
 def gpu() -> dict[str, Any]:
@@ -276,7 +318,7 @@ def main() -> None:
     )
     parser.add_argument("-o", "--output", type=Path, default=OUTPUT)
     parser.add_argument("--repeat", type=int, default=20)
-    parser.add_argument("--official", type=Path, help="the folder with the CUDA source of RWKV-LM")
+    parser.add_argument("--official", type=Path, nargs="*", default=[], help="folders with CUDA sources")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("wkv7_gpu.py needs a CUDA device, and torch sees none here: run it on a machine with a GPU")

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.errors import Conflict, FsqError, NotFound
-from orchestrator.settings import Settings
 from orchestrator.wiring import (
     Terminated,
     client_of,
@@ -27,6 +26,7 @@ from orchestrator.wiring import (
     open_database,
     outlook_of,
     preparation,
+    read_settings,
     refusal,
     working,
 )
@@ -80,7 +80,7 @@ class Format(StrEnum):
 @app.command()
 def run(path: RoundPath, device: Device = "auto") -> None:
     """Submit a round and work on it, here and now, until it is done. Run again, it continues."""
-    if Settings().server:
+    if read_settings().server:
         raise FsqError("`fsq run` works on this machine's database; unset FSQ_SERVER, or use `fsq submit`")
     with open_database() as database:
         submitted = client_of(database).submit(path, None)
@@ -326,7 +326,7 @@ def doctor(as_json: AsJson = False) -> None:
     """
     from worker import diagnosis
 
-    settings = Settings()
+    settings = read_settings()
     findings = []
     for finding in diagnosis.findings(settings.home, settings.database):
         findings.append(finding)
@@ -364,7 +364,7 @@ def serve(
     }
     from orchestrator.api.server import serve as serve_forever
 
-    settings = Settings().model_copy(
+    settings = read_settings().model_copy(
         update={name: value for name, value in given.items() if value is not None}
     )
     with open_database() as database:
@@ -431,7 +431,7 @@ def upgrade() -> None:
     from db.migrations import upgrade as migrate
     from db.session import Database
 
-    database = Database(Settings().database)
+    database = Database(read_settings().database)
     typer.echo(f"the database is at revision {migrate(database)}")
 
 
@@ -494,7 +494,7 @@ def _finish(database: Database, name: str) -> None:
     from orchestrator.records import records
     from orchestrator.summary import has_failures
 
-    written = exports.write_files(partial(exports.lines, database), name, Settings().results)
+    written = exports.write_files(partial(exports.lines, database), name, read_settings().results)
     failed = has_failures(list(records(database, name)))
     typer.echo(written[-1].read_text(encoding="utf-8"), nl=False)
     typer.echo(f"\nrecords and summary: {' '.join(str(path) for path in written)}")

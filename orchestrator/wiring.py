@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 import typer
 
 from orchestrator.errors import BadRound, FsqError, OutOfReach, Problem, as_text
-from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from orchestrator.intake import Intake, Prepare
     from orchestrator.logs import Form
     from orchestrator.round_file import RoundFile
+    from orchestrator.settings import Settings
     from orchestrator.spec import RoundSpec
     from worker.job import RoundFacts
     from worker.limits import Limits
@@ -39,12 +39,19 @@ if TYPE_CHECKING:
     from worker.service import WorkerService
 
 
+def read_settings() -> Settings:
+    """The settings of this process, from its environment."""
+    from orchestrator.settings import Settings
+
+    return Settings()
+
+
 @contextmanager
 def open_database() -> Iterator[Database]:
     """The database, brought to this version's schema when it is new; raises SchemaMismatch when it is not."""
     from db.session import open_current
 
-    database = open_current(Settings().database)
+    database = open_current(read_settings().database)
     try:
         yield database
     finally:
@@ -54,11 +61,11 @@ def open_database() -> Iterator[Database]:
 @contextmanager
 def open_client() -> Iterator[Client]:
     """The server that FSQ_SERVER names, or else this machine's database."""
-    settings = Settings()
-    if settings.server:
+    chosen = read_settings()
+    if chosen.server:
         from orchestrator.http_client import HttpClient
 
-        with HttpClient(settings.server, settings.token) as client:
+        with HttpClient(chosen.server, chosen.token) as client:
             yield client
     else:
         with open_database() as database:
@@ -84,7 +91,7 @@ def preparation(**listeners: Callable[[str], None]) -> Prepare:
         from worker import preparation
 
         try:
-            return preparation.prepare(spec.model, spec.tasks, Settings().cache, warn=_warn, **listeners)
+            return preparation.prepare(spec.model, spec.tasks, read_settings().cache, warn=_warn, **listeners)
         except preparation.Unusable as unusable:
             raise refusal(file.name, unusable.problems, file) from None
 
@@ -148,9 +155,9 @@ def working(database: Database, device: str, display: Display, name: str | None)
             with suppress(DatabaseUnreachable), database.read() as session:
                 keep_snapshots(home, engine.live_trajectories(session, found))
 
-    settings = Settings()
-    home, limits = settings.home, limits_of(settings)
-    own_patterns = failures.read_table(settings.failure_table) if settings.failure_table else ()
+    chosen = read_settings()
+    home, limits = chosen.home, limits_of(chosen)
+    own_patterns = failures.read_table(chosen.failure_table) if chosen.failure_table else ()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         with database.read() as session:
@@ -209,7 +216,7 @@ def display_for_work(database: Database, log_format: Form | None) -> Display:
     from orchestrator import logs
     from orchestrator.log_display import LogDisplay
 
-    logs.configure(log_format or Settings().log_format)
+    logs.configure(log_format or read_settings().log_format)
     return LogDisplay()
 
 

@@ -32,6 +32,9 @@ PRECISION = tl.constexpr("tf32x3")
 # Stronger decays count as this one: what exp(-18) leaves of a state, float32 does not see beside the new one.
 STRONGEST = tl.constexpr(-18.0)
 
+# Log-decay of a chunk up to which one factor for each of two tokens is enough: float32 holds exp(64) and exp(-64).
+MILD = tl.constexpr(-64.0)
+
 # Lengths vary from batch to batch: no kernel is compiled anew because one is 1, or divides by 16.
 _kernel = triton.jit(do_not_specialize=["T", "H", "SPANS"])
 
@@ -44,11 +47,20 @@ def matrices(r, w, k, a, b, of_chunks, T, H, N: tl.constexpr):
     A_b, A_k, R_b, R_k = nothing, nothing, nothing, nothing
     for channel in range(0, N, CHUNK):
         at, exists = _rows(start, channel, T, H, N, CHUNK)
-        of_r, of_a, of_k = _pair_decays(_load_decay(w, at, exists), 0)
-        B, K = _decayed(_load(b, at, exists), of_k), _decayed(_load(k, at, exists), of_k)
-        A, R = _decayed(_load(a, at, exists), of_a), _decayed(_load(r, at, exists), of_r)
-        A_b, A_k = A_b + _scores(A, B), A_k + _scores(A, K)
-        R_b, R_k = R_b + _scores(R, B), R_k + _scores(R, K)
+        w_t = _load_decay(w, at, exists)
+        r_t, k_t = _load(r, at, exists), _load(k, at, exists)
+        a_t, b_t = _load(a, at, exists), _load(b, at, exists)
+        if _is_mild(w_t, 0):
+            of_r, of_a, of_k = _middle_decays(w_t, 0)
+            R, A, B, K = r_t * of_r, a_t * of_a, tl.trans(b_t * of_k), tl.trans(k_t * of_k)
+            A_b, A_k = A_b + _dot(A, B), A_k + _dot(A, K)
+            R_b, R_k = R_b + _dot(R, B), R_k + _dot(R, K)
+        else:
+            pairs_r, pairs_a, pairs_k = _pair_decays(w_t, 0)
+            pair_r, pair_a = _both(r_t, pairs_r), _both(a_t, pairs_a)
+            pair_b, pair_k = _both(b_t, pairs_k), _both(k_t, pairs_k)
+            A_b, A_k = A_b + _scores(pair_a, pair_b), A_k + _scores(pair_a, pair_k)
+            R_b, R_k = R_b + _scores(pair_r, pair_b), R_k + _scores(pair_r, pair_k)
     tl.store(of_chunks + _matrix(_program(), 0), _inverse(_strictly_lower(A_b)))
     tl.store(of_chunks + _matrix(_program(), 1), _strictly_lower(A_k))
     tl.store(of_chunks + _matrix(_program(), 2), _lower(R_b))
@@ -179,11 +191,18 @@ def query_gradients(r, w, k, a, b, dy, z, d_of_chunks, states, dr, da, dc, T, H,
     of_r, of_a, _, _ = _state_decays(w_t)
     S = tl.trans(tl.load(states + _state(_program(), N)))
     dR, dA = _dot(S, _load(dy, at, exists)) * of_r, _dot(S, _load(z, at, exists)) * of_a
-    pairs_r, pairs_a, pairs_k = _pair_decays(w_t, 1)
-    B, K = _decayed(_load(b, at, exists), pairs_k), _decayed(_load(k, at, exists), pairs_k)
-    dA += _query_gradient(d_of_chunks, 0, B, K, pairs_a)
+    b_t, k_t = _load(b, at, exists), _load(k, at, exists)
+    if _is_mild(w_t, 1):
+        of_r, of_a, of_k = _middle_decays(w_t, 1)
+        B, K = b_t * of_k, k_t * of_k
+        dA += (_dot(B, _transposed(d_of_chunks, 0)) + _dot(K, _transposed(d_of_chunks, 1))) * of_a
+        dR += (_dot(B, _transposed(d_of_chunks, 2)) + _dot(K, _transposed(d_of_chunks, 3))) * of_r
+    else:
+        pairs_r, pairs_a, pairs_k = _pair_decays(w_t, 1)
+        pair_b, pair_k = _both(b_t, pairs_k), _both(k_t, pairs_k)
+        dA += _query_gradient(d_of_chunks, 0, pair_b, pair_k, pairs_a)
+        dR += _query_gradient(d_of_chunks, 2, pair_b, pair_k, pairs_r)
     tl.store(da + at, dA, exists)
-    dR += _query_gradient(d_of_chunks, 2, B, K, pairs_r)
     tl.store(dr + at, dR, exists)
     dA *= _load(a, at, exists)
     tl.store(dc + at, tl.cumsum(_load(r, at, exists) * dR + dA, 1, reverse=True) - dA, exists)
@@ -200,11 +219,18 @@ def key_gradients(r, w, k, v, a, b, u, d_of_chunks, states, gradients, dc, dw, d
     dB, dK = _dot(tl.trans(G), _load(u, at, exists)) * of_k, _dot(tl.trans(G), _load(v, at, exists)) * of_k
     b_t, k_t = _load(b, at, exists), _load(k, at, exists)
     dE = tl.trans(end * S_G) + tl.sum(b_t * dB + k_t * dK, 1, keep_dims=True)
-    pairs_r, pairs_a, pairs_k = _pair_decays(w_t, 1)
-    R, A = _decayed(_load(r, at, exists), pairs_r), _decayed(_load(a, at, exists), pairs_a)
-    dB += _key_gradient(d_of_chunks, 0, R, A, pairs_k)
+    r_t, a_t = _load(r, at, exists), _load(a, at, exists)
+    if _is_mild(w_t, 1):
+        of_r, of_a, of_k = _middle_decays(w_t, 1)
+        R, A = r_t * of_r, a_t * of_a
+        dB += (_dot(A, _of_chunk(d_of_chunks, 0)) + _dot(R, _of_chunk(d_of_chunks, 2))) * of_k
+        dK += (_dot(A, _of_chunk(d_of_chunks, 1)) + _dot(R, _of_chunk(d_of_chunks, 3))) * of_k
+    else:
+        pairs_r, pairs_a, pairs_k = _pair_decays(w_t, 1)
+        pair_r, pair_a = _both(r_t, pairs_r), _both(a_t, pairs_a)
+        dB += _key_gradient(d_of_chunks, 0, pair_r, pair_a, pairs_k)
+        dK += _key_gradient(d_of_chunks, 1, pair_r, pair_a, pairs_k)
     tl.store(db + at, dB, exists)
-    dK += _key_gradient(d_of_chunks, 1, R, A, pairs_k)
     tl.store(dk + at, dK, exists)
     dW = dE + _load(dc, at, exists) - tl.cumsum(b_t * dB + k_t * dK, 1, reverse=True)
     tl.store(dw + at, dW, exists)
@@ -232,8 +258,24 @@ def _state_decays(w):
 
 
 @triton.jit
-def _pair_decays(w, AXIS: tl.constexpr):
+def _is_mild(w, AXIS: tl.constexpr):
+    """Whether no channel decays by more than exp(-64) within the chunk: RWKV-7's are at most exp(-9.8)."""
+    return tl.min(tl.sum(w, AXIS)) > MILD
+
+
+@triton.jit
+def _middle_decays(w, AXIS: tl.constexpr):
     """What r, a, and b and k are multiplied with in scores, whose exponent is c_t - c_s; tokens lie along the AXIS.
+
+    Split in the middle of the chunk, where decays are mild.
+    """
+    c, middle = tl.cumsum(w, AXIS), _until(HALF, w, AXIS)
+    return tl.exp(c - middle), tl.exp(c - w - middle), tl.exp(middle - c)
+
+
+@triton.jit
+def _pair_decays(w, AXIS: tl.constexpr):
+    """The same for any decays.
 
     Two factors each. A pair on either side of the border between the halves of the chunk is split there (far: no
     exponent is positive), others in the middle of their half (near: at most four decays away, so exp < e^72).
@@ -255,7 +297,7 @@ def _until(tokens: tl.constexpr, w, AXIS: tl.constexpr):
 
 
 @triton.jit
-def _decayed(x, decays):
+def _both(x, decays):
     return x * decays[0], x * decays[1]
 
 
@@ -269,8 +311,7 @@ def _scores(Q, K):
 @triton.jit
 def _query_gradient(d_of_chunks, WHICH: tl.constexpr, B, K, of_q):
     """The gradient of queries from those of their scores with B and K."""
-    D_b = tl.trans(tl.load(d_of_chunks + _matrix(_program(), WHICH)))
-    D_k = tl.trans(tl.load(d_of_chunks + _matrix(_program(), WHICH + 1)))
+    D_b, D_k = _transposed(d_of_chunks, WHICH), _transposed(d_of_chunks, WHICH + 1)
     near = _dot(B[0], _where_near(D_b)) + _dot(K[0], _where_near(D_k))
     return near * of_q[0] + (_dot(B[1], D_b) + _dot(K[1], D_k)) * of_q[1]
 
@@ -278,8 +319,7 @@ def _query_gradient(d_of_chunks, WHICH: tl.constexpr, B, K, of_q):
 @triton.jit
 def _key_gradient(d_of_chunks, WHICH: tl.constexpr, R, A, of_k):
     """The gradient of keys from those of their scores with A and R."""
-    D_a = tl.load(d_of_chunks + _matrix(_program(), WHICH))
-    D_r = tl.load(d_of_chunks + _matrix(_program(), WHICH + 2))
+    D_a, D_r = _of_chunk(d_of_chunks, WHICH), _of_chunk(d_of_chunks, WHICH + 2)
     near = _dot(A[0], _where_near(D_a)) + _dot(R[0], _where_near(D_r))
     return near * of_k[0] + (_dot(A[1], D_a) + _dot(R[1], D_r)) * of_k[1]
 
@@ -370,6 +410,16 @@ def _state(index, N: tl.constexpr):
 def _matrix(index, WHICH: tl.constexpr):
     """Where one of the MATRICES of a chunk lies."""
     return (index * MATRICES + WHICH) * (CHUNK * CHUNK) + _token(0) * CHUNK + _token(1)
+
+
+@triton.jit
+def _of_chunk(matrices, WHICH: tl.constexpr):
+    return tl.load(matrices + _matrix(_program(), WHICH))
+
+
+@triton.jit
+def _transposed(matrices, WHICH: tl.constexpr):
+    return tl.trans(_of_chunk(matrices, WHICH))
 
 
 @triton.jit

@@ -129,10 +129,11 @@ def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor, Te
 
 
 def _differentiate(ctx: Any, dy: Tensor | None, dsT: Tensor | None, _: None) -> tuple[Tensor, ...]:
-    r, *_, before = ctx.saved_tensors
+    saved = ctx.saved_tensors  # once: recomputed activations can be had no second time
+    r, *_, before = saved
     dy = r.new_zeros(r.shape, dtype=torch.float32) if dy is None else dy.contiguous()
     dsT = torch.zeros_like(before[:, :, 0]) if dsT is None else dsT.contiguous()
-    gradients: tuple[Tensor, ...] = wkv7_backward(*ctx.saved_tensors, dy, dsT)
+    gradients: tuple[Tensor, ...] = wkv7_backward(*saved, dy, dsT)
     return gradients
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from model_samples import relative_error, wkv_inputs
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from model.errors import KernelError
 from model.kernels import available_backends, wkv7
@@ -141,6 +142,17 @@ def test_triton__same_bits_however_the_batch_is_cut(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(triton_operator, "LARGEST_STATES", 1)
     apart = results(inputs, "triton")
     assert all(torch.equal(x, y) for x, y in zip(whole, apart, strict=True))
+
+
+def test_triton__same_bits_when_activations_are_recomputed() -> None:
+    def gradients(*, recompute: bool) -> tuple[Tensor, ...]:
+        leaves = [x.requires_grad_() for x in on_device(wkv_inputs(1, 20, 1, 16))]
+        compute = functools.partial(wkv7, backend="triton")
+        y, sT = checkpoint(compute, *leaves, use_reentrant=False) if recompute else compute(*leaves)
+        return torch.autograd.grad(y.square().sum() + sT.sum(), leaves)
+
+    pairs = zip(gradients(recompute=False), gradients(recompute=True), strict=True)
+    assert all(torch.equal(x, y) for x, y in pairs)
 
 
 def test_triton__is_an_operator_as_torch_wants_it() -> None:
