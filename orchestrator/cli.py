@@ -231,6 +231,37 @@ def plot(
     typer.echo(output)
 
 
+class ReportFormat(StrEnum):
+    TEXT = "text"
+    MARKDOWN = "markdown"
+    CSV = "csv"
+    JSON = "json"
+    HTML = "html"
+
+
+@app.command()
+def report(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[ROUND]...", help="The rounds; default: all.")
+    ] = None,
+    form: Annotated[
+        ReportFormat, typer.Option("--format", help="text, markdown, csv, json or html.")
+    ] = ReportFormat.TEXT,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Writes there instead of to stdout.")
+    ] = None,
+    charts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draws the report too: .png, .svg or .html.")
+    ] = None,
+) -> None:
+    """Say what rounds found together: for each task and variant the pooled delta, and how far to believe it."""
+    from orchestrator.reports import publishing
+
+    with open_client() as client:
+        for line in publishing.publish(client, names or [], form.value, output, charts=charts):
+            typer.echo(line, nl=False)
+
+
 @app.command()
 def cancel(name: RoundName) -> None:
     """End a round: nothing more is started, what is decided stays."""
