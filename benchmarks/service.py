@@ -60,7 +60,7 @@ def round_data(name: str, **changes: Any) -> dict[str, Any]:
 
 def resolved(folder: Path, data: dict[str, Any]) -> ResolvedRound:
     spec, _ = parse_round(yaml.safe_dump(data, sort_keys=False).encode(), "round.yaml")
-    return ResolvedRound(spec, prepare(spec.model, spec.tasks, folder / "cache"))
+    return ResolvedRound(spec, prepare(spec.model, spec.tasks, folder / "cache", held_out=spec.held_out()))
 
 
 def large_round(folder: Path) -> ResolvedRound:

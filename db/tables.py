@@ -237,6 +237,7 @@ class Decision(Base):
     reason: Mapped[str]
     d_acc: Mapped[float | None]
     d_loss: Mapped[float | None]
+    evidence: Mapped[dict[str, Any] | None]  # what d_acc rests on, seed by seed; None where there is no d_acc
     created_at: Mapped[datetime]
 
     round: Mapped[Round] = relationship(back_populates="decisions")

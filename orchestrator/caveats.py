@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import StrEnum
 
-from orchestrator.rules import ROUNDING
+from orchestrator.evidence import Evidence
+from orchestrator.points import ROUNDING
+from orchestrator.rules import Scope
 from orchestrator.spec import ResolvedRound
 from worker.job import BuildReport, Metrics, Usage
 
@@ -42,16 +44,30 @@ STEPS_TOLERANCE = 0.02
 
 
 def of_arm(
-    resolved: ResolvedRound, task: str, stage: str, metrics: Metrics, usage: Usage, baseline: Metrics | None
+    resolved: ResolvedRound,
+    task: str,
+    stage: str,
+    metrics: Metrics,
+    usage: Usage,
+    baseline: Metrics | None,
+    *,
+    evidence: Evidence | None = None,
+    is_baseline: bool = False,
 ) -> list[Caveat]:
-    """Everything that makes an arm's numbers doubtful; `baseline` is None for a baseline itself."""
-    report = resolved.facts.tasks[task]
+    """Everything that makes an arm's numbers doubtful.
+
+    baseline: what it is measured against, None for a baseline itself; evidence: what its delta rests on, if decided.
+    """
+    report = resolved.report(task, stage)
     found = [*of_data(report), *of_run(usage, metrics, resolved.spec.tasks[task].batch_size)]
     found += of_baseline(baseline or metrics, report)
     if baseline is not None:
-        found += of_protocol(resolved, task)
+        found += of_protocol(resolved, task, stage, evidence)
         found += of_pair(metrics, baseline)
         found += of_selection(resolved, stage)
+        found += of_evidence(evidence)
+    elif not is_baseline:
+        found.append(Caveat.UNMATCHED_BASELINE)
     return sorted(found)
 
 
@@ -63,18 +79,30 @@ def of_data(report: BuildReport) -> Iterator[Caveat]:
         yield Caveat.TRUNCATED
 
 
-def of_protocol(resolved: ResolvedRound, task: str) -> Iterator[Caveat]:
-    """What the round's own settings make doubtful about any delta of a task."""
-    if resolved.spec.prune.min_delta < resolution(resolved, task) - ROUNDING:
+def of_protocol(
+    resolved: ResolvedRound, task: str, stage: str, evidence: Evidence | None = None
+) -> Iterator[Caveat]:
+    """What the round's own settings make doubtful about any delta of a task at a stage, or about one decided."""
+    if resolved.spec.prune.min_delta < resolution(resolved, task, stage) - ROUNDING:
         yield Caveat.BELOW_RESOLUTION
-    if len(resolved.spec.seeds) == 1:
+    search = resolved.search
+    decided_together = search.rule.scope is not Scope.SEED or resolved.confirms(stage)
+    if (len(evidence.seeds) if evidence and decided_together else len(search.seeds)) == 1:
         yield Caveat.SINGLE_SEED
 
 
-def resolution(resolved: ResolvedRound, task: str) -> float:
+def resolution(resolved: ResolvedRound, task: str, stage: str) -> float:
     """The smallest step of the rule's metric on a task, a fraction."""
-    val = resolved.facts.tasks[task].val
+    val = resolved.report(task, stage).val
     return 1 / (val.kept if resolved.spec.prune.metric == "best_val_seq_acc" else val.n_tokens)
+
+
+def of_evidence(evidence: Evidence | None) -> Iterator[Caveat]:
+    """Whether a delta may as well be none."""
+    if evidence is not None and evidence.d_acc_ci is not None:
+        low, high = evidence.d_acc_ci
+        if low <= 0 <= high:
+            yield Caveat.NOT_SIGNIFICANT
 
 
 def of_run(usage: Usage, metrics: Metrics, batch_size: int) -> Iterator[Caveat]:
@@ -101,5 +129,5 @@ def of_pair(variant: Metrics, baseline: Metrics) -> Iterator[Caveat]:
 def of_selection(resolved: ResolvedRound, stage: str) -> Iterator[Caveat]:
     """Whether the stage's arms are there because they did best on the same seed and data."""
     search = resolved.search
-    if stage != search.stages[0] and len(search.variants) - len(search.no_ops) > 1:
+    if stage in search.stages[1:] and len(search.candidates) > 1:
         yield Caveat.SELECTED_OF_N

@@ -17,7 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.durations import duration
-from orchestrator.planner import Decision, Verdict, points
+from orchestrator.planner import Decision, Verdict
+from orchestrator.points import points
 from worker.job import BASELINE, Budget, Evaluation, JobResult
 
 if TYPE_CHECKING:

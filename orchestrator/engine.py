@@ -12,18 +12,20 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from db import events, queue, tables
 from db.events import EventKind
 from db.tables import JobState, RoundState
-from orchestrator import chains
+from orchestrator import chains, evidence, results
 from orchestrator.errors import BadRound, Conflict, Problem, no_such_round
-from orchestrator.planner import Decision, JobKey, Plan, State, Verdict, plan
-from orchestrator.results import Standing, standings
-from orchestrator.spec import MAX_NAME, ResolvedRound, RoundSpec
+from orchestrator.evidence import Evidence, Pair
+from orchestrator.planner import Decision, JobKey, Lane, Plan, State, Verdict, plan
+from orchestrator.points import difference
+from orchestrator.results import Standing
+from orchestrator.spec import CONTROL_ARM, MAX_NAME, ResolvedRound, RoundSpec
 from worker.job import BASELINE, MEASURED, JobSpec, Outcome, RoundFacts
 
 
@@ -55,6 +57,7 @@ class Advance:
 
 
 NOTHING = Advance((), ())
+MOST_AT_ONCE = 500  # jobs asked for by their ids
 
 
 def submit(session: Session, resolved: ResolvedRound, source: str, *, by: str, now: datetime) -> Submission:
@@ -148,20 +151,22 @@ def _spec_json(row: tables.Round) -> dict[str, Any]:
 
 
 def advance(
-    session: Session, round_id: int, *, now: datetime, chain: tuple[str, int] | None = None
+    session: Session, round_id: int, *, now: datetime, ended: tuple[str, int] | None = None
 ) -> Advance:
     """Stores the decisions and jobs that follow from what has finished, in the caller's transaction.
 
-    With `chain`, only one (task, seed) is looked at, until it is over: what that means for the others is seen then.
+    With `ended`, the task and seed of a job, only its lane is looked at, until that is over: what it means for the
+    others is seen then.
     """
     row = locked(session, round_id)
     if row.state is not RoundState.ACTIVE:
         return NOTHING
     resolved = resolve(row)
-    if chain is not None and not resolved.search.parallel and _is_elsewhere(session, row, chain):
-        chain = None  # something was retried: whose turn it is follows from all
+    lane = resolved.search.lane_of(*ended) if ended else None
+    if lane is not None and not resolved.search.parallel and _is_elsewhere(session, row, lane):
+        lane = None  # something was retried: whose turn it is follows from all
     while True:
-        planned, standings = current_plan(session, row, resolved, chain)
+        planned, standings = current_plan(session, row, resolved, lane)
         missing = [key for key in planned.jobs if key not in standings]
         new = [_new_job(session, row.id, resolved.job(key), key, now) for key in missing]
         session.add_all(new)
@@ -169,10 +174,11 @@ def advance(
         _tell_of_cached(session, new, now)
         if all(job.state is not JobState.DONE for job in new):
             break
-    decisions = _store_new(session, row, planned, now, chain)
+    decisions = _unstored(session, row, planned, lane)
+    _store(session, row, decisions, evidence_on(session, row, resolved, decisions, standings), now)
     taken = tuple(Taken(row.name, decision) for decision in decisions)
     advanced = Advance(taken, tuple(_closed(resolved, planned, decisions)))
-    if planned.state is State.FINISHED and chain is not None:
+    if planned.state is State.FINISHED and lane is not None:
         return advanced + advance(session, round_id, now=now)
     if planned.state is State.FINISHED:
         row.state, row.finished_at = RoundState.FINISHED, now
@@ -265,13 +271,16 @@ def _decided(source: tables.Round, by: str | None) -> list[chains.Decided]:
     return [
         chains.Decided(decision.variant, Verdict(decision.decision), decision.d_acc)
         for decision in source.decisions
-        if decision.stage == stage
+        if decision.stage == stage and not (source.spec.get("control") and decision.variant == CONTROL_ARM)
     ]
 
 
 def _nothing_selected(spec: RoundSpec) -> str:
     sources = ", ".join(dict.fromkeys(selection.source for selection in spec.selections))
     return f"round {sources} has no variant of the kind asked for"
+
+
+_PASSED = {Verdict.PROMOTED, Verdict.CONFIRMED}
 
 
 def _parent(row: tables.Round) -> chains.Parent:
@@ -281,7 +290,7 @@ def _parent(row: tables.Round) -> chains.Parent:
     return chains.Parent(
         name=row.name,
         state=row.state,
-        promoted=sum(stage == last and verdict is Verdict.PROMOTED for stage, verdict in verdicts),
+        promoted=sum(stage == last and verdict in _PASSED for stage, verdict in verdicts),
         measured=not trained or any(verdict is not Verdict.UNDECIDED for verdict in trained),
     )
 
@@ -290,15 +299,17 @@ def advance_job(session: Session, job_id: int, *, now: datetime) -> Advance:
     """Advances the round of a job."""
     query = select(tables.Job.round_id, tables.Job.task, tables.Job.seed).where(tables.Job.id == job_id)
     round_id, task, seed = session.execute(query).one()
-    return advance(session, round_id, now=now, chain=(task, seed))
+    return advance(session, round_id, now=now, ended=(task, seed))
 
 
-def _is_elsewhere(session: Session, row: tables.Round, chain: tuple[str, int]) -> bool:
-    """Whether a job of another (task, seed) has yet to finish."""
-    job, (task, seed) = tables.Job, chain
+def _is_elsewhere(session: Session, row: tables.Round, lane: Lane) -> bool:
+    """Whether a job outside this lane has yet to finish."""
+    job = tables.Job
     unfinished = (job.round_id == row.id, job.state.in_((JobState.QUEUED, JobState.RUNNING)))
-    others = select(job.id).where(*unfinished, or_(job.task != task, job.seed != seed))
-    return session.execute(others.limit(1)).first() is not None
+    elsewhere = [job.task != lane.task]
+    if lane.seed is not None:
+        elsewhere.append(job.seed != lane.seed)
+    return session.execute(select(job.id).where(*unfinished, or_(*elsewhere)).limit(1)).first() is not None
 
 
 def active_rounds(session: Session) -> list[int]:
@@ -316,13 +327,71 @@ def live_trajectories(session: Session, trajectories: Collection[str]) -> set[st
 
 
 def current_plan(
-    session: Session, row: tables.Round, resolved: ResolvedRound, chain: tuple[str, int] | None = None
+    session: Session, row: tables.Round, resolved: ResolvedRound, lane: Lane | None = None
 ) -> tuple[Plan, Mapping[JobKey, Standing]]:
-    """What follows from the jobs that have finished, and where every job stands; of all, or of one (task, seed)."""
-    found = standings(session, row.id, resolved.spec.prune.metric, chain)
-    search = resolved.search if chain is None else resolved.search.of_chain(chain)
+    """What follows from the jobs that have finished, and where every job stands; of all, or of one lane."""
+    found = results.standings(session, row.id, resolved.spec.prune.metric, lane)
+    search = resolved.search if lane is None else resolved.search.of_lane(lane)
+    if (judged := _judged_by_example(resolved)) is not None:
+        conditions = (tables.Job.round_id == row.id, *results.of_lane(lane), *judged)
+        found = results.with_outcomes(found, results.examined(session, resolved, found, *conditions))
     finished = {key: stands.measurement for key, stands in found.items() if stands.measurement is not None}
     return plan(search, finished), found
+
+
+def _judged_by_example(resolved: ResolvedRound) -> tuple[ColumnElement[bool], ...] | None:
+    """The jobs on which decisions look at single examples; None where there are none."""
+    if resolved.spec.prune.needs_examples:
+        return ()
+    confirmation = resolved.search.confirmation
+    return None if confirmation is None else (tables.Job.stage == confirmation.stage,)
+
+
+def evidence_on(
+    session: Session,
+    row: tables.Round,
+    resolved: ResolvedRound,
+    decisions: Sequence[Decision],
+    found: Mapping[JobKey, Standing],
+) -> dict[JobKey, Evidence]:
+    """What these decisions rest on, of those that have a delta."""
+    measured = [decision for decision in decisions if decision.d_acc is not None]
+    keys = {key for decision in measured for pair in _pairs(decision) for key in pair}
+    ids = [found[key].job_id for key in keys]
+    told: dict[JobKey, results.Examined] = {}
+    for start in range(0, len(ids), MOST_AT_ONCE):
+        told |= results.examined(
+            session, resolved, found, tables.Job.id.in_(ids[start : start + MOST_AT_ONCE])
+        )
+    return {
+        decision.key: evidence.of_pairs([_pair(*pair, found, told) for pair in _pairs(decision)])
+        for decision in measured
+    }
+
+
+def _pairs(decision: Decision) -> list[tuple[JobKey, JobKey]]:
+    """The runs that a decision rests on: the variant's and the baseline's of each seed."""
+    keys = [decision.key._replace(seed=seed) for seed in decision.seeds or (decision.key.seed,)]
+    return [(key, key._replace(variant=BASELINE)) for key in keys]
+
+
+def _pair(
+    variant: JobKey,
+    baseline: JobKey,
+    found: Mapping[JobKey, Standing],
+    told: Mapping[JobKey, results.Examined],
+) -> Pair:
+    one, other = found[variant].measurement, found[baseline].measurement
+    assert one is not None and other is not None  # noqa: S101, PT018  (a decision rests on them)
+    assert one.score is not None and other.score is not None  # noqa: S101, PT018
+    both = variant in told and baseline in told
+    return Pair(
+        seed=variant.seed,
+        delta=difference(one.score, other.score),
+        variant=told[variant].outcomes if both else None,
+        baseline=told[baseline].outcomes if both else None,
+        fingerprints=(told[variant].fingerprint, told[baseline].fingerprint) if both else ("", ""),
+    )
 
 
 def _new_job(session: Session, round_id: int, spec: JobSpec, key: JobKey, now: datetime) -> tables.Job:
@@ -351,15 +420,24 @@ def _tell_of_cached(session: Session, jobs: Sequence[tables.Job], now: datetime)
             events.append(session, job.round_id, EventKind.JOB_ENDED, now=now, job_id=job.id, **ended)
 
 
-def _store_new(
-    session: Session, row: tables.Round, planned: Plan, now: datetime, chain: tuple[str, int] | None
-) -> tuple[Decision, ...]:
+def _unstored(session: Session, row: tables.Round, planned: Plan, lane: Lane | None) -> tuple[Decision, ...]:
+    """The decisions that have not been stored."""
     made = tables.Decision
     query = select(made.task, made.stage, made.variant, made.seed).where(made.round_id == row.id)
-    if chain is not None:
-        query = query.where(made.task == chain[0], made.seed == chain[1])
+    if lane is not None:
+        query = query.where(made.task == lane.task)
+        query = query if lane.seed is None else query.where(made.seed == lane.seed)
     stored = {JobKey(*key) for key in session.execute(query)}
-    new = tuple(decision for decision in planned.decisions if decision.key not in stored)
+    return tuple(decision for decision in planned.decisions if decision.key not in stored)
+
+
+def _store(
+    session: Session,
+    row: tables.Round,
+    new: Sequence[Decision],
+    found: Mapping[JobKey, Evidence],
+    now: datetime,
+) -> None:
     session.add_all(
         tables.Decision(
             **decision.key._asdict(),
@@ -368,6 +446,7 @@ def _store_new(
             reason=decision.reason,
             d_acc=decision.d_acc,
             d_loss=decision.d_loss,
+            evidence=found[decision.key].model_dump(mode="json") if decision.key in found else None,
             created_at=now,
         )
         for decision in new
@@ -381,16 +460,17 @@ def _store_new(
             "d_acc": decision.d_acc,
         }
         events.append(session, row.id, EventKind.DECIDED, now=now, **named, **verdict)
-    return new
 
 
 def _closed(resolved: ResolvedRound, planned: Plan, new: Sequence[Decision]) -> Iterable[str]:
     """Trajectories that no later stage continues, now that these decisions have fallen."""
-    last = resolved.search.stages[-1]
+    search = resolved.search
     for decision in new:
         key = decision.key
-        goes_on = decision.verdict is Verdict.PROMOTED and key.stage != last
+        goes_on = decision.verdict is Verdict.PROMOTED and key.stage != search.stages[-1]
         if not goes_on and decision.verdict is not Verdict.NO_OP:
-            yield resolved.job(key).trajectory
-        if (key.task, key.seed) not in planned.open_chains:
-            yield resolved.job(key._replace(variant=BASELINE)).trajectory
+            for variant, _ in _pairs(decision):
+                yield resolved.job(variant).trajectory
+        if search.lane_of(key.task, key.seed) not in planned.open_lanes:
+            for seed in (key.seed,) if search.is_per_seed else search.seeds:
+                yield resolved.job(key._replace(variant=BASELINE, seed=seed)).trajectory

@@ -16,7 +16,8 @@ from orchestrator.build_report import report_lines
 from orchestrator.caveats import EXPLANATIONS, Caveat
 from orchestrator.durations import duration
 from orchestrator.outlook import job_seconds
-from orchestrator.planner import JobKey, points
+from orchestrator.planner import JobKey
+from orchestrator.points import points
 from orchestrator.spec import ResolvedRound
 from orchestrator.views import View
 from worker.job import MEASURED, BuildReport, JobSpec, Outcome
@@ -99,7 +100,7 @@ def _task(session: Session, resolved: ResolvedRound, task: str) -> TaskForecast:
             known=sum(key.stage == stage for key in known),
             certain=stage == resolved.search.stages[0],
         )
-        for stage in resolved.search.stages
+        for stage in resolved.search.all_stages
     }
     pace = _pace(session, resolved.job(keys[0]))
     return TaskForecast(
@@ -107,8 +108,15 @@ def _task(session: Session, resolved: ResolvedRound, task: str) -> TaskForecast:
         stages=stages,
         seconds_certain=_seconds(resolved, [key for key in keys if stages[key.stage].certain], known, pace),
         seconds_at_most=_seconds(resolved, keys, known, pace),
-        resolution=caveats.resolution(resolved, task),
-        caveats=tuple(sorted({*caveats.of_data(report), *caveats.of_protocol(resolved, task)})),
+        resolution=caveats.resolution(resolved, task, resolved.search.stages[0]),
+        caveats=tuple(
+            sorted(
+                {
+                    *caveats.of_data(report),
+                    *caveats.of_protocol(resolved, task, resolved.search.stages[0]),
+                }
+            )
+        ),
         examples=report,
     )
 

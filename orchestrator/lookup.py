@@ -15,13 +15,16 @@ from db.events import EventKind
 from db.tables import Decision, Evaluation, Job, JobState, Round, RoundState, Worker
 from orchestrator import engine, interventions
 from orchestrator.errors import NotFound
+from orchestrator.evidence import Evidence
 from orchestrator.planner import SearchSpec, Verdict
+from orchestrator.rules import Scope, rule_class
 from orchestrator.views import (
     DecisionView,
     EvaluationView,
     EventView,
     Funnel,
     JobView,
+    NoiseFloor,
     RoundLine,
     RoundView,
     StatusView,
@@ -123,9 +126,16 @@ def _arms(row: AnyRow, counts: Mapping[tuple[int, str, str], int]) -> Arms:
     }
     are_known = all("settings" in variant for variant in variants)
     return Arms(
-        total=len(spec["tasks"]) * len(spec["seeds"]) * len(variants) if are_known else None,
+        total=_judged_at_first(spec, len(variants)) if are_known else None,
         verdicts={stage: verdicts for stage, verdicts in of_stage.items() if verdicts},
     )
+
+
+def _judged_at_first(spec: Mapping[str, Any], n_variants: int) -> int:
+    """How many decisions there will be on the first stage of a round."""
+    is_per_seed = rule_class(spec["prune"]["rule"]).scope is Scope.SEED
+    arms = n_variants + (spec.get("control") is not None)
+    return len(spec["tasks"]) * arms * (len(spec["seeds"]) if is_per_seed else 1)
 
 
 def outcomes(session: Session, round_id: int) -> dict[str, int]:
@@ -153,13 +163,25 @@ def round_(session: Session, name: str) -> RoundView:
         tasks=search.tasks,
         variants=search.variants,
         no_ops=tuple(name for name in search.variants if name in search.no_ops),
-        stages=search.stages,
+        stages=search.all_stages,
+        confirm_stage=None if search.confirmation is None else search.confirmation.stage,
         seeds=search.seeds,
+        rule=resolved.spec.prune.rule,
         min_delta=resolved.spec.prune.min_delta,
         metric=resolved.spec.prune.metric,
         funnel=_funnel(session, row.id, search, counts, knows_its_variants=not resolved.spec.selections),
+        noise_floor=_noise_floor(session, row.id, search),
         n_events=row.n_events,
     )
+
+
+def _noise_floor(session: Session, round_id: int, search: SearchSpec) -> NoiseFloor | None:
+    if search.control is None:
+        return None
+    of_it = (Decision.round_id == round_id, Decision.variant == search.control)
+    at_first = select(Decision.decision).where(*of_it, Decision.stage == search.stages[0])
+    verdicts = [verdict for verdict in session.scalars(at_first) if verdict != Verdict.UNDECIDED]
+    return NoiseFloor(judged=len(verdicts), promoted=verdicts.count(Verdict.PROMOTED))
 
 
 def _funnel(
@@ -241,7 +263,19 @@ def decisions(session: Session, name: str, part: Slice, task: str | None = None)
     if task is not None:
         query = query.where(Decision.task == task)
     rows, last = _cut(session, query, part)
-    return Found([DecisionView(**_without_id(row)) for row in rows], last)
+    return Found([_decision_view(row) for row in rows], last)
+
+
+def _decision_view(row: AnyRow) -> DecisionView:
+    columns = _without_id(row)
+    stored = columns.pop("evidence")
+    rests_on = Evidence.from_json(stored) if stored else None
+    return DecisionView(
+        **columns,
+        d_acc_ci=None if rests_on is None else rests_on.d_acc_ci,
+        p_value=None if rests_on is None else rests_on.p_value,
+        seeds=tuple(rests_on.by_seed) if rests_on else (columns["seed"],),
+    )
 
 
 def events_since(session: Session, round_id: int, number: int, limit: int = 500) -> list[EventView]:
@@ -331,6 +365,7 @@ _DECISION = (
     Decision.decision,
     Decision.d_acc,
     Decision.d_loss,
+    Decision.evidence,
     Decision.reason,
     Decision.created_at.label("decided_at"),
 )

@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 from db.tables import Evaluation, Job, JobState
 from orchestrator import engine, results
 from orchestrator.display import Outlook
-from orchestrator.planner import JobKey, Plan
+from orchestrator.planner import JobKey, Plan, SearchSpec
 from orchestrator.results import StoredJob
+from orchestrator.rules import Scope
 from orchestrator.spec import ResolvedRound
 from worker.job import BASELINE, Budget
 
@@ -47,27 +48,35 @@ def still_possible(resolved: ResolvedRound, planned: Plan, jobs: Mapping[JobKey,
     """The jobs that may yet have to run: all that are not done, but for arms that have been stopped."""
     search = resolved.search
     stopped = {
-        (decision.key.task, decision.key.variant, decision.key.seed)
+        (decision.key.task, decision.key.variant, seed)
         for decision in planned.decisions
         if decision.verdict != "promoted"
+        for seed in ((decision.key.seed,) if search.rule.scope is Scope.SEED else search.seeds)
+    }
+    settled = {
+        decision.key._replace(seed=seed)
+        for decision in planned.decisions
+        for seed in search.seeds
+        if search.rule.scope is not Scope.SEED
     }
     return [
         key
         for key in resolved.largest_plan()
-        if (key.task, key.variant, key.seed) not in stopped
+        if key not in settled
         and not (key in jobs and jobs[key].state is JobState.DONE)
-        and (key.variant != BASELINE or key.stage == search.stages[0] or _may_promote(resolved, key, stopped))
+        and (_is_first_baseline(search, key) or _may_be_needed(search, key, stopped))
     ]
 
 
-def _may_promote(resolved: ResolvedRound, key: JobKey, stopped: set[tuple[str, str, int]]) -> bool:
-    """Whether some variant may still need this later stage's baseline."""
-    search = resolved.search
-    return any(
-        (key.task, variant, key.seed) not in stopped
-        for variant in search.variants
-        if variant not in search.no_ops
-    )
+def _is_first_baseline(search: SearchSpec, key: JobKey) -> bool:
+    return key.variant == BASELINE and key.stage == search.stages[0]
+
+
+def _may_be_needed(search: SearchSpec, key: JobKey, stopped: set[tuple[str, str, int]]) -> bool:
+    """Whether this variant, or for a baseline some variant, has not been stopped; a fresh seed needs any seed."""
+    seeds = (key.seed,) if key.seed in search.seeds else search.seeds
+    variants = search.arms[1:] if key.variant == BASELINE else (key.variant,)
+    return any((key.task, variant, seed) not in stopped for variant in variants for seed in seeds)
 
 
 def seconds_for(

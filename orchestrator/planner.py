@@ -1,18 +1,26 @@
 """What should exist, given what has finished: the whole orchestration as one pure function.
 
-Order within one (task, seed): the baseline's first stage; then for each variant its first stage and the
-decision, and as long as it is promoted the next stage's baseline (once) and the variant there, before the
-next variant. One job at a time over the whole round; with `parallel`, one at a time in each (task, seed).
+A *lane* is what is worked through one job at a time, whatever happens elsewhere: a (task, seed), or the whole
+task where something is decided over seeds. Its order: the baseline's first stage; then for each variant its first
+stage and the decision, and as long as it is promoted the next stage's baseline (once) and the variant there, before
+the next variant. A rule over seeds asks for a variant's seeds one by one; one that compares variants goes stage by
+stage. Then come the confirmation of what is left, and further runs of the baseline. One lane at a time over the whole
+round; with `parallel`, all of them side by side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from statistics import fmean
 from typing import NamedTuple
 
-from orchestrator.rules import ROUNDING, Threshold
+from orchestrator.points import difference, points
+from orchestrator.rules import Rule, Scope, Threshold, Trial
+from orchestrator.statistics.examples import Outcomes, standard_error
+from orchestrator.statistics.seeds import estimate
+from orchestrator.statistics.variants import false_discovery
 from worker.job import BASELINE, Outcome
 
 
@@ -25,10 +33,17 @@ class JobKey(NamedTuple):
     seed: int
 
 
+class Lane(NamedTuple):
+    """A part of a round that no other influences but by its place in the order."""
+
+    task: str
+    seed: int | None  # None: all of the task's
+
+
 class Verdict(StrEnum):
     """What was concluded for a variant at a stage."""
 
-    PROMOTED = "promoted"  # at least min_delta above the baseline of the same stage
+    PROMOTED = "promoted"  # good enough against the baseline of the same stage, by the round's rule
     PRUNED = "pruned"  # not so at the first stage: goes no further
     REJECTED = "rejected"  # promoted before, not borne out at a later stage
     CONFIRMED = "confirmed"  # borne out on fresh seeds and unseen validation data
@@ -44,6 +59,7 @@ class Measurement:
     score: float | None = None  # the rule's metric, a fraction
     loss: float | None = None  # nats per answer token
     reason: str | None = None
+    outcomes: Outcomes | None = None  # by the rule's metric; None where they are not known, or not asked for
 
     @property
     def is_measured(self) -> bool:
@@ -56,13 +72,17 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Decision:
-    """A verdict on a variant at a stage, with its deltas (variant minus baseline) where both were measured."""
+    """A verdict on a variant at a stage, with its deltas (variant minus baseline) where both were measured.
+
+    Over several seeds, the key has the first of them and the deltas are means.
+    """
 
     key: JobKey
     verdict: Verdict
     reason: str
     d_acc: float | None = None
     d_loss: float | None = None
+    seeds: tuple[int, ...] = ()  # that it rests on; empty: the key's alone
 
 
 class State(StrEnum):
@@ -71,38 +91,93 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
+class Confirmation:
+    """The last stage, for what the stages before it promoted: fresh seeds on validation data of its own."""
+
+    stage: str
+    seeds: tuple[int, ...]
+    level: float = 0.05  # share of false ones among the confirmed, at most
+
+
+@dataclass(frozen=True)
 class SearchSpec:
     """The part of a round that the planner needs."""
 
     tasks: tuple[str, ...]
-    variants: tuple[str, ...]
-    stages: tuple[str, ...]
+    variants: tuple[str, ...]  # a control arm among them
+    stages: tuple[str, ...]  # that select
     seeds: tuple[int, ...] = (0,)
     no_ops: frozenset[str] = frozenset()
-    rule: Threshold = field(default_factory=Threshold)
+    rule: Rule = field(default_factory=Threshold)
     parallel: bool = False
+    baseline_seeds: tuple[int, ...] = ()  # further ones, that only the baseline is run with
+    confirmation: Confirmation | None = None
+    control: str | None = None  # the variant that is the baseline under another seed
 
-    def of_chain(self, chain: tuple[str, int]) -> SearchSpec:
-        """One (task, seed) of it, which no other influences but by its place in the order."""
-        task, seed = chain
-        return replace(self, tasks=(task,), seeds=(seed,))
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        seeds = self.seeds if self.is_per_seed else (None,)
+        return tuple(Lane(task, seed) for task in self.tasks for seed in seeds)
+
+    @property
+    def is_per_seed(self) -> bool:
+        """Whether nothing is decided, or measured, for several seeds together."""
+        return self.rule.scope is Scope.SEED and not self.baseline_seeds and self.confirmation is None
+
+    def lane_of(self, task: str, seed: int) -> Lane:
+        """The lane that a job belongs to."""
+        return Lane(task, seed if self.is_per_seed else None)
+
+    def of_lane(self, lane: Lane) -> SearchSpec:
+        """One lane of it."""
+        return replace(self, tasks=(lane.task,), seeds=self.seeds if lane.seed is None else (lane.seed,))
+
+    @property
+    def all_stages(self) -> tuple[str, ...]:
+        """With the one that confirms."""
+        return self.stages if self.confirmation is None else (*self.stages, self.confirmation.stage)
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The baseline, and every variant that is trained."""
+        return (BASELINE, *(name for name in self.variants if name not in self.no_ops))
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """The variants that are tried: neither no-ops nor the control."""
+        return tuple(name for name in self.arms[1:] if name != self.control)
+
+    def largest_plan(self) -> Iterator[JobKey]:
+        """Every job there is when every variant is promoted at every stage."""
+        for task in self.tasks:
+            for seed in self.seeds:
+                for variant in self.arms:
+                    yield from (JobKey(task, stage, variant, seed) for stage in self.stages)
+            for seed in self.baseline_seeds:
+                yield from (JobKey(task, stage, BASELINE, seed) for stage in self.stages)
+            if (last := self.confirmation) is not None:
+                for seed in last.seeds:
+                    for variant in (BASELINE, *self.candidates):
+                        yield JobKey(task, last.stage, variant, seed)
 
     @property
     def most_jobs(self) -> int:
-        """Jobs there are when every variant is promoted at every stage."""
-        arms = 1 + len(self.variants) - len(self.no_ops)
-        return len(self.tasks) * len(self.seeds) * arms * len(self.stages)
+        """How many these are."""
+        of_task = (len(self.seeds) * len(self.arms) + len(self.baseline_seeds)) * len(self.stages)
+        if self.confirmation is not None:
+            of_task += len(self.confirmation.seeds) * (1 + len(self.candidates))
+        return len(self.tasks) * of_task
 
 
 @dataclass(frozen=True)
 class Plan:
     """Every job that should exist (finished ones included) and every decision that follows, in order.
 
-    `open_chains` are the (task, seed) pairs in which something has yet to finish.
+    `open_lanes` are those in which something has yet to finish.
     """
 
     steps: tuple[JobKey | Decision, ...]
-    open_chains: frozenset[tuple[str, int]]
+    open_lanes: frozenset[Lane]
 
     @property
     def jobs(self) -> tuple[JobKey, ...]:
@@ -114,103 +189,237 @@ class Plan:
 
     @property
     def state(self) -> State:
-        return State.ACTIVE if self.open_chains else State.FINISHED
+        return State.ACTIVE if self.open_lanes else State.FINISHED
 
 
 def plan(spec: SearchSpec, results: Mapping[JobKey, Measurement]) -> Plan:
     """Derives jobs, decisions and state from the finished jobs; the same for any order in which they came."""
     steps: list[JobKey | Decision] = []
-    open_chains: list[tuple[str, int]] = []
-    for task, seed in ((task, seed) for task in spec.tasks for seed in spec.seeds):
-        if open_chains and not spec.parallel:
-            open_chains.append((task, seed))
+    open_lanes: list[Lane] = []
+    for lane in spec.lanes:
+        if open_lanes and not spec.parallel:
+            open_lanes.append(lane)
             continue
-        chain = _Chain(spec, task, seed, results)
-        steps.extend(chain.walk())
-        if chain.is_waiting:
-            open_chains.append((task, seed))
-    return Plan(tuple(steps), frozenset(open_chains))
+        walk = _Walk(spec.of_lane(lane), lane.task, results)
+        steps.extend(walk.steps())
+        if walk.is_waiting:
+            open_lanes.append(lane)
+    return Plan(tuple(steps), frozenset(open_lanes))
 
 
-class _Chain:
-    """One (task, seed), walked as far as the results reach."""
+Steps = Iterator[JobKey | Decision]
 
-    def __init__(self, spec: SearchSpec, task: str, seed: int, results: Mapping[JobKey, Measurement]) -> None:
-        self.spec, self.task, self.seed, self.results = spec, task, seed, results
-        self.baselines: set[str] = set()  # stages whose baseline was asked for
+
+class _Walk:
+    """One lane, walked as far as the results reach."""
+
+    def __init__(self, spec: SearchSpec, task: str, results: Mapping[JobKey, Measurement]) -> None:
+        self.spec, self.task, self.results = spec, task, results
+        self.baselines: dict[tuple[str, int], None] = {}  # stages and seeds whose baseline was asked for
+        self.promotions: dict[str, int] = dict.fromkeys(spec.candidates, 0)  # at the last stage that selects
         self.is_waiting = False
 
-    def walk(self) -> Iterator[JobKey | Decision]:
-        """The chain's jobs and decisions in order, up to the first job that has not finished."""
-        yield from self._baseline(self.spec.stages[0])
+    def steps(self) -> Steps:
+        """The lane's jobs and decisions in order, up to the first job that has not finished."""
+        is_per_seed = self.spec.rule.scope is Scope.SEED
+        for seeds in [(seed,) for seed in self.spec.seeds] if is_per_seed else [self.spec.seeds]:
+            if not self.is_waiting:
+                yield from self._search(seeds)
+        if self.spec.confirmation is not None and not self.is_waiting:
+            yield from self._confirm(self.spec.confirmation)
+        for seed in self.spec.baseline_seeds:
+            for stage in self._stages_reached():
+                if not self.is_waiting:
+                    yield from self._baseline(stage, seed)
+
+    def _search(self, seeds: Sequence[int]) -> Steps:
+        """What the rule judges together: one seed, or all of them."""
+        first = self.spec.stages[0]
+        yield from self._baseline(first, seeds[0])
+        if self.spec.rule.scope is Scope.STAGE:
+            yield from self._by_stage(seeds)
+            return
         for variant in self.spec.variants:
             if self.is_waiting:
                 return
-            yield from self._variant(variant)
+            if variant in self.spec.no_ops:
+                yield self._no_op(variant, seeds)
+            else:
+                yield from self._climb(variant, seeds)
 
-    def _baseline(self, stage: str) -> Iterator[JobKey]:
-        if stage not in self.baselines:
-            self.baselines.add(stage)
-            yield self._ask(stage, BASELINE)
-
-    def _variant(self, variant: str) -> Iterator[JobKey | Decision]:
-        if variant in self.spec.no_ops:
-            key = self._key(self.spec.stages[0], variant)
-            yield Decision(key, Verdict.NO_OP, "computes the same as the baseline on this model")
-            return
+    def _climb(self, variant: str, seeds: Sequence[int]) -> Steps:
+        """A variant, stage by stage, for as long as it is promoted."""
         for stage in self.spec.stages:
-            yield from self._baseline(stage)
-            baseline = self.results.get(self._key(stage, BASELINE))
-            if baseline is None:
-                return
-            key = self._key(stage, variant)
-            if not baseline.is_measured:
-                yield Decision(key, Verdict.UNDECIDED, f"the {stage} baseline failed: {baseline.failure}")
-                return
-            yield self._ask(stage, variant)
-            result = self.results.get(key)
-            if result is None:
-                return
-            decision = judge(self.spec, key, result, baseline)
-            yield decision
-            if decision.verdict is not Verdict.PROMOTED:
+            decision = yield from self._judge_alone(stage, variant, seeds)
+            if decision is None or decision.verdict is not Verdict.PROMOTED:
                 return
 
-    def _ask(self, stage: str, variant: str) -> JobKey:
-        key = self._key(stage, variant)
+    def _judge_alone(
+        self, stage: str, variant: str, seeds: Sequence[int]
+    ) -> Generator[JobKey | Decision, None, Decision | None]:
+        """A variant at a stage, seed by seed until there is a verdict; None while something has yet to finish."""
+        judged = _Judged(self.spec, JobKey(self.task, stage, variant, seeds[0]))
+        for seed in self._cheapest_first(stage, seeds):
+            if not (yield from self._measure(judged, seed)):
+                return None
+            if decision := judged.decide(is_last=len(judged.trials) == len(seeds)):
+                return (yield from self._decided(decision))
+        raise AssertionError("the last seed settles it")
+
+    def _by_stage(self, seeds: Sequence[int]) -> Steps:
+        """All variants of a stage, then the decisions on them, before the next stage."""
+        if self.is_waiting:
+            return
+        for variant in self.spec.variants:
+            if variant in self.spec.no_ops:
+                yield self._no_op(variant, seeds)
+        alive = list(self.spec.arms[1:])
+        for stage in self.spec.stages:
+            measured = [_Judged(self.spec, JobKey(self.task, stage, variant, seeds[0])) for variant in alive]
+            for judged in measured:
+                for seed in seeds:
+                    if judged.failure is None and not (yield from self._measure(judged, seed)):
+                        return
+            alive = []
+            for judged in measured:
+                rivals = [other.trials for other in measured if other is not judged and other.failure is None]
+                decision = judged.decide(is_last=True, rivals=rivals)
+                assert decision is not None  # noqa: S101  (after the last seed there is one)
+                yield from self._decided(decision)
+                if decision.verdict is Verdict.PROMOTED:
+                    alive.append(judged.key.variant)
+
+    def _confirm(self, last: Confirmation) -> Steps:
+        """What most seeds promoted, on all fresh seeds; then the decisions on all of it together."""
+        searches = len(self.spec.seeds) if self.spec.rule.scope is Scope.SEED else 1
+        chosen = [variant for variant, count in self.promotions.items() if 2 * count > searches]
+        measured = [_Judged(self.spec, JobKey(self.task, last.stage, name, last.seeds[0])) for name in chosen]
+        for judged in measured:
+            for seed in last.seeds:
+                if judged.failure is None and not (yield from self._measure(judged, seed)):
+                    return
+        p_values = {one.key.variant: one.p_value for one in measured if one.failure is None}
+        discoveries = false_discovery(p_values)
+        for judged in measured:
+            yield judged.confirm(discoveries.get(judged.key.variant), last.level)
+
+    def _measure(self, judged: _Judged, seed: int) -> Generator[JobKey | Decision, None, bool]:
+        """Asks for a variant's run and the baseline's; True once both have ended, whatever came of them."""
+        key = judged.key._replace(seed=seed)
+        yield from self._baseline(key.stage, seed)
+        baseline = self.results.get(key._replace(variant=BASELINE))
+        if baseline is None:
+            return False
+        if not baseline.is_measured:
+            judged.fail(Verdict.UNDECIDED, f"the {key.stage} baseline failed: {baseline.failure}")
+            return True
+        yield self._ask(key)
+        result = self.results.get(key)
+        if result is None:
+            return False
+        judged.add(seed, result, baseline)
+        return True
+
+    def _decided(self, decision: Decision) -> Generator[JobKey | Decision, None, Decision]:
+        variant, is_last = decision.key.variant, decision.key.stage == self.spec.stages[-1]
+        if is_last and decision.verdict is Verdict.PROMOTED and variant in self.promotions:
+            self.promotions[variant] += 1
+        yield decision
+        return decision
+
+    def _no_op(self, variant: str, seeds: Sequence[int]) -> Decision:
+        key = JobKey(self.task, self.spec.stages[0], variant, seeds[0])
+        return Decision(key, Verdict.NO_OP, "computes the same as the baseline on this model")
+
+    def _cheapest_first(self, stage: str, seeds: Sequence[int]) -> list[int]:
+        """Seeds whose baseline is there already cost one run, the others two."""
+        return sorted(seeds, key=lambda seed: (stage, seed) not in self.baselines)
+
+    def _stages_reached(self) -> list[str]:
+        return [stage for stage in self.spec.stages if any(stage == reached for reached, _ in self.baselines)]
+
+    def _baseline(self, stage: str, seed: int) -> Iterator[JobKey]:
+        if (stage, seed) not in self.baselines:
+            self.baselines[stage, seed] = None
+            yield self._ask(JobKey(self.task, stage, BASELINE, seed))
+
+    def _ask(self, key: JobKey) -> JobKey:
         self.is_waiting = self.is_waiting or key not in self.results
         return key
 
-    def _key(self, stage: str, variant: str) -> JobKey:
-        return JobKey(self.task, stage, variant, self.seed)
+
+class _Judged:
+    """A variant at a stage: its trials so far, and what follows from them."""
+
+    def __init__(self, spec: SearchSpec, key: JobKey) -> None:
+        self.spec, self.key = spec, key
+        self.trials: list[Trial] = []
+        self.losses: list[float | None] = []
+        self.failure: tuple[Verdict, str] | None = None  # a run that ended without a number
+
+    def add(self, seed: int, variant: Measurement, baseline: Measurement) -> None:
+        """One more seed, against a measured baseline."""
+        if variant.outcome is Outcome.DIVERGED:
+            self.fail(self._failed, variant.failure)
+        elif variant.score is None or baseline.score is None:
+            self.fail(Verdict.UNDECIDED, variant.failure)
+        else:
+            error = _standard_error(variant.outcomes, baseline.outcomes)
+            self.trials.append(Trial(seed, difference(variant.score, baseline.score), error))
+            both = variant.loss is not None and baseline.loss is not None
+            self.losses.append(difference(variant.loss, baseline.loss) if both else None)  # type: ignore[arg-type]
+
+    def fail(self, verdict: Verdict, reason: str) -> None:
+        self.failure = verdict, reason
+
+    @property
+    def _failed(self) -> Verdict:
+        return Verdict.PRUNED if self.key.stage == self.spec.stages[0] else Verdict.REJECTED
+
+    def decide(self, *, is_last: bool, rivals: Sequence[Sequence[Trial]] = ()) -> Decision | None:
+        """The decision on it; None when the rule asks for another seed, and there is one."""
+        if self.failure is not None:
+            return Decision(self.key, *self.failure)
+        ruling = self.spec.rule.judge(self.trials, rivals)
+        if ruling is None and not is_last:
+            return None
+        if ruling is None:
+            return self._decision(self._failed, f"not settled after {len(self.trials)} seeds")
+        return self._decision(Verdict.PROMOTED if ruling.promotes else self._failed, ruling.reason)
+
+    @property
+    def p_value(self) -> float:
+        """Of its gain, over seeds and examples."""
+        errors = [trial.standard_error or 0.0 for trial in self.trials]
+        return estimate([trial.delta for trial in self.trials], errors).p_value
+
+    def confirm(self, discovery: float | None, level: float) -> Decision:
+        """The decision on it at the last stage; `discovery`: its q-value among all that came so far."""
+        if self.failure is not None:
+            return Decision(self.key, *self.failure)
+        assert discovery is not None  # noqa: S101  (whatever was measured has one)
+        is_borne_out = discovery <= level
+        compared = "within" if is_borne_out else "above"
+        reason = (
+            f"{points(fmean(trial.delta for trial in self.trials))} over {len(self.trials)} fresh seeds, "
+            f"false-discovery level {discovery:.3f} {compared} {level:g}"
+        )
+        return self._decision(Verdict.CONFIRMED if is_borne_out else Verdict.REJECTED, reason)
+
+    def _decision(self, verdict: Verdict, reason: str) -> Decision:
+        losses = [loss for loss in self.losses if loss is not None]
+        seeds = tuple(trial.seed for trial in self.trials)
+        return Decision(
+            self.key,
+            verdict,
+            reason,
+            difference(fmean(trial.delta for trial in self.trials), 0),
+            difference(fmean(losses), 0) if len(losses) == len(self.trials) else None,
+            seeds if seeds != (self.key.seed,) else (),
+        )
 
 
-def judge(spec: SearchSpec, key: JobKey, variant: Measurement, baseline: Measurement) -> Decision:
-    """The decision on a variant that has finished a stage, against a measured baseline of that stage."""
-    failed = Verdict.PRUNED if key.stage == spec.stages[0] else Verdict.REJECTED
-    if variant.outcome is Outcome.DIVERGED:
-        return Decision(key, failed, variant.failure)
-    if variant.score is None or baseline.score is None:
-        return Decision(key, Verdict.UNDECIDED, variant.failure)
-    d_acc = difference(variant.score, baseline.score)
-    d_loss = (
-        None if variant.loss is None or baseline.loss is None else difference(variant.loss, baseline.loss)
-    )
-    promoted = spec.rule.promotes(d_acc)
-    threshold = spec.rule.min_delta
-    reason = f"{points(d_acc, threshold)} {'reaches' if promoted else 'is below'} {points(threshold)}"
-    return Decision(key, Verdict.PROMOTED if promoted else failed, reason, d_acc, d_loss)
-
-
-def difference(value: float, reference: float) -> float:
-    """value - reference without the binary noise in the last digits."""
-    return round(value - reference, 12)
-
-
-def points(fraction: float, beside: float | None = None) -> str:
-    """A difference of accuracies for people: 0.001 is +0.10 pp.
-
-    With more digits where two would make it look the same as a different one beside it.
-    """
-    alike = beside is not None and abs(fraction - beside) > ROUNDING and abs(fraction - beside) < 1e-4
-    return f"{100 * fraction + 0.0:+.{5 if alike else 2}f} pp"
+def _standard_error(variant: Outcomes | None, baseline: Outcomes | None) -> float | None:
+    if variant is None or baseline is None or len(variant.of) < 2:
+        return None
+    return standard_error([a - b for a, b in zip(variant.right, baseline.right, strict=True)], variant.of)

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from orchestrator.errors import BadRound, NotFound, Problem
 from orchestrator.round_file import RoundFile, dotted, one_line, parse, read
+from orchestrator.rules.registry import DEFAULT, rule_class
 from orchestrator.spec import MAX_JOBS, Location, Name, RoundSpec, Selection, spell_out
 from worker.job import AnyTaskConfig, FutureSeedSettings, TaskConfig, task_options
 
@@ -196,6 +197,8 @@ def _keys_at(location: Location, data: Mapping[str, Any]) -> Iterable[str]:
     if location[:1] == ("tasks",) and len(location) > 1:
         models = [task_options(data["tasks"][location[1]]["kind"])]
         location = location[2:]
+    if location[:1] == ("prune",):
+        models, location = [rule_class(data["prune"].get("rule", DEFAULT))], location[1:]
     for part in location:
         if isinstance(part, str):
             fields = (model.model_fields[part] for model in models if part in model.model_fields)

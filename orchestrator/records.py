@@ -9,10 +9,10 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, cached_property
 from importlib import metadata
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -20,10 +20,13 @@ from sqlalchemy.orm import Session
 from db import tables
 from db.session import Database
 from db.tables import Job, JobState
-from orchestrator import caveats, engine
+from orchestrator import caveats, engine, round_statistics
 from orchestrator.caveats import Caveat
-from orchestrator.planner import Decision, JobKey, difference
+from orchestrator.evidence import Evidence, SeedEvidence
+from orchestrator.planner import Decision, JobKey
+from orchestrator.points import difference
 from orchestrator.results import Standing, StoredJob, jobs
+from orchestrator.round_statistics import RoundStatistics
 from orchestrator.spec import ResolvedRound
 from worker.job import BASELINE, Metrics, Usage, run_dir
 
@@ -43,19 +46,35 @@ def records(database: Database, name: str) -> Iterator[Record]:
         resolved = engine.resolve(row)
         planned, standings = engine.current_plan(session, row, resolved)
         baselines = jobs(session, Job.round_id == row.id, Job.variant == BASELINE, Job.state == JobState.DONE)
-        writer = _Writer(resolved, {job.key: job.metrics for job in baselines})
         decided = _decided(session, row.id)
+        rests_on = {key: found.evidence for key, found in decided.items() if found.evidence is not None}
+        scores = {key: one.measurement for key, one in standings.items() if one.measurement is not None}
+        spreads = round_statistics.spreads(session, resolved)
+        writer = _Writer(
+            resolved,
+            {job.key: job.metrics for job in baselines},
+            rests_on,
+            round_statistics.of_round(resolved.search, rests_on.items(), scores, spreads),
+        )
     steps = iter(planned.steps)
     while batch := list(islice(steps, BATCH)):
         yield from _batch(database, batch, standings, decided, writer)
 
 
-def _decided(session: Session, round_id: int) -> dict[JobKey, int]:
-    """The ids of a round's decisions."""
+class _Decided(NamedTuple):
+    """Where a decision is stored, and what it rests on."""
+
+    id: int
+    evidence: Evidence | None
+
+
+def _decided(session: Session, round_id: int) -> dict[JobKey, _Decided]:
+    """The decisions of a round."""
     row = tables.Decision
-    query = select(row.id, row.task, row.stage, row.variant, row.seed).where(row.round_id == round_id)
+    query = select(row.id, row.task, row.stage, row.variant, row.seed, row.evidence)
     return {
-        JobKey(task, stage, variant, seed): id_ for id_, task, stage, variant, seed in session.execute(query)
+        JobKey(task, stage, variant, seed): _Decided(id_, Evidence.from_json(stored) if stored else None)
+        for id_, task, stage, variant, seed, stored in session.execute(query.where(row.round_id == round_id))
     }
 
 
@@ -63,12 +82,14 @@ def _batch(
     database: Database,
     steps: Sequence[JobKey | Decision],
     standings: Mapping[JobKey, Standing],
-    decided: Mapping[JobKey, int],
+    decided: Mapping[JobKey, _Decided],
     writer: _Writer,
 ) -> Iterator[Record]:
     keys = [step.key if isinstance(step, Decision) else step for step in steps]
     job_ids = {standings[key].job_id for key in keys if key in standings}
-    decision_ids = {decided[step.key] for step in steps if isinstance(step, Decision) and step.key in decided}
+    decision_ids = {
+        decided[step.key].id for step in steps if isinstance(step, Decision) and step.key in decided
+    }
     with database.read() as session:
         ended = {job.key: job for job in jobs(session, Job.id.in_(job_ids), Job.state == JobState.DONE)}
         sources = _source_names(session, [job.cached_from_id for job in ended.values()])
@@ -76,9 +97,9 @@ def _batch(
         decisions = {decision.id: decision for decision in taken}
     for step in steps:
         if isinstance(step, Decision):
-            decision = decisions.get(decided.get(step.key, 0))
-            if decision is not None:
-                yield writer.decision(step.key, decision, ended.get(step.key))
+            if step.key in decided:
+                found = decisions[decided[step.key].id]
+                yield writer.decision(step.key, found, ended.get(step.key))
         elif step in ended:
             yield writer.job(ended[step], sources)
 
@@ -94,11 +115,23 @@ class _Writer:
 
     resolved: ResolvedRound
     baselines: Mapping[JobKey, Metrics | None]
+    evidence: Mapping[JobKey, Evidence]  # on decisions
+    statistics: RoundStatistics
+
+    @cached_property
+    def _by_seed(self) -> dict[JobKey, SeedEvidence]:
+        """What is known of each run's delta, whether it was decided by itself or with others."""
+        return {
+            key._replace(seed=seed): one
+            for key, found in self.evidence.items()
+            for seed, one in found.by_seed.items()
+        }
 
     def job(self, job: StoredJob, sources: Mapping[int, str]) -> Record:
         key, metrics, usage = job.key, job.metrics, job.usage
         baseline = self._baseline(key)
-        val = self.resolved.facts.tasks[key.task].val
+        val = self.resolved.report(key.task, key.stage).val
+        rests_on = self._by_seed.get(key) if self._metric == "best_val_tok_acc" else None
         failed = metrics is None
         return self._head(key) | {
             "stage": key.stage,
@@ -110,7 +143,9 @@ class _Writer:
             "reason": None,
             "d_acc": _delta(metrics, baseline, "best_val_tok_acc"),
             "d_loss": _delta(metrics, baseline, "best_val_loss"),
-            "d_acc_ci": None,
+            "d_acc_ci": rests_on and _listed(rests_on.d_acc_ci),
+            "d_acc_se": rests_on and rests_on.standard_error,
+            "p_value": rests_on and rests_on.p_value,
             "baseline_val_tok_acc": baseline and baseline.best_val_tok_acc,
             "final_val_tok_acc": metrics and metrics.final_val_tok_acc,
             "best_val_seq_acc": metrics and metrics.best_val_seq_acc,
@@ -124,7 +159,7 @@ class _Writer:
             "padding_share": usage and usage.padding_share,
             "fingerprint": job.fingerprint,
             "cached_from": sources.get(job.cached_from_id or 0),
-            "caveats": self._caveats(key, metrics, usage, baseline),
+            "caveats": self._caveats(key, metrics, usage, baseline, self._on_run(key)),
             "started_at": _time(job.started_at),
             "finished_at": _time(job.finished_at),
             "device": usage and usage.device,
@@ -134,7 +169,7 @@ class _Writer:
 
     def decision(self, key: JobKey, decision: tables.Decision, job: StoredJob | None) -> Record:
         metrics, usage = (job.metrics, job.usage) if job else (None, None)
-        baseline = self._baseline(key)
+        baseline, rests_on = self._baseline(key), self.evidence.get(key)
         return self._head(key) | {
             "stage": "decision",
             "decided_stage": key.stage,
@@ -142,11 +177,14 @@ class _Writer:
             "reason": decision.reason,
             "best_val_tok_acc": metrics and metrics.best_val_tok_acc,
             "baseline_val_tok_acc": baseline and baseline.best_val_tok_acc,
-            "metric": self.resolved.spec.prune.metric,
+            "metric": self._metric,
             "d_acc": decision.d_acc,
             "d_loss": decision.d_loss,
-            "d_acc_ci": None,
-            "caveats": self._caveats(key, metrics, usage, baseline),
+            "d_acc_ci": rests_on and _listed(rests_on.d_acc_ci),
+            "p_value": rests_on and rests_on.p_value,
+            "seeds": list(rests_on.by_seed) if rests_on else [key.seed],
+            **self.statistics.of(key),
+            "caveats": self._caveats(key, metrics, usage, baseline, rests_on),
             "finished_at": _time(decision.created_at),
             "version": version("fsq"),
         }
@@ -167,12 +205,33 @@ class _Writer:
         """The numbers that a variant is measured against; None for a baseline itself."""
         return None if key.variant == BASELINE else self.baselines.get(key._replace(variant=BASELINE))
 
+    @property
+    def _metric(self) -> str:
+        return self.resolved.spec.prune.metric
+
+    def _on_run(self, key: JobKey) -> Evidence | None:
+        """What a single run's delta rests on."""
+        found = self._by_seed.get(key)
+        if found is None:
+            return None
+        return Evidence(d_acc_ci=found.d_acc_ci, p_value=found.p_value, seeds=(found,))
+
     def _caveats(
-        self, key: JobKey, metrics: Metrics | None, usage: Usage | None, baseline: Metrics | None
+        self,
+        key: JobKey,
+        metrics: Metrics | None,
+        usage: Usage | None,
+        baseline: Metrics | None,
+        evidence: Evidence | None,
     ) -> list[Caveat]:
         if metrics is None or usage is None:
             return []
-        return caveats.of_arm(self.resolved, key.task, key.stage, metrics, usage, baseline)
+        of_it = (self.resolved, key.task, key.stage, metrics, usage, baseline)
+        return caveats.of_arm(*of_it, evidence=evidence, is_baseline=key.variant == BASELINE)
+
+
+def _listed(interval: tuple[float, float] | None) -> list[float] | None:
+    return None if interval is None else list(interval)
 
 
 def _delta(metrics: Metrics | None, baseline: Metrics | None, name: str) -> float | None:

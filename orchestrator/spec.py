@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count, islice
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -25,34 +26,58 @@ from pydantic import (
 )
 
 from orchestrator.chains import When, Where
-from orchestrator.planner import JobKey, SearchSpec
-from orchestrator.rules import Threshold
+from orchestrator.planner import Confirmation, JobKey, SearchSpec
+from orchestrator.rules import AnyRule, Threshold
+from orchestrator.statistics.variants import control_runs
 from orchestrator.variants import expand_grid, look_up
 from worker.job import (
     BASELINE,
     AnyTaskConfig,
     Budget,
+    BuildReport,
     FutureSeedSettings,
     JobSpec,
     ModelConfig,
     OptimizerConfig,
     RoundFacts,
     Strict,
+    TaskConfig,
     sha256_of,
 )
 
 MAX_NAME = 100
 MAX_JOBS = 100_000  # of a round
+CONTROL_ARM = "aa"  # the baseline under another name and seed, where a round asks for it
+CONTROL_SEEDS = 2**30  # its seeds lie so far above those it is compared with
+FRESH_SEEDS = 1000  # the first seed of a confirm stage
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.=+-]*$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=MAX_NAME)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Location = tuple[str | int, ...]
 
 
+class Confirm(Strict):
+    """How a stage confirms what was selected before it."""
+
+    seeds: Annotated[int, Field(ge=2, le=1000)] = (
+        5  # fresh ones; fewer than five never reach p < 0.05 by sign
+    )
+    val: Annotated[int, Field(ge=2)] | None = None  # validation examples; None: as many as the task has
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.05  # share of false ones among the confirmed, at most
+
+
 class Stage(Budget):
-    """A rung with a budget of its own."""
+    """A rung with a budget of its own; one that is named `confirm`, or has that key, confirms."""
 
     name: Name
+    confirm: Confirm | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _confirms_by_name(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("name") == "confirm" and data.get("confirm") is None:
+            return {**data, "confirm": {}}
+        return data
 
     @model_validator(mode="after")
     def _name_is_free(self) -> Self:
@@ -166,8 +191,10 @@ class RoundSpec(Strict):
     round: Name
     model: ModelConfig
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
-    prune: Threshold = Threshold()
+    prune: AnyRule = Threshold()
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    baseline_seeds: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = 1  # auto: the square-root rule
+    control: Literal["aa"] | None = None  # an arm that is the baseline under another seed
     optimizer: OptimizerConfig = OptimizerConfig()
     tasks: Annotated[dict[Name, AnyTaskConfig], Field(min_length=1)]
     variants: Annotated[tuple[AnyVariant, ...], BeforeValidator(_read_variants), Field(min_length=1)]
@@ -203,6 +230,14 @@ class RoundSpec(Strict):
         _refuse_twice("stage", [stage.name for stage in self.stages])
         _refuse_twice("variant", [variant.name for variant in self.named])
         _refuse_twice("seed", [str(seed) for seed in self.seeds])
+        if self.control and CONTROL_ARM in {variant.name for variant in self.named}:
+            raise ValueError(f"variants: {CONTROL_ARM!r} is the name of the control arm; choose another name")
+        return self
+
+    @model_validator(mode="after")
+    def _confirms_last(self) -> Self:
+        if any(stage.confirm for stage in self.stages[:-1]) or self.stages[0].confirm:
+            raise ValueError("stages: a stage that confirms comes last, after at least one that selects")
         return self
 
     @model_validator(mode="after")
@@ -217,7 +252,51 @@ class RoundSpec(Strict):
     @property
     def most_jobs(self) -> int:
         """Jobs there are when every variant that is known by now is promoted at every stage."""
-        return len(self.tasks) * len(self.seeds) * (1 + len(self.named)) * len(self.stages)
+        return self.search(frozenset()).most_jobs
+
+    @property
+    def selecting(self) -> tuple[Stage, ...]:
+        """The stages that select."""
+        return tuple(stage for stage in self.stages if stage.confirm is None)
+
+    def search(self, no_ops: frozenset[str]) -> SearchSpec:
+        """What the planner needs to know, given the variants that are no-ops on this model."""
+        seeds = self.prune.seeds(self.seeds)
+        named = tuple(variant.name for variant in self.named)
+        tried = len(named) - len(no_ops)
+        runs = control_runs(tried) if self.baseline_seeds == "auto" else self.baseline_seeds
+        baseline_seeds = _unused(0, max(0, runs - len(seeds)), seeds)
+        last = self.stages[-1]
+        return SearchSpec(
+            tasks=tuple(self.tasks),
+            variants=(*named, CONTROL_ARM) if self.control else named,
+            stages=tuple(stage.name for stage in self.selecting),
+            seeds=seeds,
+            no_ops=no_ops,
+            rule=self.prune,
+            parallel=self.parallel,
+            baseline_seeds=baseline_seeds,
+            confirmation=None
+            if last.confirm is None
+            else Confirmation(
+                last.name,
+                _unused(FRESH_SEEDS, last.confirm.seeds, (*seeds, *baseline_seeds)),
+                last.confirm.level,
+            ),
+            control=CONTROL_ARM if self.control else None,
+        )
+
+    def held_out(self) -> dict[str, TaskConfig]:
+        """Each task with the validation set of the confirm stage: the examples that come after its own."""
+        confirm = self.stages[-1].confirm
+        if confirm is None:
+            return {}
+        return {
+            name: task.model_copy(
+                update={"val": confirm.val or task.val, "val_offset": task.val_offset + task.val}
+            )
+            for name, task in self.tasks.items()
+        }
 
     def resolved(self, folder: Path) -> Self:
         """With every relative path taken as relative to `folder`."""
@@ -236,6 +315,11 @@ def _expanded(path: Path) -> Path:
         return path.expanduser()
     except RuntimeError:
         return path
+
+
+def _unused(first: int, wanted: int, taken: tuple[int, ...]) -> tuple[int, ...]:
+    """The least seeds from `first` on that are not taken."""
+    return tuple(islice((seed for seed in count(first) if seed not in taken), wanted))
 
 
 def _refuse_twice(what: str, names: list[str]) -> None:
@@ -260,15 +344,27 @@ class ResolvedRound:
     @cached_property
     def search(self) -> SearchSpec:
         """What the planner needs to know."""
-        return SearchSpec(
-            tasks=tuple(self.spec.tasks),
-            variants=tuple(self.canonical),
-            stages=tuple(stage.name for stage in self.spec.stages),
-            seeds=self.spec.seeds,
-            no_ops=frozenset(name for name, settings in self.canonical.items() if settings is None),
-            rule=self.spec.prune,
-            parallel=self.spec.parallel,
+        return self.spec.search(
+            frozenset(name for name, settings in self.canonical.items() if settings is None)
         )
+
+    @cached_property
+    def _held_out(self) -> dict[str, TaskConfig]:
+        return self.spec.held_out()
+
+    def confirms(self, stage: str) -> bool:
+        """Whether a stage is the one that confirms."""
+        return self.search.confirmation is not None and stage == self.search.confirmation.stage
+
+    def report(self, task: str, stage: str) -> BuildReport:
+        """What was built of a task for a stage."""
+        return self.facts.held_out[task].report if self.confirms(stage) else self.facts.tasks[task]
+
+    def answer_tokens(self, task: str, stage: str) -> tuple[int, ...] | None:
+        """Answer tokens of each validation example of a stage; None where they are not known."""
+        if self.confirms(stage):
+            return self.facts.held_out[task].answer_tokens
+        return self.facts.answer_tokens.get(task)
 
     @property
     def digest(self) -> str:
@@ -277,29 +373,28 @@ class ResolvedRound:
         asked = self.spec.model_dump(mode="json", include={"round", "prune", "parallel", "after"})
         names: list[Any] = [self.search.stages, self.search.variants, sorted(self.search.no_ops)]
         names += [selection.model_dump(mode="json") for selection in self.spec.selections]
+        if (confirm := self.spec.stages[-1].confirm) is not None:
+            names.append(confirm.model_dump(mode="json"))
         return sha256_of([asked, names, [str(key) for key in self.largest_plan()], jobs])
 
     def largest_plan(self) -> Iterator[JobKey]:
         """Every job there is when every variant is promoted at every stage."""
-        search = self.search
-        arms = (BASELINE, *(name for name in search.variants if name not in search.no_ops))
-        for task in search.tasks:
-            for seed in search.seeds:
-                for variant in arms:
-                    yield from (JobKey(task, stage, variant, seed) for stage in search.stages)
+        return self.search.largest_plan()
 
     def job(self, key: JobKey) -> JobSpec:
         """All that a worker needs to run a job."""
         stage = next(stage for stage in self.spec.stages if stage.name == key.stage)
+        is_control = key.variant == self.search.control
+        tasks = self._held_out if stage.confirm else self.spec.tasks
         return JobSpec(
             model=self.spec.model,
             model_facts=self.facts.model,
-            task=self.spec.tasks[key.task].at_revision(self.facts.revisions.get(key.task)),
-            examples_digest=self.facts.tasks[key.task].digest,
+            task=tasks[key.task].at_revision(self.facts.revisions.get(key.task)),
+            examples_digest=self.report(key.task, key.stage).digest,
             optimizer=self.spec.optimizer,
             budget=stage.budget,
-            seed=key.seed,
-            future_seed=None if key.variant == BASELINE else self.canonical[key.variant],
-            continues=stage is not self.spec.stages[-1],
-            follows=stage is not self.spec.stages[0],
+            seed=(key.seed + CONTROL_SEEDS) % 2**31 if is_control else key.seed,
+            future_seed=None if is_control or key.variant == BASELINE else self.canonical[key.variant],
+            continues=stage.confirm is None and stage is not self.spec.selecting[-1],
+            follows=stage.confirm is None and stage is not self.spec.stages[0],
         )

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from db.tables import JobState
-from orchestrator.planner import points
+from orchestrator.points import interval_text, points
 from orchestrator.views import DecisionView, JobView, RoundLine, WorkerView
 
 
@@ -67,8 +67,10 @@ def _job_text(job: JobView) -> str:
 
 
 def _decision_text(decision: DecisionView) -> str:
-    delta = "" if decision.d_acc is None else f" ({points(decision.d_acc)})"
+    within = "" if decision.d_acc_ci is None else f" {interval_text(decision.d_acc_ci)}"
+    delta = "" if decision.d_acc is None else f" ({points(decision.d_acc)}{within})"
+    seeds = f"seed{'s' if len(decision.seeds) > 1 else ''} {', '.join(map(str, decision.seeds))}"
     return (
-        f"  {decision.task} {decision.config} seed {decision.seed} {decision.stage}: "
+        f"  {decision.task} {decision.config} {seeds} {decision.stage}: "
         f"{decision.decision}{delta}: {decision.reason}"
     )

@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from orchestrator.caveats import EXPLANATIONS, Caveat
-from orchestrator.planner import Verdict, points
+from orchestrator.planner import SearchSpec, Verdict
+from orchestrator.points import interval_text, points
 from orchestrator.records import Record
 from orchestrator.spec import ResolvedRound
 from worker.job import Outcome
 
-WIDTH = 100
-_COLUMNS = "{:<28} {:>4} {:<8} {:>8} {:>10} {:>9} {:>6} {:>7}  {}"
+WIDTH = 118
+FALSE_DISCOVERY = 0.05
+_COLUMNS = "{:<28} {:>4} {:<8} {:>8} {:>10} {:>18} {:>9} {:>6} {:>7}  {}"
 
 
 def summary(resolved: ResolvedRound, state: str, records: Sequence[Record]) -> str:
@@ -32,6 +34,7 @@ def _lines(resolved: ResolvedRound, state: str, records: Sequence[Record]) -> It
     for task in spec.tasks:
         yield from _task_lines(resolved, task, [record for record in records if record["task"] == task])
     yield from _verdict_lines(records)
+    yield from _family_lines(resolved, [record for record in records if _is_decision(record)])
     yield from _caveat_lines(records)
 
 
@@ -44,7 +47,7 @@ def _task_lines(resolved: ResolvedRound, task: str, records: Sequence[Record]) -
         f"{_padding(records)}"
     )
     yield _COLUMNS.format(
-        "config", "seed", "stage", "acc", "delta", "d_loss", "steps", "time", "decision"
+        "config", "seed", "stage", "acc", "delta", "95 % interval", "d_loss", "steps", "time", "decision"
     ).rstrip()
     verdicts = {_key(record, record["decided_stage"]): record for record in records if _is_decision(record)}
     for record in records:
@@ -53,8 +56,59 @@ def _task_lines(resolved: ResolvedRound, task: str, records: Sequence[Record]) -
                 yield _row(record, record["decided_stage"], record["status"])
         else:
             verdict = verdicts.get(_key(record, record["stage"]))
-            shown = record | ({"d_acc": verdict["d_acc"]} if verdict else {})  # by the rule's metric
+            own = verdict and (verdict if verdict["seeds"] == [record["seed"]] else None)
+            by_rule = {"d_acc": own["d_acc"], "d_acc_ci": own["d_acc_ci"]} if own else {}  # its metric
+            shown = record | by_rule
             yield _row(shown, record["stage"], verdict["status"] if verdict else _standing(record))
+    yield from _seed_lines(list(verdicts.values()))
+
+
+def _seed_lines(decisions: Sequence[Record]) -> Iterator[str]:
+    """What the seeds of a variant say together, and how far runs of the baseline lie apart."""
+    arms = {(one["config"], one["decided_stage"]): one for one in decisions}
+    for (variant, stage), one in arms.items():
+        if (one["n_seeds"] or 0) > 1:
+            yield (
+                f"  {variant} at {stage}: mean {points(one['d_acc_mean'])} over {one['n_seeds']} seeds, "
+                f"sd {100 * one['d_acc_sd']:.2f} pp, {one['seed_pattern']}, "
+                f"95 % t interval {interval_text(one['d_acc_t_ci'])}, sign test p {one['sign_test_p']:.3f}"
+            )
+    spreads = {one["decided_stage"]: one for one in decisions if one["run_sd"] is not None}
+    for stage, one in spreads.items():
+        yield (
+            f"  run-to-run spread of the baseline at {stage}: {100 * one['run_sd']:.2f} pp "
+            f"({one['run_sd_degrees']} degrees of freedom, all rounds on these examples)"
+        )
+
+
+def _family_lines(resolved: ResolvedRound, decisions: Sequence[Record]) -> Iterator[str]:
+    """What is left when it counts how many were tried, and how often nothing at all was promoted."""
+    search = resolved.search
+    for stage in search.all_stages:
+        family = [one for one in decisions if one["decided_stage"] == stage and one["q_value"] is not None]
+        if family:
+            q_values = {f"{one['task']}/{one['config']}": one["q_value"] for one in family}
+            found = [f"{arm} (q {q:.3f})" for arm, q in q_values.items() if q <= FALSE_DISCOVERY]
+            yield (
+                f"gains among the {family[0]['n_tried']} tried at {stage}, at most {FALSE_DISCOVERY:.0%} of them "
+                f"false: {', '.join(found) or 'none'}"
+            )
+    adjusted = {
+        f"{one['task']}/{one['config']}": f"p {one['adjusted_p']:.3f} ({one['adjusted_by'].capitalize()})"
+        for one in decisions
+        if one["adjusted_p"] is not None
+    }
+    if adjusted:
+        told = ", ".join(f"{arm} {p}" for arm, p in adjusted.items())
+        yield f"gains at {search.stages[-1]}, adjusted for all that reached it: {told}"
+    if search.control is not None:
+        judged = [one for one in decisions if _is_control(search, one) and one["status"] != Verdict.UNDECIDED]
+        promoted = sum(one["status"] == Verdict.PROMOTED for one in judged)
+        yield f"noise floor: the baseline under another seed was promoted {promoted} of {len(judged)} times"
+
+
+def _is_control(search: SearchSpec, record: Record) -> bool:
+    return bool(record["config"] == search.control and record["decided_stage"] == search.stages[0])
 
 
 def _padding(records: Sequence[Record]) -> str:
@@ -72,6 +126,7 @@ def _row(record: Record, stage: str, decision: str) -> str:
         stage,
         "-" if accuracy is None else f"{accuracy:.2%}",
         "-" if delta is None else points(delta),
+        "-" if record.get("d_acc_ci") is None else interval_text(record["d_acc_ci"]),
         "-" if d_loss is None else f"{d_loss + 0.0:+.4f}",
         record.get("steps") or "-",
         "-" if seconds is None else f"{seconds:.0f} s",

@@ -65,6 +65,13 @@ class Funnel(View):
     confirmed: int
 
 
+class NoiseFloor(View):
+    """How often the control arm, the baseline under another seed, passed the first stage."""
+
+    judged: int
+    promoted: int
+
+
 class RoundView(RoundLine):
     """A round as it was asked for, and how far it is."""
 
@@ -72,11 +79,19 @@ class RoundView(RoundLine):
     variants: tuple[str, ...]
     no_ops: tuple[str, ...] = Field(description="Variants that compute the same as the baseline.")
     stages: tuple[str, ...]
-    seeds: tuple[int, ...]
+    confirm_stage: str | None = Field(description="The stage that confirms, if there is one; the last.")
+    seeds: tuple[int, ...] = Field(description="All that the search may use; the rule may need fewer.")
+    rule: str
     min_delta: float = Field(description="The rule's threshold, a fraction: 0.001 is +0.10 pp.")
     metric: str
     funnel: Funnel
+    noise_floor: NoiseFloor | None = Field(description="Null without a control arm.")
     n_events: int
+
+    @property
+    def last_selecting(self) -> str:
+        """The stage whose promotions are the round's."""
+        return self.stages[-1] if self.confirm_stage is None else self.stages[-2]
 
 
 class JobView(View):
@@ -110,7 +125,10 @@ class DecisionView(View):
     config: str
     seed: int
     decision: str
-    d_acc: float | None
+    d_acc: float | None = Field(description="Over several seeds the mean; the seed is then their first.")
+    d_acc_ci: tuple[float, float] | None = Field(description="95 % paired interval of d_acc, fractions.")
+    p_value: float | None = Field(description="One-sided, that there is no gain.")
+    seeds: tuple[int, ...] = Field(description="The seeds that the decision rests on.")
     d_loss: float | None
     reason: str
     decided_at: datetime

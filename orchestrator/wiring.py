@@ -91,7 +91,14 @@ def preparation(**listeners: Callable[[str], None]) -> Prepare:
         from worker import preparation
 
         try:
-            return preparation.prepare(spec.model, spec.tasks, read_settings().cache, warn=_warn, **listeners)
+            return preparation.prepare(
+                spec.model,
+                spec.tasks,
+                read_settings().cache,
+                held_out=spec.held_out(),
+                warn=_warn,
+                **listeners,
+            )
         except preparation.Unusable as unusable:
             raise refusal(file.name, unusable.problems, file) from None
 

@@ -74,6 +74,7 @@ def _build(task: Task[Any], source: Source | None, tokenizer: Tokenizer) -> Buil
     val, train = (_choose(task, split, rows, encoder, used) for split in (Split.VAL, Split.TRAIN))
     if not (train.complete and val.complete):
         raise shortfall.too_few(task.config.kind, [train, val], task.advice, generated=rows is None)
+    _pass_over(val, task.config.val_offset)
     notes: Iterator[str] = iter(())
     if encoder.notes is not None and rows is not None:
         notes = islice(_notes(task, rows, used), encoder.notes.pool_size)
@@ -110,12 +111,21 @@ def _choose(
         used.check(candidate, split)
         return encoder.draft(candidate)
 
-    chosen = Chosen(split, task.config.val if split is Split.VAL else task.config.train)
+    config = task.config
+    chosen = Chosen(split, config.val_offset + config.val if split is Split.VAL else config.train)
     if rows is None:
         select(chosen, task.generate(split), draft=draft, used=used, patience=PATIENCE)
     else:
         select(chosen, shuffled(rows[split], ORDER_SEEDS[split]), draft=draft, used=used)
     return chosen
+
+
+def _pass_over(chosen: Chosen, offset: int) -> None:
+    """Leaves out the first examples: they count as dropped, and stay taken."""
+    if offset:
+        chosen.wanted -= offset
+        chosen.dropped["passed_over"] += offset
+        del chosen.drafts[:offset]
 
 
 def _candidate(task: Task[Any], row: Row) -> Candidate:

@@ -20,6 +20,14 @@ MAX_FILLED_TOKENS = 2**30  # of all prompts that are filled with notes: 4 GiB
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 TrainCount = Annotated[int, Field(ge=1, le=MAX_EXAMPLES, description="Number of training examples.")]
 ValCount = Annotated[int, Field(ge=1, le=MAX_EXAMPLES, description="Number of validation examples.")]
+ValOffset = Annotated[
+    int,
+    Field(
+        ge=0,
+        le=MAX_EXAMPLES,
+        description="Validation examples to pass over; a confirm stage passes over those of the selection.",
+    ),
+]
 BatchSize = Annotated[
     int, Field(ge=1, le=MAX_EXAMPLES, description="Examples a training step; not part of the examples.")
 ]
@@ -114,6 +122,7 @@ class TaskConfig(_Options):
     data: Annotated[Data | None, Field(description="Where the rows come from.")] = None
     train: TrainCount
     val: ValCount
+    val_offset: ValOffset = 0
     batch_size: BatchSize = 8
     max_prompt_tokens: PromptLimit
     min_prompt_tokens: PromptFloor = 0

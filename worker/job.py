@@ -213,12 +213,22 @@ class ModelFacts(Strict):
     n_params: int
 
 
+class HeldOut(Strict):
+    """Examples of a task with a validation set that played no part in selection."""
+
+    report: BuildReport
+    answer_tokens: tuple[int, ...]
+
+
 class RoundFacts(Strict):
     """What inspection of a round's inputs found, before any accelerator time is spent."""
 
     model: ModelFacts
     tasks: dict[str, BuildReport]
     revisions: dict[str, str] = {}  # task -> commit of its hub data
+    # task -> answer tokens of each validation example; not known of rounds of earlier versions
+    answer_tokens: dict[str, tuple[int, ...]] = {}
+    held_out: dict[str, HeldOut] = {}  # task -> what a confirm stage is measured on
 
 
 class JobSpec(Strict):

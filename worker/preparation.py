@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
@@ -13,10 +13,27 @@ from model import checkpoint
 from model.errors import ModelError
 from model.shapes import ModelShape
 from model.tokenizers import get_tokenizer
-from tasks import BuildReport, DataUnavailable, TaskConfig, TaskError, build, revision_of
+from tasks import (
+    BuildError,
+    BuildReport,
+    DataUnavailable,
+    Example,
+    TaskConfig,
+    TaskError,
+    build,
+    revision_of,
+)
 from worker.downloads import checkpoint_file, revision_of_file
 from worker.errors import Unreachable
-from worker.job import HubCheckpoint, ModelConfig, ModelFacts, RandomCheckpoint, RoundFacts, sha256_of
+from worker.job import (
+    HeldOut,
+    HubCheckpoint,
+    ModelConfig,
+    ModelFacts,
+    RandomCheckpoint,
+    RoundFacts,
+    sha256_of,
+)
 
 ATTEMPTS = 4
 BACK_OFF = wait_exponential(multiplier=1, max=30)  # 1, 2, 4 seconds
@@ -51,13 +68,15 @@ def prepare(
     tasks: Mapping[str, TaskConfig],
     cache: Path,
     *,
+    held_out: Mapping[str, TaskConfig] | None = None,
     announce: Announce = _nobody,
     warn: Announce = _nobody,
 ) -> RoundFacts:
     """Finds out all that planning needs to know; fetches what is remote, builds and caches the examples.
 
-    A network or hub that fails is asked again, with back-off. `announce` is told what is ready, `warn` what is
-    tried again. Raises Unusable with every input that cannot be used.
+    held_out: tasks of the same names with the validation set of a confirm stage, if there is one. A network or hub
+    that fails is asked again, with back-off. `announce` is told what is ready, `warn` what is tried again. Raises
+    Unusable with every input that cannot be used.
     """
     problems: list[InputProblem] = []
 
@@ -74,22 +93,71 @@ def prepare(
         announce(f"model: {facts.n_layer} layers x {facts.n_embd}, {facts.n_params:,} parameters")
     reports: dict[str, BuildReport] = {}
     revisions: dict[str, str] = {}
+    answer_tokens: dict[str, tuple[int, ...]] = {}
+    confirming: dict[str, HeldOut] = {}
     for name, config in tasks.items():
-        if built := attempt(("tasks", name), partial(_build, config, model.tokenizer, cache)):
-            reports[name], commit = built
+        apart = held_out.get(name) if held_out else None
+        if built := attempt(("tasks", name), partial(_build, config, apart, model.tokenizer, cache)):
+            reports[name], answer_tokens[name] = built.report, built.answer_tokens
             announce(f"{name}: {reports[name].train.kept} train and {reports[name].val.kept} val examples")
-            if commit is not None:
-                revisions[name] = commit
+            if built.commit is not None:
+                revisions[name] = built.commit
+            if built.held_out is not None:
+                confirming[name] = built.held_out
+                announce(f"{name}: {built.held_out.report.val.kept} val examples to confirm on")
     if problems or facts is None:
         raise Unusable(problems)
-    return RoundFacts(model=facts, tasks=reports, revisions=revisions)
+    return RoundFacts(
+        model=facts, tasks=reports, revisions=revisions, answer_tokens=answer_tokens, held_out=confirming
+    )
 
 
-def _build(config: TaskConfig, tokenizer: str, cache: Path) -> tuple[BuildReport, str | None]:
-    """The report on a task's examples, and the commit that hub data are fixed to from now on."""
+class _Built(NamedTuple):
+    report: BuildReport
+    answer_tokens: tuple[int, ...]  # of each validation example
+    commit: str | None  # that hub data are fixed to from now on
+    held_out: HeldOut | None
+
+
+def _build(config: TaskConfig, apart: TaskConfig | None, tokenizer_name: str, cache: Path) -> _Built:
+    """What is to be known of a task's examples; `apart`: the same task with the confirm stage's validation set."""
     commit = revision_of(config.data)
-    *_, report = build(config.at_revision(commit), get_tokenizer(tokenizer), cache_dir=cache)
-    return report, commit
+    tokenizer = get_tokenizer(tokenizer_name)
+    train, val, report = build(config.at_revision(commit), tokenizer, cache_dir=cache)
+    held_out = None
+    if apart is not None:
+        try:
+            *_, unseen, of_unseen = build(apart.at_revision(commit), tokenizer, cache_dir=cache)
+        except BuildError as error:
+            raise BuildError(f"{NO_HELD_OUT}: {error}") from error
+        _refuse_seen(unseen, [*train, *val])
+        held_out = HeldOut(report=of_unseen, answer_tokens=_answer_tokens(unseen))
+    return _Built(report, _answer_tokens(val), commit, held_out)
+
+
+NO_HELD_OUT = (
+    "the data do not give the confirm stage a validation set that played no part in selection (lower val here, or "
+    "val of the stage's confirm, or give more data)"
+)
+
+
+def _answer_tokens(examples: Sequence[Example]) -> tuple[int, ...]:
+    return tuple(len(example.answer) for example in examples)
+
+
+def _refuse_seen(unseen: Sequence[Example], seen: Sequence[Example]) -> None:
+    """Raises BuildError where an example to confirm on is one that selection has seen, by its id or its content."""
+    ids = {example.id for example in seen}
+    contents = {_content(example) for example in seen}
+    twice = [example.id for example in unseen if example.id in ids or _content(example) in contents]
+    if twice:
+        raise BuildError(
+            f"{NO_HELD_OUT}: {len(twice)} of {len(unseen)} were seen before, such as {twice[0]!r}"
+        )
+
+
+def _content(example: Example) -> tuple[bytes, bytes]:
+    return example.prompt.tobytes(), example.answer.tobytes()
 
 
 def _patiently(function: Callable[[], T], warn: Announce) -> T:

@@ -37,7 +37,10 @@ _TABLE = (
     ),
     _Row(
         "cuda",
-        Choice("triton", "parallel over time; 10 to 69 times as fast as `chunked` on an H100 (benchmarks/wkv7_gpu.py)"),
+        Choice(
+            "triton",
+            "parallel over time; 10 to 69 times as fast as `chunked` on an H100 (benchmarks/wkv7_gpu.py)",
+        ),
         _on_gpu,
     ),
     _Row(

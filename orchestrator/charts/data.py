@@ -122,7 +122,7 @@ class Funnel:
             unmeasured=sum(outcomes.values()) - run - cached,
             pruned=ended(Verdict.PRUNED),
             rejected=ended(Verdict.REJECTED),
-            promoted=verdicts.get(found.stages[-1], {}).get(Verdict.PROMOTED, 0),
+            promoted=verdicts.get(found.last_selecting, {}).get(Verdict.PROMOTED, 0),
             confirmed=ended(Verdict.CONFIRMED),
         )
 

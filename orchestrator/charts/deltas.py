@@ -12,7 +12,8 @@ import altair as alt
 
 from orchestrator.charts import style
 from orchestrator.charts.data import WIDE, Delta, TaskDeltas
-from orchestrator.planner import Verdict, points
+from orchestrator.planner import Verdict
+from orchestrator.points import points
 
 METRICS = {
     "best_val_tok_acc": "token accuracy",

@@ -8,7 +8,7 @@ import altair as alt
 
 from orchestrator.charts import style
 from orchestrator.charts.data import WIDE, Forest, Pooled
-from orchestrator.planner import points
+from orchestrator.points import interval_text, points
 
 LINE = 13  # pixels of a line of text
 NAMES, NUMBERS = 0.34, 185  # share of the width, and pixels, at most beside the plot
@@ -76,10 +76,8 @@ def _described(one: Pooled) -> str:
 
 
 def _numbers(one: Pooled) -> str:
-    if one.interval is None:
-        return f"{points(one.delta)}  {one.pattern}"
-    low, high = (f"{100 * end + 0.0:+.2f}" for end in one.interval)
-    return f"{points(one.delta)} [{low}, {high}]  {one.pattern}"
+    interval = "" if one.interval is None else f" {interval_text(one.interval).removesuffix(' pp')}"
+    return f"{points(one.delta)}{interval}  {one.pattern}"
 
 
 def _row(one: Pooled, name: str, reach: float) -> dict[str, Any]:

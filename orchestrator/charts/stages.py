@@ -6,12 +6,12 @@ import altair as alt
 
 from orchestrator.charts import style
 from orchestrator.charts.data import WIDE, Pair, StagePairs
-from orchestrator.planner import points
+from orchestrator.points import points
 
 HEIGHT = 260  # pixels of the plot
 GUTTER = 76  # pixels of axis and margins beside it
 SPACE = 0.08
-HELD, REVERSED = "still above the baseline", "reversed: no better than the baseline"
+HELD, REVERSED = "still above the baseline", "reversed"
 LOOKS = {HELD: style.Look(style.BLUE, "circle"), REVERSED: style.Look(style.VERMILION, "cross")}
 
 
@@ -29,6 +29,7 @@ def chart(data: StagePairs, width: int = WIDE, beside: int = 0, *, is_titled: bo
         "x:Q",
         title=f"delta at {data.first} (percentage points)",
         scale=alt.Scale(domain=[left, right], nice=False),
+        axis=alt.Axis(tickCount=max(3, plot // 60)),
     )
     y = alt.Y("y:Q", title=f"delta at {data.then}", scale=alt.Scale(domain=[low, high], nice=False))
     rows = [

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from orchestrator.caveats import Caveat
 from orchestrator.records import Record
 from orchestrator.reports.gathering import RoundResults
+from orchestrator.spec import CONTROL_ARM
 from orchestrator.statistics.examples import Interval
 from orchestrator.statistics.seeds import AcrossSeeds, across_seeds, estimate
 from orchestrator.statistics.variants import false_discovery
@@ -37,6 +38,7 @@ class Effect:
     protocols: int  # different batch sizes and validation sets among the runs
     decisions: Mapping[str, int]  # by verdict
     caveats: tuple[Caveat, ...]
+    is_control: bool = False  # the baseline under another seed and name: its delta is noise
     tried: int = 0  # variants measured on the task
     q_value: float | None = None  # false-discovery rate over all variants of the report at this stage
 
@@ -82,6 +84,11 @@ def of_rounds(rounds: Sequence[RoundResults]) -> Report:
             decisions.setdefault(key, []).append(record)
     pooled = [
         _effect(key, runs.get(key, ()), decisions.get(key, ())) for key in dict.fromkeys([*runs, *decisions])
+    ]
+    with_control = {one.view.round for one in rounds if one.view.noise_floor is not None}
+    pooled = [
+        replace(one, is_control=one.variant == CONTROL_ARM and not with_control.isdisjoint(one.rounds))
+        for one in pooled
     ]
     return Report(tuple(rounds), tuple(_ordered(_in_company(pooled), stages_of(rounds))))
 
@@ -146,14 +153,15 @@ def _in_company(effects: Sequence[Effect]) -> list[Effect]:
     tried: dict[str, set[str]] = {}
     by_stage: dict[str, dict[int, float]] = {}
     for i, effect in enumerate(effects):
+        if effect.is_control:
+            continue
         if effect.across is not None:
             tried.setdefault(effect.task, set()).add(effect.variant)
         if effect.p_value is not None:
             by_stage.setdefault(effect.stage, {})[i] = effect.p_value
     adjusted: dict[int, float] = {}
     for p_values in by_stage.values():
-        names = {str(i): p for i, p in p_values.items()}
-        adjusted |= {int(name): q for name, q in false_discovery(names).items()}
+        adjusted |= false_discovery(p_values)
     return [
         replace(effect, tried=len(tried.get(effect.task, ())), q_value=adjusted.get(i))
         for i, effect in enumerate(effects)

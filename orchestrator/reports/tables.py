@@ -9,9 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from orchestrator.caveats import EXPLANATIONS
-from orchestrator.planner import points
+from orchestrator.points import interval_text, points
 from orchestrator.reports.effects import Effect, Report
-from orchestrator.statistics.examples import Interval
 
 COLUMNS = ("variant", "stage", "delta", "95 % interval", "runs", "p", "q", "decisions", "keep in mind")
 EMPTY = "there is nothing to report yet: no variant was decided"
@@ -20,22 +19,16 @@ EMPTY = "there is nothing to report yet: no variant was decided"
 def cells(effect: Effect) -> tuple[str, ...]:
     """An effect as the words under COLUMNS."""
     return (
-        effect.variant,
+        f"{effect.variant} (control)" if effect.is_control else effect.variant,
         effect.stage,
         "not measured" if effect.delta is None else points(effect.delta),
-        "-" if effect.interval is None else interval_words(effect.interval),
+        "-" if effect.interval is None else interval_text(effect.interval),
         runs_words(effect),
         "-" if effect.p_value is None else probability(effect.p_value),
         "-" if effect.q_value is None else probability(effect.q_value),
         ", ".join(f"{count} {verdict}" for verdict, count in effect.decisions.items()),
         ", ".join(effect.caveats),
     )
-
-
-def interval_words(interval: Interval) -> str:
-    """An interval of a difference: [-0.40, +1.20] pp."""
-    low, high = (f"{100 * end + 0.0:+.2f}" for end in interval)
-    return f"[{low}, {high}] pp"
 
 
 def probability(p: float) -> str:
@@ -65,7 +58,7 @@ def task_words(task: str, effects: Sequence[Effect]) -> str:
 def notes(report: Report) -> Iterator[str]:
     """How to read the numbers, and what to doubt."""
     tests = {
-        stage: sum(e.stage == stage and e.p_value is not None for e in report.effects)
+        stage: sum(e.stage == stage and e.q_value is not None for e in report.effects)
         for stage in dict.fromkeys(effect.stage for effect in report.effects)
     }
     told = ", ".join(f"{count} at {stage}" for stage, count in tests.items())

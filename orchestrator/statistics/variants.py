@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
 from statistics import variance
+from typing import TypeVar
 
 from orchestrator.statistics.examples import LEVEL, Interval
 
+Name = TypeVar("Name", bound=Hashable)
 DUNNETT_SEED = 0  # its integral is computed from random points
 
 
-def false_discovery(p_values: Mapping[str, float]) -> dict[str, float]:
+def false_discovery(p_values: Mapping[Name, float]) -> dict[Name, float]:
     """Benjamini-Hochberg q-values: calling all up to a q discoveries, that share of them is false at most."""
     if not p_values:
         return {}
@@ -22,7 +25,7 @@ def false_discovery(p_values: Mapping[str, float]) -> dict[str, float]:
     return {name: float(q) for name, q in zip(p_values, adjusted, strict=True)}
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
     """Holm's adjusted p-values: the chance of even one false discovery."""
     if not p_values:
         return {}
@@ -51,8 +54,13 @@ def dunnett(variants: Mapping[str, Sequence[float]], control: Sequence[float]) -
     from scipy import stats
 
     groups = [list(runs) for runs in variants.values()]
-    one_sided = stats.dunnett(*groups, control=list(control), alternative="greater", rng=DUNNETT_SEED)
-    both_sides = stats.dunnett(*groups, control=list(control), rng=DUNNETT_SEED).confidence_interval(LEVEL)
+    with warnings.catch_warnings():
+        # of an arm whose runs are all equal; the spread is pooled over all arms, and known
+        warnings.filterwarnings("ignore", "Precision loss occurred", RuntimeWarning)
+        one_sided = stats.dunnett(*groups, control=list(control), alternative="greater", rng=DUNNETT_SEED)
+        both_sides = stats.dunnett(*groups, control=list(control), rng=DUNNETT_SEED).confidence_interval(
+            LEVEL
+        )
     return {
         name: AgainstControl(float(p), Interval(float(low), float(high)))
         for name, p, low, high in zip(

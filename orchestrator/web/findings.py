@@ -13,8 +13,10 @@ from db.tables import Job
 from orchestrator import caveats, engine, results
 from orchestrator.caveats import Caveat
 from orchestrator.charts.data import Delta, TaskDeltas
+from orchestrator.evidence import Evidence
 from orchestrator.planner import JobKey, Verdict
 from orchestrator.spec import ResolvedRound
+from orchestrator.statistics.seeds import sign_pattern
 from orchestrator.views import JobView
 from worker.job import BASELINE, Metrics, Usage
 
@@ -34,8 +36,26 @@ class Finding:
     reason: str
     d_acc: float | None
     d_loss: float | None
+    evidence: Evidence | None  # what d_acc rests on
     job_id: int | None  # None: none was run
     caveats: Sequence[Caveat]
+
+    @property
+    def d_acc_ci(self) -> tuple[float, float] | None:
+        """The 95 % interval of d_acc."""
+        return None if self.evidence is None else self.evidence.d_acc_ci
+
+    def rests_on(self, seed: int) -> bool:
+        """Whether this seed is among those that it rests on."""
+        return self.evidence is not None and seed in self.evidence.by_seed
+
+    @property
+    def seeds(self) -> str:
+        """The seed; or how many, and how many of them are above, at and below the baseline."""
+        if self.evidence is None or len(self.evidence.seeds) < 2:
+            return str(self.key.seed)
+        deltas = [one.d_acc for one in self.evidence.seeds]
+        return f"{len(deltas)} seeds, {sign_pattern(deltas)}"
 
 
 @dataclass(frozen=True)
@@ -90,7 +110,7 @@ def of_task(session: Session, round_id: int, resolved: ResolvedRound, task: str)
         shown=found,
         total=sum(count for _, count in sizes.values()),
         chart=_chart(resolved, task, found),
-        doubts=doubts.by_caveat(),
+        doubts=_by_caveat(resolved, found),
     )
 
 
@@ -98,10 +118,10 @@ def on_job(session: Session, job: JobView) -> Finding | None:
     """The decision that a job led to; None for a baseline, and before there is one."""
     row = engine.find(session, job.round)
     decision = tables.Decision
-    of_it = (decision.stage == job.stage, decision.seed == job.seed)
-    decided = _decided(session, [*_on(row.id, job.task, [job.config]), *of_it])
+    decided = _decided(session, [*_on(row.id, job.task, [job.config]), decision.stage == job.stage])
     doubts = _Doubts(engine.resolve(row), job.task, _runs(session, row.id, job.task, [job.config]))
-    return _finding(*decided[0], doubts) if decided else None
+    found = (_finding(*one, doubts) for one in decided)
+    return next((one for one in found if one.key.seed == job.seed or one.rests_on(job.seed)), None)
 
 
 def _on(round_id: int, task: str, variants: Sequence[str]) -> Conditions:
@@ -151,15 +171,29 @@ def _runs(session: Session, round_id: int, task: str, variants: Sequence[str]) -
 
 def _finding(decision: tables.Decision, job_id: int | None, doubts: _Doubts) -> Finding:
     key = JobKey(decision.task, decision.stage, decision.variant, decision.seed)
+    rests_on = Evidence.from_json(decision.evidence) if decision.evidence else None
     return Finding(
         key,
         Verdict(decision.decision),
         decision.reason,
         decision.d_acc,
         decision.d_loss,
+        rests_on,
         job_id,
-        doubts.on(key),
+        doubts.on(key, rests_on),
     )
+
+
+def _by_caveat(resolved: ResolvedRound, found: Sequence[Finding]) -> dict[Caveat, list[str]]:
+    """The variants that each caveat touches, in the round's order."""
+    touched: dict[Caveat, set[str]] = {}
+    for one in found:
+        for caveat in one.caveats:
+            touched.setdefault(caveat, set()).add(one.key.variant)
+    return {
+        caveat: [name for name in resolved.search.variants if name in touched[caveat]]
+        for caveat in sorted(touched)
+    }
 
 
 def _chart(resolved: ResolvedRound, task: str, found: Sequence[Finding]) -> TaskDeltas:
@@ -167,7 +201,7 @@ def _chart(resolved: ResolvedRound, task: str, found: Sequence[Finding]) -> Task
     return TaskDeltas(
         task=task,
         variants=tuple(name for name in resolved.search.variants if name in named),
-        stages=resolved.search.stages,
+        stages=resolved.search.all_stages,
         deltas=tuple(
             Delta(
                 one.key.variant,
@@ -175,6 +209,7 @@ def _chart(resolved: ResolvedRound, task: str, found: Sequence[Finding]) -> Task
                 one.key.seed,
                 one.verdict,
                 d_acc=one.d_acc,
+                interval=one.d_acc_ci,
                 reason=one.reason,
             )
             for one in found
@@ -192,18 +227,9 @@ class _Doubts:
     task: str
     runs: Mapping[JobKey, Run]
 
-    def on(self, key: JobKey) -> list[Caveat]:
+    def on(self, key: JobKey, rests_on: Evidence | None) -> list[Caveat]:
         """What makes a decision doubtful; nothing where there is no number to doubt."""
         baseline, run = self.runs.get(key._replace(variant=BASELINE)), self.runs.get(key)
         if run is None or baseline is None:
             return []
-        return caveats.of_arm(self.resolved, self.task, key.stage, *run, baseline[0])
-
-    def by_caveat(self) -> dict[Caveat, list[str]]:
-        """The variants that each caveat touches, in the round's order."""
-        touched: dict[Caveat, set[str]] = {}
-        for key in self.runs:
-            for caveat in self.on(key) if key.variant != BASELINE else ():
-                touched.setdefault(caveat, set()).add(key.variant)
-        order = self.resolved.search.variants
-        return {caveat: [name for name in order if name in touched[caveat]] for caveat in sorted(touched)}
+        return caveats.of_arm(self.resolved, self.task, key.stage, *run, baseline[0], evidence=rests_on)

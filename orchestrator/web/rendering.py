@@ -34,6 +34,7 @@ def _templates() -> Environment:
     spoken = (
         words.percent,
         words.delta,
+        words.interval,
         words.signed,
         words.verdict,
         words.selection,

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 from db.events import EventKind
 from orchestrator.durations import duration
-from orchestrator.planner import Verdict, points
+from orchestrator.planner import Verdict
+from orchestrator.points import interval_text, points
 from orchestrator.spec import Selection
 from orchestrator.views import EventView
 
@@ -22,6 +23,11 @@ def percent(fraction: float | None) -> str:
 def delta(fraction: float | None) -> str:
     """A difference of accuracies: 0.001 is +0.10 pp."""
     return "–" if fraction is None else points(fraction).replace(" ", NO_BREAK)
+
+
+def interval(ends: tuple[float, float] | None) -> str:
+    """The interval of a difference of accuracies."""
+    return "" if ends is None else interval_text(ends).replace(" ", NO_BREAK)
 
 
 def signed(number: float | None) -> str:

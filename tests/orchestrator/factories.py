@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import yaml
 
 from db import queue
 from db.session import Database
-from db.tables import Job, Worker
+from db.tables import Evaluation, Job, Worker
 from orchestrator import engine
 from orchestrator.planner import JobKey
 from orchestrator.reading import parse_round
@@ -39,7 +40,7 @@ def round_data(**changes: Any) -> dict[str, Any]:
 
 def resolve(tmp_path: Path, **changes: Any) -> ResolvedRound:
     spec, _ = parse_round(yaml.safe_dump(round_data(**changes), sort_keys=False).encode(), "r.yaml")
-    return ResolvedRound(spec, prepare(spec.model, spec.tasks, tmp_path / "cache"))
+    return ResolvedRound(spec, prepare(spec.model, spec.tasks, tmp_path / "cache", held_out=spec.held_out()))
 
 
 def result(accuracy: float, *, steps: int = 4, distinct: int = 4, usage: Usage = USAGE) -> JobResult:
@@ -57,11 +58,32 @@ def result(accuracy: float, *, steps: int = 4, distinct: int = 4, usage: Usage =
     return JobResult(outcome=Outcome.OK, metrics=metrics, usage=usage)
 
 
-class Rig:
-    """A database with a worker that ends jobs with results given in advance."""
+def evaluation(job_id: int, metrics: Metrics) -> Evaluation:
+    """The one evaluation of a job on ten examples of four answer tokens."""
+    right = round(40 * metrics.best_val_tok_acc)
+    return Evaluation(
+        job_id=job_id,
+        step=metrics.best_step,
+        seconds=metrics.seconds,
+        tokens=metrics.tokens,
+        train_loss=metrics.best_val_loss,
+        val_loss=metrics.best_val_loss,
+        val_tok_acc=metrics.best_val_tok_acc,
+        val_seq_acc=right // 4 / 10,
+        distinct_predictions=metrics.distinct_predictions,
+        correct=[min(4, max(0, right - 4 * example)) for example in range(10)],
+    )
 
-    def __init__(self, database: Database) -> None:
+
+class Rig:
+    """A database with a worker that ends jobs with results given in advance.
+
+    With `by_example`, each is stored with an evaluation: its right answers come first, four to an example.
+    """
+
+    def __init__(self, database: Database, *, by_example: bool = False) -> None:
         self.database = database
+        self.by_example = by_example
         with database.write() as session:
             worker = Worker(host="h", pid=1, device="cpu", device_lock="l", started_at=NOW, seen_at=NOW)
             session.add(worker)
@@ -80,6 +102,8 @@ class Rig:
                 return None
             job = session.get_one(Job, lease.job_id)
             key = JobKey(job.task, job.stage, job.variant, job.seed)
+            if self.by_example and outcome.metrics is not None:
+                session.add(evaluation(job.id, outcome.metrics))
             queue.complete(
                 session,
                 lease,
@@ -93,9 +117,12 @@ class Rig:
         return key
 
     def run_all(
-        self, accuracies: dict[tuple[str, str], float], default: float = 0.2, at: datetime = NOW
+        self,
+        accuracies: Mapping[tuple[str, str] | tuple[str, str, int], float],
+        default: float = 0.2,
+        at: datetime = NOW,
     ) -> list[JobKey]:
-        """Ends every job; accuracies by (stage, variant)."""
+        """Ends every job; accuracies by (stage, variant), or with the seed."""
         done: list[JobKey] = []
         while True:
             with self.database.read() as session:
@@ -103,6 +130,8 @@ class Rig:
             if not waiting:
                 return done
             first = waiting[0]
-            ended = self.run_next(result(accuracies.get((first.stage, first.variant), default)), at)
+            of_all = accuracies.get((first.stage, first.variant), default)
+            accuracy = accuracies.get((first.stage, first.variant, first.seed), of_all)
+            ended = self.run_next(result(accuracy), at)
             assert ended is not None
             done.append(ended)

@@ -17,10 +17,9 @@ from orchestrator.planner import (
     SearchSpec,
     State,
     Verdict,
-    difference,
     plan,
-    points,
 )
+from orchestrator.points import difference, points
 from orchestrator.rules import Threshold
 from worker.job import BASELINE, Outcome
 

@@ -66,7 +66,9 @@ def test_records__whole(database: Database, tmp_path: Path) -> None:
         "reason": None,
         "d_acc": 0.3,
         "d_loss": -0.3,
-        "d_acc_ci": None,
+        "d_acc_ci": None,  # the runs of this test have no evaluations
+        "d_acc_se": None,
+        "p_value": None,
         "baseline_val_tok_acc": 0.2,
         "final_val_tok_acc": 0.5,
         "best_val_seq_acc": 0.25,

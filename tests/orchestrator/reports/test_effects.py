@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from orchestrator.caveats import Caveat
 from orchestrator.reports.effects import of_rounds, stages_of
 from orchestrator.statistics.seeds import across_seeds, estimate
+from orchestrator.views import NoiseFloor
 from tests.orchestrator.reports.samples import decision, job, of_round, two_seeds
 
 
@@ -80,6 +81,15 @@ def test_effects__no_matter_how_runs_are_spread_over_rounds(runs: list[tuple[int
     assert [(e.across, e.interval, e.p_value, e.repeats) for e in apart] == [
         (e.across, e.interval, e.p_value, e.repeats) for e in together
     ]
+
+
+def test_effects__a_control_arm_is_no_variant_that_was_tried() -> None:
+    runs = [job(name, d_acc=0.05, p_value=0.02) for name in ("aa", "l1")]
+    floor = NoiseFloor(judged=1, promoted=0)
+    found = {effect.variant: effect for effect in of_rounds([of_round(runs, noise_floor=floor)]).effects}
+    assert [found[name].is_control for name in ("aa", "l1")] == [True, False]
+    assert (found["l1"].tried, found["l1"].q_value, found["aa"].q_value) == (1, 0.02, None)
+    assert {effect.tried for effect in of_rounds([of_round(runs)]).effects} == {2}  # a variant of that name
 
 
 def test_effects__nothing_decided() -> None:

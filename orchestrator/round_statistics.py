@@ -1,0 +1,184 @@
+"""What a round's decisions say together: over seeds, over all variants tried, and against the spread between runs.
+
+The family of the false-discovery control is every (task, variant) that was measured at a stage, the control arm left
+out; that of the comparison with the control all variants of a task that reached the last stage that selects.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from db.tables import Job, JobState
+from orchestrator.evidence import Evidence, SeedEvidence
+from orchestrator.planner import JobKey, Measurement, SearchSpec
+from orchestrator.points import difference
+from orchestrator.spec import CONTROL_ARM, ResolvedRound
+from orchestrator.statistics.seeds import AcrossSeeds, across_seeds, estimate
+from orchestrator.statistics.variants import Spread, dunnett, false_discovery, holm, pooled_spread
+from worker.job import BASELINE
+
+MOST_RUNS = 5000  # of the baseline that the spread between runs is taken from, the latest
+
+
+class Arm(NamedTuple):
+    """A variant of a task at a stage, all seeds together."""
+
+    task: str
+    stage: str
+    variant: str
+
+
+class Adjusted(NamedTuple):
+    """A p-value adjusted for all variants that reached the last stage."""
+
+    p_value: float
+    by: Literal["dunnett", "holm"]
+
+
+@dataclass(frozen=True)
+class RoundStatistics:
+    """What there is to say of each arm that was decided."""
+
+    seeds: Mapping[Arm, AcrossSeeds] = field(default_factory=dict)
+    q_values: Mapping[Arm, float] = field(default_factory=dict)
+    tried: Mapping[str, int] = field(default_factory=dict)  # by stage: the size of the family
+    adjusted: Mapping[Arm, Adjusted] = field(default_factory=dict)
+    spreads: Mapping[tuple[str, str], Spread] = field(default_factory=dict)  # by task and stage
+
+    def of(self, key: JobKey) -> dict[str, Any]:
+        """The part of a decision's record that rests on more than the decision."""
+        arm = Arm(key.task, key.stage, key.variant)
+        seeds, adjusted = self.seeds.get(arm), self.adjusted.get(arm)
+        spread = self.spreads.get((key.task, key.stage))
+        interval = seeds and seeds.interval
+        return {
+            "n_seeds": seeds and seeds.n,
+            "d_acc_mean": seeds and difference(seeds.mean, 0),
+            "d_acc_sd": seeds and seeds.sd,
+            "d_acc_t_ci": interval and [difference(end, 0) for end in interval],
+            "seed_pattern": seeds and seeds.pattern,
+            "positive_seeds": seeds and seeds.positive,
+            "sign_test_p": seeds and seeds.sign_p,
+            "q_value": self.q_values.get(arm),
+            "n_tried": self.tried.get(key.stage),
+            "adjusted_p": adjusted and adjusted.p_value,
+            "adjusted_by": adjusted and adjusted.by,
+            "run_sd": spread and spread.sd,
+            "run_sd_degrees": spread and spread.degrees,
+        }
+
+
+def of_round(
+    search: SearchSpec,
+    decided: Iterable[tuple[JobKey, Evidence]],
+    measured: Mapping[JobKey, Measurement],
+    spreads: Mapping[tuple[str, str], Spread],
+) -> RoundStatistics:
+    """From what every decision with a delta rests on, the scores of the round's jobs, and the spread between runs."""
+    by_arm: dict[Arm, list[SeedEvidence]] = {}
+    for key, evidence in decided:
+        by_arm.setdefault(Arm(key.task, key.stage, key.variant), []).extend(evidence.seeds)
+    p_values = {arm: p for arm, seeds in by_arm.items() if (p := _p_value(seeds)) is not None}
+    tried = {arm: p for arm, p in p_values.items() if arm.variant != search.control}
+    q_values: dict[Arm, float] = {}
+    for stage in search.all_stages:
+        q_values |= false_discovery({arm: p for arm, p in tried.items() if arm.stage == stage})
+    adjusted: dict[Arm, Adjusted] = {}
+    for task in search.tasks:
+        family = {
+            arm.variant: p for arm, p in tried.items() if (arm.task, arm.stage) == (task, search.stages[-1])
+        }
+        found = _adjusted(search, task, family, measured)
+        adjusted |= {Arm(task, search.stages[-1], variant): one for variant, one in found.items()}
+    return RoundStatistics(
+        seeds={arm: across_seeds([one.d_acc for one in seeds]) for arm, seeds in by_arm.items()},
+        q_values=q_values,
+        tried={
+            stage: sum(arm.stage == stage and arm.variant != search.control for arm in by_arm)
+            for stage in search.all_stages
+        },
+        adjusted=adjusted,
+        spreads=spreads,
+    )
+
+
+def _p_value(seeds: Sequence[SeedEvidence]) -> float | None:
+    """Of an arm's gain: over examples for one seed, over these and seeds for several; None where not known."""
+    if len(seeds) == 1:
+        return seeds[0].p_value
+    errors = [one.standard_error for one in seeds if one.standard_error is not None]
+    if len(errors) < len(seeds):
+        return None
+    return estimate([one.d_acc for one in seeds], errors).p_value
+
+
+def _adjusted(
+    search: SearchSpec, task: str, p_values: Mapping[str, float], measured: Mapping[JobKey, Measurement]
+) -> dict[str, Adjusted]:
+    """By Dunnett where the control has the runs for it, else by Holm from the paired p-values."""
+
+    def scores(variant: str) -> list[float]:
+        keys = (
+            JobKey(task, search.stages[-1], variant, seed) for seed in (*search.seeds, *search.baseline_seeds)
+        )
+        found = (measured[key].score for key in keys if key in measured)
+        return [score for score in found if score is not None]
+
+    against = dunnett({variant: scores(variant) for variant in p_values}, scores(BASELINE))
+    if against:
+        return {variant: Adjusted(one.p_value, "dunnett") for variant, one in against.items()}
+    return {variant: Adjusted(p, "holm") for variant, p in holm(p_values).items()}
+
+
+def spreads(session: Session, resolved: ResolvedRound) -> dict[tuple[str, str], Spread]:
+    """The spread between runs of the baseline, by task and stage, pooled over all rounds on the same examples.
+
+    Runs are of one group when they differ in nothing but the seed; groups of the same model, examples and budget that
+    differ in their optimizer are pooled.
+    """
+    found = {}
+    for task in resolved.search.tasks:
+        for stage in resolved.search.all_stages:
+            spread = pooled_spread(_groups(session, resolved, task, stage))
+            if spread is not None:
+                found[task, stage] = spread
+    return found
+
+
+def _groups(session: Session, resolved: ResolvedRound, task: str, stage: str) -> list[list[float]]:
+    metric = resolved.spec.prune.metric
+    like = resolved.job(JobKey(task, stage, BASELINE, resolved.search.seeds[0])).model_dump(mode="json")
+    query = (
+        select(Job.fingerprint, Job.payload, Job.result)
+        .where(
+            Job.variant.in_([BASELINE, CONTROL_ARM]),
+            Job.state == JobState.DONE,
+            Job.payload["examples_digest"].as_string() == like["examples_digest"],
+        )
+        .order_by(Job.id.desc())
+        .limit(MOST_RUNS)
+    )
+    groups: dict[str, dict[str, float]] = {}  # by protocol, then by fingerprint
+    for fingerprint, payload, result in session.execute(query):
+        score = ((result or {}).get("metrics") or {}).get(metric)
+        same = all(_trained(payload)[name] == _trained(like)[name] for name in ("model", "budget"))
+        if score is not None and same and payload["future_seed"] is None:
+            protocol = json.dumps(_trained(payload), sort_keys=True)
+            groups.setdefault(protocol, {})[fingerprint] = score
+    return [list(scores.values()) for scores in groups.values()]
+
+
+def _trained(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """What determines a run beside its seed and its examples."""
+    return {
+        "model": (payload["model_facts"]["digest"], payload["model"]["dtype"]),
+        "budget": payload["budget"],
+        "batch_size": payload["task"]["batch_size"],
+        "optimizer": payload["optimizer"],
+    }

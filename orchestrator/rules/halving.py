@@ -1,0 +1,28 @@
+"""`halving`: successive halving (Jamieson and Talwalkar 2016); at every stage the best 1/eta go on.
+
+A peer's rule for comparison: it decides by rank, whatever the noise, and always promotes somebody who reaches
+`min_delta` (-1 leaves the rank alone).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from orchestrator.rules.rule import Rule, Ruling, Scope, Trial
+from orchestrator.rules.top_k import among_the_best
+
+
+class Halving(Rule):
+    """Promote the best 1/eta of the variants measured at a stage, at least one; ties go on together."""
+
+    scope = Scope.STAGE
+
+    rule: Literal["halving"] = "halving"
+    eta: Annotated[float, Field(gt=1, le=1000)] = 3
+
+    def judge(self, trials: Sequence[Trial], rivals: Sequence[Sequence[Trial]]) -> Ruling:
+        return among_the_best(ceil((1 + len(rivals)) / self.eta), self.min_delta, trials, rivals)

@@ -1,0 +1,81 @@
+"""Rules by name: the built-in ones, and those of installed packages; a broken plug-in harms only itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, SerializeAsAny
+
+from orchestrator.rules.evidence import Evidence
+from orchestrator.rules.halving import Halving
+from orchestrator.rules.rule import Rule
+from orchestrator.rules.threshold import Threshold
+from orchestrator.rules.top_k import TopK
+
+GROUP = "fsq.rules"
+DEFAULT = "threshold"
+BUILT_IN: Mapping[str, type[Rule]] = {
+    "threshold": Threshold,
+    "evidence": Evidence,
+    "top_k": TopK,
+    "halving": Halving,
+}
+
+
+class UnknownRule(ValueError):
+    """No rule of this name, or one that cannot be loaded."""
+
+
+def known() -> list[str]:
+    """The names of all rules, the built-in ones first."""
+    return [*BUILT_IN, *sorted({entry.name for entry in _registered()} - set(BUILT_IN))]
+
+
+def rule_class(name: str) -> type[Rule]:
+    """The rule of a name; raises UnknownRule, with the plug-in's own error where it has one."""
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    entries = [entry for entry in _registered() if entry.name == name]
+    if not entries:
+        near = get_close_matches(name, known(), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known())}"
+        raise UnknownRule(f"there is no prune rule {name!r}; {hint}")
+    return _load(entries[0])
+
+
+@cache
+def _registered() -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=GROUP))
+
+
+def _load(entry: EntryPoint) -> type[Rule]:
+    try:
+        loaded = entry.load()
+    except Exception as error:
+        origin = entry.dist.name if entry.dist else "an unknown package"
+        cause = f"{type(error).__name__}: {error}"
+        raise UnknownRule(
+            f"prune rule {entry.name!r} ({entry.value} of {origin}) cannot be loaded: {cause}"
+        ) from error
+    if not (isinstance(loaded, type) and issubclass(loaded, Rule)):
+        raise UnknownRule(
+            f"prune rule {entry.name!r}: {entry.value} is not a subclass of orchestrator.rules.Rule"
+        )
+    return loaded
+
+
+def parse_rule(value: Any) -> Any:
+    """Settings validated by the rule's own class; anything else is left to the validation that follows."""
+    if not isinstance(value, Mapping):
+        return value
+    name = value.get("rule", DEFAULT)
+    if not isinstance(name, str):
+        raise ValueError(f"rule: expected the name of a prune rule, not {name!r}")
+    return rule_class(name).model_validate({**value, "rule": name})
+
+
+AnyRule = Annotated[SerializeAsAny[Rule], BeforeValidator(parse_rule)]

@@ -1,0 +1,181 @@
+"""Each rule as the pure function it is, and rules of others."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from orchestrator.planner import JobKey, Measurement, SearchSpec, State, Verdict, plan
+from orchestrator.rules import Evidence, Halving, Rule, Ruling, Scope, Threshold, TopK, Trial, rule_class
+from orchestrator.rules.registry import BUILT_IN, UnknownRule, parse_rule
+from orchestrator.statistics.examples import Outcomes
+from worker.job import BASELINE, Outcome
+
+deltas = st.integers(-50, 50).map(lambda n: n / 1000)
+trials = st.builds(Trial, seed=st.integers(0, 9), delta=deltas, standard_error=st.floats(0, 0.02))
+EVIDENCE = Evidence(min_delta=0.001)
+
+
+@given(st.lists(trials, min_size=1, max_size=5))
+def test_evidence__prunes_below_promotes_above_and_buys_in_between(made: list[Trial]) -> None:
+    bounds, ruling = EVIDENCE.bounds(made), EVIDENCE.judge(made, ())
+    assert bounds is not None
+    if bounds.high < EVIDENCE.min_delta:
+        assert ruling is not None
+        assert not ruling.promotes
+    elif bounds.low > EVIDENCE.min_delta and len(made) > 1:
+        assert ruling is not None
+        assert ruling.promotes
+    elif len(made) < 5:
+        assert ruling is None
+    else:
+        assert ruling is not None
+        assert ruling.promotes == (fmean(trial.delta for trial in made) >= EVIDENCE.min_delta)
+
+
+def test_evidence__one_seed_may_prune_but_not_promote() -> None:
+    assert EVIDENCE.judge([Trial(0, 0.5, 0.001)], ()) is None
+    pruned = EVIDENCE.judge([Trial(0, -0.05, 0.001)], ())
+    assert pruned == Ruling(False, "-5.00 pp, 1 seed, 90% bounds [-5.13, -4.87] pp: below +0.10 pp")
+    assert EVIDENCE.judge([Trial(0, -0.05, None)], ()) is None  # nothing is known of its examples
+
+
+def test_evidence__arms_that_are_alike_are_pruned_at_once() -> None:
+    ruling = EVIDENCE.judge([Trial(0, 0.0, 0.0)], ())
+    assert ruling is not None
+    assert not ruling.promotes
+
+
+def test_evidence__seeds_go_on_from_those_of_the_round() -> None:
+    assert EVIDENCE.seeds((0,)) == (0, 1, 2, 3, 4)
+    assert EVIDENCE.seeds((7, 1)) == (7, 1, 0, 2, 3)
+    assert Evidence(max_seeds=2).seeds((3, 4, 5)) == (3, 4)
+    with pytest.raises(ValidationError, match="exceeds max_seeds"):
+        Evidence(min_seeds=6)
+
+
+@given(st.lists(deltas, min_size=1, max_size=8), st.integers(1, 4))
+def test_top_k__the_best_go_on_and_ties_with_them(field: list[float], keep: int) -> None:
+    rule = TopK(keep=keep, min_delta=-1)
+    made = [[Trial(0, delta)] for delta in field]
+    promoted = [
+        delta
+        for i, delta in enumerate(field)
+        if rule.judge(made[i], [other for j, other in enumerate(made) if j != i]).promotes
+    ]
+    worst = sorted(field, reverse=True)[: min(keep, len(field))][-1]
+    assert sorted(promoted) == sorted(delta for delta in field if delta >= worst - 1e-9)
+
+
+def test_top_k__none_below_the_threshold() -> None:
+    assert not TopK(keep=3).judge([Trial(0, 0.0)], [[Trial(0, -0.1)]]).promotes
+
+
+@pytest.mark.parametrize(("n", "kept"), [(1, 1), (3, 1), (4, 2), (9, 3)])
+def test_halving__keeps_a_third(n: int, kept: int) -> None:
+    made = [[Trial(0, i / 100)] for i in range(n)]
+    rule = Halving(eta=3, min_delta=-1)
+    promoted = [rule.judge(made[i], made[:i] + made[i + 1 :]).promotes for i in range(n)]
+    assert promoted == [False] * (n - kept) + [True] * kept
+
+
+class Greedy(Rule):
+    scope = Scope.VARIANT
+    rule: Literal["greedy"] = "greedy"
+
+    def judge(self, trials: Sequence[Trial], rivals: Sequence[Sequence[Trial]]) -> None:
+        """Never satisfied."""
+
+
+def measured(rng: random.Random, gain: int) -> Measurement:
+    right = tuple(min(10, max(0, rng.randint(2, 8) + gain)) for _ in range(20))
+    return Measurement(Outcome.OK, sum(right) / 200, 1.0, outcomes=Outcomes(right, (10,) * 20))
+
+
+def run(spec: SearchSpec, seed: int, gains: dict[str, int]) -> tuple[list[JobKey], dict[JobKey, Verdict]]:
+    """Works through a round; the jobs in the order in which they ran, and what was decided."""
+    rng = random.Random(seed)
+    results: dict[JobKey, Measurement] = {}
+    seen: set[object] = set()
+    while True:
+        planned = plan(spec, results)
+        assert seen <= set(planned.steps)  # a later plan only adds
+        seen = set(planned.steps)
+        waiting = [key for key in planned.jobs if key not in results]
+        if not waiting:
+            assert planned.state is State.FINISHED
+            return list(results), {one.key: one.verdict for one in planned.decisions}
+        assert len(waiting) == 1
+        results[waiting[0]] = measured(rng, gains.get(waiting[0].variant, 0))
+
+
+SEARCH = SearchSpec(
+    ("t",), ("bad", "none", "good"), ("quick", "med"), seeds=EVIDENCE.seeds((0,)), rule=EVIDENCE
+)
+
+
+@given(st.integers(0, 100))
+def test_plan__evidence_buys_seeds_only_where_it_needs_them(seed: int) -> None:
+    jobs, verdicts = run(SEARCH, seed, {"bad": -3, "good": 3})
+    assert verdicts[JobKey("t", "quick", "bad", 0)] is Verdict.PRUNED
+    assert verdicts[JobKey("t", "med", "good", 0)] is Verdict.PROMOTED
+    assert [key.seed for key in jobs if key.variant == "bad"] == [0]
+    quick_good = [key.seed for key in jobs if key.variant == "good" and key.stage == "quick"]
+    assert quick_good == list(range(len(quick_good)))
+    assert len(quick_good) >= 2
+    for key in jobs:
+        baseline = key._replace(variant=BASELINE)
+        assert jobs.index(baseline) <= jobs.index(key)
+
+
+def test_plan__a_rule_that_is_never_satisfied_prunes_when_the_seeds_are_over() -> None:
+    spec = SearchSpec(("t",), ("v",), ("quick",), seeds=(0, 1), rule=Greedy(rule="greedy"))
+    jobs, verdicts = run(spec, 0, {"v": 5})
+    assert verdicts == {JobKey("t", "quick", "v", 0): Verdict.PRUNED}
+    assert len(jobs) == 4
+
+
+@pytest.mark.parametrize("rule", [TopK(keep=1, min_delta=-1), Halving(eta=3, min_delta=-1)])
+def test_plan__ranks_are_taken_once_a_stage_is_complete(rule: Rule) -> None:
+    spec = SearchSpec(
+        ("t",), ("a", "no", "b", "c"), ("quick", "med"), seeds=(0, 1), no_ops=frozenset({"no"}), rule=rule
+    )
+    jobs, verdicts = run(spec, 1, {"b": 4})
+    assert verdicts == {
+        JobKey("t", "quick", "no", 0): Verdict.NO_OP,
+        JobKey("t", "quick", "a", 0): Verdict.PRUNED,
+        JobKey("t", "quick", "b", 0): Verdict.PROMOTED,
+        JobKey("t", "quick", "c", 0): Verdict.PRUNED,
+        JobKey("t", "med", "b", 0): Verdict.PROMOTED,
+    }
+    assert [(key.stage, key.variant, key.seed) for key in jobs[8:]] == [
+        ("med", BASELINE, 0),
+        ("med", "b", 0),
+        ("med", BASELINE, 1),
+        ("med", "b", 1),
+    ]
+
+
+def test_plan__failures_over_seeds() -> None:
+    ok = Measurement(Outcome.OK, 0.5, 1.0)
+    keys = [JobKey("t", "quick", variant, seed) for seed in (0, 1) for variant in (BASELINE, "good")]
+    base = dict.fromkeys(keys[:3], ok)
+    spec = SearchSpec(("t",), ("good",), ("quick",), seeds=(0, 1), rule=TopK(keep=1, min_delta=-1))
+    (diverged,) = plan(spec, base | {keys[3]: Measurement(Outcome.DIVERGED, reason="nan")}).decisions
+    (lost,) = plan(spec, base | {keys[3]: Measurement(Outcome.LOST)}).decisions
+    assert (diverged.verdict, lost.verdict) == (Verdict.PRUNED, Verdict.UNDECIDED)
+
+
+def test_parse_rule() -> None:
+    assert parse_rule({"min_delta": 0.01}) == Threshold(min_delta=0.01)
+    assert parse_rule({"rule": "evidence", "max_seeds": 7}) == Evidence(max_seeds=7)
+    assert {name: rule_class(name) for name in BUILT_IN} == BUILT_IN
+    with pytest.raises(UnknownRule, match="there is no prune rule 'evidenc'; did you mean 'evidence'"):
+        parse_rule({"rule": "evidenc"})
