@@ -25,7 +25,7 @@ from orchestrator.errors import BadInput
 from orchestrator.planner import Verdict
 from orchestrator.records import Record
 from orchestrator.reports.effects import Effect, Report, stages_of
-from orchestrator.reports.gathering import RoundResults
+from orchestrator.reports.gathering import RoundResults, RunKey
 from worker.job import BASELINE, Outcome
 
 if TYPE_CHECKING:
@@ -95,10 +95,10 @@ def stage_pairs(rounds: Sequence[RoundResults]) -> list[StagePairs]:
     """Each stage against the next, where an arm was measured at both; of equal runs one."""
     found: dict[tuple[str, str], dict[tuple[str, str], Pair]] = {}
     for one in rounds:
-        deltas = {_key(record): record for record in one.jobs if record["d_acc"] is not None}
+        deltas = {RunKey.of(record): record for record in one.jobs if record["d_acc"] is not None}
         for first, then in pairwise(one.view.stages):
             for (task, stage, variant, seed), record in deltas.items():
-                later = deltas.get((task, then, variant, seed))
+                later = deltas.get(RunKey(task, then, variant, seed))
                 if stage == first and later is not None:
                     pair = Pair(one.view.round, task, variant, seed, record["d_acc"], later["d_acc"])
                     prints = record["fingerprint"], later["fingerprint"]
@@ -126,14 +126,10 @@ def spending(rounds: Sequence[RoundResults]) -> Spending:
     """The time from each job's start to its end; cached jobs took none."""
     spent: Counter[tuple[str, str]] = Counter()
     for one in rounds:
-        verdicts = {
-            (record["task"], record["decided_stage"], record["config"], record["seed"]): str(record["status"])
-            for record in one.decisions
-        }
         for record in one.jobs:
             seconds = held_seconds(record)
             if seconds > 0:
-                spent[record["stage"], _use(record, verdicts)] += seconds  # type: ignore[assignment]
+                spent[record["stage"], _use(record, one.verdicts)] += seconds  # type: ignore[assignment]
     stages = [stage for stage in stages_of(rounds) if any(stage == where for where, _ in spent)]
     return Spending(
         name=name_of(rounds),
@@ -150,13 +146,9 @@ def held_seconds(record: Record) -> float:
     return (end - begin).total_seconds()
 
 
-def _use(record: Record, verdicts: Mapping[tuple[str, str, str, int], str]) -> str:
+def _use(record: Record, verdicts: Mapping[RunKey, Record]) -> str:
     """What a job came to: a baseline, a verdict, or nothing that can be told."""
     if record["variant_of"] is None:
         return UNMEASURED if record["best_val_tok_acc"] is None else BASELINE
-    verdict = verdicts.get(_key(record), UNMEASURED)
-    return UNMEASURED if verdict == Verdict.UNDECIDED else verdict
-
-
-def _key(record: Record) -> tuple[str, str, str, int]:
-    return record["task"], record["stage"], record["config"], record["seed"]
+    decided = verdicts.get(RunKey.of(record))
+    return UNMEASURED if decided is None or decided["status"] == Verdict.UNDECIDED else decided["status"]

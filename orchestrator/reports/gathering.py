@@ -7,11 +7,27 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple, Self
 
 from orchestrator.charts.data import Curve
 from orchestrator.client import Client
 from orchestrator.records import Record
 from orchestrator.views import RoundView
+
+
+class RunKey(NamedTuple):
+    """What names a run within its round."""
+
+    task: str
+    stage: str
+    variant: str
+    seed: int
+
+    @classmethod
+    def of(cls, record: Record) -> Self:
+        """Of a job, or of what a decision names first."""
+        stage = record.get("decided_stage") or record["stage"]
+        return cls(record["task"], stage, record["config"], record["seed"])
 
 
 @dataclass(frozen=True)
@@ -32,6 +48,15 @@ class RoundResults:
     @cached_property
     def decisions(self) -> tuple[Record, ...]:
         return tuple(record for record in self.records if record["stage"] == "decision")
+
+    @cached_property
+    def verdicts(self) -> dict[RunKey, Record]:
+        """The decision on each run, also where it rests on several seeds at once."""
+        return {
+            RunKey(record["task"], record["decided_stage"], record["config"], seed): record
+            for record in self.decisions
+            for seed in record.get("seeds") or [record["seed"]]
+        }
 
     @cached_property
     def digest(self) -> str:

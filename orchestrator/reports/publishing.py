@@ -21,6 +21,8 @@ def publish(
     output: Path | None,
     *,
     charts: Path | None = None,
+    log: Path | None = None,
+    manifest: Path | None = None,
 ) -> Iterator[str]:
     """Gives the report, or the paths of the files written; raises FsqError, or what the client raises."""
     from orchestrator.charts import rendering
@@ -50,6 +52,16 @@ def publish(
         with debug_mode(False):  # checking every part against the schema is most of the time
             rendering.write(drawn.chart(report, curves), charts)
         yield f"{charts}\n"
+    if log is not None:
+        from orchestrator.reports import round_log
+
+        round_log.update(log, report.rounds)
+        yield f"{log}\n"
+    if manifest is not None:
+        from orchestrator.reports import manifest as manifests
+
+        write_whole(manifest, manifests.to_json(manifests.of(report.rounds)).encode())
+        yield f"{manifest}\n"
 
 
 def _width() -> int:

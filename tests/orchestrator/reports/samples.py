@@ -67,6 +67,7 @@ def decision(
         "status": status,
         "reason": "because",
         "metric": "best_val_tok_acc",
+        "best_val_tok_acc": None if d_acc is None else 0.5 + d_acc,
         "d_acc": d_acc,
         "d_loss": None,
         "d_acc_ci": None,
