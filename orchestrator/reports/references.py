@@ -4,7 +4,7 @@
 may be rounded: it agrees if the figure lies within half a unit of its last digit, or below it after a `<`. With `%`,
 `pp` or `percentage point` after it, it is compared with a hundred times the figure. Without `#figure` the result only
 has to exist. File names of records and summaries (`_round_records.jsonl`, `_summary_round.txt`) have to be of rounds
-that exist. Code in fences, and code spans around whole links, are left out.
+that exist. Code in fences, and links right within backticks, are left out.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ from math import isclose
 
 from orchestrator.reports.manifest import Figure, Manifest, Result
 
-_LINK = re.compile(r"\[(?P<text>[^\[\]]{0,300})\]\(fsq:(?P<id>[^()\s#]{1,600})(?:#(?P<figure>\w{1,60}))?\)")
-_BROKEN = re.compile(r"\]\(fsq:")
+_TARGET = re.compile(r"\]\(fsq:(?:(?P<id>[^()\s#]{1,600})(?:#(?P<figure>\w{1,60}))?\))?")
+_LONGEST = 300  # characters of a link's text
 _FILE = re.compile(
     r"(?<![\w.=+-])_(?:summary_(?P<summary>[A-Za-z0-9][\w.=+-]{0,99}?)\.txt"
     r"|(?P<records>[A-Za-z0-9][\w.=+-]{0,99}?)_records\.jsonl)(?![\w=+-])",
     re.ASCII,
 )
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
-_QUOTED_LINK = re.compile(r"`[^`\n]{0,300}\]\(fsq:[^`\n]{0,700}`")
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d{1,2})?", re.ASCII)
 _HUNDREDTHS = re.compile(r"\s*(?:\\?%|pp\b|percentage point)")
 MOST_NAMES = 2000  # that a suggestion is looked for among
@@ -90,19 +89,21 @@ def read(text: str, name: str) -> Document:
     def line_of(position: int) -> int:
         return bisect_right(starts, position)
 
-    links = list(_LINK.finditer(visible))
-    whole = {found.start() + 1 + len(found["text"]) for found in links}
-    references = [
-        Reference(
-            line_of(found.start()), found["id"].partition("/")[0], found["id"], found["figure"], found["text"]
-        )
-        for found in links
-    ]
+    references, broken = [], []
+    for found in _TARGET.finditer(visible):
+        start = visible.rfind("[", max(0, found.start() - _LONGEST), found.start())
+        text, line = visible[start + 1 : found.start()], line_of(max(start, 0))
+        if visible[start - 1 : start] == "`" == visible[found.end() : found.end() + 1]:
+            continue
+        if start < 0 or "]" in text or found["id"] is None:
+            broken.append(line_of(found.start()))
+        else:
+            name_of_round = found["id"].partition("/")[0]
+            references.append(Reference(line, name_of_round, found["id"], found["figure"], text))
     references += [
         Reference(line_of(found.start()), found["summary"] or found["records"])
         for found in _FILE.finditer(visible)
     ]
-    broken = [line_of(found.start()) for found in _BROKEN.finditer(visible) if found.start() not in whole]
     return Document(name, tuple(sorted(references, key=lambda one: one.line)), tuple(broken))
 
 
@@ -175,22 +176,18 @@ def _plain(text: str) -> str:
 
 
 def _without_code(text: str) -> str:
-    """The text with fenced code, and code spans that show a link, blanked; every character keeps its place."""
+    """The text with fenced code blanked; every character keeps its place."""
     lines, fence = [], ""
     for line in text.split("\n"):
         mark = _FENCE.match(line)
         closes = bool(fence and mark and mark[1].startswith(fence) and not line[mark.end() :].strip())
         is_code = bool(fence or mark)
-        lines.append(_blank(line) if is_code else _QUOTED_LINK.sub(lambda found: _blank(found[0]), line))
+        lines.append(" " * len(line) if is_code else line)
         if closes:
             fence = ""
         elif mark and not fence:
             fence = mark[1]
     return "\n".join(lines)
-
-
-def _blank(text: str) -> str:
-    return " " * len(text)
 
 
 def _shown(text: str) -> str:

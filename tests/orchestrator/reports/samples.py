@@ -99,6 +99,7 @@ def of_round(
         "min_delta": 0.001,
         "metric": "best_val_tok_acc",
         "funnel": Funnel(planned=8, done=4, cached=0, pruned=1, rejected=0, promoted=0, confirmed=0),
+        "confirm_stage": None,
         "noise_floor": None,
         "n_events": 9,
     }
