@@ -17,8 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.durations import duration
-from orchestrator.planner import Decision, Verdict
-from orchestrator.points import points
+from orchestrator.planner import Verdict
+from orchestrator.points import interval_text, points
 from worker.job import BASELINE, Budget, Evaluation, JobResult
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class PlainDisplay:
 
     def decided(self, taken: Sequence[Taken]) -> None:
         for each in taken:
-            self._line(_verdict(each.decision))
+            self._line(_verdict(each))
 
     def close(self) -> None:
         """Nothing to put away."""
@@ -191,7 +191,7 @@ class LiveDisplay:
 
     def decided(self, taken: Sequence[Taken]) -> None:
         for each in taken:
-            self._print(Text(_verdict(each.decision), style=COLOURS[each.decision.verdict]))
+            self._print(Text(_verdict(each), style=COLOURS[each.decision.verdict]))
 
     def close(self) -> None:
         self._live.stop()
@@ -238,6 +238,12 @@ def _ending(result: JobResult, will_retry: bool) -> str:
     )
 
 
-def _verdict(decision: Decision) -> str:
+def _verdict(taken: Taken) -> str:
+    decision, interval = taken.decision, taken.evidence and taken.evidence.d_acc_ci
     key = decision.key
-    return f"=> {key.task} {key.variant} seed {key.seed} {decision.verdict} at {key.stage}: {decision.reason}"
+    seeds = ", ".join(map(str, decision.seeds or (key.seed,)))
+    within = f" (95 % {interval_text(interval)})" if interval else ""
+    return (
+        f"=> {key.task} {key.variant} seed{'s' if decision.seeds else ''} {seeds} {decision.verdict} at {key.stage}: "
+        f"{decision.reason}{within}"
+    )

@@ -39,10 +39,11 @@ class Submission:
 
 @dataclass(frozen=True)
 class Taken:
-    """A decision, and in which round it fell."""
+    """A decision, in which round it fell, and its evidence."""
 
     round: str
     decision: Decision
+    evidence: Evidence | None = None  # what its delta rests on
 
 
 @dataclass(frozen=True)
@@ -175,8 +176,9 @@ def advance(
         if all(job.state is not JobState.DONE for job in new):
             break
     decisions = _unstored(session, row, planned, lane)
-    _store(session, row, decisions, evidence_on(session, row, resolved, decisions, standings), now)
-    taken = tuple(Taken(row.name, decision) for decision in decisions)
+    rests_on = evidence_on(session, row, resolved, decisions, standings)
+    _store(session, row, decisions, rests_on, now)
+    taken = tuple(Taken(row.name, decision, rests_on.get(decision.key)) for decision in decisions)
     advanced = Advance(taken, tuple(_closed(resolved, planned, decisions)))
     if planned.state is State.FINISHED and lane is not None:
         return advanced + advance(session, round_id, now=now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -18,7 +19,9 @@ from orchestrator.durations import duration
 from orchestrator.outlook import job_seconds
 from orchestrator.planner import JobKey
 from orchestrator.points import points
+from orchestrator.rules import Scope
 from orchestrator.spec import ResolvedRound
+from orchestrator.statistics.seeds import least_sign_p
 from orchestrator.views import View
 from worker.job import MEASURED, BuildReport, JobSpec, Outcome
 
@@ -28,7 +31,9 @@ class StageForecast(View):
 
     jobs: int
     known: int = Field(description="Answered from earlier results, without accelerator time.")
-    certain: bool = Field(description="False: as many only if everything before is promoted.")
+    certain: bool = Field(
+        description="False: as many only if everything before is promoted, or not settled sooner."
+    )
 
 
 class TaskForecast(View):
@@ -56,6 +61,7 @@ class Forecast(View):
     waits_for: tuple[str, ...] = Field(description="Rounds that will yield further variants.")
     variants: tuple[str, ...]
     same_as: dict[str, str] = Field(description="Variants that compute the same as an earlier one.")
+    warnings: tuple[str, ...] = Field(description="What the round's seeds can never show.")
     tasks: tuple[TaskForecast, ...]
 
 
@@ -76,8 +82,27 @@ def of_round(session: Session, resolved: ResolvedRound) -> Forecast:
         waits_for=tuple(unended),
         variants=resolved.search.variants,
         same_as=_duplicates(resolved),
+        warnings=tuple(_seed_warnings(resolved)),
         tasks=tuple(_task(session, resolved, task) for task in resolved.search.tasks),
     )
+
+
+ENOUGH_SEEDS = 5  # the fewest with which a sign test can come below 0.05
+NUMBERS = {1: "one paired seed", 2: "two paired seeds", 3: "three paired seeds", 4: "four paired seeds"}
+
+
+def _seed_warnings(resolved: ResolvedRound) -> Iterator[str]:
+    """Where there are too few seeds for any outcome to be significant by their signs."""
+    search = resolved.search
+    used = {f"stages {', '.join(search.stages)}": len(search.seeds)}
+    if search.confirmation is not None:
+        used[f"stage {search.confirmation.stage}"] = len(search.confirmation.seeds)
+    for where, n in used.items():
+        if n < ENOUGH_SEEDS:
+            yield (
+                f"{where}: {NUMBERS[n]} can never reach p < {least_sign_p(n):g}, whatever they show; "
+                f"five are the least for p < 0.05"
+            )
 
 
 def _duplicates(resolved: ResolvedRound) -> dict[str, str]:
@@ -98,7 +123,7 @@ def _task(session: Session, resolved: ResolvedRound, task: str) -> TaskForecast:
         stage: StageForecast(
             jobs=sum(key.stage == stage for key in keys),
             known=sum(key.stage == stage for key in known),
-            certain=stage == resolved.search.stages[0],
+            certain=stage == resolved.search.stages[0] and resolved.search.rule.scope is not Scope.VARIANT,
         )
         for stage in resolved.search.all_stages
     }
@@ -106,7 +131,7 @@ def _task(session: Session, resolved: ResolvedRound, task: str) -> TaskForecast:
     return TaskForecast(
         task=task,
         stages=stages,
-        seconds_certain=_seconds(resolved, [key for key in keys if stages[key.stage].certain], known, pace),
+        seconds_certain=_seconds(resolved, [key for key in keys if _is_certain(resolved, key)], known, pace),
         seconds_at_most=_seconds(resolved, keys, known, pace),
         resolution=caveats.resolution(resolved, task, resolved.search.stages[0]),
         caveats=tuple(
@@ -119,6 +144,13 @@ def _task(session: Session, resolved: ResolvedRound, task: str) -> TaskForecast:
         ),
         examples=report,
     )
+
+
+def _is_certain(resolved: ResolvedRound, key: JobKey) -> bool:
+    """Whether a job runs whatever is found before it."""
+    search = resolved.search
+    is_first = key.stage == search.stages[0]
+    return is_first and (search.rule.scope is not Scope.VARIANT or key.seed == search.seeds[0])
 
 
 def _is_known(session: Session, spec: JobSpec) -> bool:
@@ -168,6 +200,7 @@ def as_text(view: Forecast) -> str:
     lines += [f"  variants of {source} come once it has ended" for source in view.waits_for]
     lines += [f"  no-op on this model: {name} (decided at once, never trained)" for name in view.no_ops]
     lines += [f"  {name} computes the same as {first}: run once" for name, first in view.same_as.items()]
+    lines += [f"  warning: {warning}" for warning in view.warnings]
     for task in view.tasks:
         lines += _task_text(task, view.min_delta)
     return "\n".join(lines)

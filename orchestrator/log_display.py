@@ -50,6 +50,7 @@ class LogDisplay:
                 job=f"{task} {stage} {variant} seed {seed}",
                 decision=each.decision.verdict.value,
                 d_acc=each.decision.d_acc,
+                d_acc_ci=each.evidence.d_acc_ci if each.evidence else None,
                 reason=each.decision.reason,
             )
 

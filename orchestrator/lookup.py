@@ -17,7 +17,7 @@ from orchestrator import engine, interventions
 from orchestrator.errors import NotFound
 from orchestrator.evidence import Evidence
 from orchestrator.planner import SearchSpec, Verdict
-from orchestrator.rules import Scope, rule_class
+from orchestrator.rules import Scope, UnknownRule, rule_class
 from orchestrator.views import (
     DecisionView,
     EvaluationView,
@@ -50,7 +50,7 @@ class Slice(NamedTuple):
 class Arms(NamedTuple):
     """How far a round is: an arm (task, variant, seed) that can be measured is judged once at the first stage."""
 
-    total: int | None  # None while variants are yet to come from other rounds
+    total: int | None  # None while variants are yet to come from other rounds, or without the round's rule
     verdicts: Mapping[str, Mapping[str, int]]  # decisions by stage, in their order, and verdict
 
     @property
@@ -131,9 +131,12 @@ def _arms(row: AnyRow, counts: Mapping[tuple[int, str, str], int]) -> Arms:
     )
 
 
-def _judged_at_first(spec: Mapping[str, Any], n_variants: int) -> int:
-    """How many decisions there will be on the first stage of a round."""
-    is_per_seed = rule_class(spec["prune"]["rule"]).scope is Scope.SEED
+def _judged_at_first(spec: Mapping[str, Any], n_variants: int) -> int | None:
+    """How many decisions there will be on the first stage of a round; None where its rule is not installed here."""
+    try:
+        is_per_seed = rule_class(spec["prune"]["rule"]).scope is Scope.SEED
+    except UnknownRule:
+        return None
     arms = n_variants + (spec.get("control") is not None)
     return len(spec["tasks"]) * arms * (len(spec["seeds"]) if is_per_seed else 1)
 

@@ -103,7 +103,7 @@ def job_seconds(resolved: ResolvedRound, key: JobKey, per_step: float) -> float:
     stages = resolved.spec.stages
     index = next(i for i, stage in enumerate(stages) if stage.name == key.stage)
     seconds = _budget_seconds(stages[index], per_step)
-    if index and not resolved.spec.optimizer.depends_on_length:
+    if index and not resolved.spec.optimizer.depends_on_length and not resolved.confirms(key.stage):
         seconds -= _budget_seconds(stages[index - 1], per_step)
     return max(0.0, seconds)
 

@@ -132,7 +132,7 @@ def _adjusted(
 
     against = dunnett({variant: scores(variant) for variant in p_values}, scores(BASELINE))
     if against:
-        return {variant: Adjusted(one.p_value, "dunnett") for variant, one in against.items()}
+        return {variant: Adjusted(p, "dunnett") for variant, p in against.items()}
     return {variant: Adjusted(p, "holm") for variant, p in holm(p_values).items()}
 
 
@@ -142,41 +142,59 @@ def spreads(session: Session, resolved: ResolvedRound) -> dict[tuple[str, str], 
     Runs are of one group when they differ in nothing but the seed; groups of the same model, examples and budget that
     differ in their optimizer are pooled.
     """
-    found = {}
-    for task in resolved.search.tasks:
-        for stage in resolved.search.all_stages:
-            spread = pooled_spread(_groups(session, resolved, task, stage))
-            if spread is not None:
-                found[task, stage] = spread
-    return found
+    search = resolved.search
+    like = {
+        (task, stage): resolved.job(JobKey(task, stage, BASELINE, 0)).model_dump(mode="json")
+        for task in search.tasks
+        for stage in search.all_stages
+    }
+    runs = _baseline_runs(session, {payload["examples_digest"] for payload in like.values()})
+    found = {
+        place: pooled_spread(_groups(payload, runs, search.rule.metric)) for place, payload in like.items()
+    }
+    return {place: spread for place, spread in found.items() if spread is not None}
 
 
-def _groups(session: Session, resolved: ResolvedRound, task: str, stage: str) -> list[list[float]]:
-    metric = resolved.spec.prune.metric
-    like = resolved.job(JobKey(task, stage, BASELINE, resolved.search.seeds[0])).model_dump(mode="json")
+Run = tuple[str, Mapping[str, Any], Mapping[str, Any] | None]  # fingerprint, payload, result
+
+
+def _baseline_runs(session: Session, digests: set[str]) -> list[Run]:
+    """The runs on any of these examples that were trained without Future-Seed."""
     query = (
         select(Job.fingerprint, Job.payload, Job.result)
         .where(
             Job.variant.in_([BASELINE, CONTROL_ARM]),
             Job.state == JobState.DONE,
-            Job.payload["examples_digest"].as_string() == like["examples_digest"],
+            Job.payload["examples_digest"].as_string().in_(digests),
         )
         .order_by(Job.id.desc())
         .limit(MOST_RUNS)
     )
+    return [
+        (fingerprint, payload, result)
+        for fingerprint, payload, result in session.execute(query)
+        if payload["future_seed"] is None
+    ]
+
+
+def _groups(like: Mapping[str, Any], runs: Iterable[Run], metric: str) -> list[list[float]]:
+    """The scores of runs of the same model, examples and budget, those alike but for the seed together."""
     groups: dict[str, dict[str, float]] = {}  # by protocol, then by fingerprint
-    for fingerprint, payload, result in session.execute(query):
+    for fingerprint, payload, result in runs:
         score = ((result or {}).get("metrics") or {}).get(metric)
-        same = all(_trained(payload)[name] == _trained(like)[name] for name in ("model", "budget"))
-        if score is not None and same and payload["future_seed"] is None:
+        if score is not None and all(_trained(payload)[name] == _trained(like)[name] for name in _SAME):
             protocol = json.dumps(_trained(payload), sort_keys=True)
             groups.setdefault(protocol, {})[fingerprint] = score
     return [list(scores.values()) for scores in groups.values()]
 
 
+_SAME = ("examples", "model", "budget")
+
+
 def _trained(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """What determines a run beside its seed and its examples."""
+    """What determines a run beside its seed."""
     return {
+        "examples": payload["examples_digest"],
         "model": (payload["model_facts"]["digest"], payload["model"]["dtype"]),
         "budget": payload["budget"],
         "batch_size": payload["task"]["batch_size"],

@@ -79,7 +79,9 @@ class RoundView(RoundLine):
     variants: tuple[str, ...]
     no_ops: tuple[str, ...] = Field(description="Variants that compute the same as the baseline.")
     stages: tuple[str, ...]
-    confirm_stage: str | None = Field(description="The stage that confirms, if there is one; the last.")
+    confirm_stage: str | None = Field(
+        default=None, description="The stage that confirms, if there is one; the last."
+    )
     seeds: tuple[int, ...] = Field(description="All that the search may use; the rule may need fewer.")
     rule: str
     min_delta: float = Field(description="The rule's threshold, a fraction: 0.001 is +0.10 pp.")

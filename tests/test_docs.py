@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from db.tables import JobState, RoundState
 from orchestrator.caveats import EXPLANATIONS, Caveat
 from orchestrator.cli import app
+from orchestrator.rules.registry import BUILT_IN
 from orchestrator.settings import Settings
 from worker.job import task_kinds
 
@@ -54,6 +55,17 @@ def test_tasks__names_every_kind_and_shows_the_plug_in_whole() -> None:
         assert f"$ fsq tasks show {kind} " in page
     plug_in = CHECKOUT / "examples" / "task_plugin"
     assert f"```python\n{(plug_in / 'fsq_reversal.py').read_text()}```" in page
+    assert f"```toml\n{(plug_in / 'pyproject.toml').read_text()}```" in page
+
+
+def test_evidence__has_every_caveat_and_rule_and_shows_the_plug_in_whole() -> None:
+    page = (CHECKOUT / "docs" / "evidence.md").read_text()
+    for caveat, explanation in EXPLANATIONS.items():
+        assert f"| `{caveat}` | {explanation} |" in page
+    for rule in BUILT_IN:
+        assert f"| `{rule}` | " in page
+    plug_in = CHECKOUT / "examples" / "rule_plugin"
+    assert f"```python\n{(plug_in / 'fsq_majority.py').read_text()}```" in page
     assert f"```toml\n{(plug_in / 'pyproject.toml').read_text()}```" in page
 
 

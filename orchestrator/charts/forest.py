@@ -50,7 +50,7 @@ def chart(data: Forest, width: int = WIDE, beside: int = 0, *, is_titled: bool =
             .mark_rule(color=style.INK, strokeWidth=1.5, aria=False)
             .encode(x=alt.X("x:Q", scale=scale, axis=axis)),
             base.transform_filter("isValid(datum.low)")
-            .mark_rule(strokeWidth=2, clip=True, aria=False)
+            .mark_rule(strokeWidth=2, aria=False)
             .encode(x=alt.X("low:Q", scale=scale, axis=axis), x2="high:Q", color=colour),
             base.mark_point(shape="square", filled=True, size=60, opacity=1).encode(
                 x=alt.X("delta:Q", scale=scale, axis=axis), color=colour, description="description:N"

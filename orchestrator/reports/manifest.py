@@ -122,7 +122,7 @@ def _pooled(effect: Effect) -> dict[str, Figure]:
         "d_acc": across.mean,
         "d_acc_sd": across.sd,
         "n_runs": across.n,
-        "sign_pattern": across.pattern,
+        "seed_pattern": across.pattern,
         "positive_seeds": across.positive,
         "p_value": effect.p_value,
         "q_value": effect.q_value,

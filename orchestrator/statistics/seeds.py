@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import hypot
 from statistics import NormalDist, fmean, stdev
 
 from orchestrator.statistics.examples import LEVEL, Interval
 
 TIE = 1e-9  # deltas are ratios of counts; closer than this they are equal
+LEAST_P = 1e-15
+HALVINGS = 50  # of the logarithm of p
 
 
 @dataclass(frozen=True)
@@ -69,48 +72,52 @@ def least_sign_p(n: int) -> float:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A delta over seeds and examples with its standard error."""
+    """A delta over seeds and examples, with the standard errors that come from either."""
 
     mean: float
-    standard_error: float
+    of_examples: float
+    of_runs: float  # 0 for one seed: not known
     n: int  # seeds
 
     def interval(self, level: float = LEVEL) -> Interval:
         """Two-sided."""
-        reach = quantile((1 + level) / 2, self.n) * self.standard_error
+        reach = self._reach((1 + level) / 2)
         return Interval(self.mean - reach, self.mean + reach)
 
     @property
     def p_value(self) -> float:
-        """One-sided; where nothing varies, 0 for a gain and 1 otherwise."""
-        if self.standard_error == 0:
+        """One-sided, from the interval that ends at 0; where nothing varies, 0 for a gain and 1 otherwise."""
+        if self.of_examples == self.of_runs == 0:
             return 0.0 if self.mean > TIE else 1.0
-        t = self.mean / self.standard_error
-        if self.n == 1:
-            return NormalDist().cdf(-t)
-        from scipy.special import stdtr
+        low, high = LEAST_P, 0.5
+        for _ in range(HALVINGS):
+            p = (low * high) ** 0.5
+            low, high = (p, high) if self._reach(1 - p) > abs(self.mean) else (low, p)
+        return high if self.mean > 0 else 1 - high
 
-        return float(stdtr(self.n - 1, -t))
+    def _reach(self, probability: float) -> float:
+        """How far a bound of this one-sided level lies from the mean."""
+        of_examples = NormalDist().inv_cdf(probability) * self.of_examples
+        of_runs = quantile(probability, self.n) * self.of_runs if self.of_runs else 0.0
+        return hypot(of_examples, of_runs)
 
 
 def estimate(deltas: Sequence[float], standard_errors: Sequence[float]) -> Estimate:
     """At least one seed's delta, each with its standard error over examples, taken together.
 
-    Which examples are asked and which run is drawn are two sources of doubt; their variances add. The examples are
-    the same under every seed, so their part does not shrink with more seeds: it is the mean of the seeds' standard
-    errors. What a run adds to single examples is in both parts, which errs on the side of caution. Intervals are
-    Student's with as many degrees of freedom as seeds less one; with one seed it is the normal distribution and the
-    examples alone.
+    Which examples are asked and which run is drawn are two independent sources of doubt: the square of an interval's
+    reach is the sum of the squares of what either reaches alone, by the normal distribution for the examples, which
+    are many, and by Student's for the runs, which are few (square-and-add; Zou and Donner 2008). The examples are the
+    same under every seed, so their part does not shrink with more seeds: it is the mean of the seeds' standard
+    errors. What a run adds to single examples is in both parts, which errs on the side of caution.
     """
     n = len(deltas)
-    runs = stdev(deltas) ** 2 / n if n > 1 else 0.0
-    return Estimate(fmean(deltas), (fmean(standard_errors) ** 2 + runs) ** 0.5, n)
+    of_runs = stdev(deltas) / n**0.5 if n > 1 else 0.0
+    return Estimate(fmean(deltas), fmean(standard_errors), of_runs, n)
 
 
 def quantile(probability: float, n: int) -> float:
-    """Of Student's t with n - 1 degrees of freedom; of the normal distribution for n = 1."""
-    if n == 1:
-        return NormalDist().inv_cdf(probability)
+    """Of Student's t with n - 1 degrees of freedom."""
     from scipy.special import stdtrit
 
     return float(stdtrit(n - 1, probability))

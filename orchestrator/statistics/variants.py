@@ -9,8 +9,6 @@ from math import ceil, sqrt
 from statistics import variance
 from typing import TypeVar
 
-from orchestrator.statistics.examples import LEVEL, Interval
-
 Name = TypeVar("Name", bound=Hashable)
 DUNNETT_SEED = 0  # its integral is computed from random points
 
@@ -35,16 +33,8 @@ def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
     return {name: float(p) for name, p in zip(p_values, adjusted, strict=True)}
 
 
-@dataclass(frozen=True)
-class AgainstControl:
-    """One of many variants against their common control."""
-
-    p_value: float  # one-sided, adjusted for all of them
-    interval: Interval  # of the difference of the means, simultaneous at LEVEL
-
-
-def dunnett(variants: Mapping[str, Sequence[float]], control: Sequence[float]) -> dict[str, AgainstControl]:
-    """Dunnett's comparison of the runs of many variants with those of one control.
+def dunnett(variants: Mapping[Name, Sequence[float]], control: Sequence[float]) -> dict[Name, float]:
+    """Dunnett's comparison of the runs of many variants with those of one control: adjusted p-values, one-sided.
 
     Empty where there is no variant, where the control has fewer than two runs, or where no run differs from another
     of its arm: the spread between runs is then unknown.
@@ -57,16 +47,8 @@ def dunnett(variants: Mapping[str, Sequence[float]], control: Sequence[float]) -
     with warnings.catch_warnings():
         # of an arm whose runs are all equal; the spread is pooled over all arms, and known
         warnings.filterwarnings("ignore", "Precision loss occurred", RuntimeWarning)
-        one_sided = stats.dunnett(*groups, control=list(control), alternative="greater", rng=DUNNETT_SEED)
-        both_sides = stats.dunnett(*groups, control=list(control), rng=DUNNETT_SEED).confidence_interval(
-            LEVEL
-        )
-    return {
-        name: AgainstControl(float(p), Interval(float(low), float(high)))
-        for name, p, low, high in zip(
-            variants, one_sided.pvalue, both_sides.low, both_sides.high, strict=True
-        )
-    }
+        found = stats.dunnett(*groups, control=list(control), alternative="greater", rng=DUNNETT_SEED)
+    return {name: float(p) for name, p in zip(variants, found.pvalue, strict=True)}
 
 
 @dataclass(frozen=True)

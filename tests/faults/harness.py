@@ -165,7 +165,12 @@ class Night:
     def submit(self, path: Path) -> str:
         """Submits a round from the test's own process; its name."""
         with self.database() as database:
-            intake = Intake(database, lambda spec, _: prepare(spec.model, spec.tasks, self.home / "cache"))
+            intake = Intake(
+                database,
+                lambda spec, _: prepare(
+                    spec.model, spec.tasks, self.home / "cache", held_out=spec.held_out()
+                ),
+            )
             resolved, file = intake.read_path(path, None)
             intake.submit(resolved, file, by="test")
         return resolved.spec.round

@@ -293,7 +293,7 @@ def client() -> TestClient:
 
 def _prepare(spec: RoundSpec, file: RoundFile) -> RoundFacts:
     try:
-        return prepare(spec.model, spec.tasks, workplace() / "cache")
+        return prepare(spec.model, spec.tasks, workplace() / "cache", held_out=spec.held_out())
     except Unusable as unusable:
         raise refusal(file.name, unusable.problems, file) from None
 

@@ -21,11 +21,13 @@ from orchestrator.display import (
     sparkline,
 )
 from orchestrator.engine import Taken
+from orchestrator.evidence import Evidence, SeedEvidence
 from orchestrator.planner import Decision, JobKey, Verdict
 from tests.worker.factories import make_job
 from worker.job import Budget, Evaluation, JobResult, Metrics, Outcome
 from worker.running import RunningJob
 
+EVIDENCE = Evidence(d_acc_ci=(-0.09, -0.01), p_value=0.98, seeds=(SeedEvidence(seed=0, d_acc=-0.05),))
 OUTLOOK = Outlook(baseline={2: 0.25, 4: 0.5}, done=1, at_most=4, seconds_left=75.0)
 
 
@@ -58,7 +60,7 @@ def play(display: PlainDisplay | LiveDisplay, *, inherited: bool = False) -> Non
     display.ended(job, JobResult(outcome=Outcome.OK, metrics=Metrics.of(curve)), will_retry=False)
     key = JobKey("t", "quick", "v1", 0)
     pruned = Decision(key, Verdict.PRUNED, "-5.00 pp is below +0.10 pp", -0.05, 0.0)
-    display.decided([Taken("r1", pruned)])
+    display.decided([Taken("r1", pruned, EVIDENCE)])
 
 
 def test_plain_display__tells_everything_in_lines() -> None:
@@ -71,7 +73,7 @@ def test_plain_display__tells_everything_in_lines() -> None:
         "  continued from step 2, acc 30.00%",
         "  step     4  loss 1.0000  acc 45.00%  baseline 50.00%  (-5.00 pp)",
         "t quick v1 seed 0: best 45.00% at step 4, 4 steps in 1 s",
-        "=> t v1 seed 0 pruned at quick: -5.00 pp is below +0.10 pp",
+        "=> t v1 seed 0 pruned at quick: -5.00 pp is below +0.10 pp (95 % [-9.00, -1.00] pp)",
     ]
 
 

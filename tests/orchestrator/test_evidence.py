@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from db.session import Database
 from db.tables import Decision, Job
-from orchestrator import engine, lookup, status
+from orchestrator import caveats, engine, forecast, lookup, status
 from orchestrator.evidence import Pair, of_pairs
 from orchestrator.exports import lines
 from orchestrator.planner import JobKey
@@ -19,7 +19,7 @@ from orchestrator.spec import CONTROL_SEEDS, FRESH_SEEDS
 from orchestrator.statistics.examples import Outcomes, compare
 from orchestrator.statistics.seeds import estimate
 from orchestrator.web import findings
-from tests.orchestrator.factories import NOW, Rig, resolve, round_data
+from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
 from worker.job import BASELINE
 from worker.preparation import Unusable
 
@@ -230,6 +230,40 @@ def test_confirm__its_examples_are_not_those_of_the_selection(tmp_path: Path) ->
     assert len(unseen[1]) == 10
     assert unseen[2].digest == resolved.report("s4", "confirm").digest != seen[2].digest
     assert not {"promoted"} & set(resolved.search.confirmation.seeds if resolved.search.confirmation else ())
+
+
+def test_plan__says_what_so_few_seeds_can_never_show(database: Database, tmp_path: Path) -> None:
+    few = resolve(tmp_path, seeds=[0, 1, 2], stages=CONFIRM)
+    enough = resolve(tmp_path, seeds=[0, 1, 2, 3, 4], stages=CONFIRM)
+    with database.read() as session:
+        forecasts = [forecast.of_round(session, one) for one in (few, enough)]
+    assert forecasts[0].warnings == (
+        "stages quick, med: three paired seeds can never reach p < 0.125, whatever they show; "
+        "five are the least for p < 0.05",
+    )
+    assert "  warning: stages quick, med: three paired seeds" in forecast.as_text(forecasts[0])
+    assert forecasts[1].warnings == ()
+    assert forecasts[1].tasks[0].stages["confirm"].jobs == 15
+
+
+def test_plan__what_is_certain_of_a_rule_over_seeds(database: Database, tmp_path: Path) -> None:
+    stages = [{"name": "quick", "seconds": 10, "eval_every": 2}]
+    with database.read() as session:
+        found = forecast.of_round(session, resolve(tmp_path, prune={"rule": "evidence"}, stages=stages))
+    task = found.tasks[0]
+    assert (task.stages["quick"].jobs, task.stages["quick"].certain) == (15, False)
+    assert (task.seconds_certain, task.seconds_at_most) == (30.0, 150.0)
+
+
+def test_caveats__a_delta_without_a_baseline_of_its_stage(tmp_path: Path) -> None:
+    resolved = resolve(tmp_path)
+    run = result(0.5)
+    assert run.metrics is not None
+    assert run.usage is not None
+    found = caveats.of_arm(resolved, "s4", "quick", run.metrics, run.usage, None)
+    assert caveats.Caveat.UNMATCHED_BASELINE in found
+    baseline = caveats.of_arm(resolved, "s4", "quick", run.metrics, run.usage, None, is_baseline=True)
+    assert caveats.Caveat.UNMATCHED_BASELINE not in baseline
 
 
 def test_confirm__refused_where_the_data_cannot_give_unseen_examples(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from orchestrator.planner import JobKey, Measurement, SearchSpec, State, Verdict, plan
+from orchestrator.planner import Confirmation, JobKey, Measurement, SearchSpec, State, Verdict, plan
 from orchestrator.rules import Evidence, Halving, Rule, Ruling, Scope, Threshold, TopK, Trial, rule_class
 from orchestrator.rules.registry import BUILT_IN, UnknownRule, parse_rule
 from orchestrator.statistics.examples import Outcomes
@@ -161,6 +161,71 @@ def test_plan__ranks_are_taken_once_a_stage_is_complete(rule: Rule) -> None:
         ("med", BASELINE, 1),
         ("med", "b", 1),
     ]
+
+
+@st.composite
+def searches(draw: st.DrawFn) -> SearchSpec:
+    """Rounds of any kind: every scope, control seeds, a control arm, a confirm stage, side by side or not."""
+    rule = draw(st.sampled_from([Threshold(), Evidence(max_seeds=3), TopK(keep=1), Halving(eta=2)]))
+    variants = draw(st.sampled_from([("a",), ("a", "b"), ("a", "b", "aa")]))
+    return SearchSpec(
+        tasks=draw(st.sampled_from([("t",), ("t", "u")])),
+        variants=variants,
+        stages=draw(st.sampled_from([("quick",), ("quick", "med")])),
+        seeds=rule.seeds(draw(st.sampled_from([(0,), (0, 1)]))),
+        no_ops=draw(st.sampled_from([frozenset(), frozenset({"a"})])),
+        rule=rule,
+        parallel=draw(st.booleans()),
+        baseline_seeds=draw(st.sampled_from([(), (7, 8)])),
+        confirmation=draw(st.sampled_from([None, Confirmation("confirm", (1000, 1001))])),
+        control="aa" if "aa" in variants else None,
+    )
+
+
+@given(searches(), st.integers(0, 1000))
+def test_plan__any_round_ends_with_everything_decided_and_nothing_taken_back(
+    spec: SearchSpec, seed: int
+) -> None:
+    rng = random.Random(seed)
+    results: dict[JobKey, Measurement] = {}
+    seen: set[object] = set()
+    while True:
+        planned = plan(spec, results)
+        assert seen <= set(planned.steps)
+        assert len(set(planned.steps)) == len(planned.steps)
+        seen = set(planned.steps)
+        waiting = [key for key in planned.jobs if key not in results]
+        lanes = [spec.lane_of(key.task, key.seed) for key in waiting]
+        assert len(set(lanes)) == len(lanes) <= (len(spec.lanes) if spec.parallel else 1)
+        assert set(lanes) <= planned.open_lanes
+        for lane in planned.open_lanes:  # a lane by itself comes to the same
+            if not spec.parallel and lane not in lanes:
+                continue
+            alone = plan(spec.of_lane(lane), results)
+            assert set(alone.steps) <= seen
+        if not waiting:
+            break
+        key = rng.choice(waiting)
+        fails = rng.random() < 0.1
+        results[key] = Measurement(Outcome.OOM) if fails else measured(rng, 2 if key.variant == "b" else 0)
+    assert planned.state is State.FINISHED
+    assert set(planned.jobs) <= set(spec.largest_plan())
+    assert len(set(spec.largest_plan())) == spec.most_jobs
+    per_seed = spec.rule.scope is Scope.SEED
+    seeds = spec.seeds if per_seed else spec.seeds[:1]
+    decided = {one.key for one in planned.decisions}
+    assert {key for key in decided if key.stage == "quick"} == {
+        JobKey(task, "quick", variant, seed)
+        for task in spec.tasks
+        for variant in spec.variants
+        for seed in seeds
+    }
+    for one in planned.decisions:
+        if one.verdict is Verdict.CONFIRMED:
+            assert one.key.stage == "confirm"
+            assert one.seeds == (1000, 1001)
+            assert one.key.variant != spec.control
+        assert one.verdict is not Verdict.PROMOTED or one.key.stage != "confirm"
 
 
 def test_plan__failures_over_seeds() -> None:

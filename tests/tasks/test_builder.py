@@ -52,6 +52,21 @@ def noted(example: Example) -> set[int]:
     return {int(number) for number in re.findall(r"to add (\d+) to a number", notes)}
 
 
+def test_build__val_offset_passes_over_the_first_validation_examples(
+    mbpp_file: Path, tokenizer: Bytes
+) -> None:
+    options = SMALL | {"data": {"path": mbpp_file}, "notes": {"fill": False}}
+    _, both, _ = build(options | {"val": 6}, tokenizer)
+    train, first, _ = build(options, tokenizer)
+    same_train, second, report = build(options | {"val_offset": 3}, tokenizer)
+    assert contents([*first, *second]) == contents(list(both))
+    assert contents(list(same_train)) == contents(list(train))
+    assert (report.val.wanted, report.val.kept, report.val.dropped) == (3, 3, {"passed_over": 3})
+    assert report.val.rows_read == 6
+    with pytest.raises(BuildError, match="built 4 of 4 train examples and 6 of 7 val examples"):
+        build(options | {"val_offset": 4}, tokenizer)
+
+
 def test_build__selects_by_split_and_fills_exactly(mbpp_file: Path, tokenizer: Bytes) -> None:
     train, val, report = build(SMALL | {"data": {"path": mbpp_file}}, tokenizer)
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 from structlog.testing import capture_logs
 
 from db.session import Database
-from db.tables import Job, Round, RoundState, Worker
+from db.tables import Decision, Job, Round, RoundState, Worker
 from orchestrator import engine
 from orchestrator.caveats import Caveat
 from orchestrator.records import records
@@ -348,6 +349,29 @@ def test_round__verdicts_by_stage(client: TestClient, database: Database, tmp_pa
         assert "3 of 3 arms judged quick: 1 promoted 1 pruned 1 no-op med: 1 promoted" in page_of(
             client, path
         )
+
+
+@on_sqlite
+def test_round__deltas_with_intervals_and_the_noise_floor(
+    client: TestClient, database: Database, tmp_path: Path
+) -> None:
+    rig = Rig(database, by_example=True)
+    rig.submit(resolve(tmp_path, control="aa", prune={"rule": "evidence", "max_seeds": 2}))
+    rig.run_all({("quick", "l1", 0): 0.3, ("quick", "l1", 1): 0.25, ("quick", "aa"): 0.3})
+    with database.read() as session:
+        (low, high), *_ = (
+            one.evidence["d_acc_ci"]
+            for one in session.scalars(select(Decision).where(Decision.variant == "l1"))
+            if one.evidence is not None
+        )
+        job = session.scalars(select(Job.id).where(Job.variant == "l1", Job.seed == 1)).first()
+    shown = f"[{100 * low:+.2f}, {100 * high:+.2f}]"
+    for path in ("/rounds/r1", "/rounds/r1/decisions", f"/jobs/{job}"):
+        assert shown in page_of(client, path)
+    text = page_of(client, "/rounds/r1")
+    assert "2 seeds, 2+/0=/0-" in text
+    assert "Noise floor the baseline under another seed was promoted 1 of 1 times" in text
+    assert "by the rule evidence" in text
 
 
 @on_sqlite

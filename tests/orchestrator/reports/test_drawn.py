@@ -102,4 +102,4 @@ def test_parts__names_are_text_only(text: str) -> None:
     for part in parts:
         root = parsed(composed.part(part))  # well-formed
         tags = {element.tag.rpartition("}")[2] for element in root.iter()}
-        assert tags <= {"svg", "g", "path", "rect", "text", "title", "line", "tspan", "defs", "clipPath"}
+        assert tags <= {"svg", "g", "path", "rect", "text", "title", "line", "tspan"}

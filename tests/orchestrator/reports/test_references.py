@@ -35,7 +35,7 @@ def findings(text: str) -> list[str]:
         f"[`promoted`]({RUN}#decision)",
         f"[this run]({RUN})",
         "[+3.75 pp](fsq:r1/s4/quick/l1#d_acc) over [2](fsq:r1/s4/quick/l1#n_runs) seeds",
-        "[2+/0=/0-](fsq:r1/s4/quick/l1#sign_pattern), p [<0.3](fsq:r1/s4/quick/l1#p_value)",
+        "[2+/0=/0-](fsq:r1/s4/quick/l1#seed_pattern), p [<0.3](fsq:r1/s4/quick/l1#p_value)",
         "[\u22121.88 pp](fsq:r1/s4/med/l1#d_acc)",
         "[no_op](fsq:r1/s4/quick/noop/seed0#decision)",
         "results/_r1_records.jsonl and `results/_summary_r1.txt`.",

@@ -59,34 +59,48 @@ def test_least_sign_p__three_seeds_never_reach_an_eighth_and_five_are_the_least(
 
 
 def test_estimate__degenerate() -> None:
-    assert estimate([0.1], [0.0]) == Estimate(0.1, 0.0, 1)
+    assert estimate([0.1], [0.0]) == Estimate(0.1, 0.0, 0.0, 1)
     assert (estimate([0.1], [0.0]).p_value, estimate([0.0], [0.0]).p_value) == (0.0, 1.0)
     assert estimate([0.1, 0.1], [0.0, 0.0]).interval() == (pytest.approx(0.1), pytest.approx(0.1))
 
 
 @given(deltas.filter(lambda values: len(values) > 1))
-def test_estimate__without_doubt_about_examples_is_the_t_interval(values: list[float]) -> None:
-    assert estimate(values, [0.0] * len(values)).interval() == pytest.approx(t_interval(values))
+def test_estimate__without_doubt_about_examples_is_students_t(values: list[float]) -> None:
+    found = estimate(values, [0.0] * len(values))
+    assert found.interval() == pytest.approx(t_interval(values))
+    if np.std(values) > 1e-9 and abs(np.mean(values)) > 1e-9:
+        assert found.p_value == pytest.approx(
+            stats.ttest_1samp(values, 0, alternative="greater").pvalue, abs=1e-6
+        )
 
 
-@given(st.floats(-0.05, 0.05), st.floats(1e-4, 0.05), st.integers(1, 6))
-def test_estimate__interval_and_p_value_agree(mean: float, error: float, n: int) -> None:
-    found = Estimate(mean, error, n)
+@given(st.floats(-0.05, 0.05).filter(lambda mean: abs(mean) > 1e-6), st.floats(1e-3, 0.05))
+def test_estimate__without_doubt_about_runs_is_the_normal_distribution(mean: float, error: float) -> None:
+    assert estimate([mean, mean], [error, error]).p_value == pytest.approx(
+        stats.norm.sf(mean / error), abs=1e-6
+    )
+
+
+@given(st.floats(-0.05, 0.05), st.floats(1e-4, 0.05), st.floats(1e-4, 0.05), st.integers(2, 6))
+def test_estimate__interval_and_p_value_agree(mean: float, examples: float, runs: float, n: int) -> None:
+    found = Estimate(mean, examples, runs, n)
     assert (found.interval(0.9).low > 0) == (found.p_value < 0.05) or found.p_value == pytest.approx(0.05)
 
 
 @pytest.mark.parametrize("shared", [0.0, 0.5, 1.0])
-def test_estimate__covers_the_truth(shared: float) -> None:
+@pytest.mark.parametrize(("k", "of_runs"), [(2, 0.05), (3, 0.2), (4, 0.02), (5, 0.01)])
+def test_estimate__covers_the_truth(shared: float, k: int, of_runs: float) -> None:
     """Examples and runs both drawn at random, in any mixture; a 95 % interval misses no more often than it says.
 
-    The bound is what a binomial of 500 and 5 % exceeds once in 10,000 times.
+    shared: how much of an example's noise is the same under every seed. The bound is what a binomial of 500 and 5 %
+    exceeds once in 10,000 times.
     """
     rng = np.random.default_rng(13)
-    truth, n, k, simulations = 0.02, 200, 4, 500
+    truth, n, simulations = 0.02, 200, 500
     misses = 0
     for _ in range(simulations):
         items = rng.normal(0, 0.3, size=n) * shared**0.5
-        runs = rng.normal(truth, 0.02, size=k)
+        runs = rng.normal(truth, of_runs, size=k)
         d = runs[:, None] + items + rng.normal(0, 0.3, size=(k, n)) * (1 - shared) ** 0.5
         errors = d.std(axis=1, ddof=1) / n**0.5
         low, high = estimate(list(d.mean(axis=1)), list(errors)).interval()
