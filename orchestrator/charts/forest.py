@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
 import altair as alt
@@ -12,11 +13,9 @@ from orchestrator.points import interval_text, points
 
 LINE = 13  # pixels of a line of text
 NAMES, NUMBERS = 0.34, 185  # share of the width, and pixels, at most beside the plot
-REACH = 3  # the longest interval shown whole, in the largest delta; a longer one is cut
+REACH = 2  # the longest interval shown whole, in the median one; a longer one is cut
 LEAST = 0.3  # percentage points to either side that are always shown
-SUBTITLE = (
-    "token accuracy, variant minus baseline of its stage, with 95 % intervals (cut where they leave the plot)"
-)
+SUBTITLE = "token accuracy, variant minus baseline of its stage, 95 % intervals"
 
 
 def chart(data: Forest, width: int = WIDE, beside: int = 0, *, is_titled: bool = True) -> alt.LayerChart:
@@ -59,8 +58,10 @@ def chart(data: Forest, width: int = WIDE, beside: int = 0, *, is_titled: bool =
         ]
     ).properties(
         width=plot,
-        height=sum(LINE * (name.count("\n") + 1) + 9 for name in names),
-        title=alt.Title(**style.title(data.task if is_titled else None, [SUBTITLE], width), offset=8),
+        height=len(names) * (LINE * (max(name.count("\n") for name in names) + 1) + 9),
+        title=alt.Title(
+            **style.title(data.task if is_titled else None, [_subtitle(data, reach)], width), offset=8
+        ),
         description=description(data),
     )
 
@@ -97,5 +98,14 @@ def _row(one: Pooled, name: str, reach: float) -> dict[str, Any]:
 def _reach(data: Forest) -> float:
     """How far the axis goes to both sides, in percentage points."""
     largest = max([LEAST, *(100 * abs(one.delta) for one in data.deltas)])
-    ends = [100 * abs(end) for one in data.deltas for end in one.interval or ()]
-    return 1.05 * max(largest, min(REACH * largest, max(ends, default=0.0)))
+    ends = [_end(one) for one in data.deltas if one.interval is not None]
+    return 1.05 * max(largest, min(REACH * median(ends), max(ends)) if ends else 0.0)
+
+
+def _end(one: Pooled) -> float:
+    """How far from zero an interval goes, in percentage points."""
+    return 100 * max((abs(end) for end in one.interval or ()), default=0.0)
+
+
+def _subtitle(data: Forest, reach: float) -> str:
+    return f"{SUBTITLE}{' (cut at the edge)' if any(_end(one) > reach for one in data.deltas) else ''}"
