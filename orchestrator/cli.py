@@ -273,6 +273,69 @@ def plot(
     typer.echo(output)
 
 
+class ReportFormat(StrEnum):
+    TEXT = "text"
+    MARKDOWN = "markdown"
+    CSV = "csv"
+    JSON = "json"
+    HTML = "html"
+
+
+@app.command()
+def report(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[ROUND]...", help="The rounds; default: all.")
+    ] = None,
+    form: Annotated[
+        ReportFormat, typer.Option("--format", help="text, markdown, csv, json or html.")
+    ] = ReportFormat.TEXT,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Writes there instead of to stdout.")
+    ] = None,
+    charts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draws the report too: .png, .svg or .html.")
+    ] = None,
+    log: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keeps an entry for each round in this Markdown log.")
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Writes the manifest of experiments (JSON).")
+    ] = None,
+) -> None:
+    """Say what rounds found together: for each task and variant the pooled delta, and how far to believe it."""
+    from orchestrator.reports import publishing
+
+    with open_client() as client:
+        for line in publishing.publish(
+            client, names or [], form.value, output, charts=charts, log=log, manifest=manifest
+        ):
+            typer.echo(line, nl=False)
+
+
+@app.command("check-docs")
+def check_docs(
+    paths: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Markdown files.")],
+    manifest: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Results are taken from this manifest; default: from the rounds."),
+    ] = None,
+) -> None:
+    """Find references to results that do not exist, and numbers that differ from the records.
+
+    Ends with exit code 1 where there are some. docs/reports.md tells how a document refers to a result.
+    """
+    from orchestrator.reports import checking
+
+    documents = checking.read(paths)
+    found = checking.findings(documents, checking.known(documents, manifest, open_client))
+    for finding in found:
+        typer.echo(finding)
+    if found:
+        raise typer.Exit(1)
+    count = sum(len(document.references) for document in documents)
+    typer.echo(f"{count} references, and all of them agree with the records")
+
+
 @app.command()
 def cancel(name: RoundName) -> None:
     """End a round: nothing more is started, what is decided stays."""
@@ -636,11 +699,16 @@ def _finish(database: Database, name: str) -> None:
     """Leaves the results on disk and on the screen; exit code 1 when some job failed."""
     from orchestrator import exports
     from orchestrator.records import records
+    from orchestrator.reports import gathering, round_log
     from orchestrator.summary import has_failures
 
-    written = exports.write_files(partial(exports.lines, database), name, read_settings().results)
+    results = read_settings().results
+    written = exports.write_files(partial(exports.lines, database), name, results)
     failed = has_failures(list(records(database, name)))
     typer.echo(written[-1].read_text(encoding="utf-8"), nl=False)
     typer.echo(f"\nrecords and summary: {' '.join(str(path) for path in written)}")
+    log = results / round_log.NAME
+    round_log.update(log, gathering.gather(client_of(database), [name]))
+    typer.echo(f"log: {log}")
     if failed:
         raise typer.Exit(1)

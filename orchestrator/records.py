@@ -144,6 +144,7 @@ class _Writer:
             "d_acc": _delta(metrics, baseline, "best_val_tok_acc"),
             "d_loss": _delta(metrics, baseline, "best_val_loss"),
             "d_acc_ci": rests_on and _listed(rests_on.d_acc_ci),
+            "d_acc_se": rests_on and rests_on.standard_error,
             "p_value": rests_on and rests_on.p_value,
             "baseline_val_tok_acc": baseline and baseline.best_val_tok_acc,
             "final_val_tok_acc": metrics and metrics.final_val_tok_acc,

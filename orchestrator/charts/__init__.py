@@ -1,7 +1,8 @@
 """Draws: the charts of a round, each defined once for the web page, PNG, SVG and HTML.
 
-`data` says what is shown; `deltas`, `curves` and `funnel` turn it into Altair charts, `composed` puts several into
-one, `rendering` makes text and files of them; `of_round` draws a whole round from its records. All is pure but
+`data` says what is shown; `deltas`, `curves`, `funnel` and, for reports, `forest`, `stages` and `spending` make
+Altair charts of it, `composed` puts several into one, `rendering` makes text and files of them; `of_round` draws a
+whole round from its records. All is pure but
 `rendering.write`, and nothing reads the database. Altair and vl-convert are slow to import: `data`, `rendering` and
 `of_round` do so only when they draw.
 """

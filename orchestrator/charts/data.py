@@ -125,3 +125,66 @@ class Funnel:
             promoted=verdicts.get(found.last_selecting, {}).get(Verdict.PROMOTED, 0),
             confirmed=ended(Verdict.CONFIRMED),
         )
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """A variant's delta at a stage, over seeds and rounds."""
+
+    variant: str
+    stage: str
+    delta: float  # a fraction
+    interval: tuple[float, float] | None
+    pattern: str  # runs above, at and below the baseline: 2+/1=/0-
+
+
+@dataclass(frozen=True)
+class Forest:
+    """The pooled deltas of a task, in the order in which they are shown."""
+
+    task: str
+    deltas: tuple[Pooled, ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A run's delta at a stage, and that of the same arm and seed at the next one."""
+
+    round: str
+    task: str
+    variant: str
+    seed: int
+    first: float  # fractions
+    then: float
+
+    @property
+    def is_reversed(self) -> bool:
+        """Whether a gain was none at the next stage."""
+        return self.first > 0 >= self.then
+
+
+@dataclass(frozen=True)
+class StagePairs:
+    """Everything that was measured at a stage and at the one after it."""
+
+    first: str
+    then: str
+    pairs: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Time that jobs held the accelerator, at a stage, on runs that came to this."""
+
+    stage: str
+    on: str  # baseline, a verdict, or unmeasured
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Spending:
+    """Where the time of a search went."""
+
+    name: str
+    stages: tuple[str, ...]
+    spent: tuple[Spent, ...]

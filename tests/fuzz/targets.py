@@ -26,13 +26,15 @@ from model import checkpoint, get_tokenizer
 from model.errors import CheckpointError
 from orchestrator.api.app import create_app
 from orchestrator.audit import judging, reporting
-from orchestrator.errors import BadRound, NotFound
+from orchestrator.errors import BadInput, BadRound, NotFound
 from orchestrator.history.entries import History
 from orchestrator.history.importing import import_files, totals
 from orchestrator.history.lines import Skipped
 from orchestrator.history.reading import read_file
 from orchestrator.history.sources import of_imported
 from orchestrator.reading import parse_task, validate
+from orchestrator.reports import manifest, references
+from orchestrator.reports.references import Known
 from orchestrator.round_file import RoundFile, parse, parse_json
 from orchestrator.spec import RoundSpec
 from orchestrator.wiring import refusal
@@ -245,6 +247,30 @@ def imported() -> Database:
     return open_current(f"sqlite:///{workplace() / 'imported.db'}")
 
 
+def manifest_file(content: bytes) -> None:
+    """A manifest of experiments; what is read is read again from what is written of it."""
+    with bounded():
+        try:
+            found = manifest.read(content, "m.json")
+        except BadInput as error:
+            check_message(str(error))
+        else:
+            if manifest.read(manifest.to_json(found).encode(), "m.json") != found:
+                raise Defect("a manifest that is another one when it has been written")
+
+
+def document(content: bytes) -> None:
+    """A Markdown file held against a manifest; every finding is on a line of the file."""
+    with bounded():
+        text = content.decode("utf-8-sig", "replace")
+        lines = text.count("\n") + 1
+        known = Known(manifest.read(MANIFEST, "m.json"))
+        for finding in references.check(references.read(text, "d.md"), known):
+            check_message(str(finding))
+            if not 1 <= finding.line <= lines:
+                raise Defect(f"a finding on line {finding.line}")
+
+
 def submission(content_type: str) -> Target:
     """A round posted to the server, as a dry run and then in earnest."""
 
@@ -340,6 +366,16 @@ def workplace() -> Path:
 
 JSON, YAML = "application/json", "application/yaml"
 URLENCODED, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data; boundary=b"
+MANIFEST = (
+    b'{"rounds": [{"round": "r1", "state": "finished", "file": "_r1_records.jsonl", "sha256": "'
+    + b"0" * 64
+    + b'", "records": 1}], "results": [{"id": "r1/s4/quick/l1/seed0", '
+    b'"figures": {"d_acc": 0.025, "decision": "promoted", "steps": 4}}]}'
+)
+DOCUMENT = (
+    b"# T\n\n[+2.50 pp](fsq:r1/s4/quick/l1/seed0#d_acc), [promoted](fsq:r1/s4/quick/l1/seed0#decision)\n"
+    b"```\n[x](fsq:x)\n```\n[**2.5%**](fsq:r1/s4/quick/l1/seed0#d_acc) in `_r1_records.jsonl`, _summary_r1.txt\n"
+)
 PART = b'--b\r\nContent-Disposition: form-data; name="token"\r\n\r\nfsq_x\r\n--b--\r\n'
 
 # Every target with valid input for it.
@@ -361,6 +397,8 @@ TARGETS: Mapping[str, tuple[Target, tuple[bytes, ...]]] = {
     **{f"task_{kind}": (task(kind), (jsonl(rows_of(kind)),)) for kind in OPTIONS},
     "records_jsonl": (records_file("_round20_x_records.jsonl"), (RECORDS,)),
     "records_csv": (records_file("ledger.csv"), (LEDGER,)),
+    "manifest": (manifest_file, (MANIFEST,)),
+    "document": (document, (DOCUMENT,)),
     "post_round_yaml": (submission(YAML), (ROUND_YAML,)),
     "post_round_json": (submission(JSON), (json.dumps(ROUND).encode(),)),
     "post_login_urlencoded": (form(URLENCODED), (b"token=fsq_x&next=%2Frounds",)),

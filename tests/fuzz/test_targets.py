@@ -43,6 +43,28 @@ def test_target__nasty_pieces(name: str) -> None:
         target(seeds[0] + piece)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 200_000,
+        b"](fsq:" * 50_000,
+        b"[x](fsq:" * 50_000,
+        b"[1](fsq:r1/s4/quick/l1/seed0#d_acc)" * 20_000,
+        b"[x](fsq:r1/s4/quick/l2)" * 2_000,
+        b"`" * 200_000,
+        b"_a" * 100_000 + b"_records.jsonl",
+        b"_summary_" * 50_000,
+        b"[" + b"9" * 290 + b"e99](fsq:r1/s4/quick/l1/seed0#d_acc)",
+        b"[1e-99](fsq:r1/s4/quick/l1/seed0#d_acc)",
+        "[\u0661](fsq:r1/s4/quick/l1/seed0#d_acc)\u2028\x85".encode(),
+        "[\x1b[31m](fsq:r1/\x1b#d_acc) [x\u202e](fsq:r1/s4/quick/l1/seed0#decision)".encode(),
+    ],
+    ids=range(12),
+)
+def test_document__known_for(content: bytes) -> None:
+    targets.document(content)
+
+
 def test_targets__cover_every_built_in_kind_and_format() -> None:
     from tasks import kinds
     from tasks.sources import _READERS

@@ -67,6 +67,7 @@ def test_records__whole(database: Database, tmp_path: Path) -> None:
         "d_acc": 0.3,
         "d_loss": -0.3,
         "d_acc_ci": None,  # the runs of this test have no evaluations
+        "d_acc_se": None,
         "p_value": None,
         "baseline_val_tok_acc": 0.2,
         "final_val_tok_acc": 0.5,

@@ -1,0 +1,184 @@
+"""What rounds say together of each task, variant and stage: the pooled delta, and how far it can be believed.
+
+Deltas are of best token accuracy, one for every run that the records hold with a baseline of its own stage and seed.
+Runs with equal fingerprints are one run, whatever their rounds are called. Nothing is left out: variants that compute
+nothing new and those that could not be measured have a row without a delta.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from orchestrator.caveats import Caveat
+from orchestrator.records import Record
+from orchestrator.reports.gathering import RoundResults
+from orchestrator.spec import CONTROL_ARM
+from orchestrator.statistics.examples import Interval
+from orchestrator.statistics.seeds import AcrossSeeds, across_seeds, estimate
+from orchestrator.statistics.variants import false_discovery
+
+OF_ONE_RUN = {Caveat.SINGLE_SEED, Caveat.NOT_SIGNIFICANT}  # of the pooled delta they are found anew
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A variant of a task at a stage, over all seeds and rounds of the report."""
+
+    task: str
+    variant: str
+    stage: str
+    across: AcrossSeeds | None  # its distinct runs; None: none was measured
+    interval: Interval | None  # 95 %
+    p_value: float | None  # one-sided, that there is no gain
+    repeats: int  # runs left out because they equal another
+    seeds: tuple[int, ...]
+    rounds: tuple[str, ...]
+    protocols: int  # different batch sizes and validation sets among the runs
+    decisions: Mapping[str, int]  # by verdict
+    caveats: tuple[Caveat, ...]
+    is_control: bool = False  # the baseline under another seed and name: its delta is noise
+    tried: int = 0  # variants measured on the task
+    q_value: float | None = None  # false-discovery rate over all variants of the report at this stage
+
+    @property
+    def delta(self) -> float | None:
+        return None if self.across is None else self.across.mean
+
+
+@dataclass(frozen=True)
+class Report:
+    """Rounds, and what they say together; effects by task, the best variant first, its stages in order."""
+
+    rounds: tuple[RoundResults, ...]
+    effects: tuple[Effect, ...]
+
+    @property
+    def tasks(self) -> dict[str, list[Effect]]:
+        found: dict[str, list[Effect]] = {}
+        for effect in self.effects:
+            found.setdefault(effect.task, []).append(effect)
+        return found
+
+    @property
+    def caveats(self) -> dict[Caveat, list[str]]:
+        """The tasks that each caveat touches."""
+        found: dict[Caveat, dict[str, None]] = {}
+        for effect in self.effects:
+            for caveat in effect.caveats:
+                found.setdefault(caveat, {})[effect.task] = None
+        return {caveat: list(found[caveat]) for caveat in sorted(found)}
+
+
+def of_rounds(rounds: Sequence[RoundResults]) -> Report:
+    """Pools whatever the rounds hold so far."""
+    runs: dict[tuple[str, str, str], list[Record]] = {}  # by task, variant and stage
+    decisions: dict[tuple[str, str, str], list[Record]] = {}
+    for one in rounds:
+        for record in one.jobs:
+            if record["variant_of"] is not None:
+                runs.setdefault((record["task"], record["config"], record["stage"]), []).append(record)
+        for record in one.decisions:
+            key = (record["task"], record["config"], record["decided_stage"])
+            decisions.setdefault(key, []).append(record)
+    pooled = [
+        _effect(key, runs.get(key, ()), decisions.get(key, ())) for key in dict.fromkeys([*runs, *decisions])
+    ]
+    with_control = {one.view.round for one in rounds if one.view.noise_floor is not None}
+    pooled = [
+        replace(one, is_control=one.variant == CONTROL_ARM and not with_control.isdisjoint(one.rounds))
+        for one in pooled
+    ]
+    return Report(tuple(rounds), tuple(_ordered(_in_company(pooled), stages_of(rounds))))
+
+
+def stages_of(rounds: Sequence[RoundResults]) -> list[str]:
+    """The stages of all rounds, each after those that it comes after in any of them."""
+    order: list[str] = []
+    for one in rounds:
+        at = 0
+        for stage in one.view.stages:
+            if stage not in order:
+                order.insert(at, stage)
+            at = order.index(stage) + 1
+    return order
+
+
+def _effect(key: tuple[str, str, str], runs: Sequence[Record], decisions: Sequence[Record]) -> Effect:
+    task, variant, stage = key
+    measured = [run for run in runs if run["d_acc"] is not None]
+    distinct = list({run["fingerprint"]: run for run in reversed(measured)}.values())[::-1]
+    across = across_seeds([run["d_acc"] for run in distinct]) if distinct else None
+    interval, p_value = _evidence(distinct, across) if across else (None, None)
+    seeds = tuple(sorted({run["seed"] for run in distinct}))
+    inherited = {Caveat(caveat) for record in (*runs, *decisions) for caveat in record["caveats"]}
+    found = {
+        Caveat.SINGLE_SEED: len(seeds) == 1,
+        Caveat.NOT_SIGNIFICANT: interval is not None and interval.low <= 0 <= interval.high,
+    }
+    return Effect(
+        task=task,
+        variant=variant,
+        stage=stage,
+        across=across,
+        interval=interval,
+        p_value=p_value,
+        repeats=len(measured) - len(distinct),
+        seeds=seeds,
+        rounds=tuple(dict.fromkeys(record["round"] for record in (*runs, *decisions))),
+        protocols=len({(run["bsz"], run["n_val"], run["n_val_tokens"]) for run in distinct}),
+        decisions=Counter(record["status"] for record in decisions),
+        caveats=tuple(sorted((inherited - OF_ONE_RUN) | {each for each, holds in found.items() if holds})),
+    )
+
+
+def _evidence(distinct: Sequence[Record], across: AcrossSeeds) -> tuple[Interval | None, float | None]:
+    """Interval and p-value of the mean, over examples and seeds where the records know both.
+
+    Records without standard errors over examples leave Student's interval and the sign test over the runs.
+    """
+    if len(distinct) == 1:
+        interval = distinct[0].get("d_acc_ci")
+        return interval and Interval(*interval), distinct[0].get("p_value")
+    errors = [run["d_acc_se"] for run in distinct if run.get("d_acc_se") is not None]
+    if len(errors) < len(distinct):
+        return across.interval, across.sign_p
+    found = estimate([run["d_acc"] for run in distinct], errors)
+    return found.interval(), found.p_value
+
+
+def _in_company(effects: Sequence[Effect]) -> list[Effect]:
+    """The effects with what depends on how many there are."""
+    tried: dict[str, set[str]] = {}
+    by_stage: dict[str, dict[int, float]] = {}
+    for i, effect in enumerate(effects):
+        if effect.is_control:
+            continue
+        if effect.across is not None:
+            tried.setdefault(effect.task, set()).add(effect.variant)
+        if effect.p_value is not None:
+            by_stage.setdefault(effect.stage, {})[i] = effect.p_value
+    adjusted: dict[int, float] = {}
+    for p_values in by_stage.values():
+        adjusted |= false_discovery(p_values)
+    return [
+        replace(effect, tried=len(tried.get(effect.task, ())), q_value=adjusted.get(i))
+        for i, effect in enumerate(effects)
+    ]
+
+
+def _ordered(effects: Sequence[Effect], stages: Sequence[str]) -> list[Effect]:
+    """By task in the order of the rounds; variants by how they did at the last stage they reached."""
+    tasks = list(dict.fromkeys(effect.task for effect in effects))
+    reached: dict[tuple[str, str], tuple[int, float]] = {}
+    for effect in effects:
+        if effect.delta is not None:
+            arm = (effect.task, effect.variant)
+            reached[arm] = max(reached.get(arm, (-1, 0.0)), (stages.index(effect.stage), effect.delta))
+
+    def place(effect: Effect) -> tuple[int, int, float, str, int]:
+        depth, delta = reached.get((effect.task, effect.variant), (-1, 0.0))
+        return tasks.index(effect.task), -depth, -delta, effect.variant, stages.index(effect.stage)
+
+    return sorted(effects, key=place)

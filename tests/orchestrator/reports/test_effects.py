@@ -1,0 +1,106 @@
+"""Pooling over seeds and rounds: what counts, what counts once, and what is left in doubt."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.caveats import Caveat
+from orchestrator.reports.effects import of_rounds, stages_of
+from orchestrator.statistics.seeds import across_seeds, estimate
+from orchestrator.views import NoiseFloor
+from tests.orchestrator.reports.samples import decision, job, of_round, two_seeds
+
+
+def test_effects__whole_report() -> None:
+    report = of_rounds([of_round(two_seeds())])
+
+    told = [
+        (e.variant, e.stage, e.delta, e.across and e.across.pattern, dict(e.decisions))
+        for e in report.effects
+    ]
+    assert told == [
+        ("l1", "quick", pytest.approx(0.0375), "2+/0=/0-", {"promoted": 2}),
+        ("l1", "med", pytest.approx(-0.01875), "0+/0=/2-", {"rejected": 2}),
+        ("l2", "quick", pytest.approx(-0.025), "0+/0=/2-", {"pruned": 2}),
+        ("bad", "quick", None, None, {"pruned": 2}),
+        ("noop", "quick", None, None, {"no_op": 2}),
+    ]
+    assert {effect.tried for effect in report.effects} == {2}
+    quick = report.effects[0]
+    assert quick.interval == across_seeds([0.05, 0.025]).interval
+    assert (quick.p_value, quick.q_value) == (0.25, 0.5)
+    assert report.effects[1].q_value == 1.0  # alone at its stage
+    assert report.effects[2].caveats == (Caveat.AT_CHANCE,)  # two seeds are not one
+    assert report.caveats == {Caveat.AT_CHANCE: ["s4"], Caveat.NOT_SIGNIFICANT: ["s4"]}
+
+
+def test_effects__equal_runs_count_once() -> None:
+    rounds = [
+        of_round(two_seeds()),
+        of_round(two_seeds(), "again"),
+        of_round([job("l1", seed=2, d_acc=0.1)], "new"),
+    ]
+    quick = of_rounds(rounds).effects[0]
+
+    assert quick.across is not None
+    assert (quick.across.n, quick.repeats, quick.seeds) == (3, 2, (0, 1, 2))
+    assert quick.rounds == ("r1", "again", "new")
+    assert dict(quick.decisions) == {"promoted": 4}
+
+
+def test_effects__one_run_has_the_evidence_of_its_record() -> None:
+    with_evidence = job("l1", d_acc=0.05, d_acc_ci=[0.01, 0.08], p_value=0.02)
+    (effect,) = of_rounds([of_round([with_evidence])]).effects
+    assert (effect.interval, effect.p_value, effect.q_value) == ((0.01, 0.08), 0.02, 0.02)
+    assert effect.caveats == (Caveat.SINGLE_SEED,)
+
+    (bare,) = of_rounds([of_round([job("l1", d_acc=0.05)])]).effects
+    assert (bare.interval, bare.p_value, bare.q_value) == (None, None, None)
+
+
+def test_effects__errors_over_examples_add_to_those_over_seeds() -> None:
+    runs = [job("l1", seed=seed, d_acc=d, d_acc_se=0.02) for seed, d in enumerate((0.05, 0.03, 0.04))]
+    (effect,) = of_rounds([of_round(runs)]).effects
+    expected = estimate([0.05, 0.03, 0.04], [0.02] * 3)
+    assert effect.interval == expected.interval()
+    assert effect.p_value == expected.p_value
+
+
+def test_effects__other_protocols_are_counted() -> None:
+    rounds = [of_round([job("l1", d_acc=0.1)]), of_round([job("l1", d_acc=0.2, n_val=99)], "r2")]
+    assert of_rounds(rounds).effects[0].protocols == 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from((-0.05, 0.0, 0.025, 0.05))), max_size=12))
+def test_effects__no_matter_how_runs_are_spread_over_rounds(runs: list[tuple[int, float]]) -> None:
+    records = [job("l1", seed=seed, d_acc=d_acc) for seed, d_acc in runs]
+    together = of_rounds([of_round(records)]).effects
+    apart = of_rounds([of_round([record], f"r{i}") for i, record in enumerate(records)]).effects
+    assert [(e.across, e.interval, e.p_value, e.repeats) for e in apart] == [
+        (e.across, e.interval, e.p_value, e.repeats) for e in together
+    ]
+
+
+def test_effects__a_control_arm_is_no_variant_that_was_tried() -> None:
+    runs = [job(name, d_acc=0.05, p_value=0.02) for name in ("aa", "l1")]
+    floor = NoiseFloor(judged=1, promoted=0)
+    found = {effect.variant: effect for effect in of_rounds([of_round(runs, noise_floor=floor)]).effects}
+    assert [found[name].is_control for name in ("aa", "l1")] == [True, False]
+    assert (found["l1"].tried, found["l1"].q_value, found["aa"].q_value) == (1, 0.02, None)
+    assert {effect.tried for effect in of_rounds([of_round(runs)]).effects} == {2}  # a variant of that name
+
+
+def test_effects__nothing_decided() -> None:
+    assert of_rounds([of_round([job("baseline")])]).effects == ()
+
+
+def test_stages__of_rounds_that_name_them_differently() -> None:
+    rounds = [of_round([], stages=("quick", "long")), of_round([], "r2", ("quick", "med", "long", "confirm"))]
+    assert stages_of(rounds) == ["quick", "med", "long", "confirm"]
+
+
+def test_effects__a_decision_without_a_run_keeps_its_row() -> None:
+    (effect,) = of_rounds([of_round([decision("l1", "undecided", d_acc=None)])]).effects
+    assert (effect.delta, dict(effect.decisions)) == (None, {"undecided": 1})
