@@ -17,7 +17,6 @@ from orchestrator.rules import Evidence, Halving, Rule, Threshold, TopK
 from orchestrator.spec import ResolvedRound
 from orchestrator.views import View
 
-SEARCHES = 200
 POWER = 0.8
 LEVEL = 0.05  # one-sided, of a test that must find the effect
 LARGEST_EFFECT = 0.5
@@ -69,13 +68,14 @@ class _Protocol:
     runs: Runs
     spec: SearchSpec
     steps: Mapping[str, int]
+    searches: int
 
     def with_rule(self, rule: Rule, given: tuple[int, ...]) -> _Protocol:
         return replace(self, spec=replace(self.spec, rule=rule, seeds=rule.seeds(given)))
 
     def rates(self) -> RuleRates:
         arms = self.spec.candidates
-        found = [search(self._world({}, number), self.spec, self.steps) for number in range(SEARCHES)]
+        found = [search(self._world({}, number), self.spec, self.steps) for number in range(self.searches)]
         return RuleRates(
             rule=self.spec.rule.rule,
             promoted=fmean(len(one.promoted & set(arms)) / len(arms) for one in found),
@@ -86,7 +86,7 @@ class _Protocol:
     def power(self, effect: float) -> float:
         """Share of the searches that accept the one variant that has the effect."""
         name = self.spec.candidates[0]
-        worlds = (self._world({name: effect}, number) for number in range(SEARCHES))
+        worlds = (self._world({name: effect}, number) for number in range(self.searches))
         return fmean(name in search(world, self.spec, self.steps).accepted for world in worlds)
 
     def smallest_effect(self) -> float | None:
@@ -103,11 +103,11 @@ class _Protocol:
         return World(self.runs, {name: effects.get(name, 0.0) for name in self.spec.variants}, number)
 
 
-def of_task(resolved: ResolvedRound, task: str, runs: Runs) -> TaskCalibration:
-    """The findings on one task of a round, from runs of its baseline."""
+def of_task(resolved: ResolvedRound, task: str, runs: Runs, searches: int) -> TaskCalibration:
+    """The findings on one task of a round, from so many searches over runs of its baseline."""
     spec = replace(resolved.search, tasks=(task,), parallel=False)
     steps = {stage.name: stage.steps or 0 for stage in resolved.spec.stages}
-    own = _Protocol(runs, spec, steps)
+    own = _Protocol(runs, spec, steps, searches)
     given = resolved.spec.seeds
     delta = resolved.spec.prune.min_delta
     others = [rule for rule in _rules(resolved.spec.prune) if rule != resolved.spec.prune]
