@@ -48,6 +48,7 @@ PROTOCOLS: dict[str, tuple[dict[str, Any], tuple[str, ...], int]] = {  # rule, s
     "evidence, then confirmed": ({"rule": "evidence", "max_seeds": 2}, (QUICK, MED), 3),
     "successive halving": ({"rule": "halving", "eta": 3}, (QUICK, MED), 0),
     "the best of quick, then confirmed": ({"rule": "top_k", "keep": 1}, (QUICK,), 3),
+    "the same, from +1 pp on": ({"rule": "top_k", "keep": 1, "min_delta": 0.01}, (QUICK,), 3),
 }
 
 
@@ -74,7 +75,7 @@ def round_of(
         "round": name,
         "model": {"checkpoint": str(path), "tokenizer": "bytes", "dtype": "float32"},
         "stages": stages,
-        "prune": rule | {"min_delta": MIN_DELTA},
+        "prune": {"min_delta": MIN_DELTA} | rule,
         "control": "aa",
         "optimizer": {"lr": 3.0e-4},
         "tasks": {"six_blanks": TASK},

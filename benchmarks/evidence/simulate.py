@@ -153,6 +153,7 @@ PROTOCOLS: dict[str, Callable[[World], Found]] = {
     "successive halving": planned(Halving(eta=3)),
     "successive halving, then confirmed": planned(Halving(eta=3), fresh=3),
     "the best of quick, then confirmed": planned(TopK(keep=1), fresh=3, stages=(QUICK,)),
+    "the same, from +1 pp on": planned(TopK(keep=1, min_delta=0.01), fresh=3, stages=(QUICK,)),
     "evidence at quick, then confirmed": planned(Evidence(max_seeds=2), fresh=3, stages=(QUICK,)),
     "Optuna's median pruner": optuna_median,
     "Optuna's Wilcoxon pruner": optuna_wilcoxon,
