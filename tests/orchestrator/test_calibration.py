@@ -16,7 +16,7 @@ from orchestrator.calibration.searches import World, search
 from orchestrator.errors import BadRound
 from orchestrator.planner import Confirmation, JobKey, SearchSpec
 from orchestrator.rules import Threshold, TopK
-from worker.job import BASELINE
+from worker.job import BASELINE, JobResult, Outcome
 
 from .factories import Rig, resolve, result
 
@@ -123,7 +123,8 @@ def test_calibrating__shares_the_baselines_of_its_round(tmp_path: Path) -> None:
 
 def test_runs__are_what_the_round_measured(tmp_path: Path, database: Database) -> None:
     rig = Rig(database, by_example=True)
-    round_ = protocol.calibrating(resolve(tmp_path), 4)
+    resolved = resolve(tmp_path)
+    round_ = protocol.calibrating(resolved, 4)
     round_id = rig.submit(round_)
     accuracies = iter([0.5, 0.6, 0.7, 0.4, 0.8, 0.3, 0.2, 0.9])
     while rig.run_next(result(next(accuracies, 0.5))):
@@ -135,5 +136,24 @@ def test_runs__are_what_the_round_measured(tmp_path: Path, database: Database) -
     assert sorted([*runs.scores("quick"), *runs.scores("med")]) == pytest.approx(
         [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
     )
-    found = findings.of_task(round_, "s4", runs, searches=3)
-    assert "s4: 4 runs of the baseline" in findings.as_text(found, round_)
+    found = findings.of_task(resolved, "s4", runs, searches=3)
+    assert "s4: 4 runs of the baseline" in findings.as_text(found, resolved)
+
+
+def test_runs__of_a_seed_that_failed_later_are_left_out(tmp_path: Path, database: Database) -> None:
+    rig = Rig(database, by_example=True)
+    round_ = protocol.calibrating(resolve(tmp_path), 6)
+    round_id = rig.submit(round_)
+    crash = JobResult(outcome=Outcome.OOM, reason="too large")
+    ended = []
+    while key := rig.run_next(crash if len(ended) == 2 else result(0.1 + 0.05 * len(ended))):
+        ended.append(key)
+    assert ended[2].stage == "med"
+    with database.read() as session:
+        runs = runs_of(session, round_id, round_)["s4"]
+    assert len(runs.right["quick"]) == len(runs.right["med"]) == runs.n < 6
+
+
+def test_calibrating__refuses_a_round_without_a_search(tmp_path: Path) -> None:
+    with pytest.raises(BadRound, match="no search to calibrate"):
+        protocol.calibrating(resolve(tmp_path, variants={"noop": {"layer_start": 9}}), 6)
