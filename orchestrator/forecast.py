@@ -19,9 +19,11 @@ from orchestrator.durations import duration
 from orchestrator.outlook import job_seconds
 from orchestrator.planner import JobKey
 from orchestrator.points import points
+from orchestrator.round_statistics import spreads
 from orchestrator.rules import Scope
 from orchestrator.spec import ResolvedRound
 from orchestrator.statistics.seeds import least_sign_p
+from orchestrator.statistics.variants import smallest_effect
 from orchestrator.views import View
 from worker.job import MEASURED, BuildReport, JobSpec, Outcome
 
@@ -61,7 +63,7 @@ class Forecast(View):
     waits_for: tuple[str, ...] = Field(description="Rounds that will yield further variants.")
     variants: tuple[str, ...]
     same_as: dict[str, str] = Field(description="Variants that compute the same as an earlier one.")
-    warnings: tuple[str, ...] = Field(description="What the round's seeds can never show.")
+    warnings: tuple[str, ...] = Field(description="What the round can never show.")
     tasks: tuple[TaskForecast, ...]
 
 
@@ -82,7 +84,7 @@ def of_round(session: Session, resolved: ResolvedRound) -> Forecast:
         waits_for=tuple(unended),
         variants=resolved.search.variants,
         same_as=_duplicates(resolved),
-        warnings=tuple(_seed_warnings(resolved)),
+        warnings=(*_seed_warnings(resolved), *_spread_warnings(session, resolved)),
         tasks=tuple(_task(session, resolved, task) for task in resolved.search.tasks),
     )
 
@@ -102,6 +104,22 @@ def _seed_warnings(resolved: ResolvedRound) -> Iterator[str]:
             yield (
                 f"{where}: {NUMBERS[n]} can never reach p < {least_sign_p(n):g}, whatever they show; "
                 f"five are the least for p < 0.05"
+            )
+
+
+def _spread_warnings(session: Session, resolved: ResolvedRound) -> Iterator[str]:
+    """Where known runs that differ in nothing but their seed differ by more than the threshold can tell."""
+    search = resolved.search
+    for (task, stage), spread in spreads(session, resolved).items():
+        seeds = (
+            search.confirmation.seeds if search.confirmation and stage not in search.stages else search.seeds
+        )
+        found = smallest_effect(spread.sd, len(seeds))
+        if found > search.rule.min_delta:
+            yield (
+                f"{task} at {stage}: runs of the baseline differ by {points(spread.sd)[1:]} ({spread.runs} runs), so "
+                f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} cannot tell less than {points(found)} from chance "
+                f"(80 % power), and the threshold is {points(search.rule.min_delta)}; `fsq calibrate` says more"
             )
 
 

@@ -246,6 +246,23 @@ def test_plan__says_what_so_few_seeds_can_never_show(database: Database, tmp_pat
     assert forecasts[1].tasks[0].stages["confirm"].jobs == 15
 
 
+def test_plan__says_what_the_spread_between_runs_hides(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database, by_example=True)
+    rig.submit(resolve(tmp_path, seeds=[0, 1], variants={"noop": {"layer_start": 9}}))
+    for accuracy in (0.5, 0.6):  # one baseline a seed: the no-op needs no run
+        rig.run_next(result(accuracy))
+    with database.read() as session:
+        found = forecast.of_round(session, resolve(tmp_path, round="r2"))
+    sd = 0.1 / 2**0.5
+    least = (1.644854 + 0.841621) * sd * 2**0.5  # of one seed
+    (warning,) = (warning for warning in found.warnings if "differ by" in warning)
+    assert warning.startswith(
+        f"s4 at quick: runs of the baseline differ by {100 * sd:.2f} pp (2 runs), so 1 seed "
+    )
+    assert f"cannot tell less than +{100 * least:.2f} pp" in warning
+    assert "the threshold is +0.10 pp" in warning
+
+
 def test_plan__what_is_certain_of_a_rule_over_seeds(database: Database, tmp_path: Path) -> None:
     stages = [{"name": "quick", "seconds": 10, "eval_every": 2}]
     with database.read() as session:
