@@ -711,7 +711,11 @@ def _finish(database: Database, name: str) -> None:
     typer.echo(written[-1].read_text(encoding="utf-8"), nl=False)
     typer.echo(f"\nrecords and summary: {' '.join(str(path) for path in written)}")
     log = results / round_log.NAME
-    round_log.update(log, gathering.gather(client_of(database), [name]))
-    typer.echo(f"log: {log}")
+    try:
+        round_log.update(log, gathering.gather(client_of(database), [name]))
+    except FsqError as error:  # somebody else's changes to a file: no fault of the round
+        typer.echo(f"fsq: the log was not written: {error}", err=True)
+    else:
+        typer.echo(f"log: {log}")
     if failed:
         raise typer.Exit(1)

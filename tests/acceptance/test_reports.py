@@ -126,3 +126,17 @@ def test_manifest__its_digest_is_that_of_the_exported_records(fsq: Fsq, tmp_path
     fsq("export", "small", "-o", tmp_path)
     (entry,) = json.loads((tmp_path / "m.json").read_text())["rounds"]
     assert entry["sha256"] == hashlib.sha256((tmp_path / entry["file"]).read_bytes()).hexdigest()
+
+
+def test_run__a_log_that_somebody_damaged_is_no_fault_of_the_round(
+    fsq: Fsq, folder: Path, home: Path
+) -> None:
+    log = home / "results" / "fsq_log.md"
+    kept = log.read_bytes()
+    log.write_bytes(b"\xff")
+    try:
+        done = fsq("run", write_round(folder, round="small", seeds=[0, 1]))
+    finally:
+        log.write_bytes(kept)
+    assert done.returncode == 0, done.stderr
+    assert "the log was not written" in done.stderr
