@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
-from orchestrator.statistics.examples import Outcomes
 
 from orchestrator.planner import Confirmation, JobKey, Measurement, SearchSpec, Verdict, plan
 from orchestrator.rules import Evidence, Halving, Rule, Threshold
+from orchestrator.statistics.examples import Outcomes
 from worker.job import BASELINE, Outcome
 
 HERE = Path(__file__).parent
