@@ -87,7 +87,8 @@ def filled(folder: Path, jobs: int) -> Database:
     )
     wanted = resolved(folder, data)
     keys = list(wanted.largest_plan())[:size]
-    specs = [wanted.job(key) for key in keys]
+    specs = (wanted.job(key) for key in keys)
+    told = [(spec.fingerprint, spec.model_dump(mode="json")) for spec in specs]
     done = {"state": "done", "outcome": "ok", "result": result(0.2).model_dump(mode="json")}
     open_ = {"state": "queued", "outcome": None, "result": None}
     common = {"attempts": 1, "fencing_token": 1, "not_before": AT_ONCE, "created_at": NOW}
@@ -109,9 +110,8 @@ def filled(folder: Path, jobs: int) -> Database:
                 key._asdict()
                 | common
                 | (open_ if key == keys[-1] else done)
-                | {"round_id": row.id, "fingerprint": f"{number} {spec.fingerprint}"}
-                | {"payload": spec.model_dump(mode="json")}
-                for key, spec in zip(keys, specs, strict=True)
+                | {"round_id": row.id, "fingerprint": f"{number} {fingerprint}", "payload": payload}
+                for key, (fingerprint, payload) in zip(keys, told, strict=True)
             ]
             session.execute(insert(Job), rows)
             decided = {

@@ -100,6 +100,9 @@ def run(path: RoundPath, device: Device = "auto") -> None:
 def calibrate(
     path: RoundPath,
     runs: Annotated[int, typer.Option(min=4, help="Of the baseline, each under a seed of its own.")] = 10,
+    searches: Annotated[
+        int, typer.Option(min=1, help="Over these runs, for every share that is told.")
+    ] = 200,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -120,10 +123,10 @@ def calibrate(
         calibrating = protocol.calibrating(resolved, runs)
         name = calibrating.spec.round
         _say_submitted(intake.submit(calibrating, protocol.text_of(calibrating), by=whoami()))
-        _work_on(database, child, name)
+        _work_on(database, child, name, on_stderr=as_json)
         with database.read() as session:
             measured = runs_of(session, find(session, name).id, calibrating)
-    found = [findings.of_task(resolved, task, of_task) for task, of_task in measured.items()]
+    found = [findings.of_task(resolved, task, found, searches) for task, found in measured.items()]
     if as_json:
         typer.echo(_json({"round": resolved.spec.round, "tasks": found}))
     for one in () if as_json else found:
@@ -665,13 +668,13 @@ def _refuse_to_wait(database: Database, name: str) -> None:
             raise typer.Exit(1)
 
 
-def _work_on(database: Database, child: Child, name: str) -> None:
+def _work_on(database: Database, child: Child, name: str, *, on_stderr: bool = False) -> None:
     """Works on a round until nothing of it is left to do, with a display."""
     from rich.console import Console
 
     from orchestrator.display import display_for
 
-    display = display_for(Console(), partial(outlook_of, database))
+    display = display_for(Console(stderr=on_stderr), partial(outlook_of, database))
     with working(database, child, display, name) as service:
         service.run_until_idle()
 

@@ -1,39 +1,38 @@
 """Searches whose truth is known: what each way of pruning promotes, confirms, misses and spends.
 
+    pip install optuna          # two of the peers are its pruners
     python benchmarks/evidence/simulate.py [--searches 300] [-o benchmarks/results/evidence.json]
 
-Every search has the baseline and ten variants: two that change nothing, four without an effect, and one or two each
-with +0.5, +1 and +3 percentage points. A run is a real learning curve (`curves.py`), drawn anew for every arm and
-seed, with examples resampled and, for a variant with an effect, so many of the wrong tokens made right that accuracy
-rises by it. All protocols see the same runs. Those of fsq are planned by its own planner; Optuna's pruners see the
-same curves. A search confirms what its protocol ends with: `confirmed` where there is such a stage, else promoted at
-the last one. Steps are training steps, continued where the protocol continues.
+Every search has the baseline and ten variants: two that change nothing, four without an effect, one with +0.5, two
+with +1 and one with +3 percentage points; and again with no effect at all. A run is a real learning curve
+(`curves.py`), drawn anew for every arm and seed, with examples resampled and, for a variant with an effect, so many
+of the wrong tokens made right that accuracy rises by it. All protocols see the same runs; those of fsq are planned
+by its own planner. A search accepts what its protocol ends with: what is `confirmed` where a stage confirms, else
+what the last stage promotes. Steps are training steps, continued from stage to stage where the protocol does that.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import optuna
 
-from orchestrator.planner import Confirmation, JobKey, Measurement, SearchSpec, Verdict, plan
-from orchestrator.rules import Evidence, Halving, Rule, Threshold
-from orchestrator.statistics.examples import Outcomes
-from worker.job import BASELINE, Outcome
+from orchestrator.calibration.runs import Runs
+from orchestrator.calibration.searches import Found, World, search
+from orchestrator.planner import Confirmation, SearchSpec
+from orchestrator.rules import Evidence, Halving, Rule, Threshold, TopK
+from worker.job import BASELINE
 
 HERE = Path(__file__).parent
-TASK = "task"
 QUICK, MED, CONFIRM = "quick", "med", "confirm"
 STEPS = {QUICK: 80, MED: 160, CONFIRM: 160}
 NO_OPS = ("no_op_1", "no_op_2")
-EFFECTS = {
+MIXED = {
     **dict.fromkeys(NO_OPS, 0.0),
     **{f"nothing_{i}": 0.0 for i in range(1, 5)},
     "half": 0.005,
@@ -41,87 +40,26 @@ EFFECTS = {
     "one_2": 0.01,
     "three": 0.03,
 }
+NOTHING = dict.fromkeys(MIXED, 0.0)
 MIN_DELTA = 0.001
-FRESH = tuple(range(1000, 1003))
+WILCOXON_SEEDS = 5
 
 
-class Simulated(NamedTuple):
-    """One run as a stage sees it."""
-
-    accuracy: float  # the best, as the stage reports it
-    right: tuple[int, ...]  # tokens of each example at that evaluation
-
-
-@dataclass(frozen=True)
-class Curves:
-    """Real runs: correct tokens (runs, evaluations, examples), the steps of the evaluations, tokens an example."""
-
-    correct: np.ndarray
-    steps: np.ndarray
-    tokens: int
-
-    @classmethod
-    def load(cls) -> Curves:
-        with np.load(HERE / "curves.npz") as file:
-            return cls(file["correct"], file["steps"], int(file["tokens"]))
+def real_runs() -> Runs:
+    """The curves, by the steps of their evaluations, and as stages report them: at the best evaluation so far."""
+    with np.load(HERE / "curves.npz") as file:
+        correct, steps, tokens = file["correct"].astype(int), file["steps"], int(file["tokens"])
+    right = {str(step): correct[:, i] for i, step in enumerate(steps)}
+    for stage in (QUICK, MED):
+        reached = correct[:, steps <= STEPS[stage]]
+        best = reached.sum(axis=2).argmax(axis=1)
+        right[stage] = reached[np.arange(len(correct)), best]
+    return Runs(right, np.full(correct.shape[2], tokens))
 
 
-class World:
-    """One search's truth: which run every arm and seed gets, and which examples are asked."""
-
-    def __init__(self, curves: Curves, number: int) -> None:
-        self.curves, self.number = curves, number
-        rng = np.random.default_rng(number)
-        half = curves.correct.shape[2] // 2
-        self.examples = (
-            rng.integers(0, half, half),
-            half + rng.integers(0, half, half),
-        )  # selection, confirmation
-        self.order = tuple(rng.permutation(list(EFFECTS)))
-        self._curves: dict[tuple[str, int, bool], np.ndarray] = {}
-
-    def curve(self, variant: str, seed: int, *, confirms: bool = False) -> np.ndarray:
-        """Correct tokens (evaluations, examples)."""
-        key = variant, seed, confirms
-        if key not in self._curves:
-            self._curves[key] = self._draw(*key)
-        return self._curves[key]
-
-    def _draw(self, variant: str, seed: int, confirms: bool) -> np.ndarray:
-        arms = (BASELINE, *EFFECTS)
-        arm = 0 if variant in NO_OPS else arms.index(variant)
-        rng = np.random.default_rng([self.number, arm, seed])
-        every = self.curves.correct[rng.integers(len(self.curves.correct))]
-        found = every[:, self.examples[confirms]].astype(int)
-        if effect := EFFECTS.get(variant, 0.0):
-            wrong = self.curves.tokens - found
-            rate = effect / (1 - self.curves.correct.mean((0, 2)) / self.curves.tokens)
-            luck = rng.random((found.shape[1], self.curves.tokens))  # the same tokens at every evaluation
-            for i, row in enumerate(wrong):
-                gained = (luck < rate[i]) & (np.arange(self.curves.tokens) < row[:, None])
-                found[i] += gained.sum(1)
-        return found
-
-    def run(self, key: JobKey) -> Simulated:
-        curve = self.curve(key.variant, key.seed, confirms=key.stage == CONFIRM)
-        curve = curve[self.curves.steps <= STEPS[key.stage]]
-        totals = curve.sum(1)
-        best = int(totals.argmax())
-        return Simulated(totals[best] / (curve.shape[1] * self.curves.tokens), tuple(map(int, curve[best])))
-
-    def accuracies(self, variant: str, seed: int) -> list[float]:
-        """At each evaluation."""
-        curve = self.curve(variant, seed)
-        return list(curve.sum(1) / (curve.shape[1] * self.curves.tokens))
-
-
-@dataclass
-class Found:
-    """What a search ended with."""
-
-    promoted: set[str] = field(default_factory=set)  # past the first stage
-    confirmed: set[str] = field(default_factory=set)
-    steps: int = 0
+def accuracy(world: World, stage: str, variant: str, seed: int = 0) -> float:
+    arm = BASELINE if variant in NO_OPS else variant
+    return float(world.right(stage, arm, seed).sum() / world.of().sum())
 
 
 # --- protocols
@@ -129,81 +67,53 @@ class Found:
 
 def as_the_predecessor(world: World) -> Found:
     """One seed; `med` from scratch, its result compared with the quick baseline; no-ops are trained."""
-    baseline = world.run(JobKey(TASK, QUICK, BASELINE, 0)).accuracy
+    baseline = accuracy(world, QUICK, BASELINE)
     found = Found(steps=STEPS[QUICK])
-    for variant in world.order:
+    for variant in order(world):
         found.steps += STEPS[QUICK]
-        if world.run(JobKey(TASK, QUICK, variant, 0)).accuracy - baseline >= MIN_DELTA:
+        if accuracy(world, QUICK, variant) - baseline >= MIN_DELTA:
             found.promoted.add(variant)
             found.steps += STEPS[MED]
-            if world.run(JobKey(TASK, MED, variant, 0)).accuracy - baseline >= MIN_DELTA:
-                found.confirmed.add(variant)
+            if accuracy(world, MED, variant) - baseline >= MIN_DELTA:
+                found.accepted.add(variant)
     return found
 
 
-def planned(
-    rule: Rule, *, seeds: tuple[int, ...] = (0,), fresh: tuple[int, ...] = ()
-) -> Callable[[World], Found]:
+def planned(rule: Rule, fresh: int = 0, stages: tuple[str, ...] = (QUICK, MED)) -> Callable[[World], Found]:
     """fsq's planner with a rule; with fresh seeds, a stage that confirms."""
 
-    def search(world: World) -> Found:
-        confirmation = Confirmation(CONFIRM, fresh) if fresh else None
+    def run(world: World) -> Found:
+        confirmation = Confirmation(CONFIRM, tuple(range(1000, 1000 + fresh))) if fresh else None
         spec = SearchSpec(
-            tasks=(TASK,),
-            variants=world.order,
-            stages=(QUICK, MED),
-            seeds=rule.seeds(seeds),
+            tasks=("task",),
+            variants=order(world),
+            stages=stages,
+            seeds=rule.seeds((0,)),
             no_ops=frozenset(NO_OPS),
             rule=rule,
             confirmation=confirmation,
         )
-        results: dict[JobKey, Measurement] = {}
-        while missing := [key for key in plan(spec, results).jobs if key not in results]:
-            for key in missing:
-                results[key] = measured(world, key)
-        found = Found(steps=steps_of(results))
-        last = CONFIRM if fresh else MED
-        for decision in plan(spec, results).decisions:
-            if decision.key.stage == QUICK and decision.verdict is Verdict.PROMOTED:
-                found.promoted.add(decision.key.variant)
-            elif decision.key.stage == last and decision.verdict in (Verdict.PROMOTED, Verdict.CONFIRMED):
-                found.confirmed.add(decision.key.variant)
-        return found
+        return search(world, spec, STEPS)
 
-    return search
-
-
-def measured(world: World, key: JobKey) -> Measurement:
-    run = world.run(key)
-    outcomes = Outcomes(run.right, (world.curves.tokens,) * len(run.right))
-    return Measurement(Outcome.OK, run.accuracy, None, None, outcomes)
-
-
-def steps_of(results: dict[JobKey, Measurement]) -> int:
-    """A stage continues from the one before; a confirmation starts afresh."""
-    longest: Counter[tuple[str, int, bool]] = Counter()
-    for key in results:
-        trajectory = key.variant, key.seed, key.stage == CONFIRM
-        longest[trajectory] = max(longest[trajectory], STEPS[key.stage])
-    return longest.total()
+    return run
 
 
 def optuna_median(world: World) -> Found:
     """Its defaults; what ends above the baseline is what it found."""
     study = optuna.create_study(direction="maximize", pruner=optuna.pruners.MedianPruner())
     found, ended = Found(), {}
-    for variant in (BASELINE, *world.order):
+    evaluated = [int(stage) for stage in world.runs.right if stage.isdigit()]
+    for variant in (BASELINE, *order(world)):
         trial = study.ask()
-        accuracies = world.accuracies(variant, 0)
-        for step, accuracy in zip(world.curves.steps, accuracies, strict=True):
-            trial.report(accuracy, int(step))
+        for step in evaluated:
+            trial.report(accuracy(world, str(step), variant), step)
             if trial.should_prune():
-                found.steps += int(step)
+                found.steps += step
                 study.tell(trial, state=optuna.trial.TrialState.PRUNED)
                 break
         else:
-            found.steps += int(world.curves.steps[-1])
-            ended[variant] = max(accuracies)
+            found.steps += STEPS[MED]
+            ended[variant] = accuracy(world, MED, variant)
             study.tell(trial, ended[variant])
     return _above_the_baseline(found, ended)
 
@@ -212,20 +122,18 @@ def optuna_wilcoxon(world: World) -> Found:
     """A trial is a variant, its instances are five seeds; what ends above the baseline is what it found."""
     study = optuna.create_study(direction="maximize", pruner=optuna.pruners.WilcoxonPruner(p_threshold=0.1))
     found, ended = Found(), {}
-    for variant in (BASELINE, *world.order):
+    for variant in (BASELINE, *order(world)):
         trial = study.ask()
         values: list[float] = []
-        for seed in range(5):
-            values.append(max(world.accuracies(variant, seed)))
-            found.steps += int(world.curves.steps[-1])
+        for seed in range(WILCOXON_SEEDS):
+            values.append(accuracy(world, MED, variant, seed))
+            found.steps += STEPS[MED]
             trial.report(values[-1], seed)
             if trial.should_prune():
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
                 break
-        ended[variant] = float(np.mean(values))
-        if len(values) < 5:
-            ended.pop(variant)
-            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         else:
+            ended[variant] = float(np.mean(values))
             study.tell(trial, ended[variant])
     return _above_the_baseline(found, ended)
 
@@ -233,17 +141,20 @@ def optuna_wilcoxon(world: World) -> Found:
 def _above_the_baseline(found: Found, ended: dict[str, float]) -> Found:
     found.promoted = {variant for variant in ended if variant != BASELINE}
     if BASELINE in ended:
-        found.confirmed = {name for name in found.promoted if ended[name] - ended[BASELINE] >= MIN_DELTA}
+        found.accepted = {name for name in found.promoted if ended[name] - ended[BASELINE] >= MIN_DELTA}
     return found
 
 
 PROTOCOLS: dict[str, Callable[[World], Found]] = {
     "threshold, as the predecessor ran it": as_the_predecessor,
     "threshold, matched baselines": planned(Threshold()),
-    "threshold, then confirmed": planned(Threshold(), fresh=FRESH),
-    "evidence, then confirmed": planned(Evidence(max_seeds=2), fresh=FRESH),
+    "threshold, then confirmed": planned(Threshold(), fresh=3),
+    "evidence, then confirmed": planned(Evidence(max_seeds=2), fresh=3),
     "successive halving": planned(Halving(eta=3)),
-    "successive halving, then confirmed": planned(Halving(eta=3), fresh=FRESH),
+    "successive halving, then confirmed": planned(Halving(eta=3), fresh=3),
+    "the best of quick, then confirmed": planned(TopK(keep=1), fresh=3, stages=(QUICK,)),
+    "the same, from +1 pp on": planned(TopK(keep=1, min_delta=0.01), fresh=3, stages=(QUICK,)),
+    "evidence at quick, then confirmed": planned(Evidence(max_seeds=2), fresh=3, stages=(QUICK,)),
     "Optuna's median pruner": optuna_median,
     "Optuna's Wilcoxon pruner": optuna_wilcoxon,
 }
@@ -252,29 +163,31 @@ PROTOCOLS: dict[str, Callable[[World], Found]] = {
 # --- what comes out
 
 
-def judged(found: list[Found]) -> dict[str, Any]:
-    searches = len(found)
+def judged(found: list[Found], effects: dict[str, float]) -> dict[str, Any]:
+    def share(accepted: bool, effect: float) -> float | None:
+        names = {name for name, size in effects.items() if size == effect}
+        if not names:
+            return None
+        hits = sum(len((one.accepted if accepted else one.promoted) & names) for one in found)
+        return round(hits / (len(found) * len(names)), 4)
 
-    def share(which: str, effect: float) -> float:
-        names = [name for name, size in EFFECTS.items() if size == effect]
-        hits = sum(len(getattr(one, which) & set(names)) for one in found)
-        return round(hits / (searches * len(names)), 4)
-
-    false = [len([name for name in one.confirmed if EFFECTS[name] < MIN_DELTA]) for one in found]
-    confirmed = sum(len(one.confirmed) for one in found)
+    false = [sum(effects[name] < MIN_DELTA for name in one.accepted) for one in found]
+    accepted = sum(len(one.accepted) for one in found)
     return {
         "steps of a search": round(float(np.mean([one.steps for one in found]))),
-        "promoted, without an effect": share("promoted", 0.0),
-        "confirmed, without an effect": share("confirmed", 0.0),
-        "searches with a false confirmation": round(float(np.mean([count > 0 for count in false])), 4),
-        "false among the confirmed": round(sum(false) / confirmed, 4) if confirmed else None,
-        "confirmed of +0.5, +1, +3 pp": [share("confirmed", effect) for effect in (0.005, 0.01, 0.03)],
+        "promoted at first, without an effect": share(False, 0.0),
+        "accepted, without an effect": share(True, 0.0),
+        "searches that accept one without an effect": round(
+            float(np.mean([count > 0 for count in false])), 4
+        ),
+        "share of the accepted without an effect": round(sum(false) / accepted, 4) if accepted else None,
+        "accepted of +0.5, +1, +3 pp": [share(True, effect) for effect in (0.005, 0.01, 0.03)],
     }
 
 
-def worlds(count: int) -> Iterator[World]:
-    curves = Curves.load()
-    return (World(curves, number) for number in range(count))
+def order(world: World) -> tuple[str, ...]:
+    """The variants, in the order in which a search comes to them."""
+    return tuple(np.random.default_rng(world.number).permutation(list(world.effects)))
 
 
 def main() -> None:
@@ -285,15 +198,14 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=HERE.parent / "results" / "evidence.json")
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    found: dict[str, list[Found]] = {name: [] for name in PROTOCOLS}
-    for world in worlds(arguments.searches):
-        for name, protocol in PROTOCOLS.items():
-            found[name].append(protocol(world))
-    result = {
-        "searches": arguments.searches,
-        "effects": EFFECTS,
-        "protocols": {name: judged(searches) for name, searches in found.items()},
-    }
+    runs = real_runs()
+    result: dict[str, Any] = {"searches": arguments.searches, "runs to draw from": runs.n}
+    for truth, effects in {"mixed": MIXED, "nothing": NOTHING}.items():
+        worlds = [World(runs, effects, number) for number in range(arguments.searches)]
+        result[truth] = {
+            name: judged([protocol(world) for world in worlds], effects)
+            for name, protocol in PROTOCOLS.items()
+        }
     text = json.dumps(result, indent=1) + "\n"
     print(text, end="")
     arguments.output.write_text(text)

@@ -17,7 +17,6 @@ from orchestrator.rules import Evidence, Halving, Rule, Threshold, TopK
 from orchestrator.spec import ResolvedRound
 from orchestrator.views import View
 
-SEARCHES = 200
 POWER = 0.8
 LEVEL = 0.05  # one-sided, of a test that must find the effect
 LARGEST_EFFECT = 0.5
@@ -69,13 +68,15 @@ class _Protocol:
     runs: Runs
     spec: SearchSpec
     steps: Mapping[str, int]
+    searches: int
+    confirms_on: int  # examples
 
     def with_rule(self, rule: Rule, given: tuple[int, ...]) -> _Protocol:
         return replace(self, spec=replace(self.spec, rule=rule, seeds=rule.seeds(given)))
 
     def rates(self) -> RuleRates:
         arms = self.spec.candidates
-        found = [search(self._world({}, number), self.spec, self.steps) for number in range(SEARCHES)]
+        found = [search(self._world({}, number), self.spec, self.steps) for number in range(self.searches)]
         return RuleRates(
             rule=self.spec.rule.rule,
             promoted=fmean(len(one.promoted & set(arms)) / len(arms) for one in found),
@@ -86,7 +87,7 @@ class _Protocol:
     def power(self, effect: float) -> float:
         """Share of the searches that accept the one variant that has the effect."""
         name = self.spec.candidates[0]
-        worlds = (self._world({name: effect}, number) for number in range(SEARCHES))
+        worlds = (self._world({name: effect}, number) for number in range(self.searches))
         return fmean(name in search(world, self.spec, self.steps).accepted for world in worlds)
 
     def smallest_effect(self) -> float | None:
@@ -100,18 +101,20 @@ class _Protocol:
         return round(high, 6)
 
     def _world(self, effects: Mapping[str, float], number: int) -> World:
-        return World(self.runs, {name: effects.get(name, 0.0) for name in self.spec.variants}, number)
+        arms = {name: effects.get(name, 0.0) for name in self.spec.variants}
+        return World(self.runs, arms, number, self.confirms_on)
 
 
-def of_task(resolved: ResolvedRound, task: str, runs: Runs) -> TaskCalibration:
-    """The findings on one task of a round, from runs of its baseline."""
+def of_task(resolved: ResolvedRound, task: str, runs: Runs, searches: int) -> TaskCalibration:
+    """The findings on one task of a round, from so many searches over runs of its baseline."""
     spec = replace(resolved.search, tasks=(task,), parallel=False)
     steps = {stage.name: stage.steps or 0 for stage in resolved.spec.stages}
-    own = _Protocol(runs, spec, steps)
+    confirm = resolved.spec.stages[-1].confirm
+    n_val = len(runs.of)
+    own = _Protocol(runs, spec, steps, searches, (confirm and confirm.val) or n_val)
     given = resolved.spec.seeds
     delta = resolved.spec.prune.min_delta
     others = [rule for rule in _rules(resolved.spec.prune) if rule != resolved.spec.prune]
-    n_val = len(runs.of)
     return TaskCalibration(
         task=task,
         runs=runs.n,
@@ -170,6 +173,8 @@ def as_text(found: TaskCalibration, resolved: ResolvedRound) -> str:
             f"    {rule.rule:<10} promotes {rule.promoted:.1%} of them at {resolved.search.stages[0]}, {last} "
             f"{rule.accepted:.1%}; some in {rule.searches:.1%} of the searches"
         )
+    if confirms:
+        lines.append(f"    (confirmations are drawn from the runs at {stage}, whatever their own budget)")
     if found.smallest_effect is None:
         lines.append("  no effect below +50 pp is found in 80 % of the searches")
     else:

@@ -9,17 +9,19 @@ from orchestrator.rules import Threshold
 from orchestrator.spec import MAX_NAME, ResolvedRound, Variant
 from worker.job import FutureSeedSettings
 
-FEWEST_RUNS = 4
 EVERYTHING = -1.0  # a threshold that whatever is measured reaches
 
 
 def calibrating(resolved: ResolvedRound, runs: int) -> ResolvedRound:
-    """The round that runs the baseline of every task under this many seeds (at least FEWEST_RUNS, even).
+    """The round that runs the baseline of every task under this many seeds (even).
 
     Half of them are seeds of a round, so that what is known of its baseline is not run again, half those of its
-    control arm. Raises BadRound where its name would be too long.
+    control arm. Raises BadRound where its name would be too long, or the round has no variant that is trained.
     """
     spec = resolved.spec
+    if not resolved.search.candidates:
+        problem = Problem("variants", None, "none is known and trained: there is no search to calibrate")
+        raise BadRound(spec.round, [problem])
     name = f"{spec.round}-calibration-{runs}"
     if len(name) > MAX_NAME:
         raise BadRound(spec.round, [Problem("round", None, f"{name!r} is longer than {MAX_NAME} characters")])

@@ -10,13 +10,16 @@ from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
 from db.tables import Job
+from orchestrator.planner import JobKey
 from orchestrator.results import examined, standings
 from orchestrator.spec import ResolvedRound
+
+FEWEST = 2  # that have a spread
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Answers by the rule's metric: tokens, or whole answers."""
+    """Answers by the rule's metric, tokens or whole answers; a row is the same run at every stage."""
 
     right: Mapping[str, NDArray[np.int64]]  # by stage: of each run and example (runs, examples)
     of: NDArray[np.int64]  # answers of each example (examples,)
@@ -47,22 +50,21 @@ class Runs:
 
 
 def runs_of(session: Session, round_id: int, resolved: ResolvedRound) -> dict[str, Runs]:
-    """By task, what a calibrating round measured; a run that failed is left out, with it a task without two runs."""
+    """By task, what a calibrating round measured.
+
+    A run that failed at any stage is left out, and a task with fewer than FEWEST runs.
+    """
     found = standings(session, round_id, resolved.spec.prune.metric)
     told = examined(session, resolved, found, Job.round_id == round_id)
     result = {}
     for task in resolved.search.tasks:
-        right = {
-            stage: np.array(
-                [
-                    examined_.outcomes.right
-                    for key, examined_ in sorted(told.items())
-                    if (key.task, key.stage) == (task, stage)
-                ]
-            )
-            for stage in resolved.search.stages
-        }
-        of = next((each.outcomes.of for key, each in told.items() if key.task == task), ())
-        if all(len(rows) >= 2 for rows in right.values()):
-            result[task] = Runs(right, np.array(of))
+        stages = resolved.search.stages
+        whole = [
+            {stage: told[key] for stage in stages if (key := JobKey(task, stage, *arm)) in told}
+            for arm in sorted({(key.variant, key.seed) for key in told if key.task == task})
+        ]
+        whole = [run for run in whole if len(run) == len(stages)]
+        if len(whole) >= FEWEST:
+            right = {stage: np.array([run[stage].outcomes.right for run in whole]) for stage in stages}
+            result[task] = Runs(right, np.array(whole[0][stages[0]].outcomes.of))
     return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,12 +23,15 @@ class World:
     that its score rises by the effect (a fraction) on average.
     """
 
-    def __init__(self, runs: Runs, effects: Mapping[str, float], number: int) -> None:
+    def __init__(
+        self, runs: Runs, effects: Mapping[str, float], number: int, confirms_on: int | None = None
+    ) -> None:
+        """`confirms_on`: examples of a confirmation; None: as many as there are."""
         self.runs, self.effects, self.number = runs, effects, number
         self.arms = (BASELINE, *effects)
         n = len(runs.of)
         draw = np.random.default_rng(number)
-        self._asked = draw.integers(0, n, n), draw.integers(0, n, n)
+        self._asked = draw.integers(0, n, n), draw.integers(0, n, confirms_on or n)
         self._chosen: dict[tuple[int, bool], NDArray[np.int64]] = {}
 
     def right(self, stage: str, variant: str, seed: int, *, confirms: bool = False) -> NDArray[np.int64]:
@@ -83,19 +86,37 @@ class Found:
     steps: int = 0  # of training, continued from stage to stage
 
 
+class _Results(Mapping[JobKey, Measurement]):
+    """Every job has run: what it measured is drawn when the planner asks, so that it plans a search in one go."""
+
+    def __init__(self, world: World, spec: SearchSpec) -> None:
+        self._world, self._spec = world, spec
+        self._drawn: dict[JobKey, Measurement] = {}
+
+    def __getitem__(self, key: JobKey) -> Measurement:
+        if key not in self._drawn:
+            confirms = key.stage not in self._spec.stages
+            stage = self._spec.stages[-1] if confirms else key.stage
+            self._drawn[key] = self._world.measure(key, stage, confirms=confirms)
+        return self._drawn[key]
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, JobKey)
+
+    def __iter__(self) -> Iterator[JobKey]:
+        return iter(self._drawn)
+
+    def __len__(self) -> int:
+        return len(self._drawn)
+
+
 def search(world: World, spec: SearchSpec, steps: Mapping[str, int]) -> Found:
     """One search of one task by the planner; `steps` are those at the end of each stage, as far as they count."""
-    task, last = spec.tasks[0], spec.all_stages[-1]
-    results: dict[JobKey, Measurement] = {}
-    while missing := [key for key in plan(spec, results).jobs if key not in results]:
-        for key in missing:
-            confirms = key.stage not in spec.stages
-            stage = spec.stages[-1] if confirms else key.stage
-            results[key] = world.measure(key, stage, confirms=confirms)
-    found = Found(steps=_steps(results, spec, steps))
-    for decision in plan(spec, results).decisions:
+    last = spec.all_stages[-1]
+    planned = plan(spec, _Results(world, spec))
+    found = Found(steps=_steps(planned.jobs, spec, steps))
+    for decision in planned.decisions:
         variant, stage, verdict = decision.key.variant, decision.key.stage, decision.verdict
-        assert decision.key.task == task  # noqa: S101  (there is one)
         if stage == spec.stages[0] and verdict is Verdict.PROMOTED:
             found.promoted.add(variant)
         if stage == last and verdict in (Verdict.PROMOTED, Verdict.CONFIRMED):
@@ -103,10 +124,10 @@ def search(world: World, spec: SearchSpec, steps: Mapping[str, int]) -> Found:
     return found
 
 
-def _steps(results: Mapping[JobKey, Measurement], spec: SearchSpec, steps: Mapping[str, int]) -> int:
+def _steps(jobs: Iterable[JobKey], spec: SearchSpec, steps: Mapping[str, int]) -> int:
     """A stage that selects continues from the one before, one that confirms starts afresh."""
     longest: Counter[tuple[str, int, bool]] = Counter()
-    for key in results:
+    for key in jobs:
         trajectory = key.variant, key.seed, key.stage in spec.stages
         longest[trajectory] = max(longest[trajectory], steps.get(key.stage, 0))
     return longest.total()

@@ -1,0 +1,32 @@
+"""`fsq calibrate` on a real round: what its protocol does when there is nothing to find."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.acceptance.conftest import Fsq, write_round
+
+
+def test_calibrate__measures_once_and_says_what_the_round_can_tell(fsq: Fsq, tmp_path: Path) -> None:
+    path = write_round(tmp_path)
+    said = fsq("calibrate", path, "--runs", "4", "--searches", "10")
+    assert said.returncode == 0, said.stderr
+    assert "s4: 4 runs of the baseline, 10 validation examples" in said.stdout
+    assert "smallest effect" in said.stdout or "no effect below" in said.stdout
+
+    again = fsq("calibrate", path, "--runs", "4", "--searches", "10", "--json")
+    assert again.returncode == 0, again.stderr
+    found = json.loads(again.stdout)
+    (task,) = found["tasks"]
+    assert (task["runs"], task["n_val"]) == (4, 10)
+    assert [rule["rule"] for rule in task["rules"]] == ["threshold", "evidence", "top_k", "halving"]
+    assert all(0 <= rule["accepted"] <= rule["searches"] <= 1 for rule in task["rules"])
+
+    jobs = json.loads(fsq("status", "small-calibration-4", "--json").stdout)["jobs"]
+    assert len(jobs) == 8
+    trained = fsq("run", path)
+    assert trained.returncode == 0, trained.stderr
+    lines = [json.loads(line) for line in fsq("export", "small").stdout.splitlines()]
+    baseline = next(line for line in lines if line["config"] == "baseline" and line["stage"] == "quick")
+    assert baseline["cached_from"] is not None  # known from the calibration
