@@ -24,6 +24,7 @@ class Caveat(StrEnum):
     SELECTED_OF_N = "selected_of_n"
     SHRUNK_MICRO_BATCH = "shrunk_micro_batch"
     TRUNCATED = "truncated"
+    STOPPED_EARLY = "stopped_early"
 
 
 EXPLANATIONS = {
@@ -38,6 +39,7 @@ EXPLANATIONS = {
     Caveat.SELECTED_OF_N: "the variant was chosen among several on the same seed and data",
     Caveat.SHRUNK_MICRO_BATCH: "the micro-batch was halved for lack of memory; the effective batch is unchanged",
     Caveat.TRUNCATED: "some prompts were cut to their limit",
+    Caveat.STOPPED_EARLY: "the run was stopped far below its baseline, so there is a verdict and no delta",
 }
 
 STEPS_TOLERANCE = 0.02

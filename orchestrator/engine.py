@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from db import events, queue, tables
 from db.events import EventKind
 from db.tables import JobState, RoundState
-from orchestrator import chains, evidence, results
+from orchestrator import chains, early_stop, evidence, results
 from orchestrator.errors import BadRound, Conflict, Problem, no_such_round
 from orchestrator.evidence import Evidence, Pair
 from orchestrator.planner import Decision, JobKey, Lane, Plan, State, Verdict, plan
@@ -169,7 +169,10 @@ def advance(
     while True:
         planned, standings = current_plan(session, row, resolved, lane)
         missing = [key for key in planned.jobs if key not in standings]
-        new = [_new_job(session, row.id, resolved.job(key), key, now) for key in missing]
+        new = [
+            _new_job(session, row.id, _job_spec(session, resolved, key, standings), key, now)
+            for key in missing
+        ]
         session.add_all(new)
         session.flush()
         _tell_of_cached(session, new, now)
@@ -394,6 +397,15 @@ def _pair(
         baseline=told[baseline].outcomes if both else None,
         fingerprints=(told[variant].fingerprint, told[baseline].fingerprint) if both else ("", ""),
     )
+
+
+def _job_spec(
+    session: Session, resolved: ResolvedRound, key: JobKey, found: Mapping[JobKey, Standing]
+) -> JobSpec:
+    """A job that is missing; a variant's knows where it need not go on."""
+    baseline = found.get(key._replace(variant=BASELINE))
+    spec = resolved.job(key)
+    return early_stop.with_bounds(session, resolved, key, spec, baseline and baseline.job_id)
 
 
 def _new_job(session: Session, round_id: int, spec: JobSpec, key: JobKey, now: datetime) -> tables.Job:

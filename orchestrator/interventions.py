@@ -13,7 +13,7 @@ from db.tables import AT_ONCE, Decision, Job, JobState, Round, RoundState
 from orchestrator import chains, engine
 from orchestrator.planner import Verdict
 from orchestrator.views import ChangeView
-from worker.job import MEASURED, Outcome
+from worker.job import CONCLUSIVE, Outcome
 
 
 def cancel(session: Session, name: str, *, by: str, now: datetime) -> ChangeView:
@@ -64,11 +64,11 @@ def retry(session: Session, name: str, *, by: str, now: datetime) -> ChangeView:
 
 
 def unmeasured(round_id: int) -> tuple[ColumnElement[bool], ...]:
-    """The jobs of a round that ended without numbers."""
+    """The jobs of a round that ended without a verdict."""
     return (
         Job.round_id == round_id,
         Job.state == JobState.DONE,
-        Job.outcome.not_in([*MEASURED, Outcome.CACHED]),
+        Job.outcome.not_in([*CONCLUSIVE, Outcome.CACHED]),
     )
 
 

@@ -348,6 +348,9 @@ class _Walk:
         return key
 
 
+VERDICTS_WITHOUT_A_NUMBER = {Outcome.DIVERGED, Outcome.STOPPED}
+
+
 class _Judged:
     """A variant at a stage: its trials so far, and what follows from them."""
 
@@ -359,7 +362,7 @@ class _Judged:
 
     def add(self, seed: int, variant: Measurement, baseline: Measurement) -> None:
         """One more seed, against a measured baseline."""
-        if variant.outcome is Outcome.DIVERGED:
+        if variant.outcome in VERDICTS_WITHOUT_A_NUMBER:
             self.fail(self._failed, variant.failure)
         elif variant.score is None or baseline.score is None:
             self.fail(Verdict.UNDECIDED, variant.failure)

@@ -28,7 +28,7 @@ from orchestrator.points import difference
 from orchestrator.results import Standing, StoredJob, jobs
 from orchestrator.round_statistics import RoundStatistics
 from orchestrator.spec import ResolvedRound
-from worker.job import BASELINE, Metrics, Usage, run_dir
+from worker.job import BASELINE, Metrics, run_dir
 
 Record = dict[str, Any]
 BATCH = 500  # records read in one transaction
@@ -129,6 +129,8 @@ class _Writer:
 
     def job(self, job: StoredJob, sources: Mapping[int, str]) -> Record:
         key, metrics, usage = job.key, job.metrics, job.usage
+        partial = job.partial
+        trained = metrics or partial  # what was spent, whatever came of it
         baseline = self._baseline(key)
         val = self.resolved.report(key.task, key.stage).val
         rests_on = self._by_seed.get(key) if self._metric == "best_val_tok_acc" else None
@@ -151,15 +153,16 @@ class _Writer:
             "best_val_seq_acc": metrics and metrics.best_val_seq_acc,
             "n_val": val.kept,
             "n_val_tokens": val.n_tokens,
-            "steps": metrics and metrics.steps,
-            "tokens": metrics and metrics.tokens,
-            "seconds": metrics and round(metrics.seconds, 3),
+            "steps": trained and trained.steps,
+            "stopped_at": partial and partial.steps,
+            "tokens": trained and trained.tokens,
+            "seconds": trained and round(trained.seconds, 3),
             "peak_memory_bytes": usage and usage.peak_memory_bytes,
             "micro_batch": usage and usage.micro_batch,
             "padding_share": usage and usage.padding_share,
             "fingerprint": job.fingerprint,
             "cached_from": sources.get(job.cached_from_id or 0),
-            "caveats": self._caveats(key, metrics, usage, baseline, self._on_run(key)),
+            "caveats": self._caveats(job, baseline, self._on_run(key)),
             "started_at": _time(job.started_at),
             "finished_at": _time(job.finished_at),
             "device": usage and usage.device,
@@ -168,7 +171,7 @@ class _Writer:
         }
 
     def decision(self, key: JobKey, decision: tables.Decision, job: StoredJob | None) -> Record:
-        metrics, usage = (job.metrics, job.usage) if job else (None, None)
+        metrics = job.metrics if job else None
         baseline, rests_on = self._baseline(key), self.evidence.get(key)
         return self._head(key) | {
             "stage": "decision",
@@ -184,7 +187,7 @@ class _Writer:
             "p_value": rests_on and rests_on.p_value,
             "seeds": list(rests_on.by_seed) if rests_on else [key.seed],
             **self.statistics.of(key),
-            "caveats": self._caveats(key, metrics, usage, baseline, rests_on),
+            "caveats": self._caveats(job, baseline, rests_on) if job else [],
             "finished_at": _time(decision.created_at),
             "version": version("fsq"),
         }
@@ -216,18 +219,14 @@ class _Writer:
             return None
         return Evidence(d_acc_ci=found.d_acc_ci, p_value=found.p_value, seeds=(found,))
 
-    def _caveats(
-        self,
-        key: JobKey,
-        metrics: Metrics | None,
-        usage: Usage | None,
-        baseline: Metrics | None,
-        evidence: Evidence | None,
-    ) -> list[Caveat]:
+    def _caveats(self, job: StoredJob, baseline: Metrics | None, evidence: Evidence | None) -> list[Caveat]:
+        if job.partial is not None:
+            return [Caveat.STOPPED_EARLY]
+        metrics, usage = job.metrics, job.usage
         if metrics is None or usage is None:
             return []
-        of_it = (self.resolved, key.task, key.stage, metrics, usage, baseline)
-        return caveats.of_arm(*of_it, evidence=evidence, is_baseline=key.variant == BASELINE)
+        of_it = (self.resolved, job.key.task, job.key.stage, metrics, usage, baseline)
+        return caveats.of_arm(*of_it, evidence=evidence, is_baseline=job.key.variant == BASELINE)
 
 
 def _listed(interval: tuple[float, float] | None) -> list[float] | None:

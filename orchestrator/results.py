@@ -35,8 +35,14 @@ class StoredJob:
 
     @property
     def metrics(self) -> Metrics | None:
-        """Its numbers; None when it was not measured."""
+        """The numbers of its whole run; None when it was not measured."""
         stored = (self.result or {}).get("metrics")
+        return Metrics.from_json(stored) if stored else None
+
+    @property
+    def partial(self) -> Metrics | None:
+        """The numbers of a run that was stopped early, up to there; None of any other."""
+        stored = (self.result or {}).get("partial")
         return Metrics.from_json(stored) if stored else None
 
     @property

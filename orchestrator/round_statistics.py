@@ -21,7 +21,7 @@ from orchestrator.points import difference
 from orchestrator.spec import CONTROL_ARM, ResolvedRound
 from orchestrator.statistics.seeds import AcrossSeeds, across_seeds, estimate
 from orchestrator.statistics.variants import Spread, dunnett, false_discovery, holm, pooled_spread
-from worker.job import BASELINE
+from worker.job import BASELINE, Outcome
 
 MOST_RUNS = 5000  # of the baseline that the spread between runs is taken from, the latest
 
@@ -84,7 +84,14 @@ def of_round(
     by_arm: dict[Arm, list[SeedEvidence]] = {}
     for key, evidence in decided:
         by_arm.setdefault(Arm(key.task, key.stage, key.variant), []).extend(evidence.seeds)
+    stopped = {
+        Arm(key.task, key.stage, key.variant)
+        for key, found in measured.items()
+        if found.outcome is Outcome.STOPPED
+    }
+    by_arm = {arm: seeds for arm, seeds in by_arm.items() if arm not in stopped}  # what is left would flatter
     p_values = {arm: p for arm, seeds in by_arm.items() if (p := _p_value(seeds)) is not None}
+    p_values |= dict.fromkeys(stopped, 1.0)  # tried, and no gain
     tried = {arm: p for arm, p in p_values.items() if arm.variant != search.control}
     q_values: dict[Arm, float] = {}
     for stage in search.all_stages:
@@ -94,13 +101,14 @@ def of_round(
         family = {
             arm.variant: p for arm, p in tried.items() if (arm.task, arm.stage) == (task, search.stages[-1])
         }
-        found = _adjusted(search, task, family, measured)
+        are_whole = not any((task, search.stages[-1], variant) in stopped for variant in family)
+        found = _adjusted(search, task, family, measured if are_whole else {})
         adjusted |= {Arm(task, search.stages[-1], variant): one for variant, one in found.items()}
     return RoundStatistics(
         seeds={arm: across_seeds([one.d_acc for one in seeds]) for arm, seeds in by_arm.items()},
         q_values=q_values,
         tried={
-            stage: sum(arm.stage == stage and arm.variant != search.control for arm in by_arm)
+            stage: sum(arm.stage == stage and arm.variant != search.control for arm in [*by_arm, *stopped])
             for stage in search.all_stages
         },
         adjusted=adjusted,
@@ -121,7 +129,10 @@ def _p_value(seeds: Sequence[SeedEvidence]) -> float | None:
 def _adjusted(
     search: SearchSpec, task: str, p_values: Mapping[str, float], measured: Mapping[JobKey, Measurement]
 ) -> dict[str, Adjusted]:
-    """By Dunnett where the control has the runs for it, else by Holm from the paired p-values."""
+    """By Dunnett where all arms have whole runs, and the control enough, else by Holm from the paired p-values.
+
+    measured: empty where an arm's runs were stopped, whose scores nobody knows.
+    """
 
     def scores(variant: str) -> list[float]:
         keys = (
@@ -182,8 +193,8 @@ def _groups(like: Mapping[str, Any], runs: Iterable[Run], metric: str) -> list[l
     groups: dict[str, dict[str, float]] = {}  # by protocol, then by fingerprint
     for fingerprint, payload, result in runs:
         score = ((result or {}).get("metrics") or {}).get(metric)
-        if score is not None and all(_trained(payload)[name] == _trained(like)[name] for name in _SAME):
-            protocol = json.dumps(_trained(payload), sort_keys=True)
+        if score is not None and all(trained(payload)[name] == trained(like)[name] for name in _SAME):
+            protocol = json.dumps(trained(payload), sort_keys=True)
             groups.setdefault(protocol, {})[fingerprint] = score
     return [list(scores.values()) for scores in groups.values()]
 
@@ -191,8 +202,8 @@ def _groups(like: Mapping[str, Any], runs: Iterable[Run], metric: str) -> list[l
 _SAME = ("examples", "model", "budget")
 
 
-def _trained(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """What determines a run beside its seed."""
+def trained(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """What determines a run beside its seed and its Future-Seed settings, from its job's payload."""
     return {
         "examples": payload["examples_digest"],
         "model": (payload["model_facts"]["digest"], payload["model"]["dtype"]),

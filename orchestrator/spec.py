@@ -178,6 +178,13 @@ def _is_spelled_out(entry: Any) -> bool:
     return isinstance(entry, Mapping) and (set(entry) == {"name", "settings"} or _is_selection(entry))
 
 
+class EarlyStopping(Strict):
+    """Runs of variants end where they are too far below their baseline to reach the threshold."""
+
+    error_rate: Annotated[float, Field(gt=0, lt=1)] = 0.05  # how often one is stopped that would reach it
+    min_runs: PositiveInt = 20  # pairs of whole runs to calibrate on; with fewer, nothing is stopped
+
+
 class After(Strict):
     """The round that must have ended before this one starts."""
 
@@ -199,6 +206,7 @@ class RoundSpec(Strict):
     tasks: Annotated[dict[Name, AnyTaskConfig], Field(min_length=1)]
     variants: Annotated[tuple[AnyVariant, ...], BeforeValidator(_read_variants), Field(min_length=1)]
     parallel: bool = False
+    early_stop: EarlyStopping | None = None
     after: After | None = None
 
     @property
@@ -247,6 +255,20 @@ class RoundSpec(Strict):
             raise ValueError(
                 f"schedule: {self.optimizer.schedule} needs steps in every stage; {endless[0]} has none"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _can_stop_early(self) -> Self:
+        if self.early_stop is None:
+            return self
+        if not self.prune.prunes_below_min_delta:
+            raise ValueError(
+                f"early_stop: the rule {self.prune.rule!r} does not prune each run below min_delta by itself, as "
+                "'threshold' does; a run that is stopped would change what it decides"
+            )
+        endless = [stage.name for stage in self.selecting if stage.steps is None]
+        if endless:
+            raise ValueError(f"early_stop: needs steps in every stage that selects; {endless[0]} has none")
         return self
 
     @property
@@ -375,6 +397,8 @@ class ResolvedRound:
         names += [selection.model_dump(mode="json") for selection in self.spec.selections]
         if (confirm := self.spec.stages[-1].confirm) is not None:
             names.append(confirm.model_dump(mode="json"))
+        if self.spec.early_stop is not None:
+            names.append(self.spec.early_stop.model_dump(mode="json"))
         return sha256_of([asked, names, [str(key) for key in self.largest_plan()], jobs])
 
     def largest_plan(self) -> Iterator[JobKey]:

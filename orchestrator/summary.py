@@ -10,7 +10,7 @@ from orchestrator.planner import SearchSpec, Verdict
 from orchestrator.points import interval_text, points
 from orchestrator.records import Record
 from orchestrator.spec import ResolvedRound
-from worker.job import Outcome
+from worker.job import CONCLUSIVE, Outcome
 
 WIDTH = 118
 FALSE_DISCOVERY = 0.05
@@ -179,8 +179,8 @@ def _key(record: Record, stage: str) -> tuple[str, int, str]:
 
 
 def has_failures(records: Sequence[Record]) -> bool:
-    """Whether something could not be measured; a divergence is a measurement."""
-    measured = {Outcome.OK, Outcome.CACHED, Outcome.DIVERGED}
+    """Whether something could not be measured; a divergence and an early stop are verdicts."""
+    measured = {*CONCLUSIVE, Outcome.CACHED}
     return any(
         record["status"] == Verdict.UNDECIDED if _is_decision(record) else record["status"] not in measured
         for record in records

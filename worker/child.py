@@ -43,7 +43,7 @@ from worker.job import (
 )
 from worker.memory import is_limited, is_out_of_memory
 from worker.snapshots import Keeping, Snapshots
-from worker.training import Report, Run, start_run, train
+from worker.training import Report, Run, start_run, stopped, train
 
 log = logging.getLogger(__name__)
 
@@ -260,7 +260,8 @@ def _attempt(
             torch.cuda.reset_peak_memory_stats(run.device)
         keeping = Keeping(snapshots, spec, run)
         train(run, spec, train_set, val_set, LoggedReport(run, report), keep=report.while_busy(keeping))
-        if spec.continues:
+        stop = stopped(run.progress, spec)
+        if spec.continues and stop is None:
             report.while_busy(lambda: snapshots.save(spec, run))()
     except OutOfMemory as error:
         return _out_of_memory(error, fits=fits)
@@ -273,6 +274,8 @@ def _attempt(
             return _out_of_memory(error, fits=fits)
         raise
     metrics = Metrics.of(run.progress.evaluations)
+    if stop is not None:
+        return JobResult(outcome=Outcome.STOPPED, reason=stop.reason, partial=metrics, usage=_usage(run))
     return JobResult(outcome=Outcome.OK, metrics=metrics, usage=_usage(run))
 
 

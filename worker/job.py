@@ -9,8 +9,9 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from itertools import accumulate
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
     BaseModel,
@@ -58,6 +59,9 @@ class Outcome(StrEnum):
     BUILD_FAILED = "build_failed"  # the examples could not be built, or are not those of the submission
     OOM = "oom"  # does not fit even at micro-batch 1; no verdict on the variant
     DIVERGED = "diverged"  # NaN or infinite loss; a verdict
+    STOPPED = (
+        "stopped"  # so far below the baseline that it ended before its budget; a verdict without a number
+    )
     INFRA_FAILED = "infra_failed"  # network, disk, hub; retried
     CRASHED = "crashed"  # the child died; retried
     LOST = "lost"  # the lease expired; retried
@@ -71,6 +75,7 @@ class Outcome(StrEnum):
 
 
 MEASURED = (Outcome.OK, Outcome.DIVERGED)  # what an equal fingerprint need not produce again
+CONCLUSIVE = (*MEASURED, Outcome.STOPPED)  # what a decision follows from: nothing failed
 
 
 class HubFile(Strict):
@@ -231,6 +236,58 @@ class RoundFacts(Strict):
     held_out: dict[str, HeldOut] = {}  # task -> what a confirm stage is measured on
 
 
+Metric = Literal["best_val_tok_acc", "final_val_tok_acc", "best_val_seq_acc"]
+
+
+class Bound(Strict):
+    """The least that a run must have by a step, beside what its baseline had; fractions."""
+
+    step: int
+    least: float
+    baseline: float
+
+
+class Stop(NamedTuple):
+    """Where a run ends before its budget does, and why."""
+
+    step: int
+    reason: str
+
+
+class EarlyStop(Strict):
+    """Where a run need not go on: below these bounds it would not have reached `min_delta`, but for `error_rate`."""
+
+    metric: Metric
+    min_delta: float
+    error_rate: float  # how often a run is stopped that would have reached it, at most
+    pairs: int  # of whole runs, that the bounds were calibrated on
+    bounds: tuple[Bound, ...]
+
+    def stop(self, evaluations: Sequence[Evaluation]) -> Stop | None:
+        """The first of a run's evaluations, all from its start on, that is below its bound."""
+        name = "val_seq_acc" if self.metric == "best_val_seq_acc" else "val_tok_acc"
+        scores = so_far(self.metric, [getattr(evaluation, name) for evaluation in evaluations])
+        bounds = {bound.step: bound for bound in self.bounds}
+        for evaluation, score in zip(evaluations, scores, strict=True):
+            bound = bounds.get(evaluation.step)
+            if bound is not None and score < bound.least:
+                return Stop(evaluation.step, self._reason(bound, score))
+        return None
+
+    def _reason(self, bound: Bound, score: float) -> str:
+        behind, allowed = bound.baseline - score, bound.baseline - bound.least
+        return (
+            f"at step {bound.step}, {100 * behind:.2f} pp below the baseline there; who is more than "
+            f"{100 * allowed:.2f} pp below does not end at {100 * self.min_delta:+.2f} pp "
+            f"(error rate {self.error_rate:g}, from {self.pairs} pairs of whole runs)"
+        )
+
+
+def so_far(metric: Metric, accuracies: Sequence[float]) -> list[float]:
+    """What a run would score if it ended at each evaluation: the best yet, or the last."""
+    return list(accuracies) if metric == "final_val_tok_acc" else list(accumulate(accuracies, max))
+
+
 class JobSpec(Strict):
     """Everything that determines a job's result, and where to find it."""
 
@@ -244,6 +301,7 @@ class JobSpec(Strict):
     future_seed: FutureSeedSettings | None  # canonical; None: baseline
     continues: bool = False  # a later stage may go on from where this job ends: keep a snapshot
     follows: bool = False  # an earlier stage of this arm has passed, and so it fits into memory
+    early_stop: EarlyStop | None = None  # not in the fingerprint: a run that it ends is no result of this job
 
     @property
     def fingerprint(self) -> str:
@@ -350,8 +408,15 @@ class JobResult(Strict):
 
     outcome: Outcome
     reason: Annotated[str | None, BeforeValidator(_one_line)] = None
-    metrics: Metrics | None = None
+    metrics: Metrics | None = None  # of a whole run
     usage: Usage | None = None
+    partial: Metrics | None = None  # of a run that was stopped, up to there
+
+    @model_validator(mode="after")
+    def _is_whole_or_partial(self) -> Self:
+        if (self.partial is not None) != (self.outcome is Outcome.STOPPED) or (self.metrics and self.partial):
+            raise ValueError("a stopped run, and no other, has partial metrics, and only these")
+        return self
 
 
 def sha256_of(value: Any) -> str:

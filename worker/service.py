@@ -18,14 +18,14 @@ from db.errors import DatabaseError, LeaseLost
 from worker.breaker import Breaker
 from worker.errors import DeviceBusy
 from worker.failures import Pattern
-from worker.job import JobResult, Outcome
+from worker.job import CONCLUSIVE, JobResult, Outcome
 from worker.limits import Limits
 from worker.process import Child
 from worker.queue_client import LONGEST_WAIT, Claim, QueueClient
 from worker.running import Listener
 from worker.supervision import Supervisor
 
-HEALTHY = (Outcome.OK, Outcome.DIVERGED, Outcome.BUILD_FAILED)  # the child can go on after these
+HEALTHY = (*CONCLUSIVE, Outcome.BUILD_FAILED)  # the child can go on after these
 
 
 def _nothing() -> None:

@@ -163,9 +163,14 @@ def _as_tensors(spec: JobSpec, run: Run) -> dict[str, Any]:
 
 
 def _progress(stored: dict[str, Any], spec: JobSpec) -> Progress:
-    """Evaluations that only the shorter stage's end called for are left out."""
+    """Evaluations that only the shorter stage's end called for are left out, and those past a stop.
+
+    The snapshot may be of a run that had no bounds; what is made of it must not depend on how far that came.
+    """
     evaluations = [Evaluation.from_json(evaluation) for evaluation in stored["evaluations"]]
     kept = [evaluation for evaluation in evaluations if spec.budget.evaluates_at(evaluation.step)]
+    if spec.early_stop is not None and (stop := spec.early_stop.stop(kept)) is not None:
+        kept = [evaluation for evaluation in kept if evaluation.step <= stop.step]
     return Progress(**(stored | {"evaluations": kept}))
 
 

@@ -21,7 +21,7 @@ from model import RWKV7, FutureSeed
 from tasks import Example
 from worker.batches import BatchOrder, evaluation_batches
 from worker.errors import Diverged, OutOfMemory
-from worker.job import Evaluation, JobSpec
+from worker.job import Evaluation, JobSpec, Stop
 from worker.memory import is_out_of_memory
 
 LOGITS_AT_ONCE = 1024  # answer positions per slice of the loss: bounds the (positions, vocabulary) tensor
@@ -109,7 +109,7 @@ def train(
     keep: Callable[[], None] = _nothing,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Trains until the budget ends, evaluating every `eval_every` steps and at the end.
+    """Trains until the budget or a bound ends it, evaluating every `eval_every` steps and at the end.
 
     `keep` is called after each evaluation but the last; its time is not the run's. Raises Diverged when a loss is
     not finite, OutOfMemory when not even one example fits.
@@ -152,7 +152,12 @@ def _is_over(progress: Progress, spec: JobSpec) -> bool:
     budget = spec.budget
     out_of_steps = budget.steps is not None and progress.step >= budget.steps
     out_of_time = budget.seconds is not None and progress.seconds >= budget.seconds
-    return out_of_steps or (out_of_time and progress.step > 0)
+    return out_of_steps or (out_of_time and progress.step > 0) or stopped(progress, spec) is not None
+
+
+def stopped(progress: Progress, spec: JobSpec) -> Stop | None:
+    """Where a run ended because it was too far below its baseline."""
+    return None if spec.early_stop is None else spec.early_stop.stop(progress.evaluations)
 
 
 def _step(run: Run, spec: JobSpec, examples: Sequence[Example]) -> float:

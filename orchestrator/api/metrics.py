@@ -15,7 +15,7 @@ from db.session import Database
 from db.tables import Decision, Job, JobState
 from orchestrator import lookup
 from orchestrator.api.watch import Watch
-from worker.job import Outcome
+from worker.job import CONCLUSIVE
 
 
 class Metrics:
@@ -57,9 +57,8 @@ class FromDatabase(Collector):
             decisions = dict(
                 session.execute(select(Decision.decision, func.count()).group_by(Decision.decision)).all()
             )
-            trained = select(func.sum(Job.result["metrics"]["seconds"].as_float())).where(
-                Job.outcome.in_([Outcome.OK, Outcome.DIVERGED])
-            )
+            of_whole, of_stopped = (Job.result[key]["seconds"].as_float() for key in ("metrics", "partial"))
+            trained = select(func.sum(func.coalesce(of_whole, of_stopped))).where(Job.outcome.in_(CONCLUSIVE))
             seconds = session.scalar(trained) or 0.0
             oldest = session.scalar(select(func.min(Job.not_before)).where(Job.state == JobState.QUEUED))
         yield _gauge("fsq_rounds", "Rounds.", "state", status.rounds)

@@ -36,6 +36,7 @@ def calibrating(resolved: ResolvedRound, runs: int) -> ResolvedRound:
                 "baseline_seeds": 1,
                 "control": "aa",
                 "variants": (nothing,),
+                "early_stop": None,
                 "after": None,
             }
         ),

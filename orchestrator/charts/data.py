@@ -11,7 +11,7 @@ from db.tables import JobState
 from orchestrator.planner import Verdict
 from orchestrator.rules import Metric
 from orchestrator.views import EvaluationView, JobView, RoundView
-from worker.job import MEASURED, Outcome
+from worker.job import CONCLUSIVE, Outcome
 
 WIDE = 720  # pixels of a whole chart, names and margins included
 NARROW = 344  # on a phone of 360 pixels
@@ -95,7 +95,7 @@ class Funnel:
     round: str
     planned: int  # jobs, if every variant were promoted at every stage
     cached: int  # jobs answered from an equal one
-    run: int  # jobs that were measured
+    run: int  # jobs that were measured, or stopped early
     unmeasured: int  # jobs that failed or were cancelled
     pruned: int  # arms that ended at the first stage
     rejected: int  # arms that ended at a later one
@@ -112,7 +112,7 @@ class Funnel:
         def ended(verdict: Verdict) -> int:
             return sum(counts.get(verdict, 0) for counts in verdicts.values())
 
-        run = sum(outcomes.get(outcome, 0) for outcome in MEASURED)
+        run = sum(outcomes.get(outcome, 0) for outcome in CONCLUSIVE)
         cached = outcomes.get(Outcome.CACHED, 0)
         return cls(
             round=found.round,

@@ -2,7 +2,7 @@
 
 Deltas are of best token accuracy, one for every run that the records hold with a baseline of its own stage and seed.
 Runs with equal fingerprints are one run, whatever their rounds are called. Nothing is left out: variants that compute
-nothing new and those that could not be measured have a row without a delta.
+nothing new, those that could not be measured and those with a run that was stopped early have a row without a delta.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from orchestrator.spec import CONTROL_ARM
 from orchestrator.statistics.examples import Interval
 from orchestrator.statistics.seeds import AcrossSeeds, across_seeds, estimate
 from orchestrator.statistics.variants import false_discovery
+from worker.job import Outcome
 
 OF_ONE_RUN = {Caveat.SINGLE_SEED, Caveat.NOT_SIGNIFICANT}  # of the pooled delta they are found anew
 
@@ -29,7 +30,7 @@ class Effect:
     task: str
     variant: str
     stage: str
-    across: AcrossSeeds | None  # its distinct runs; None: none was measured
+    across: AcrossSeeds | None  # its distinct runs; None: none was measured, or some were stopped early
     interval: Interval | None  # 95 %
     p_value: float | None  # one-sided, that there is no gain
     repeats: int  # runs left out because they equal another
@@ -39,6 +40,7 @@ class Effect:
     decisions: Mapping[str, int]  # by verdict
     caveats: tuple[Caveat, ...]
     is_control: bool = False  # the baseline under another seed and name: its delta is noise
+    was_stopped: bool = False  # some run, early: the pooled delta of the others would flatter
     tried: int = 0  # variants measured on the task
     q_value: float | None = None  # false-discovery rate over all variants of the report at this stage
 
@@ -108,7 +110,10 @@ def stages_of(rounds: Sequence[RoundResults]) -> list[str]:
 def _effect(key: tuple[str, str, str], runs: Sequence[Record], decisions: Sequence[Record]) -> Effect:
     task, variant, stage = key
     measured = [run for run in runs if run["d_acc"] is not None]
+    known = {run["fingerprint"] for run in measured}
+    was_stopped = any(run["status"] == Outcome.STOPPED and run["fingerprint"] not in known for run in runs)
     distinct = list({run["fingerprint"]: run for run in reversed(measured)}.values())[::-1]
+    distinct = [] if was_stopped else distinct
     across = across_seeds([run["d_acc"] for run in distinct]) if distinct else None
     interval, p_value = _evidence(distinct, across) if across else (None, None)
     seeds = tuple(sorted({run["seed"] for run in distinct}))
@@ -124,11 +129,12 @@ def _effect(key: tuple[str, str, str], runs: Sequence[Record], decisions: Sequen
         across=across,
         interval=interval,
         p_value=p_value,
-        repeats=len(measured) - len(distinct),
+        repeats=len(measured) - len(known),
         seeds=seeds,
         rounds=tuple(dict.fromkeys(record["round"] for record in (*runs, *decisions))),
         protocols=len({(run["bsz"], run["n_val"], run["n_val_tokens"]) for run in distinct}),
         decisions=Counter(record["status"] for record in decisions),
+        was_stopped=was_stopped,
         caveats=tuple(sorted((inherited - OF_ONE_RUN) | {each for each, holds in found.items() if holds})),
     )
 
@@ -155,10 +161,12 @@ def _in_company(effects: Sequence[Effect]) -> list[Effect]:
     for i, effect in enumerate(effects):
         if effect.is_control:
             continue
-        if effect.across is not None:
+        if effect.across is not None or effect.was_stopped:
             tried.setdefault(effect.task, set()).add(effect.variant)
         if effect.p_value is not None:
             by_stage.setdefault(effect.stage, {})[i] = effect.p_value
+        elif effect.was_stopped:
+            by_stage.setdefault(effect.stage, {})[i] = 1.0  # tried, and no gain
     adjusted: dict[int, float] = {}
     for p_values in by_stage.values():
         adjusted |= false_discovery(p_values)

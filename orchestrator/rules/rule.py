@@ -6,13 +6,12 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from enum import StrEnum
 from statistics import fmean
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 from pydantic import Field
 
+from worker.job import Metric as Metric
 from worker.job import Strict
-
-Metric = Literal["best_val_tok_acc", "final_val_tok_acc", "best_val_seq_acc"]
 
 
 class Scope(StrEnum):
@@ -41,6 +40,7 @@ class Rule(Strict):
 
     scope: ClassVar[Scope] = Scope.SEED
     needs_examples: ClassVar[bool] = False  # whether trials must have their standard errors
+    prunes_below_min_delta: ClassVar[bool] = False  # each run by itself: it may then be stopped early
 
     rule: str
     min_delta: Annotated[float, Field(ge=-1, le=1)] = 0.001

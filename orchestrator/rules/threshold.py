@@ -16,6 +16,8 @@ from orchestrator.rules.rule import Rule, Ruling, Trial
 class Threshold(Rule):
     """Promote what is at least `min_delta` (a fraction: 0.001 is +0.10 pp) above the baseline."""
 
+    prunes_below_min_delta = True
+
     rule: Literal["threshold"] = "threshold"
 
     def promotes(self, delta: float) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, and_, case, func, select
@@ -102,7 +102,7 @@ def of_task(session: Session, round_id: int, resolved: ResolvedRound, task: str)
     """What is decided on a task so far."""
     sizes = _sizes(session, round_id, task)
     shown = _best(sizes)
-    doubts = _Doubts(resolved, task, _runs(session, round_id, task, shown))
+    doubts = _doubts(session, round_id, resolved, task, shown)
     decided = _decided(session, _on(round_id, task, shown))
     found = [_finding(decision, job, doubts) for decision, job in decided]
     return TaskFindings(
@@ -119,7 +119,7 @@ def on_job(session: Session, job: JobView) -> Finding | None:
     row = engine.find(session, job.round)
     decision = tables.Decision
     decided = _decided(session, [*_on(row.id, job.task, [job.config]), decision.stage == job.stage])
-    doubts = _Doubts(engine.resolve(row), job.task, _runs(session, row.id, job.task, [job.config]))
+    doubts = _doubts(session, row.id, engine.resolve(row), job.task, [job.config])
     found = (_finding(*one, doubts) for one in decided)
     return next((one for one in found if one.key.seed == job.seed or one.rests_on(job.seed)), None)
 
@@ -162,11 +162,19 @@ def _decided(session: Session, conditions: Conditions) -> list[Decided]:
     return [(found, job_id) for found, job_id in session.execute(query)]
 
 
-def _runs(session: Session, round_id: int, task: str, variants: Sequence[str]) -> dict[JobKey, Run]:
+def _doubts(
+    session: Session, round_id: int, resolved: ResolvedRound, task: str, variants: Sequence[str]
+) -> _Doubts:
     """What the jobs of these variants and the baselines measured."""
     of_it = (Job.round_id == round_id, Job.task == task, Job.variant.in_([BASELINE, *variants]))
-    found = ((job.key, job.metrics, job.usage) for job in results.jobs(session, *of_it))
-    return {key: (metrics, usage) for key, metrics, usage in found if metrics and usage}
+    runs: dict[JobKey, Run] = {}
+    stopped: set[JobKey] = set()
+    for job in results.jobs(session, *of_it):
+        if job.metrics and job.usage:
+            runs[job.key] = job.metrics, job.usage
+        elif job.partial:
+            stopped.add(job.key)
+    return _Doubts(resolved, task, runs, stopped)
 
 
 def _finding(decision: tables.Decision, job_id: int | None, doubts: _Doubts) -> Finding:
@@ -226,9 +234,12 @@ class _Doubts:
     resolved: ResolvedRound
     task: str
     runs: Mapping[JobKey, Run]
+    stopped: Collection[JobKey]  # early, far below the baseline
 
     def on(self, key: JobKey, rests_on: Evidence | None) -> list[Caveat]:
         """What makes a decision doubtful; nothing where there is no number to doubt."""
+        if key in self.stopped:
+            return [Caveat.STOPPED_EARLY]
         baseline, run = self.runs.get(key._replace(variant=BASELINE)), self.runs.get(key)
         if run is None or baseline is None:
             return []

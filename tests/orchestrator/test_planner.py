@@ -50,7 +50,17 @@ measured = st.builds(
     loss=st.just(1.0),
 )
 failed = st.sampled_from(
-    [Outcome.OOM, Outcome.DIVERGED, Outcome.CRASHED, Outcome.LOST, Outcome.INFRA_FAILED, Outcome.BUILD_FAILED]
+    [
+        *(
+            Outcome.OOM,
+            Outcome.DIVERGED,
+            Outcome.STOPPED,
+            Outcome.CRASHED,
+            Outcome.LOST,
+            Outcome.INFRA_FAILED,
+        ),
+        Outcome.BUILD_FAILED,
+    ]
 ).map(lambda outcome: Measurement(outcome, reason="because"))
 outcomes = st.one_of(measured, measured, measured, failed)
 
@@ -227,6 +237,11 @@ def test_judge__order_and_stage_baseline() -> None:
 def test_judge__diverged_is_a_verdict() -> None:
     decision = decide(ok(0.2), Measurement(Outcome.DIVERGED, reason="the loss is nan"))
     assert (decision.verdict, decision.reason) == (Verdict.PRUNED, "diverged: the loss is nan")
+
+
+def test_judge__stopped_is_a_verdict_without_a_delta() -> None:
+    decision = decide(ok(0.2), Measurement(Outcome.STOPPED, reason="at step 2"))
+    assert (decision.verdict, decision.reason, decision.d_acc) == (Verdict.PRUNED, "stopped: at step 2", None)
 
 
 def test_judge__out_of_memory_is_none() -> None:

@@ -75,6 +75,7 @@ def test_records__whole(database: Database, tmp_path: Path) -> None:
         "n_val": 10,
         "n_val_tokens": 40,
         "steps": 4,
+        "stopped_at": None,
         "tokens": 400,
         "seconds": 4.0,
         "peak_memory_bytes": None,

@@ -1,0 +1,315 @@
+"""Rounds that stop runs early: which runs get bounds, what is decided of a stopped one, and what never takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from db import queue
+from db.session import Database
+from db.tables import Decision, Evaluation, Job
+from orchestrator import engine, interventions, summary
+from orchestrator.errors import BadRound
+from orchestrator.exports import lines
+from orchestrator.planner import JobKey
+from orchestrator.points import ROUNDING
+from orchestrator.records import Record, records
+from orchestrator.reports import effects
+from orchestrator.statistics.early_stop import remaining
+from orchestrator.web import findings
+from tests.orchestrator.factories import NOW, USAGE, Rig, resolve, result
+from tests.orchestrator.reports import samples
+from worker.job import BASELINE, EarlyStop, JobResult, Outcome
+
+MANY = {"grid": {"layer_start": [1, 2], "alpha_init": [-float(n) for n in range(1, 13)]}}  # 24 variants
+NEW = {"new": {"layer_start": 1, "norm": False}, "other": {"layer_start": 2, "norm": False}}
+ON = {"error_rate": 0.05, "min_runs": 20}
+REASON = "at step 2, 25.00 pp below the baseline there"
+
+
+class CurveRig(Rig):
+    """Ends jobs with the accuracies that they are evaluated to have."""
+
+    def run(self, curve: Mapping[int, float]) -> JobKey | None:
+        """Ends the next job, which was evaluated at the even steps of its budget: from `curve`, or else at 0.5."""
+        with self.database.write() as session:
+            lease = queue.claim(session, worker_id=self.worker_id, now=NOW, lease_for=timedelta(minutes=1))
+            if lease is None:
+                return None
+            job = session.get_one(Job, lease.job_id)
+            steps = range(2, job.payload["budget"]["steps"] + 1, 2)
+            accuracies = {step: curve.get(step, 0.5) for step in steps}
+            session.add_all(evaluation(job.id, step, value) for step, value in accuracies.items())
+            ended = result(max(accuracies.values()), steps=steps[-1])
+            key = JobKey(job.task, job.stage, job.variant, job.seed)
+            self.complete(session, lease, ended)
+        with self.database.write() as session:
+            engine.advance_job(session, lease.job_id, now=NOW)
+        return key
+
+    def complete(self, session: Any, lease: queue.Lease, ended: JobResult) -> None:
+        content = ended.model_dump(mode="json")
+        queue.complete(session, lease, now=NOW, outcome=ended.outcome, reason=ended.reason, result=content)
+
+    def past(self, tmp_path: Path, **changes: Any) -> None:
+        """A round of 24 variants that rise by 0.01, 0.02 ... 0.24 from step 2 to step 4; its baseline does not."""
+        self.submit(resolve(tmp_path, round="past", variants=MANY, **changes))
+        lag = iter(range(1, 25))
+        while (key := self.waiting()) is not None:
+            self.run({} if key.variant == BASELINE else {2: 0.2, 4: 0.2 + next(lag) / 100})
+
+    def waiting(self) -> JobKey | None:
+        with self.database.read() as session:
+            job = session.scalars(select(Job).where(Job.state == "queued").order_by(Job.id)).first()
+            return job and JobKey(job.task, job.stage, job.variant, job.seed)
+
+    def bounds(self) -> EarlyStop | None:
+        """Of the job that waits."""
+        with self.database.read() as session:
+            payload = session.scalars(select(Job.payload).where(Job.state == "queued")).one()
+            return payload["early_stop"] and EarlyStop.from_json(payload["early_stop"])
+
+
+def evaluation(job_id: int, step: int, accuracy: float) -> Evaluation:
+    return Evaluation(
+        job_id=job_id,
+        step=step,
+        seconds=float(step),
+        tokens=100 * step,
+        train_loss=1.0,
+        val_loss=1.0,
+        val_tok_acc=accuracy,
+        val_seq_acc=0.0,
+        distinct_predictions=4,
+        correct=[0] * 10,
+    )
+
+
+def stopped() -> JobResult:
+    whole = result(0.25, steps=2).metrics
+    assert whole is not None
+    return JobResult(outcome=Outcome.STOPPED, reason=REASON, partial=whole, usage=USAGE)
+
+
+def test_bounds__from_the_pairs_of_whole_runs(database: Database, tmp_path: Path) -> None:
+    rig = CurveRig(database)
+    rig.past(tmp_path)
+    rig.submit(resolve(tmp_path, round="r2", variants=NEW, early_stop=ON))
+
+    found = rig.bounds()
+
+    assert rig.waiting() == JobKey("s4", "quick", "new", 0)
+    assert found is not None
+    assert (found.metric, found.min_delta, found.error_rate, found.pairs) == (
+        "best_val_tok_acc",
+        0.001,
+        0.05,
+        24,
+    )
+    (bound,) = found.bounds
+    largest = 0.24 / remaining(2, 4)  # one of 24 may be exceeded at 5 %
+    assert (bound.step, bound.baseline) == (2, 0.5)
+    assert bound.least == pytest.approx(0.5 + 0.001 - largest * remaining(2, 4) - ROUNDING)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},  # off
+        {"early_stop": {"min_runs": 25}},
+        {"early_stop": {"error_rate": 0.01}},  # 24 pairs say nothing of one in a hundred
+        {"early_stop": ON, "seeds": [5], "optimizer": {"lr": 1e-3}},  # the past was trained otherwise
+    ],
+)
+def test_bounds__none(database: Database, tmp_path: Path, changes: dict[str, Any]) -> None:
+    rig = CurveRig(database)
+    rig.past(tmp_path)
+    rig.submit(resolve(tmp_path, round="r2", variants=NEW, **changes))
+    if rig.waiting() == JobKey("s4", "quick", BASELINE, 5):
+        rig.run({})
+    waiting = rig.waiting()
+    assert waiting is not None
+    assert waiting.variant == "new"
+    assert rig.bounds() is None
+
+
+def test_bounds__not_of_a_baseline_a_control_arm_or_a_run_that_confirms(
+    database: Database, tmp_path: Path
+) -> None:
+    rig = CurveRig(database)
+    rig.past(tmp_path)
+    confirm = {"name": "confirm", "steps": 4, "eval_every": 2, "confirm": {"seeds": 2}}
+    stages = [{"name": "quick", "steps": 4, "eval_every": 2}, confirm]
+    one = {"new": NEW["new"]}
+    rig.submit(
+        resolve(tmp_path, round="r2", variants=one, control="aa", early_stop=ON, seeds=[7], stages=stages)
+    )
+
+    has_bounds = {}
+    while (key := rig.waiting()) is not None:
+        has_bounds[key.stage, key.variant] = rig.bounds() is not None
+        rig.run({4: 0.6} if key.variant != BASELINE else {})
+
+    assert has_bounds == {
+        ("quick", BASELINE): False,
+        ("quick", "new"): True,
+        ("quick", "aa"): False,
+        ("confirm", BASELINE): False,
+        ("confirm", "new"): False,
+    }
+
+
+def test_bounds__a_stage_that_goes_on_looks_at_its_own_steps(database: Database, tmp_path: Path) -> None:
+    rig = CurveRig(database)
+    rig.submit(resolve(tmp_path, round="past", variants=MANY))
+    while (key := rig.waiting()) is not None:
+        rig.run({} if key.variant == BASELINE else {4: 0.6, 6: 0.6, 8: 0.7})
+    rig.submit(resolve(tmp_path, round="r2", variants=NEW, early_stop=ON))
+    rig.run({4: 0.7})
+
+    found = rig.bounds()
+
+    assert rig.waiting() == JobKey("s4", "med", "new", 0)
+    assert found is not None
+    assert [bound.step for bound in found.bounds] == [6]
+
+
+def test_bounds__not_from_runs_that_carried_some(database: Database, tmp_path: Path) -> None:
+    rig = CurveRig(database)
+    rig.past(tmp_path)
+    rig.submit(resolve(tmp_path, round="r2", variants=NEW, early_stop=ON))
+    rig.run({})  # within its bounds
+    found = rig.bounds()
+    assert found is not None
+    assert found.pairs == 24
+
+
+def test_stopped__is_a_verdict_without_a_number(database: Database, tmp_path: Path) -> None:
+    rig = CurveRig(database)
+    rig.past(tmp_path)
+    resolved = resolve(tmp_path, round="r2", variants=NEW, early_stop=ON)
+    round_id = rig.submit(resolved)
+    rig.run_next(stopped())
+    rig.run({4: 0.4})
+
+    found = {(one["stage"], one["config"]): one for one in records(database, "r2")}
+    job, decision = (
+        found["quick", "new"],
+        [one for one in records(database, "r2") if one["config"] == "new"][1],
+    )
+
+    assert {name: job[name] for name in ("status", "steps", "stopped_at", "tokens", "seconds", "error")} == {
+        "status": "stopped",
+        "steps": 2,
+        "stopped_at": 2,
+        "tokens": 200,
+        "seconds": 2.0,
+        "error": REASON,
+    }
+    unknown = (
+        "best_val_tok_acc best_val_loss best_val_seq_acc final_val_tok_acc d_acc d_loss d_acc_ci p_value"
+    )
+    assert {job[name] for name in unknown.split()} == {None}
+    assert job["caveats"] == decision["caveats"] == ["stopped_early"]
+    assert (decision["status"], decision["reason"]) == ("pruned", f"stopped: {REASON}")
+    assert (decision["d_acc"], decision["best_val_tok_acc"], decision["n_seeds"]) == (None, None, None)
+    assert decision["n_tried"] == 2  # one that was stopped has been tried
+    assert decision["q_value"] == 1.0
+    assert found["quick", "other"]["stopped_at"] is None
+    assert not summary.has_failures(list(records(database, "r2")))
+    assert "stopped_early (s4): the run was stopped" in "\n".join(lines(database, "r2", "summary"))
+    with database.write() as session:
+        assert not interventions.retry(session, "r2", by="me", now=NOW).changed
+        shown = findings.of_task(session, round_id, resolved, "s4").shown
+    assert [one.caveats for one in shown if one.key.variant == "new"] == [["stopped_early"]]
+
+
+def test_stopped__is_no_result_for_a_round_that_stops_nothing(database: Database, tmp_path: Path) -> None:
+    rig = CurveRig(database)
+    rig.past(tmp_path)
+    rig.submit(resolve(tmp_path, round="r2", variants=NEW, early_stop=ON))
+    rig.run_next(stopped())
+    rig.run({})
+    rig.submit(resolve(tmp_path, round="r3", variants=NEW))
+
+    assert rig.waiting() == JobKey("s4", "quick", "new", 0)
+    rig.run({4: 0.6})
+    with database.read() as session:
+        jobs = session.scalars(select(Job).where(Job.round.has(name="r3"), Job.stage == "quick")).all()
+        verdict = session.scalars(select(Decision).where(Decision.round.has(name="r3"))).first()
+        told = {job.variant: job.outcome for job in jobs}
+        assert told == {BASELINE: "cached", "new": "ok"}
+        assert (
+            len(
+                {
+                    job.fingerprint
+                    for job in session.scalars(select(Job).where(Job.variant == "new", Job.stage == "quick"))
+                }
+            )
+            == 1
+        )
+        assert verdict is not None
+        assert (verdict.decision, verdict.d_acc) == ("promoted", 0.1)
+
+
+def test_whole_results__are_shared_with_rounds_that_stop_early(database: Database, tmp_path: Path) -> None:
+    rig = CurveRig(database)
+    rig.past(tmp_path)
+    rig.submit(resolve(tmp_path, round="r2", variants=NEW))
+    while rig.waiting():
+        rig.run({})
+    rig.submit(resolve(tmp_path, round="r3", variants=NEW, early_stop=ON))
+    assert rig.waiting() is None
+    assert {one["status"] for one in records(database, "r3") if one["stage"] != "decision"} == {"cached"}
+
+
+def test_effects__what_was_stopped_is_tried_and_never_pooled() -> None:
+    gone: Record = samples.job("l2", seed=1, d_acc=None, status="stopped", caveats=["stopped_early"])
+    rows = [
+        *samples.two_seeds(),
+        samples.job("l3", d_acc=0.05),
+        samples.job("l3", seed=1, d_acc=None, status="stopped"),
+    ]
+    report = effects.of_rounds([samples.of_round([*rows, gone])])
+    found = {(one.variant, one.stage): one for one in report.effects}
+    assert [found[name, "quick"].delta for name in ("l2", "l3")] == [None, None]
+    assert found["l3", "quick"].tried == 3
+    before = effects.of_rounds([samples.of_round(samples.two_seeds())])
+    alone = next(one for one in before.effects if (one.variant, one.stage) == ("l1", "quick"))
+    q_value = found["l1", "quick"].q_value
+    assert q_value is not None
+    assert alone.q_value is not None
+    assert q_value >= alone.q_value
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"prune": {"rule": "evidence"}},
+            "the rule 'evidence' does not prune each run below min_delta by itself",
+        ),
+        ({"prune": {"rule": "top_k"}}, "the rule 'top_k' does not prune"),
+        (
+            {"stages": [{"name": "quick", "seconds": 5}]},
+            "early_stop: needs steps in every stage that selects; quick",
+        ),
+        ({"early_stop": {"error_rate": 0}}, "error_rate"),
+        ({"early_stop": {"rate": 0.1}}, "unknown key 'rate'"),
+    ],
+)
+def test_round__what_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadRound, match=message):
+        resolve(tmp_path, **({"early_stop": ON} | changes))
+
+
+def test_digest__another_round_and_the_same_jobs(tmp_path: Path) -> None:
+    without, with_ = resolve(tmp_path), resolve(tmp_path, early_stop=ON)
+    assert without.digest != with_.digest
+    keys = list(without.largest_plan())
+    assert [without.job(key).fingerprint for key in keys] == [with_.job(key).fingerprint for key in keys]
