@@ -67,17 +67,10 @@ class Confirm(Strict):
 
 
 class Stage(Budget):
-    """A rung with a budget of its own; one that is named `confirm`, or has that key, confirms."""
+    """A rung with a budget of its own; one that has the key `confirm` confirms."""
 
     name: Name
     confirm: Confirm | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _confirms_by_name(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and data.get("name") == "confirm" and data.get("confirm") is None:
-            return {**data, "confirm": {}}
-        return data
 
     @model_validator(mode="after")
     def _name_is_free(self) -> Self:
