@@ -272,9 +272,15 @@ def _decided(source: tables.Round, by: str | None) -> list[chains.Decided]:
     stage = by or source.spec["stages"][-1]["name"]
     return [
         chains.Decided(decision.variant, Verdict(decision.decision), decision.d_acc)
-        for decision in source.decisions
-        if decision.stage == stage and not (source.spec.get("control") and decision.variant == CONTROL_ARM)
+        for decision in _on_candidates(source)
+        if decision.stage == stage
     ]
+
+
+def _on_candidates(row: tables.Round) -> list[tables.Decision]:
+    """The decisions on all arms but the control."""
+    control = CONTROL_ARM if row.spec.get("control") else None
+    return [decision for decision in row.decisions if decision.variant != control]
 
 
 def _nothing_selected(spec: RoundSpec) -> str:
@@ -287,7 +293,7 @@ _PASSED = {Verdict.PROMOTED, Verdict.CONFIRMED}
 
 def _parent(row: tables.Round) -> chains.Parent:
     last = row.spec["stages"][-1]["name"]
-    verdicts = [(decision.stage, Verdict(decision.decision)) for decision in row.decisions]
+    verdicts = [(decision.stage, Verdict(decision.decision)) for decision in _on_candidates(row)]
     trained = [verdict for _, verdict in verdicts if verdict is not Verdict.NO_OP]
     return chains.Parent(
         name=row.name,

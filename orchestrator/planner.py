@@ -282,7 +282,7 @@ class _Walk:
                         return
             alive = []
             for judged in measured:
-                rivals = [other.trials for other in measured if other is not judged and other.failure is None]
+                rivals = [other.trials for other in measured if other is not judged and other.is_rival]
                 decision = judged.decide(is_last=True, rivals=rivals)
                 assert decision is not None  # noqa: S101  (after the last seed there is one)
                 yield from self._decided(decision)
@@ -371,6 +371,11 @@ class _Judged:
 
     def fail(self, verdict: Verdict, reason: str) -> None:
         self.failure = verdict, reason
+
+    @property
+    def is_rival(self) -> bool:
+        """Whether others are compared with it; the control takes no variant's place."""
+        return self.failure is None and self.key.variant != self.spec.control
 
     @property
     def _failed(self) -> Verdict:

@@ -154,6 +154,16 @@ def test_advance__promotion_is_what_the_child_asked_for(database: Database, tmp_
     assert states(database)["r2"] == (ACTIVE, None, 1)
 
 
+def test_advance__a_promoted_control_starts_no_child(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path, control="aa"))
+    rig.submit(resolve(tmp_path, round="r2", after={"round": "r1", "when": "promoted"}))
+
+    rig.run_all({("quick", "aa"): 0.3, ("med", "aa"): 0.3})
+
+    assert states(database)["r2"] == (BLOCKED, "round r1 promoted nothing", 0)
+
+
 DECIDED = [
     Decided("a", Verdict.PROMOTED, 0.01),
     Decided("a", Verdict.REJECTED, -0.03),

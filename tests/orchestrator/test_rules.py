@@ -163,6 +163,15 @@ def test_plan__ranks_are_taken_once_a_stage_is_complete(rule: Rule) -> None:
     ]
 
 
+@pytest.mark.parametrize("rule", [TopK(keep=1), Halving(eta=3)])
+def test_plan__the_control_takes_no_place_from_a_variant(rule: Rule) -> None:
+    spec = SearchSpec(("t",), ("v", "w", "aa"), ("quick",), rule=rule, control="aa")
+    scores = {BASELINE: 0.2, "v": 0.22, "w": 0.21, "aa": 0.23}
+    results = {JobKey("t", "quick", arm, 0): Measurement(Outcome.OK, score) for arm, score in scores.items()}
+    verdicts = {one.key.variant: one.verdict for one in plan(spec, results).decisions}
+    assert verdicts == {"v": Verdict.PROMOTED, "w": Verdict.PRUNED, "aa": Verdict.PROMOTED}
+
+
 @st.composite
 def searches(draw: st.DrawFn) -> SearchSpec:
     """Rounds of any kind: every scope, control seeds, a control arm, a confirm stage, side by side or not."""
