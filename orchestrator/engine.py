@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -20,11 +22,13 @@ from db import events, queue, tables
 from db.events import EventKind
 from db.tables import JobState, RoundState
 from orchestrator import chains, evidence, results
-from orchestrator.errors import BadRound, Conflict, Problem, no_such_round
+from orchestrator.errors import BadRound, BrokenRound, Conflict, Problem, no_such_round
 from orchestrator.evidence import Evidence, Pair
 from orchestrator.planner import Decision, JobKey, Lane, Plan, State, Verdict, plan
 from orchestrator.points import difference
 from orchestrator.results import Standing
+from orchestrator.round_file import dotted, one_line
+from orchestrator.rules import RuleFailed
 from orchestrator.spec import CONTROL_ARM, MAX_NAME, ResolvedRound, RoundSpec
 from worker.job import BASELINE, MEASURED, JobSpec, Outcome, RoundFacts
 
@@ -137,8 +141,21 @@ def locked(session: Session, round_id: int) -> tables.Round:
 
 
 def resolve(row: tables.Round) -> ResolvedRound:
-    """The round as it was submitted, with the variants that it has taken from others since."""
-    return _resolved(json.dumps(_spec_json(row)), json.dumps(row.facts))
+    """The round as it was submitted, with the variants that it has taken from others since; raises BrokenRound."""
+    with _told_of(row):
+        return _resolved(json.dumps(_spec_json(row)), json.dumps(row.facts))
+
+
+@contextmanager
+def _told_of(row: tables.Round) -> Iterator[None]:
+    """Raises BrokenRound for what is wrong with a stored round: its rule may be gone, or fail."""
+    try:
+        yield
+    except ValidationError as error:
+        said = "; ".join(f"{dotted(one['loc'])}: {one['msg']}" for one in error.errors(include_url=False))
+        raise BrokenRound(f"round {row.name} cannot be read here: {one_line(said)}") from error
+    except RuleFailed as error:
+        raise BrokenRound(f"round {row.name}: {one_line(str(error))}") from error
 
 
 @lru_cache(maxsize=64)
@@ -157,7 +174,7 @@ def advance(
     """Stores the decisions and jobs that follow from what has finished, in the caller's transaction.
 
     With `ended`, the task and seed of a job, only its lane is looked at, until that is over: what it means for the
-    others is seen then.
+    others is seen then. Raises BrokenRound.
     """
     row = locked(session, round_id)
     if row.state is not RoundState.ACTIVE:
@@ -207,7 +224,8 @@ def children(session: Session, row: tables.Round, state: RoundState) -> list[tab
 
 def start(session: Session, row: tables.Round, parent: tables.Round, now: datetime) -> Advance:
     """Starts, blocks or leaves waiting a round that comes after another; both are locked."""
-    spec = RoundSpec.from_json(row.spec)
+    with _told_of(row):
+        spec = RoundSpec.from_json(row.spec)
     assert spec.parent is not None  # noqa: S101  (it has one)
     begun = chains.start(_parent(parent), spec.parent.when)
     if begun.state is RoundState.ACTIVE and spec.selections:
@@ -337,14 +355,18 @@ def live_trajectories(session: Session, trajectories: Collection[str]) -> set[st
 def current_plan(
     session: Session, row: tables.Round, resolved: ResolvedRound, lane: Lane | None = None
 ) -> tuple[Plan, Mapping[JobKey, Standing]]:
-    """What follows from the jobs that have finished, and where every job stands; of all, or of one lane."""
+    """What follows from the jobs that have finished, and where every job stands; of all, or of one lane.
+
+    Raises BrokenRound.
+    """
     found = results.standings(session, row.id, resolved.spec.prune.metric, lane)
     search = resolved.search if lane is None else resolved.search.of_lane(lane)
     if (judged := _judged_by_example(resolved)) is not None:
         conditions = (tables.Job.round_id == row.id, *results.of_lane(lane), *judged)
         found = results.with_outcomes(found, results.examined(session, resolved, found, *conditions))
     finished = {key: stands.measurement for key, stands in found.items() if stands.measurement is not None}
-    return plan(search, finished), found
+    with _told_of(row):
+        return plan(search, finished), found
 
 
 def _judged_by_example(resolved: ResolvedRound) -> tuple[ColumnElement[bool], ...] | None:

@@ -17,7 +17,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from orchestrator.points import difference, points
-from orchestrator.rules import Rule, Scope, Threshold, Trial
+from orchestrator.rules import Rule, RuleFailed, Ruling, Scope, Threshold, Trial
 from orchestrator.statistics.examples import Outcomes, standard_error
 from orchestrator.statistics.seeds import estimate
 from orchestrator.statistics.variants import false_discovery
@@ -193,7 +193,10 @@ class Plan:
 
 
 def plan(spec: SearchSpec, results: Mapping[JobKey, Measurement]) -> Plan:
-    """Derives jobs, decisions and state from the finished jobs; the same for any order in which they came."""
+    """Derives jobs, decisions and state from the finished jobs; the same for any order in which they came.
+
+    Raises RuleFailed.
+    """
     steps: list[JobKey | Decision] = []
     open_lanes: list[Lane] = []
     for lane in spec.lanes:
@@ -385,12 +388,21 @@ class _Judged:
         """The decision on it; None when the rule asks for another seed, and there is one."""
         if self.failure is not None:
             return Decision(self.key, *self.failure)
-        ruling = self.spec.rule.judge(self.trials, rivals)
+        ruling = self._ruling(rivals)
         if ruling is None and not is_last:
             return None
         if ruling is None:
             return self._decision(self._failed, f"not settled after {len(self.trials)} seeds")
         return self._decision(Verdict.PROMOTED if ruling.promotes else self._failed, ruling.reason)
+
+    def _ruling(self, rivals: Sequence[Sequence[Trial]]) -> Ruling | None:
+        rule = self.spec.rule
+        try:
+            return rule.judge(self.trials, rivals)
+        except Exception as error:  # of a plug-in: anything
+            cause = f"{type(error).__name__}: {error}"
+            place = f"{self.key.task}, {self.key.variant} at {self.key.stage}"
+            raise RuleFailed(f"the prune rule {rule.rule!r} failed on {place}: {cause}") from error
 
     @property
     def p_value(self) -> float:

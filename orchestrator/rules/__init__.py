@@ -7,7 +7,7 @@ is the rule's, its object a subclass of `Rule`. Nothing here knows of jobs, roun
 from orchestrator.rules.evidence import Evidence
 from orchestrator.rules.halving import Halving
 from orchestrator.rules.registry import AnyRule, UnknownRule, known, rule_class
-from orchestrator.rules.rule import Metric, Rule, Ruling, Scope, Trial
+from orchestrator.rules.rule import Metric, Rule, RuleFailed, Ruling, Scope, Trial
 from orchestrator.rules.threshold import Threshold
 from orchestrator.rules.top_k import TopK
 
@@ -17,6 +17,7 @@ __all__ = [
     "Halving",
     "Metric",
     "Rule",
+    "RuleFailed",
     "Ruling",
     "Scope",
     "Threshold",

@@ -36,6 +36,10 @@ class Ruling(NamedTuple):
     reason: str
 
 
+class RuleFailed(Exception):
+    """A rule raised where it should have judged; its own error is the cause."""
+
+
 class Rule(Strict):
     """Judges what was measured. `judge` must depend on its arguments and the rule's settings alone."""
 
