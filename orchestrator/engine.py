@@ -122,6 +122,10 @@ def _check_sources(session: Session, spec: RoundSpec) -> None:
         stages = [stage["name"] for stage in source.spec["stages"]]
         if selection.by is not None and selection.by not in stages:
             problem = f"the round {source.name} has no stage {selection.by!r}; it has {', '.join(stages)}"
+        elif selection.by is not None and selection.by not in _selecting(source):
+            problem = (
+                f"the stage {selection.by!r} of {source.name} confirms, and what confirms does not select"
+            )
         elif spec.parent and spec.parent.round != source.name and source.state not in chains.ENDED:
             problem = f"the round {source.name} has not ended; only the one named in `after` is waited for"
         else:
@@ -273,7 +277,8 @@ def with_selected(session: Session, spec: RoundSpec) -> RoundSpec:
     for selection in spec.selections:
         source = find(session, selection.source)
         offered = {variant.name: variant for variant in resolve(source).spec.named}
-        for name in chains.choose(_decided(source, selection.by), selection.where, selection.top):
+        decided = _decided(source, selection.by, selection.where)
+        for name in chains.choose(decided, selection.where, selection.top):
             taken = offered[name]
             if variants.setdefault(name, taken) != taken:
                 new_name = _free_name(f"{name}.{source.name}", variants)
@@ -286,12 +291,20 @@ def _free_name(wanted: str, taken: Collection[str]) -> str:
     return next(name for name in candidates if name not in taken)
 
 
-def _decided(source: tables.Round, by: str | None) -> list[chains.Decided]:
-    stage = by or source.spec["stages"][-1]["name"]
+def _selecting(source: tables.Round) -> list[str]:
+    return [stage["name"] for stage in source.spec["stages"] if stage.get("confirm") is None]
+
+
+def _decided(source: tables.Round, by: str | None, where: chains.Where) -> list[chains.Decided]:
+    """What a selection goes by: deltas of a stage that selects; of one that confirms at most who was confirmed."""
+    selecting = _selecting(source)
+    stage = by if by in selecting else selecting[-1]
     return [
-        chains.Decided(decision.variant, Verdict(decision.decision), decision.d_acc)
+        chains.Decided(
+            decision.variant, Verdict(decision.decision), decision.d_acc if decision.stage == stage else None
+        )
         for decision in _on_candidates(source)
-        if decision.stage == stage
+        if decision.stage == stage or (where == "confirmed" and decision.stage not in selecting)
     ]
 
 

@@ -234,6 +234,27 @@ def test_submit__variants_of_an_ended_round_beside_others(database: Database, tm
     assert variants_of(database, "check") == ["l2", "l2.r1", "l1"]  # another l2 than its own
 
 
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [("promoted", ["l2", "l1"]), ("any", ["l2", "l1"]), ("confirmed", ["l1"])],
+)
+def test_submit__a_confirmation_ranks_nothing(
+    database: Database, tmp_path: Path, where: str, expected: list[str]
+) -> None:
+    """l2 is the better one at med, which selects; only l1 is confirmed."""
+    confirm = {"name": "confirm", "steps": 8, "eval_every": 2}
+    rig = Rig(database, by_example=True)
+    rig.submit(resolve(tmp_path, stages=[*round_data()["stages"], confirm]))
+    scores = {("quick", "l1"): 0.3, ("quick", "l2"): 0.3, ("med", "l1"): 0.3, ("med", "l2"): 0.4}
+    rig.run_all(scores | {("confirm", "l1"): 0.9})
+
+    rig.submit(resolve(tmp_path, round="check", variants={"from": "r1", "where": where}))
+
+    assert variants_of(database, "check") == expected
+    with pytest.raises(BadRound, match="the stage 'confirm' of r1 confirms"):
+        rig.submit(resolve(tmp_path, round="last", variants={"from": "r1", "by": "confirm"}))
+
+
 def test_submit__nothing_to_take_over(database: Database, tmp_path: Path) -> None:
     rig = Rig(database)
     rig.submit(resolve(tmp_path))
