@@ -17,7 +17,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from orchestrator.points import difference, points
-from orchestrator.rules import Rule, RuleFailed, Ruling, Scope, Threshold, Trial
+from orchestrator.rules import Rivals, Rule, RuleFailed, Ruling, Scope, Threshold, Trial
 from orchestrator.statistics.examples import Outcomes, standard_error
 from orchestrator.statistics.seeds import estimate
 from orchestrator.statistics.variants import false_discovery
@@ -284,8 +284,12 @@ class _Walk:
                     if judged.failure is None and not (yield from self._measure(judged, seed)):
                         return
             alive = []
+            field = [judged for judged in measured if judged.is_rival]
+            places = {rival.key: place for place, rival in enumerate(field)}
+            everyone = Rivals.of([rival.trials for rival in field])
             for judged in measured:
-                rivals = [other.trials for other in measured if other is not judged and other.is_rival]
+                place = places.get(judged.key)
+                rivals = everyone if place is None else everyone.without(place)
                 decision = judged.decide(is_last=True, rivals=rivals)
                 assert decision is not None  # noqa: S101  (after the last seed there is one)
                 yield from self._decided(decision)

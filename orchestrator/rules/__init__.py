@@ -7,6 +7,7 @@ is the rule's, its object a subclass of `Rule`. Nothing here knows of jobs, roun
 from orchestrator.rules.evidence import Evidence
 from orchestrator.rules.halving import Halving
 from orchestrator.rules.registry import AnyRule, UnknownRule, known, rule_class
+from orchestrator.rules.rivals import Rivals
 from orchestrator.rules.rule import Metric, Rule, RuleFailed, Ruling, Scope, Trial
 from orchestrator.rules.threshold import Threshold
 from orchestrator.rules.top_k import TopK
@@ -16,6 +17,7 @@ __all__ = [
     "Evidence",
     "Halving",
     "Metric",
+    "Rivals",
     "Rule",
     "RuleFailed",
     "Ruling",
