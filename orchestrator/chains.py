@@ -61,11 +61,11 @@ def start(parent: Parent, when: When) -> Start:
 
 @dataclass(frozen=True)
 class Decided:
-    """What one (task, seed) of an ended round says of a variant at the stage that a selection asks for."""
+    """What one (task, seed) of an ended round says of a variant that a selection may take."""
 
     variant: str
     verdict: Verdict
-    d_acc: float | None  # a fraction; None where it was not measured
+    d_acc: float | None  # a fraction; None where it was not measured, or not at the stage that ranks
 
 
 def choose(decided: Sequence[Decided], where: Where, top: int | None) -> list[str]:

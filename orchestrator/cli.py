@@ -310,7 +310,14 @@ def report(
 
     with open_client() as client:
         for line in publishing.publish(
-            client, names or [], form.value, output, charts=charts, log=log, manifest=manifest
+            client,
+            names or [],
+            form.value,
+            output,
+            charts=charts,
+            log=log,
+            manifest=manifest,
+            warn=_to_stderr,
         ):
             typer.echo(line, nl=False)
 

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -20,11 +22,13 @@ from db import events, queue, tables
 from db.events import EventKind
 from db.tables import JobState, RoundState
 from orchestrator import chains, early_stop, evidence, results
-from orchestrator.errors import BadRound, Conflict, Problem, no_such_round
+from orchestrator.errors import BadRound, BrokenRound, Conflict, Problem, no_such_round
 from orchestrator.evidence import Evidence, Pair
 from orchestrator.planner import Decision, JobKey, Lane, Plan, State, Verdict, plan
 from orchestrator.points import difference
 from orchestrator.results import Standing
+from orchestrator.round_file import dotted, one_line
+from orchestrator.rules import RuleFailed
 from orchestrator.spec import CONTROL_ARM, MAX_NAME, ResolvedRound, RoundSpec
 from worker.job import BASELINE, MEASURED, JobSpec, Outcome, RoundFacts
 
@@ -118,6 +122,10 @@ def _check_sources(session: Session, spec: RoundSpec) -> None:
         stages = [stage["name"] for stage in source.spec["stages"]]
         if selection.by is not None and selection.by not in stages:
             problem = f"the round {source.name} has no stage {selection.by!r}; it has {', '.join(stages)}"
+        elif selection.by is not None and selection.by not in _selecting(source):
+            problem = (
+                f"the stage {selection.by!r} of {source.name} confirms, and what confirms does not select"
+            )
         elif spec.parent and spec.parent.round != source.name and source.state not in chains.ENDED:
             problem = f"the round {source.name} has not ended; only the one named in `after` is waited for"
         else:
@@ -137,8 +145,21 @@ def locked(session: Session, round_id: int) -> tables.Round:
 
 
 def resolve(row: tables.Round) -> ResolvedRound:
-    """The round as it was submitted, with the variants that it has taken from others since."""
-    return _resolved(json.dumps(_spec_json(row)), json.dumps(row.facts))
+    """The round as it was submitted, with the variants that it has taken from others since; raises BrokenRound."""
+    with _told_of(row):
+        return _resolved(json.dumps(_spec_json(row)), json.dumps(row.facts))
+
+
+@contextmanager
+def _told_of(row: tables.Round) -> Iterator[None]:
+    """Raises BrokenRound for what is wrong with a stored round: its rule may be gone, or fail."""
+    try:
+        yield
+    except ValidationError as error:
+        said = "; ".join(f"{dotted(one['loc'])}: {one['msg']}" for one in error.errors(include_url=False))
+        raise BrokenRound(f"round {row.name} cannot be read here: {one_line(said)}") from error
+    except RuleFailed as error:
+        raise BrokenRound(f"round {row.name}: {one_line(str(error))}") from error
 
 
 @lru_cache(maxsize=64)
@@ -157,7 +178,7 @@ def advance(
     """Stores the decisions and jobs that follow from what has finished, in the caller's transaction.
 
     With `ended`, the task and seed of a job, only its lane is looked at, until that is over: what it means for the
-    others is seen then.
+    others is seen then. Raises BrokenRound.
     """
     row = locked(session, round_id)
     if row.state is not RoundState.ACTIVE:
@@ -210,7 +231,8 @@ def children(session: Session, row: tables.Round, state: RoundState) -> list[tab
 
 def start(session: Session, row: tables.Round, parent: tables.Round, now: datetime) -> Advance:
     """Starts, blocks or leaves waiting a round that comes after another; both are locked."""
-    spec = RoundSpec.from_json(row.spec)
+    with _told_of(row):
+        spec = RoundSpec.from_json(row.spec)
     assert spec.parent is not None  # noqa: S101  (it has one)
     begun = chains.start(_parent(parent), spec.parent.when)
     if begun.state is RoundState.ACTIVE and spec.selections:
@@ -258,7 +280,8 @@ def with_selected(session: Session, spec: RoundSpec) -> RoundSpec:
     for selection in spec.selections:
         source = find(session, selection.source)
         offered = {variant.name: variant for variant in resolve(source).spec.named}
-        for name in chains.choose(_decided(source, selection.by), selection.where, selection.top):
+        decided = _decided(source, selection.by, selection.where)
+        for name in chains.choose(decided, selection.where, selection.top):
             taken = offered[name]
             if variants.setdefault(name, taken) != taken:
                 new_name = _free_name(f"{name}.{source.name}", variants)
@@ -271,13 +294,27 @@ def _free_name(wanted: str, taken: Collection[str]) -> str:
     return next(name for name in candidates if name not in taken)
 
 
-def _decided(source: tables.Round, by: str | None) -> list[chains.Decided]:
-    stage = by or source.spec["stages"][-1]["name"]
+def _selecting(source: tables.Round) -> list[str]:
+    return [stage["name"] for stage in source.spec["stages"] if stage.get("confirm") is None]
+
+
+def _decided(source: tables.Round, by: str | None, where: chains.Where) -> list[chains.Decided]:
+    """What a selection goes by: deltas of a stage that selects; of one that confirms at most who was confirmed."""
+    selecting = _selecting(source)
+    stage = by if by in selecting else selecting[-1]
     return [
-        chains.Decided(decision.variant, Verdict(decision.decision), decision.d_acc)
-        for decision in source.decisions
-        if decision.stage == stage and not (source.spec.get("control") and decision.variant == CONTROL_ARM)
+        chains.Decided(
+            decision.variant, Verdict(decision.decision), decision.d_acc if decision.stage == stage else None
+        )
+        for decision in _on_candidates(source)
+        if decision.stage == stage or (where == "confirmed" and decision.stage not in selecting)
     ]
+
+
+def _on_candidates(row: tables.Round) -> list[tables.Decision]:
+    """The decisions on all arms but the control."""
+    control = CONTROL_ARM if row.spec.get("control") else None
+    return [decision for decision in row.decisions if decision.variant != control]
 
 
 def _nothing_selected(spec: RoundSpec) -> str:
@@ -290,7 +327,7 @@ _PASSED = {Verdict.PROMOTED, Verdict.CONFIRMED}
 
 def _parent(row: tables.Round) -> chains.Parent:
     last = row.spec["stages"][-1]["name"]
-    verdicts = [(decision.stage, Verdict(decision.decision)) for decision in row.decisions]
+    verdicts = [(decision.stage, Verdict(decision.decision)) for decision in _on_candidates(row)]
     trained = [verdict for _, verdict in verdicts if verdict is not Verdict.NO_OP]
     return chains.Parent(
         name=row.name,
@@ -334,14 +371,18 @@ def live_trajectories(session: Session, trajectories: Collection[str]) -> set[st
 def current_plan(
     session: Session, row: tables.Round, resolved: ResolvedRound, lane: Lane | None = None
 ) -> tuple[Plan, Mapping[JobKey, Standing]]:
-    """What follows from the jobs that have finished, and where every job stands; of all, or of one lane."""
+    """What follows from the jobs that have finished, and where every job stands; of all, or of one lane.
+
+    Raises BrokenRound.
+    """
     found = results.standings(session, row.id, resolved.spec.prune.metric, lane)
     search = resolved.search if lane is None else resolved.search.of_lane(lane)
     if (judged := _judged_by_example(resolved)) is not None:
         conditions = (tables.Job.round_id == row.id, *results.of_lane(lane), *judged)
         found = results.with_outcomes(found, results.examined(session, resolved, found, *conditions))
     finished = {key: stands.measurement for key, stands in found.items() if stands.measurement is not None}
-    return plan(search, finished), found
+    with _told_of(row):
+        return plan(search, finished), found
 
 
 def _judged_by_example(resolved: ResolvedRound) -> tuple[ColumnElement[bool], ...] | None:

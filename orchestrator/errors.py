@@ -66,6 +66,10 @@ class NotFound(FsqError):
     exit_code = 3
 
 
+class BrokenRound(FsqError):
+    """A stored round that cannot be worked out here, such as one whose prune rule is not installed, or raises."""
+
+
 def no_such_round(name: str) -> NotFound:
     """What to say of a round that is not there."""
     return NotFound(f"there is no round named {name!r} (`fsq status` lists them)")

@@ -19,6 +19,7 @@ from orchestrator.client import PAGE
 from orchestrator.errors import (
     BadInput,
     BadRound,
+    BrokenRound,
     Conflict,
     FsqError,
     NotFound,
@@ -182,5 +183,6 @@ def _error(response: httpx.Response) -> FsqError:
         return FsqError(f"{response.url} answered {response.status_code}, and not as an fsq server does")
     if response.status_code == 422 and "name" in problem:
         return BadRound(problem["name"], [Problem(**{"line": None} | each) for each in problem["problems"]])
-    kinds = {401: Refused, 403: Refused, 404: NotFound, 409: Conflict, 422: BadInput, 503: OutOfReach}
+    kinds = {401: Refused, 403: Refused, 404: NotFound, 409: Conflict, 422: BadInput}
+    kinds |= {501: BrokenRound, 503: OutOfReach}
     return kinds.get(response.status_code, FsqError)(detail)

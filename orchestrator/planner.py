@@ -17,7 +17,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from orchestrator.points import difference, points
-from orchestrator.rules import Rule, Scope, Threshold, Trial
+from orchestrator.rules import Rivals, Rule, RuleFailed, Ruling, Scope, Threshold, Trial
 from orchestrator.statistics.examples import Outcomes, standard_error
 from orchestrator.statistics.seeds import estimate
 from orchestrator.statistics.variants import false_discovery
@@ -193,7 +193,10 @@ class Plan:
 
 
 def plan(spec: SearchSpec, results: Mapping[JobKey, Measurement]) -> Plan:
-    """Derives jobs, decisions and state from the finished jobs; the same for any order in which they came."""
+    """Derives jobs, decisions and state from the finished jobs; the same for any order in which they came.
+
+    Raises RuleFailed.
+    """
     steps: list[JobKey | Decision] = []
     open_lanes: list[Lane] = []
     for lane in spec.lanes:
@@ -281,8 +284,12 @@ class _Walk:
                     if judged.failure is None and not (yield from self._measure(judged, seed)):
                         return
             alive = []
+            field = [judged for judged in measured if judged.is_rival]
+            places = {rival.key: place for place, rival in enumerate(field)}
+            everyone = Rivals.of([rival.trials for rival in field])
             for judged in measured:
-                rivals = [other.trials for other in measured if other is not judged and other.failure is None]
+                place = places.get(judged.key)
+                rivals = everyone if place is None else everyone.without(place)
                 decision = judged.decide(is_last=True, rivals=rivals)
                 assert decision is not None  # noqa: S101  (after the last seed there is one)
                 yield from self._decided(decision)
@@ -376,6 +383,11 @@ class _Judged:
         self.failure = verdict, reason
 
     @property
+    def is_rival(self) -> bool:
+        """Whether others are compared with it; the control takes no variant's place."""
+        return self.failure is None and self.key.variant != self.spec.control
+
+    @property
     def _failed(self) -> Verdict:
         return Verdict.PRUNED if self.key.stage == self.spec.stages[0] else Verdict.REJECTED
 
@@ -383,12 +395,21 @@ class _Judged:
         """The decision on it; None when the rule asks for another seed, and there is one."""
         if self.failure is not None:
             return Decision(self.key, *self.failure)
-        ruling = self.spec.rule.judge(self.trials, rivals)
+        ruling = self._ruling(rivals)
         if ruling is None and not is_last:
             return None
         if ruling is None:
             return self._decision(self._failed, f"not settled after {len(self.trials)} seeds")
         return self._decision(Verdict.PROMOTED if ruling.promotes else self._failed, ruling.reason)
+
+    def _ruling(self, rivals: Sequence[Sequence[Trial]]) -> Ruling | None:
+        rule = self.spec.rule
+        try:
+            return rule.judge(self.trials, rivals)
+        except Exception as error:  # of a plug-in: anything
+            cause = f"{type(error).__name__}: {error}"
+            place = f"{self.key.task}, {self.key.variant} at {self.key.stage}"
+            raise RuleFailed(f"the prune rule {rule.rule!r} failed on {place}: {cause}") from error
 
     @property
     def p_value(self) -> float:

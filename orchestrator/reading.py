@@ -58,6 +58,7 @@ def validate(
     data = _with_parent(file.data, after)
     if today is not None:
         _fill_in_date(data, today)
+    _confirm_by_name(data)
     if "like" in data:
         like = _name_of_a_round(data.pop("like"), file)
         data |= _inherited(known(like), data)
@@ -81,6 +82,14 @@ def _with_parent(data: Mapping[str, Any], after: str | None) -> dict[str, Any]:
         parent = copied.get("after")
         copied["after"] = (parent if isinstance(parent, dict) else {}) | {"round": after}
     return copied
+
+
+def _confirm_by_name(data: Mapping[str, Any]) -> None:
+    """Has a stage that a file names `confirm` confirm; one of a stored round is left as it was understood then."""
+    stages = data.get("stages")
+    for stage in stages if isinstance(stages, list) else []:
+        if isinstance(stage, dict) and stage.get("name") == "confirm" and stage.get("confirm") is None:
+            stage["confirm"] = {}
 
 
 def _name_of_a_round(like: Any, file: RoundFile) -> str:

@@ -49,7 +49,7 @@ MAX_NAME = 100
 MAX_JOBS = 100_000  # of a round
 CONTROL_ARM = "aa"  # the baseline under another name and seed, where a round asks for it
 CONTROL_SEEDS = 2**30  # its seeds lie so far above those it is compared with
-FRESH_SEEDS = 1000  # the first seed of a confirm stage
+MOST_FRESH = 1000  # seeds of a confirm stage
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.=+-]*$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=MAX_NAME)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -59,7 +59,7 @@ Location = tuple[str | int, ...]
 class Confirm(Strict):
     """How a stage confirms what was selected before it."""
 
-    seeds: Annotated[int, Field(ge=2, le=1000)] = (
+    seeds: Annotated[int, Field(ge=2, le=MOST_FRESH)] = (
         5  # fresh ones; fewer than five never reach p < 0.05 by sign
     )
     val: Annotated[int, Field(ge=2)] | None = None  # validation examples; None: as many as the task has
@@ -67,17 +67,10 @@ class Confirm(Strict):
 
 
 class Stage(Budget):
-    """A rung with a budget of its own; one that is named `confirm`, or has that key, confirms."""
+    """A rung with a budget of its own; one that has the key `confirm` confirms."""
 
     name: Name
     confirm: Confirm | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _confirms_by_name(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and data.get("name") == "confirm" and data.get("confirm") is None:
-            return {**data, "confirm": {}}
-        return data
 
     @model_validator(mode="after")
     def _name_is_free(self) -> Self:
@@ -120,7 +113,7 @@ class Selection(Strict):
     source: Name = Field(alias="from")
     where: Where = "promoted"
     top: PositiveInt | None = None  # the best so many; None: all
-    by: Name | None = None  # the stage that decides; None: the last one of that round
+    by: Name | None = None  # the stage that decides; None: the last one of that round that selects
 
 
 def _is_selection(entry: Any) -> bool:
@@ -281,6 +274,11 @@ class RoundSpec(Strict):
         """The stages that select."""
         return tuple(stage for stage in self.stages if stage.confirm is None)
 
+    @property
+    def first_fresh_seed(self) -> int:
+        """The first seed of the confirm stage, by the round's name: no other round's runs answer it."""
+        return MOST_FRESH * (1 + int(sha256_of(self.round)[:8], 16) % 10**6)
+
     def search(self, no_ops: frozenset[str]) -> SearchSpec:
         """What the planner needs to know, given the variants that are no-ops on this model."""
         seeds = self.prune.seeds(self.seeds)
@@ -302,7 +300,7 @@ class RoundSpec(Strict):
             if last.confirm is None
             else Confirmation(
                 last.name,
-                _unused(FRESH_SEEDS, last.confirm.seeds, (*seeds, *baseline_seeds)),
+                _unused(self.first_fresh_seed, last.confirm.seeds, (*seeds, *baseline_seeds)),
                 last.confirm.level,
             ),
             control=CONTROL_ARM if self.control else None,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from orchestrator.errors import BadRound, FsqError, OutOfReach, Problem, as_text
+from orchestrator.errors import BadRound, BrokenRound, FsqError, OutOfReach, Problem, as_text
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -118,7 +118,7 @@ def refusal(name: str, found: Sequence[InputProblem], file: RoundFile | None = N
 
 
 def outlook_of(database: Database, job: RunningJob) -> Outlook:
-    """What can be said about the round of a job as it starts; nothing when the database is away."""
+    """What can be said about the round of a job as it starts; nothing for want of a database, or of its rule."""
     from db.errors import DatabaseUnreachable
     from orchestrator.display import Outlook
     from orchestrator.outlook import outlook
@@ -127,7 +127,7 @@ def outlook_of(database: Database, job: RunningJob) -> Outlook:
     try:
         with database.read() as session:
             return outlook(session, job.round, JobKey(job.task, job.stage, job.variant, job.seed))
-    except DatabaseUnreachable:
+    except (DatabaseUnreachable, BrokenRound):
         return Outlook(baseline={}, done=0, at_most=0, seconds_left=None)
 
 
@@ -170,8 +170,17 @@ def working(database: Database, child: Child, display: Display, name: str | None
     from worker.service import WorkerService
     from worker.snapshot_files import keep_snapshots, remove_snapshots, trajectories
 
+    def go_on(session: Session, work: Callable[..., engine.Advance], id_: int) -> engine.Advance:
+        """Advances a round; a broken one stays as it is, and holds up no other."""
+        try:
+            with session.begin_nested():
+                return work(session, id_, now=datetime.now(UTC))
+        except BrokenRound as error:
+            display.troubled(f"{error}; nothing more of it is decided")
+            return engine.NOTHING
+
     def advance(session: Session, job_id: int) -> engine.Advance:
-        return engine.advance_job(session, job_id, now=datetime.now(UTC))
+        return go_on(session, engine.advance_job, job_id)
 
     def announce(advanced: engine.Advance) -> None:
         remove_snapshots(home, advanced.closed_trajectories)
@@ -192,7 +201,7 @@ def working(database: Database, child: Child, display: Display, name: str | None
             round_id = None if name is None else engine.find(session, name).id
         for id_ in active:  # what a crash between a completion and its decision left undone
             with database.write() as session:
-                engine.advance(session, id_, now=datetime.now(UTC))
+                go_on(session, engine.advance, id_)
         tidy()
         queue = QueueClient(database, home, limits, advance, announce, display.troubled, round_id)
         yield WorkerService(queue, child, display, limits, tidy, own_patterns)

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from db.errors import DatabaseUnreachable
 from orchestrator.api.paths import template
-from orchestrator.errors import BadRound, Conflict, FsqError, NotFound, OutOfReach
+from orchestrator.errors import BadRound, BrokenRound, Conflict, FsqError, NotFound, OutOfReach
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = "30"
@@ -73,6 +73,7 @@ STATUS = {
     Conflict: HTTPStatus.CONFLICT,
     UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     BadRound: HTTPStatus.UNPROCESSABLE_ENTITY,
+    BrokenRound: HTTPStatus.NOT_IMPLEMENTED,
     OutOfReach: HTTPStatus.SERVICE_UNAVAILABLE,
     DatabaseUnreachable: HTTPStatus.SERVICE_UNAVAILABLE,
 }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Self
 
 from orchestrator.charts.data import Curve
 from orchestrator.client import Client
+from orchestrator.errors import BrokenRound
 from orchestrator.records import Record
 from orchestrator.views import RoundView
 
@@ -64,10 +65,23 @@ class RoundResults:
         return hashlib.sha256("".join(f"{line}\n" for line in self.lines).encode()).hexdigest()
 
 
-def gather(client: Client, names: Sequence[str] = ()) -> list[RoundResults]:
-    """These rounds, in this order, or all there are, the oldest first; raises what the client raises."""
+def gather(
+    client: Client, names: Sequence[str] = (), warn: Callable[[str], None] | None = None
+) -> list[RoundResults]:
+    """These rounds, in this order, or all there are, the oldest first; raises what the client raises.
+
+    warn: is told of those that are broken, where all are asked for; without it, they are raised.
+    """
     wanted: Iterable[str] = dict.fromkeys(names) or [line.round for line in client.rounds()][::-1]
-    return [RoundResults(client.round(name), tuple(client.lines(name, "jsonl"))) for name in wanted]
+    found: list[RoundResults] = []
+    for name in wanted:
+        try:
+            found.append(RoundResults(client.round(name), tuple(client.lines(name, "jsonl"))))
+        except BrokenRound as error:
+            if names or warn is None:
+                raise
+            warn(f"left out: {error}")
+    return found
 
 
 def curves(client: Client, rounds: Sequence[RoundResults]) -> list[Curve]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from orchestrator.client import Client
@@ -23,13 +23,17 @@ def publish(
     charts: Path | None = None,
     log: Path | None = None,
     manifest: Path | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> Iterator[str]:
-    """Gives the report, or the paths of the files written; raises FsqError, or what the client raises."""
+    """Gives the report, or the paths of the files written; raises FsqError, or what the client raises.
+
+    warn: see `gathering.gather`.
+    """
     from orchestrator.charts import rendering
 
     if charts is not None:
         rendering.check(charts)  # before anything is asked for
-    report = effects.of_rounds(gathering.gather(client, names))
+    report = effects.of_rounds(gathering.gather(client, names, warn))
     curves = gathering.curves(client, report.rounds) if charts is not None or form == "html" else []
     if form == "html":
         from orchestrator.reports.page import as_html

@@ -7,7 +7,8 @@ is the rule's, its object a subclass of `Rule`. Nothing here knows of jobs, roun
 from orchestrator.rules.evidence import Evidence
 from orchestrator.rules.halving import Halving
 from orchestrator.rules.registry import AnyRule, UnknownRule, known, rule_class
-from orchestrator.rules.rule import Metric, Rule, Ruling, Scope, Trial
+from orchestrator.rules.rivals import Rivals
+from orchestrator.rules.rule import Metric, Rule, RuleFailed, Ruling, Scope, Trial
 from orchestrator.rules.threshold import Threshold
 from orchestrator.rules.top_k import TopK
 
@@ -16,7 +17,9 @@ __all__ = [
     "Evidence",
     "Halving",
     "Metric",
+    "Rivals",
     "Rule",
+    "RuleFailed",
     "Ruling",
     "Scope",
     "Threshold",

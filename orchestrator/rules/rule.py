@@ -35,6 +35,10 @@ class Ruling(NamedTuple):
     reason: str
 
 
+class RuleFailed(Exception):
+    """A rule raised where it should have judged; its own error is the cause."""
+
+
 class Rule(Strict):
     """Judges what was measured. `judge` must depend on its arguments and the rule's settings alone."""
 
@@ -50,7 +54,8 @@ class Rule(Strict):
     def judge(self, trials: Sequence[Trial], rivals: Sequence[Sequence[Trial]]) -> Ruling | None:
         """The ruling on a variant from its trials, at least one, in the order in which they were made.
 
-        rivals: the trials of the other variants that were measured at the stage; only for rules of Scope.STAGE.
+        rivals: the trials of the other variants that were measured at the stage, without the control; only for rules
+        of Scope.STAGE, which may count those that are better with `Rivals.of(rivals).better_than`.
         None asks for another seed, which only rules of Scope.VARIANT may; without a seed left it prunes.
         """
 

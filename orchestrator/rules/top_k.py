@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import PositiveInt
 
 from orchestrator.points import ROUNDING, points
+from orchestrator.rules.rivals import Rivals
 from orchestrator.rules.rule import Rule, Ruling, Scope, Trial, mean
 
 
@@ -32,7 +33,7 @@ def among_the_best(
 ) -> Ruling:
     """Whether fewer than `keep` rivals are better, and the mean delta large enough."""
     own = mean(trials)
-    rank = 1 + sum(mean(rival) > own + ROUNDING for rival in rivals)
+    rank = 1 + Rivals.of(rivals).better_than(own)
     said = f"{points(own, min_delta)}, rank {rank} of {1 + len(rivals)}"
     if own < min_delta - ROUNDING:
         return Ruling(False, f"{said}: below {points(min_delta)}")

@@ -154,6 +154,16 @@ def test_advance__promotion_is_what_the_child_asked_for(database: Database, tmp_
     assert states(database)["r2"] == (ACTIVE, None, 1)
 
 
+def test_advance__a_promoted_control_starts_no_child(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path, control="aa"))
+    rig.submit(resolve(tmp_path, round="r2", after={"round": "r1", "when": "promoted"}))
+
+    rig.run_all({("quick", "aa"): 0.3, ("med", "aa"): 0.3})
+
+    assert states(database)["r2"] == (BLOCKED, "round r1 promoted nothing", 0)
+
+
 DECIDED = [
     Decided("a", Verdict.PROMOTED, 0.01),
     Decided("a", Verdict.REJECTED, -0.03),
@@ -222,6 +232,27 @@ def test_submit__variants_of_an_ended_round_beside_others(database: Database, tm
     rig.submit(resolve(tmp_path, round="check", variants=[own, WINNERS | {"top": 2}]))
 
     assert variants_of(database, "check") == ["l2", "l2.r1", "l1"]  # another l2 than its own
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [("promoted", ["l2", "l1"]), ("any", ["l2", "l1"]), ("confirmed", ["l1"])],
+)
+def test_submit__a_confirmation_ranks_nothing(
+    database: Database, tmp_path: Path, where: str, expected: list[str]
+) -> None:
+    """l2 is the better one at med, which selects; only l1 is confirmed."""
+    confirm = {"name": "confirm", "steps": 8, "eval_every": 2}
+    rig = Rig(database, by_example=True)
+    rig.submit(resolve(tmp_path, stages=[*round_data()["stages"], confirm]))
+    scores = {("quick", "l1"): 0.3, ("quick", "l2"): 0.3, ("med", "l1"): 0.3, ("med", "l2"): 0.4}
+    rig.run_all(scores | {("confirm", "l1"): 0.9})
+
+    rig.submit(resolve(tmp_path, round="check", variants={"from": "r1", "where": where}))
+
+    assert variants_of(database, "check") == expected
+    with pytest.raises(BadRound, match="the stage 'confirm' of r1 confirms"):
+        rig.submit(resolve(tmp_path, round="last", variants={"from": "r1", "by": "confirm"}))
 
 
 def test_submit__nothing_to_take_over(database: Database, tmp_path: Path) -> None:

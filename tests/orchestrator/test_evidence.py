@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import select
 
 from db.session import Database
@@ -14,8 +17,9 @@ from orchestrator import caveats, engine, forecast, lookup, status
 from orchestrator.evidence import Pair, of_pairs
 from orchestrator.exports import lines
 from orchestrator.planner import JobKey
+from orchestrator.reading import parse_round
 from orchestrator.records import Record, records
-from orchestrator.spec import CONTROL_SEEDS, FRESH_SEEDS
+from orchestrator.spec import CONTROL_SEEDS, MOST_FRESH
 from orchestrator.statistics.examples import Outcomes, compare
 from orchestrator.statistics.seeds import estimate
 from orchestrator.web import findings
@@ -195,16 +199,17 @@ def test_confirm__fresh_seeds_on_unseen_examples(
     database: Database, tmp_path: Path, gain: float, verdict: str
 ) -> None:
     resolved = resolve(tmp_path, stages=CONFIRM)
+    first = resolved.spec.first_fresh_seed
     rig = Rig(database, by_example=True)
     rig.submit(resolved)
     scores: dict[Any, float] = {(stage, "l1"): 0.4 for stage in ("quick", "med")}
     for seed in range(5):
-        scores["confirm", "l1", FRESH_SEEDS + seed] = 0.2 + gain + 0.025 * (seed % 2)
+        scores["confirm", "l1", first + seed] = 0.2 + gain + 0.025 * (seed % 2)
     rig.run_all(scores)
     found = exported(database)
-    last = found["confirm", "l1", FRESH_SEEDS, "decision"]
+    last = found["confirm", "l1", first, "decision"]
     assert last["status"] == verdict
-    assert last["seeds"] == [FRESH_SEEDS + seed for seed in range(5)]
+    assert last["seeds"] == [first + seed for seed in range(5)]
     assert "false-discovery level" in last["reason"]
     assert "selected_of_n" not in last["caveats"]
     assert "selected_of_n" in found["med", "l1", 0, "decision"]["caveats"]
@@ -215,6 +220,21 @@ def test_confirm__fresh_seeds_on_unseen_examples(
         view = lookup.round_(session, "r1")
         assert (view.confirm_stage, view.funnel.promoted) == ("confirm", 1)
         assert view.funnel.confirmed == (verdict == "confirmed")
+
+
+def test_confirm__another_round_measures_anew(tmp_path: Path) -> None:
+    one, other = (resolve(tmp_path, round=name, stages=CONFIRM) for name in ("r1", "r2"))
+    fresh = [set(of.search.confirmation.seeds) for of in (one, other) if of.search.confirmation]
+    assert fresh[0].isdisjoint(fresh[1])
+    known = {one.job(key).fingerprint for key in one.largest_plan() if key.stage == "confirm"}
+    assert known.isdisjoint(other.job(key).fingerprint for key in other.largest_plan())
+    assert resolve(tmp_path, round="r1", stages=CONFIRM).digest == one.digest
+
+
+@given(st.text("abc123", min_size=1, max_size=20))
+def test_confirm__its_seeds_are_seeds_and_no_control_arm_s(name: str) -> None:
+    spec = parse_round(yaml.safe_dump(round_data(round=name, stages=CONFIRM)).encode(), "r.yaml")[0]
+    assert 1000 <= spec.first_fresh_seed < CONTROL_SEEDS - 2 * MOST_FRESH
 
 
 def test_confirm__its_examples_are_not_those_of_the_selection(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import BadRound
 from orchestrator.reading import parse_round, read_round
-from orchestrator.spec import RoundSpec
+from orchestrator.spec import Confirm, RoundSpec
 from tests.orchestrator.factories import round_data
 from worker.job import HubCheckpoint, RandomCheckpoint
 
@@ -50,6 +50,24 @@ def test_parse_round__defaults() -> None:
 def test_parse_round__survives_storage() -> None:
     spec = read(GOOD)
     assert RoundSpec.from_json(spec.model_dump(mode="json")) == spec
+
+
+def test_parse_round__a_stage_named_confirm_confirms() -> None:
+    spec = read(GOOD.replace("name: med", "name: confirm"))
+    assert spec.stages[1].confirm == Confirm()
+    assert RoundSpec.from_json(spec.model_dump(mode="json")) == spec
+
+
+def test_from_json__a_stored_stage_of_that_name_confirms_only_with_the_key() -> None:
+    """Rounds that were stored before there were confirm stages may have named any stage so."""
+    stored = read(GOOD).model_dump(mode="json")
+    for stage in stored["stages"]:
+        del stage["confirm"]
+    stored["stages"][0]["name"] = "confirm"
+    spec = RoundSpec.from_json(stored)
+    assert [stage.name for stage in spec.selecting] == ["confirm", "med"]
+    again = parse_round(b"round: again\nlike: r1\n", "again.yaml", known=lambda _: stored)[0]
+    assert again.stages == spec.stages
 
 
 @pytest.mark.parametrize(

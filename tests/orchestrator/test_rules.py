@@ -13,7 +13,18 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from orchestrator.planner import Confirmation, JobKey, Measurement, SearchSpec, State, Verdict, plan
-from orchestrator.rules import Evidence, Halving, Rule, Ruling, Scope, Threshold, TopK, Trial, rule_class
+from orchestrator.rules import (
+    Evidence,
+    Halving,
+    Rivals,
+    Rule,
+    Ruling,
+    Scope,
+    Threshold,
+    TopK,
+    Trial,
+    rule_class,
+)
 from orchestrator.rules.registry import BUILT_IN, UnknownRule, parse_rule
 from orchestrator.statistics.examples import Outcomes
 from worker.job import BASELINE, Outcome
@@ -72,6 +83,33 @@ def test_top_k__the_best_go_on_and_ties_with_them(field: list[float], keep: int)
     ]
     worst = sorted(field, reverse=True)[: min(keep, len(field))][-1]
     assert sorted(promoted) == sorted(delta for delta in field if delta >= worst - 1e-9)
+
+
+@given(st.lists(st.lists(trials, min_size=1, max_size=2), min_size=1, max_size=6))
+def test_rivals__those_of_each_in_a_field(field: list[list[Trial]]) -> None:
+    everyone = Rivals.of(field)
+    assert list(everyone) == field
+    for place in range(len(field)):
+        rivals = everyone.without(place)
+        others = field[:place] + field[place + 1 :]
+        assert list(rivals) == others
+        for rule in (TopK(keep=2), Halving()):
+            assert rule.judge(field[place], rivals) == rule.judge(field[place], others)
+
+
+@pytest.mark.parametrize("rule", [TopK(), Halving()])
+def test_plan__averages_each_variant_once_however_many_there_are(
+    monkeypatch: pytest.MonkeyPatch, rule: Rule
+) -> None:
+    averaged: list[int] = []
+    monkeypatch.setattr(
+        "orchestrator.rules.rule.fmean", lambda deltas: averaged.append(1) or fmean(list(deltas))
+    )
+    variants = tuple(f"v{number}" for number in range(200))
+    spec = SearchSpec(("t",), variants, ("quick",), rule=rule)
+    results = {JobKey("t", "quick", arm, 0): Measurement(Outcome.OK, 0.2) for arm in spec.arms}
+    assert len(plan(spec, results).decisions) == 200
+    assert len(averaged) == 2 * 200  # for the field, and as the variant is judged
 
 
 def test_top_k__none_below_the_threshold() -> None:
@@ -161,6 +199,15 @@ def test_plan__ranks_are_taken_once_a_stage_is_complete(rule: Rule) -> None:
         ("med", BASELINE, 1),
         ("med", "b", 1),
     ]
+
+
+@pytest.mark.parametrize("rule", [TopK(keep=1), Halving(eta=3)])
+def test_plan__the_control_takes_no_place_from_a_variant(rule: Rule) -> None:
+    spec = SearchSpec(("t",), ("v", "w", "aa"), ("quick",), rule=rule, control="aa")
+    scores = {BASELINE: 0.2, "v": 0.22, "w": 0.21, "aa": 0.23}
+    results = {JobKey("t", "quick", arm, 0): Measurement(Outcome.OK, score) for arm, score in scores.items()}
+    verdicts = {one.key.variant: one.verdict for one in plan(spec, results).decisions}
+    assert verdicts == {"v": Verdict.PROMOTED, "w": Verdict.PRUNED, "aa": Verdict.PROMOTED}
 
 
 @st.composite

@@ -1,11 +1,25 @@
-"""What the composition root hands on."""
+"""What the composition root hands on, and what it keeps apart."""
 
 from __future__ import annotations
 
-import pytest
+import signal
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
+import pytest
+from sqlalchemy import delete, select
+
+from db.session import Database
+from db.tables import Job, Round
+from orchestrator import engine
+from orchestrator.client import DatabaseClient
+from orchestrator.errors import BrokenRound
+from orchestrator.reports.gathering import gather
+from orchestrator.rules import TopK, known
 from orchestrator.settings import Settings
-from orchestrator.wiring import limits_of
+from orchestrator.wiring import limits_of, working
+from tests.orchestrator.factories import Rig, resolve
 from worker.limits import Limits
 
 
@@ -28,3 +42,52 @@ def test_limits_of__every_setting_arrives(monkeypatch: pytest.MonkeyPatch) -> No
     assert (limits.stall_seconds, limits.grace_seconds, limits.patience_seconds) == (15, 16, 18)
     assert (limits.snapshot_bytes, limits.log_bytes) == (17 * 2**30, 19 * 2**20)
     assert limits.activation_bytes == 21 * 2**30
+
+
+def judge(*_: Any) -> None:
+    raise ZeroDivisionError("no rivals")
+
+
+def break_(database: Database, rig: Rig, round_id: int, how: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Takes the rule of a round away, or has it raise; gives what is to be said of it."""
+    if how == "raises":
+        monkeypatch.setattr(TopK, "judge", judge)
+        with pytest.raises(BrokenRound):
+            rig.run_all({})
+        return (
+            "round r1: the prune rule 'top_k' failed on s4, l1 at quick: ZeroDivisionError: no rivals; "
+            "nothing more of it is decided"
+        )
+    with database.write() as session:
+        row = session.get_one(Round, round_id)
+        row.spec = row.spec | {"prune": {"rule": "gone"}}
+    return (
+        "round r1 cannot be read here: prune: Value error, there is no prune rule 'gone'; "
+        f"known are {', '.join(known())}; nothing more of it is decided"
+    )
+
+
+@pytest.mark.parametrize("how", ["is gone", "raises"])
+def test_working__a_broken_round_holds_up_no_other(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setenv("FSQ_HOME", str(tmp_path))
+    monkeypatch.setattr(signal, "signal", Mock())
+    rig, display = Rig(database), Mock()
+    broken = rig.submit(resolve(tmp_path, prune={"rule": "top_k"}))
+    said = break_(database, rig, broken, how, monkeypatch)
+    whole = rig.submit(resolve(tmp_path, round="whole", optimizer={"lr": 1e-3}))
+    with database.write() as session:
+        session.execute(delete(Job).where(Job.round_id == whole))
+
+    with working(database, Mock(), display, None) as service, database.write() as session:
+        assert len(session.scalars(select(Job).where(Job.round_id == whole)).all()) == 1
+        of_broken = session.scalars(select(Job.id).where(Job.round_id == broken)).all()
+        assert service.queue.advance(session, of_broken[0]) == engine.NOTHING
+
+    assert [call.args for call in display.troubled.call_args_list] == [(said,), (said,)]
+    client, warned = DatabaseClient(database, Mock(), "me"), Mock()
+    assert [one.view.round for one in gather(client, warn=warned)] == ["whole"]
+    assert warned.call_count == 1
+    with pytest.raises(BrokenRound, match="round r1"):
+        gather(client, ["r1"], warned)

@@ -48,16 +48,19 @@ function say(where, text) {
 
 // What a user has done to a section: opened, scrolled, focused.
 function remember(section) {
-  const scrolled = [...section.querySelectorAll(".scroll")].map((box) => [
-    box.scrollLeft,
-    box.scrollTop + box.clientHeight >= box.scrollHeight - 2 ? Infinity : box.scrollTop,
-  ]);
+  const scrolled = [...section.querySelectorAll(".scroll")].map((box) => ({
+    left: box.scrollLeft,
+    top: box.scrollTop,
+    atEnd: box.scrollTop + box.clientHeight >= box.scrollHeight - 2,
+  }));
   const focused = section.contains(document.activeElement) ? document.activeElement : null;
   const alike = (where) => (focused ? [...where.querySelectorAll(focused.tagName)] : []);
   const place = alike(section).indexOf(focused);
   return () => {
     [...section.querySelectorAll(".scroll")].forEach((box, i) => {
-      if (scrolled[i]) [box.scrollLeft, box.scrollTop] = scrolled[i];
+      if (!scrolled[i]) return;
+      box.scrollLeft = scrolled[i].left;
+      box.scrollTop = scrolled[i].atEnd ? box.scrollHeight : scrolled[i].top;
     });
     if (!focused || section.contains(document.activeElement)) return;
     const same = alike(section).find((one) => one.outerHTML === focused.outerHTML);
