@@ -121,7 +121,7 @@ def _p_value(seeds: Sequence[SeedEvidence]) -> float | None:
 def _adjusted(
     search: SearchSpec, task: str, p_values: Mapping[str, float], measured: Mapping[JobKey, Measurement]
 ) -> dict[str, Adjusted]:
-    """By Dunnett where the control has the runs for it, else by Holm from the paired p-values."""
+    """By Dunnett for a few variants where the control has the runs for it, else by Holm from the paired p-values."""
 
     def scores(variant: str) -> list[float]:
         keys = (
