@@ -70,11 +70,14 @@ def seed_of(variant: str, baseline: str) -> int:
 
 
 def standard_error(differences: Sequence[int], of: Sequence[int]) -> float:
-    """Of the ratio sum(differences) / sum(of), examples being drawn at random (linearised, n - 1)."""
+    """Of the ratio sum(differences) / sum(of), examples being drawn at random (linearised, n - 1).
+
+    Never less than one answer: that no example happened to differ, or all by the same, is no certainty.
+    """
     n, total = len(differences), sum(of)
     ratio = sum(differences) / total
     squares = sum((d - ratio * size) ** 2 for d, size in zip(differences, of, strict=True))
-    return float((squares * n / (n - 1)) ** 0.5 / total)
+    return max(float((squares * n / (n - 1)) ** 0.5), 1.0) / total
 
 
 def bootstrap(

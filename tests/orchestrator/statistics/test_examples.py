@@ -103,12 +103,12 @@ def test_compare__one_example_tells_nothing() -> None:
 
 def test_compare__ties_only() -> None:
     arm = Outcomes((1, 2, 3), (4, 4, 4))
-    assert comparison(arm, arm) == Comparison(0.0, Interval(0.0, 0.0), 1.0, 0.0)
+    assert comparison(arm, arm) == Comparison(0.0, Interval(0.0, 0.0), 1.0, 1 / 12)
 
 
 def test_compare__all_differ_by_the_same() -> None:
     found = comparison(Outcomes((2, 3, 4), (4, 4, 4)), Outcomes((1, 2, 3), (4, 4, 4)))
-    assert found == Comparison(0.25, Interval(0.25, 0.25), 0.125, 0.0)
+    assert found == Comparison(0.25, Interval(0.25, 0.25), 0.125, 1 / 12)
 
 
 def test_compare__other_examples() -> None:
