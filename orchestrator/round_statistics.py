@@ -1,13 +1,15 @@
 """What a round's decisions say together: over seeds, over all variants tried, and against the spread between runs.
 
-The family of the false-discovery control is every (task, variant) that was measured at a stage, the control arm left
-out; that of the comparison with the control all variants of a task that reached the last stage that selects.
+The family of the false-discovery control at a stage that selects is every (task, variant) that was measured at the
+first stage, the control arm left out: those that did not come so far count with p = 1, or a later stage would judge
+the best on the data they were chosen by. Where a stage confirms, it is the one that decided: the task's candidates.
+That of the comparison with the control is all variants of a task that reached the last stage that selects.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -47,7 +49,10 @@ class RoundStatistics:
 
     seeds: Mapping[Arm, AcrossSeeds] = field(default_factory=dict)
     q_values: Mapping[Arm, float] = field(default_factory=dict)
-    tried: Mapping[str, int] = field(default_factory=dict)  # by stage: the size of the family
+    tried: Mapping[tuple[str, str], int] = field(default_factory=dict)  # by task and stage: the family's size
+    levels: Mapping[str, float] = field(
+        default_factory=dict
+    )  # by stage that confirms: what a q-value was held to
     adjusted: Mapping[Arm, Adjusted] = field(default_factory=dict)
     spreads: Mapping[tuple[str, str], Spread] = field(default_factory=dict)  # by task and stage
 
@@ -66,7 +71,8 @@ class RoundStatistics:
             "positive_seeds": seeds and seeds.positive,
             "sign_test_p": seeds and seeds.sign_p,
             "q_value": self.q_values.get(arm),
-            "n_tried": self.tried.get(key.stage),
+            "n_tried": self.tried.get((key.task, key.stage)),
+            "q_level": self.levels.get(key.stage),
             "adjusted_p": adjusted and adjusted.p_value,
             "adjusted_by": adjusted and adjusted.by,
             "run_sd": spread and spread.sd,
@@ -87,25 +93,38 @@ def of_round(
     p_values = {arm: p for arm, seeds in by_arm.items() if (p := _p_value(seeds)) is not None}
     tried = {arm: p for arm, p in p_values.items() if arm.variant != search.control}
     q_values: dict[Arm, float] = {}
-    for stage in search.all_stages:
-        q_values |= false_discovery({arm: p for arm, p in tried.items() if arm.stage == stage})
+    sizes: dict[tuple[str, str], int] = {}
+    at_first = [arm for arm in by_arm if arm.stage == search.stages[0] and arm.variant != search.control]
+    for tasks, stage in _families(search):
+        family = {arm: p for arm, p in tried.items() if arm.stage == stage and arm.task in tasks}
+        if stage in search.stages:
+            family = dict.fromkeys((arm._replace(stage=stage) for arm in at_first), 1.0) | family
+        q_values |= {arm: q for arm, q in false_discovery(family).items() if arm in tried}
+        sizes |= {(task, stage): len(family) for task in tasks}
     adjusted: dict[Arm, Adjusted] = {}
     for task in search.tasks:
-        family = {
+        reached = {
             arm.variant: p for arm, p in tried.items() if (arm.task, arm.stage) == (task, search.stages[-1])
         }
-        found = _adjusted(search, task, family, measured)
+        found = _adjusted(search, task, reached, measured)
         adjusted |= {Arm(task, search.stages[-1], variant): one for variant, one in found.items()}
     return RoundStatistics(
         seeds={arm: across_seeds([one.d_acc for one in seeds]) for arm, seeds in by_arm.items()},
         q_values=q_values,
-        tried={
-            stage: sum(arm.stage == stage and arm.variant != search.control for arm in by_arm)
-            for stage in search.all_stages
-        },
+        tried=sizes,
+        levels={} if search.confirmation is None else {search.confirmation.stage: search.confirmation.level},
         adjusted=adjusted,
         spreads=spreads,
     )
+
+
+def _families(search: SearchSpec) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The tasks and the stage of what is counted together."""
+    for stage in search.stages:
+        yield search.tasks, stage
+    if search.confirmation is not None:
+        for task in search.tasks:
+            yield (task,), search.confirmation.stage
 
 
 def _p_value(seeds: Sequence[SeedEvidence]) -> float | None:

@@ -10,10 +10,10 @@ from sqlalchemy import select
 
 from db.session import Database
 from db.tables import Decision, Job
-from orchestrator import caveats, engine, forecast, lookup, status
-from orchestrator.evidence import Pair, of_pairs
+from orchestrator import caveats, engine, forecast, lookup, round_statistics, status
+from orchestrator.evidence import Evidence, Pair, SeedEvidence, of_pairs
 from orchestrator.exports import lines
-from orchestrator.planner import JobKey
+from orchestrator.planner import Confirmation, JobKey, SearchSpec
 from orchestrator.records import Record, records
 from orchestrator.spec import CONTROL_SEEDS, FRESH_SEEDS
 from orchestrator.statistics.examples import Outcomes, compare
@@ -210,11 +210,41 @@ def test_confirm__fresh_seeds_on_unseen_examples(
     assert "selected_of_n" in found["med", "l1", 0, "decision"]["caveats"]
     assert (last["d_acc_ci"][0] > 0) == (verdict == "confirmed")
     assert last["q_value"] == pytest.approx(last["p_value"])
+    assert (last["n_tried"], last["q_level"], found["med", "l1", 0, "decision"]["q_level"]) == (1, 0.05, None)
+    gains = f"s4/l1 (q {last['q_value']:.3f})" if verdict == "confirmed" else "none"
+    assert f"gains among the 1 tried at confirm of s4, at most 5% of them false: {gains}" in summary(database)
     assert found["med", "l1", 0, "decision"]["status"] == "promoted"
     with database.read() as session:
         view = lookup.round_(session, "r1")
         assert (view.confirm_stage, view.funnel.promoted) == ("confirm", 1)
         assert view.funnel.confirmed == (verdict == "confirmed")
+
+
+def decided_with(task: str, stage: str, variant: str, p: float, seed: int = 0) -> tuple[JobKey, Evidence]:
+    one = SeedEvidence(seed=seed, d_acc=0.1, p_value=p, standard_error=0.01)
+    return JobKey(task, stage, variant, seed), Evidence(p_value=p, seeds=(one,))
+
+
+def test_med__counts_what_did_not_come_so_far() -> None:
+    """Of five tried, one reaches med with p = 0.02: that is 5 x 0.02 among five, not 0.02 by itself."""
+    variants = tuple("abcde")
+    search = SearchSpec(("t",), variants, ("quick", "med"))
+    decisions = [decided_with("t", "quick", one, 0.01 if one == "a" else 0.5) for one in variants]
+    decisions.append(decided_with("t", "med", "a", 0.02))
+    told = round_statistics.of_round(search, decisions, {}, {}).of(decisions[-1][0])
+    assert (told["n_tried"], told["q_value"]) == (5, pytest.approx(0.1))
+
+
+def test_confirm__the_record_has_the_family_and_the_level_that_decided() -> None:
+    confirmation = Confirmation("confirm", (1000,), level=0.01)
+    search = SearchSpec(("s", "t"), ("v",), ("quick",), confirmation=confirmation)
+    decisions = [decided_with("s", "confirm", "v", 0.03), decided_with("t", "confirm", "v", 0.04)]
+    found = round_statistics.of_round(search, decisions, {}, {})
+    told = [found.of(key) for key, _ in decisions]
+    assert [(one["q_value"], one["n_tried"], one["q_level"]) for one in told] == [
+        (0.03, 1, 0.01),
+        (0.04, 1, 0.01),
+    ]
 
 
 def test_confirm__its_examples_are_not_those_of_the_selection(tmp_path: Path) -> None:
