@@ -26,7 +26,7 @@ from orchestrator.evidence import Evidence, SeedEvidence
 from orchestrator.planner import Decision, JobKey
 from orchestrator.points import difference
 from orchestrator.results import Standing, StoredJob, jobs
-from orchestrator.round_statistics import RoundStatistics
+from orchestrator.round_statistics import Arm, RoundStatistics
 from orchestrator.spec import ResolvedRound
 from worker.job import BASELINE, Metrics, Usage, run_dir
 
@@ -227,7 +227,8 @@ class _Writer:
         if metrics is None or usage is None:
             return []
         of_it = (self.resolved, key.task, key.stage, metrics, usage, baseline)
-        return caveats.of_arm(*of_it, evidence=evidence, is_baseline=key.variant == BASELINE)
+        seeds = self.statistics.counts.get(Arm(key.task, key.stage, key.variant))
+        return caveats.of_arm(*of_it, evidence=evidence, seeds=seeds, is_baseline=key.variant == BASELINE)
 
 
 def _listed(interval: tuple[float, float] | None) -> list[float] | None:

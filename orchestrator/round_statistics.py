@@ -17,6 +17,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.tables import Job, JobState
+from orchestrator import caveats
 from orchestrator.evidence import Evidence, SeedEvidence
 from orchestrator.planner import JobKey, Measurement, SearchSpec
 from orchestrator.points import difference
@@ -48,6 +49,8 @@ class RoundStatistics:
     """What there is to say of each arm that was decided."""
 
     seeds: Mapping[Arm, AcrossSeeds] = field(default_factory=dict)
+    counts: Mapping[Arm, caveats.Seeds] = field(default_factory=dict)
+    selected: frozenset[Arm] = frozenset()  # those with fewer seeds than at the first stage, the best of them
     q_values: Mapping[Arm, float] = field(default_factory=dict)
     tried: Mapping[tuple[str, str], int] = field(default_factory=dict)  # by task and stage: the family's size
     levels: Mapping[str, float] = field(
@@ -61,7 +64,8 @@ class RoundStatistics:
         arm = Arm(key.task, key.stage, key.variant)
         seeds, adjusted = self.seeds.get(arm), self.adjusted.get(arm)
         spread = self.spreads.get((key.task, key.stage))
-        interval = seeds and seeds.interval
+        is_selected = arm in self.selected
+        interval = None if is_selected or seeds is None else seeds.interval
         return {
             "n_seeds": seeds and seeds.n,
             "d_acc_mean": seeds and difference(seeds.mean, 0),
@@ -69,7 +73,7 @@ class RoundStatistics:
             "d_acc_t_ci": interval and [difference(end, 0) for end in interval],
             "seed_pattern": seeds and seeds.pattern,
             "positive_seeds": seeds and seeds.positive,
-            "sign_test_p": seeds and seeds.sign_p,
+            "sign_test_p": None if is_selected or seeds is None else seeds.sign_p,
             "q_value": self.q_values.get(arm),
             "n_tried": self.tried.get((key.task, key.stage)),
             "q_level": self.levels.get(key.stage),
@@ -90,7 +94,11 @@ def of_round(
     by_arm: dict[Arm, list[SeedEvidence]] = {}
     for key, evidence in decided:
         by_arm.setdefault(Arm(key.task, key.stage, key.variant), []).extend(evidence.seeds)
-    p_values = {arm: p for arm, seeds in by_arm.items() if (p := _p_value(seeds)) is not None}
+    counts = {arm: _count(search, by_arm, arm) for arm in by_arm}
+    selected = frozenset(arm for arm, n in counts.items() if caveats.are_selected(search, arm.stage, n))
+    p_values = {
+        arm: p for arm, seeds in by_arm.items() if arm not in selected and (p := _p_value(seeds)) is not None
+    }
     tried = {arm: p for arm, p in p_values.items() if arm.variant != search.control}
     q_values: dict[Arm, float] = {}
     sizes: dict[tuple[str, str], int] = {}
@@ -110,12 +118,20 @@ def of_round(
         adjusted |= {Arm(task, search.stages[-1], variant): one for variant, one in found.items()}
     return RoundStatistics(
         seeds={arm: across_seeds([one.d_acc for one in seeds]) for arm, seeds in by_arm.items()},
+        selected=selected,
+        counts=counts,
         q_values=q_values,
         tried=sizes,
         levels={} if search.confirmation is None else {search.confirmation.stage: search.confirmation.level},
         adjusted=adjusted,
         spreads=spreads,
     )
+
+
+def _count(search: SearchSpec, by_arm: Mapping[Arm, Sequence[SeedEvidence]], arm: Arm) -> caveats.Seeds:
+    """The seeds of an arm, and those it had at the first stage."""
+    at_first = by_arm.get(arm._replace(stage=search.stages[0]), ())
+    return caveats.Seeds(len(by_arm[arm]), len(at_first))
 
 
 def _families(search: SearchSpec) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -68,10 +68,14 @@ def _seed_lines(decisions: Sequence[Record]) -> Iterator[str]:
     arms = {(one["config"], one["decided_stage"]): one for one in decisions}
     for (variant, stage), one in arms.items():
         if (one["n_seeds"] or 0) > 1:
+            told = (
+                "only those that an earlier stage promoted: no interval"
+                if one["d_acc_t_ci"] is None
+                else f"95 % t interval {interval_text(one['d_acc_t_ci'])}, sign test p {one['sign_test_p']:.3f}"
+            )
             yield (
                 f"  {variant} at {stage}: mean {points(one['d_acc_mean'])} over {one['n_seeds']} seeds, "
-                f"sd {100 * one['d_acc_sd']:.2f} pp, {one['seed_pattern']}, "
-                f"95 % t interval {interval_text(one['d_acc_t_ci'])}, sign test p {one['sign_test_p']:.3f}"
+                f"sd {100 * one['d_acc_sd']:.2f} pp, {one['seed_pattern']}, {told}"
             )
     spreads = {one["decided_stage"]: one for one in decisions if one["run_sd"] is not None}
     for stage, one in spreads.items():

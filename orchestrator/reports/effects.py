@@ -114,9 +114,11 @@ def _effect(key: tuple[str, str, str], runs: Sequence[Record], decisions: Sequen
     measured = [run for run in runs if run["d_acc"] is not None]
     distinct = list({run["fingerprint"]: run for run in reversed(measured)}.values())[::-1]
     across = across_seeds([run["d_acc"] for run in distinct]) if distinct else None
-    interval, p_value = _evidence(distinct, across) if across else (None, None)
     seeds = tuple(sorted({run["seed"] for run in distinct}))
     inherited = {Caveat(caveat) for record in (*runs, *decisions) for caveat in record["caveats"]}
+    interval, p_value = (None, None)
+    if across and Caveat.SELECTED_SEEDS not in inherited:  # else the seeds are those that did well before
+        interval, p_value = _evidence(distinct, across)
     found = {
         Caveat.SINGLE_SEED: len(seeds) == 1,
         Caveat.NOT_SIGNIFICANT: interval is not None and interval.low <= 0 <= interval.high,

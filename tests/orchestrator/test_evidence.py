@@ -112,6 +112,31 @@ def test_threshold__over_seeds_and_over_all_variants(database: Database, tmp_pat
     assert "run-to-run spread of the baseline at quick: 1.44 pp (2 degrees of freedom" in text
 
 
+def test_threshold__seeds_that_passed_are_no_sample_of_seeds(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database, by_example=True)
+    resolved = resolve(tmp_path, seeds=[0, 1, 2])
+    round_id = rig.submit(resolved)
+    passed = {(stage, "l1", 0): 0.5 for stage in ("quick", "med")}
+    two = {(stage, "l2", seed): 0.5 + seed / 40 for stage in ("quick", "med") for seed in (0, 1)}
+    rig.run_all(passed | two)
+    found = exported(database)
+    for kind in ("decision", "job"):
+        caveats_of_it = found["med", "l1", 0, kind]["caveats"]
+        assert {"selected_seeds", "single_seed"} <= set(caveats_of_it)
+        assert "single_seed" not in found["med", "l2", 0, kind]["caveats"]
+        assert not {"selected_seeds", "single_seed"} & set(found["quick", "l1", 0, kind]["caveats"])
+    for variant, n in (("l1", 1), ("l2", 2)):
+        told = found["med", variant, 0, "decision"]
+        assert (told["n_seeds"], told["d_acc_mean"] is None, told["n_tried"]) == (n, False, 2)
+        assert {told[key] for key in ("q_value", "adjusted_p", "sign_test_p", "d_acc_t_ci")} == {None}
+    assert "over 2 seeds, sd 1.77 pp, 2+/0=/0-, only those that an earlier stage promoted" in summary(
+        database
+    )
+    with database.read() as session:
+        doubts = findings.of_task(session, round_id, resolved, "s4").doubts
+    assert list(doubts[caveats.Caveat.SELECTED_SEEDS]) == ["l1", "l2"]
+
+
 def test_evidence__one_decision_on_all_seeds(database: Database, tmp_path: Path) -> None:
     rig = Rig(database, by_example=True)
     round_id = rig.submit(resolve(tmp_path, prune={"rule": "evidence", "max_seeds": 3}, stages=STAGES[:1]))

@@ -103,6 +103,13 @@ def test_effects__a_later_stage_counts_what_did_not_come_so_far_and_a_confirmati
     assert found["other", "l1", "confirm"] == (0.9, 1)
 
 
+def test_effects__seeds_that_were_selected_bear_no_inference() -> None:
+    runs = [job("l1", "med", seed, d_acc=0.05, d_acc_se=0.01, caveats=["selected_seeds"]) for seed in (0, 3)]
+    (effect,) = of_rounds([of_round(runs)]).effects
+    assert (effect.delta, effect.interval, effect.p_value, effect.q_value) == (0.05, None, None, None)
+    assert effect.caveats == (Caveat.SELECTED_SEEDS,)
+
+
 def test_effects__nothing_decided() -> None:
     assert of_rounds([of_round([job("baseline")])]).effects == ()
 
