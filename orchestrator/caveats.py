@@ -11,6 +11,7 @@ from orchestrator.planner import SearchSpec
 from orchestrator.points import ROUNDING
 from orchestrator.rules import Scope
 from orchestrator.spec import ResolvedRound
+from orchestrator.statistics.examples import is_clear
 from worker.job import BuildReport, Metrics, Usage
 
 
@@ -37,7 +38,7 @@ EXPLANATIONS = {
     Caveat.UNMATCHED_STEPS: "variant and baseline differ by more than 2 % in training steps",
     Caveat.UNMATCHED_BASELINE: "the stage has no baseline of its own",
     Caveat.SINGLE_SEED: "one seed only: the spread between seeds is unknown",
-    Caveat.NOT_SIGNIFICANT: "the paired interval of the delta contains 0",
+    Caveat.NOT_SIGNIFICANT: "the paired interval of the delta contains 0, or p of the gain is above 0.025",
     Caveat.SELECTED_OF_N: "the variant was chosen among several on the same seed and data",
     Caveat.SELECTED_SEEDS: "only seeds that an earlier stage promoted: over seeds, the mean says too much",
     Caveat.SHRUNK_MICRO_BATCH: "the micro-batch was halved for lack of memory; the effective batch is unchanged",
@@ -113,10 +114,10 @@ def resolution(resolved: ResolvedRound, task: str, stage: str) -> float:
 
 def of_evidence(evidence: Evidence | None) -> Iterator[Caveat]:
     """Whether a delta may as well be none."""
-    if evidence is not None and evidence.d_acc_ci is not None:
-        low, high = evidence.d_acc_ci
-        if low <= 0 <= high:
-            yield Caveat.NOT_SIGNIFICANT
+    if evidence is None or evidence.d_acc_ci is None:
+        return
+    if not is_clear(evidence.d_acc_ci, evidence.p_value):
+        yield Caveat.NOT_SIGNIFICANT
 
 
 def of_run(usage: Usage, metrics: Metrics, batch_size: int) -> Iterator[Caveat]:

@@ -15,7 +15,7 @@ from orchestrator.caveats import Caveat
 from orchestrator.records import Record
 from orchestrator.reports.gathering import RoundResults
 from orchestrator.spec import CONTROL_ARM
-from orchestrator.statistics.examples import Interval
+from orchestrator.statistics.examples import Interval, is_clear
 from orchestrator.statistics.seeds import AcrossSeeds, across_seeds, estimate
 from orchestrator.statistics.variants import false_discovery
 from orchestrator.views import RoundView
@@ -121,7 +121,7 @@ def _effect(key: tuple[str, str, str], runs: Sequence[Record], decisions: Sequen
         interval, p_value = _evidence(distinct, across)
     found = {
         Caveat.SINGLE_SEED: len(seeds) == 1,
-        Caveat.NOT_SIGNIFICANT: interval is not None and interval.low <= 0 <= interval.high,
+        Caveat.NOT_SIGNIFICANT: interval is not None and not is_clear(interval, p_value),
     }
     return Effect(
         task=task,

@@ -33,6 +33,15 @@ class Interval(NamedTuple):
     high: float
 
 
+def is_clear(interval: tuple[float, float], p_value: float | None) -> bool:
+    """Whether a delta is other than none: its interval without 0, and where it is a gain, a p-value that agrees.
+
+    Where few examples differ, a bootstrap interval may leave 0 out although the exact test does not.
+    """
+    low, high = interval
+    return high < 0 or (low > 0 and (p_value is None or p_value <= (1 - LEVEL) / 2))
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A delta of two runs, and how far the choice of validation examples alone may have moved it."""

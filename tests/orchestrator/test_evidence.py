@@ -287,6 +287,15 @@ def test_confirm__its_examples_are_not_those_of_the_selection(tmp_path: Path) ->
     assert not {"promoted"} & set(resolved.search.confirmation.seeds if resolved.search.confirmation else ())
 
 
+def test_not_significant__where_interval_and_p_value_disagree() -> None:
+    doubtful, clear = (
+        Evidence(d_acc_ci=(0.005, 0.04), p_value=p, seeds=(SeedEvidence(seed=0, d_acc=0.015),))
+        for p in (0.125, 0.02)
+    )
+    assert list(caveats.of_evidence(doubtful)) == [caveats.Caveat.NOT_SIGNIFICANT]
+    assert list(caveats.of_evidence(clear)) == []
+
+
 def test_plan__says_what_so_few_seeds_can_never_show(database: Database, tmp_path: Path) -> None:
     few = resolve(tmp_path, seeds=[0, 1, 2], stages=CONFIRM)
     enough = resolve(tmp_path, seeds=[0, 1, 2, 3, 4], stages=CONFIRM)

@@ -56,6 +56,10 @@ def test_effects__one_run_has_the_evidence_of_its_record() -> None:
     assert (effect.interval, effect.p_value, effect.q_value) == ((0.01, 0.08), 0.02, 0.02)
     assert effect.caveats == (Caveat.SINGLE_SEED,)
 
+    few_differ = job("l1", d_acc=0.015, d_acc_ci=[0.005, 0.04], p_value=0.125)
+    (doubtful,) = of_rounds([of_round([few_differ])]).effects
+    assert Caveat.NOT_SIGNIFICANT in doubtful.caveats
+
     (bare,) = of_rounds([of_round([job("l1", d_acc=0.05)])]).effects
     assert (bare.interval, bare.p_value, bare.q_value) == (None, None, None)
 
