@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import StrEnum
+from typing import NamedTuple
 
 from orchestrator.evidence import Evidence
+from orchestrator.planner import SearchSpec
 from orchestrator.points import ROUNDING
 from orchestrator.rules import Scope
 from orchestrator.spec import ResolvedRound
+from orchestrator.statistics.examples import is_clear
 from worker.job import BuildReport, Metrics, Usage
 
 
@@ -22,6 +25,7 @@ class Caveat(StrEnum):
     SINGLE_SEED = "single_seed"
     NOT_SIGNIFICANT = "not_significant"
     SELECTED_OF_N = "selected_of_n"
+    SELECTED_SEEDS = "selected_seeds"
     SHRUNK_MICRO_BATCH = "shrunk_micro_batch"
     TRUNCATED = "truncated"
     STOPPED_EARLY = "stopped_early"
@@ -35,14 +39,22 @@ EXPLANATIONS = {
     Caveat.UNMATCHED_STEPS: "variant and baseline differ by more than 2 % in training steps",
     Caveat.UNMATCHED_BASELINE: "the stage has no baseline of its own",
     Caveat.SINGLE_SEED: "one seed only: the spread between seeds is unknown",
-    Caveat.NOT_SIGNIFICANT: "the paired interval of the delta contains 0",
+    Caveat.NOT_SIGNIFICANT: "the paired interval of the delta contains 0, or p of the gain is above 0.025",
     Caveat.SELECTED_OF_N: "the variant was chosen among several on the same seed and data",
+    Caveat.SELECTED_SEEDS: "only seeds that an earlier stage promoted: over seeds, the mean says too much",
     Caveat.SHRUNK_MICRO_BATCH: "the micro-batch was halved for lack of memory; the effective batch is unchanged",
     Caveat.TRUNCATED: "some prompts were cut to their limit",
     Caveat.STOPPED_EARLY: "the run was stopped far below its baseline, so there is a verdict and no delta",
 }
 
 STEPS_TOLERANCE = 0.02
+
+
+class Seeds(NamedTuple):
+    """How many seeds of a variant were measured."""
+
+    here: int  # at the stage in question
+    first: int  # at the first stage
 
 
 def of_arm(
@@ -54,11 +66,13 @@ def of_arm(
     baseline: Metrics | None,
     *,
     evidence: Evidence | None = None,
+    seeds: Seeds | None = None,
     is_baseline: bool = False,
 ) -> list[Caveat]:
     """Everything that makes an arm's numbers doubtful.
 
-    baseline: what it is measured against, None for a baseline itself; evidence: what its delta rests on, if decided.
+    baseline: what it is measured against, None for a baseline itself; evidence: what its delta rests on, if decided;
+    seeds: those of the variant, if they are known.
     """
     report = resolved.report(task, stage)
     found = [*of_data(report), *of_run(usage, metrics, resolved.spec.tasks[task].batch_size)]
@@ -67,10 +81,11 @@ def of_arm(
         found += of_protocol(resolved, task, stage, evidence)
         found += of_pair(metrics, baseline)
         found += of_selection(resolved, stage)
+        found += of_seeds(resolved, stage, seeds)
         found += of_evidence(evidence)
     elif not is_baseline:
         found.append(Caveat.UNMATCHED_BASELINE)
-    return sorted(found)
+    return sorted(set(found))
 
 
 def of_data(report: BuildReport) -> Iterator[Caveat]:
@@ -101,10 +116,10 @@ def resolution(resolved: ResolvedRound, task: str, stage: str) -> float:
 
 def of_evidence(evidence: Evidence | None) -> Iterator[Caveat]:
     """Whether a delta may as well be none."""
-    if evidence is not None and evidence.d_acc_ci is not None:
-        low, high = evidence.d_acc_ci
-        if low <= 0 <= high:
-            yield Caveat.NOT_SIGNIFICANT
+    if evidence is None or evidence.d_acc_ci is None:
+        return
+    if not is_clear(evidence.d_acc_ci, evidence.p_value):
+        yield Caveat.NOT_SIGNIFICANT
 
 
 def of_run(usage: Usage, metrics: Metrics, batch_size: int) -> Iterator[Caveat]:
@@ -133,3 +148,16 @@ def of_selection(resolved: ResolvedRound, stage: str) -> Iterator[Caveat]:
     search = resolved.search
     if stage in search.stages[1:] and len(search.candidates) > 1:
         yield Caveat.SELECTED_OF_N
+
+
+def of_seeds(resolved: ResolvedRound, stage: str, seeds: Seeds | None) -> Iterator[Caveat]:
+    """Whether the variant's seeds are there because they did well, each judged by itself."""
+    if seeds is not None and are_selected(resolved.search, stage, seeds):
+        yield Caveat.SELECTED_SEEDS
+        if seeds.here == 1:
+            yield Caveat.SINGLE_SEED
+
+
+def are_selected(search: SearchSpec, stage: str, seeds: Seeds) -> bool:
+    """Whether some seeds of a variant did not come as far as this stage, by a rule that judges each by itself."""
+    return search.rule.scope is Scope.SEED and stage in search.stages[1:] and seeds.here < seeds.first

@@ -306,7 +306,10 @@ class _Walk:
                 if judged.failure is None and not (yield from self._measure(judged, seed)):
                     return
         p_values = {one.key.variant: one.p_value for one in measured if one.failure is None}
-        discoveries = false_discovery(p_values)
+        for judged in measured:
+            if judged.failure is None and p_values[judged.key.variant] is None:
+                judged.fail(Verdict.UNDECIDED, "how far the choice of examples moves its delta is not known")
+        discoveries = false_discovery({name: p for name, p in p_values.items() if p is not None})
         for judged in measured:
             yield judged.confirm(discoveries.get(judged.key.variant), last.level)
 
@@ -412,9 +415,11 @@ class _Judged:
             raise RuleFailed(f"the prune rule {rule.rule!r} failed on {place}: {cause}") from error
 
     @property
-    def p_value(self) -> float:
-        """Of its gain, over seeds and examples."""
-        errors = [trial.standard_error or 0.0 for trial in self.trials]
+    def p_value(self) -> float | None:
+        """Of its gain, over seeds and examples; None where the examples' part is not known."""
+        errors = [trial.standard_error for trial in self.trials if trial.standard_error is not None]
+        if len(errors) < len(self.trials):
+            return None
         return estimate([trial.delta for trial in self.trials], errors).p_value
 
     def confirm(self, discovery: float | None, level: float) -> Decision:

@@ -26,7 +26,7 @@ from orchestrator.evidence import Evidence, SeedEvidence
 from orchestrator.planner import Decision, JobKey
 from orchestrator.points import difference
 from orchestrator.results import Standing, StoredJob, jobs
-from orchestrator.round_statistics import RoundStatistics
+from orchestrator.round_statistics import Arm, RoundStatistics
 from orchestrator.spec import ResolvedRound
 from worker.job import BASELINE, Metrics, run_dir
 
@@ -225,8 +225,10 @@ class _Writer:
         metrics, usage = job.metrics, job.usage
         if metrics is None or usage is None:
             return []
-        of_it = (self.resolved, job.key.task, job.key.stage, metrics, usage, baseline)
-        return caveats.of_arm(*of_it, evidence=evidence, is_baseline=job.key.variant == BASELINE)
+        key = job.key
+        of_it = (self.resolved, key.task, key.stage, metrics, usage, baseline)
+        seeds = self.statistics.counts.get(Arm(key.task, key.stage, key.variant))
+        return caveats.of_arm(*of_it, evidence=evidence, seeds=seeds, is_baseline=key.variant == BASELINE)
 
 
 def _listed(interval: tuple[float, float] | None) -> list[float] | None:

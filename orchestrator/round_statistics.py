@@ -1,13 +1,15 @@
 """What a round's decisions say together: over seeds, over all variants tried, and against the spread between runs.
 
-The family of the false-discovery control is every (task, variant) that was measured at a stage, the control arm left
-out; that of the comparison with the control all variants of a task that reached the last stage that selects.
+The family of the false-discovery control at a stage that selects is every (task, variant) that was measured at the
+first stage, the control arm left out: those that did not come so far count with p = 1, or a later stage would judge
+the best on the data they were chosen by. Where a stage confirms, it is the one that decided: the task's candidates.
+That of the comparison with the control is all variants of a task that reached the last stage that selects.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +17,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.tables import Job, JobState
+from orchestrator import caveats
 from orchestrator.evidence import Evidence, SeedEvidence
 from orchestrator.planner import JobKey, Measurement, SearchSpec
 from orchestrator.points import difference
@@ -46,8 +49,13 @@ class RoundStatistics:
     """What there is to say of each arm that was decided."""
 
     seeds: Mapping[Arm, AcrossSeeds] = field(default_factory=dict)
+    counts: Mapping[Arm, caveats.Seeds] = field(default_factory=dict)
+    selected: frozenset[Arm] = frozenset()  # those with fewer seeds than at the first stage, the best of them
     q_values: Mapping[Arm, float] = field(default_factory=dict)
-    tried: Mapping[str, int] = field(default_factory=dict)  # by stage: the size of the family
+    tried: Mapping[tuple[str, str], int] = field(default_factory=dict)  # by task and stage: the family's size
+    levels: Mapping[str, float] = field(
+        default_factory=dict
+    )  # by stage that confirms: what a q-value was held to
     adjusted: Mapping[Arm, Adjusted] = field(default_factory=dict)
     spreads: Mapping[tuple[str, str], Spread] = field(default_factory=dict)  # by task and stage
 
@@ -56,7 +64,8 @@ class RoundStatistics:
         arm = Arm(key.task, key.stage, key.variant)
         seeds, adjusted = self.seeds.get(arm), self.adjusted.get(arm)
         spread = self.spreads.get((key.task, key.stage))
-        interval = seeds and seeds.interval
+        is_selected = arm in self.selected
+        interval = None if is_selected or seeds is None else seeds.interval
         return {
             "n_seeds": seeds and seeds.n,
             "d_acc_mean": seeds and difference(seeds.mean, 0),
@@ -64,9 +73,10 @@ class RoundStatistics:
             "d_acc_t_ci": interval and [difference(end, 0) for end in interval],
             "seed_pattern": seeds and seeds.pattern,
             "positive_seeds": seeds and seeds.positive,
-            "sign_test_p": seeds and seeds.sign_p,
+            "sign_test_p": None if is_selected or seeds is None else seeds.sign_p,
             "q_value": self.q_values.get(arm),
-            "n_tried": self.tried.get(key.stage),
+            "n_tried": self.tried.get((key.task, key.stage)),
+            "q_level": self.levels.get(key.stage),
             "adjusted_p": adjusted and adjusted.p_value,
             "adjusted_by": adjusted and adjusted.by,
             "run_sd": spread and spread.sd,
@@ -90,30 +100,56 @@ def of_round(
         if found.outcome is Outcome.STOPPED
     }
     by_arm = {arm: seeds for arm, seeds in by_arm.items() if arm not in stopped}  # what is left would flatter
-    p_values = {arm: p for arm, seeds in by_arm.items() if (p := _p_value(seeds)) is not None}
-    p_values |= dict.fromkeys(stopped, 1.0)  # tried, and no gain
+    counts = {arm: _count(search, by_arm, arm) for arm in by_arm}
+    selected = frozenset(arm for arm, n in counts.items() if caveats.are_selected(search, arm.stage, n))
+    p_values = dict.fromkeys(stopped, 1.0) | {  # tried, and no gain
+        arm: p for arm, seeds in by_arm.items() if arm not in selected and (p := _p_value(seeds)) is not None
+    }
     tried = {arm: p for arm, p in p_values.items() if arm.variant != search.control}
     q_values: dict[Arm, float] = {}
-    for stage in search.all_stages:
-        q_values |= false_discovery({arm: p for arm, p in tried.items() if arm.stage == stage})
+    sizes: dict[tuple[str, str], int] = {}
+    at_first = [
+        arm for arm in (*by_arm, *stopped) if arm.stage == search.stages[0] and arm.variant != search.control
+    ]
+    for tasks, stage in _families(search):
+        family = {arm: p for arm, p in tried.items() if arm.stage == stage and arm.task in tasks}
+        if stage in search.stages:
+            family = dict.fromkeys((arm._replace(stage=stage) for arm in at_first), 1.0) | family
+        q_values |= {arm: q for arm, q in false_discovery(family).items() if arm in tried}
+        sizes |= {(task, stage): len(family) for task in tasks}
     adjusted: dict[Arm, Adjusted] = {}
     for task in search.tasks:
-        family = {
+        reached = {
             arm.variant: p for arm, p in tried.items() if (arm.task, arm.stage) == (task, search.stages[-1])
         }
-        are_whole = not any((task, search.stages[-1], variant) in stopped for variant in family)
-        found = _adjusted(search, task, family, measured if are_whole else {})
+        are_whole = not any((task, search.stages[-1], variant) in stopped for variant in reached)
+        found = _adjusted(search, task, reached, measured if are_whole else {})
         adjusted |= {Arm(task, search.stages[-1], variant): one for variant, one in found.items()}
     return RoundStatistics(
         seeds={arm: across_seeds([one.d_acc for one in seeds]) for arm, seeds in by_arm.items()},
+        selected=selected,
+        counts=counts,
         q_values=q_values,
-        tried={
-            stage: sum(arm.stage == stage and arm.variant != search.control for arm in [*by_arm, *stopped])
-            for stage in search.all_stages
-        },
+        tried=sizes,
+        levels={} if search.confirmation is None else {search.confirmation.stage: search.confirmation.level},
         adjusted=adjusted,
         spreads=spreads,
     )
+
+
+def _count(search: SearchSpec, by_arm: Mapping[Arm, Sequence[SeedEvidence]], arm: Arm) -> caveats.Seeds:
+    """The seeds of an arm, and those it had at the first stage."""
+    at_first = by_arm.get(arm._replace(stage=search.stages[0]), ())
+    return caveats.Seeds(len(by_arm[arm]), len(at_first))
+
+
+def _families(search: SearchSpec) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The tasks and the stage of what is counted together."""
+    for stage in search.stages:
+        yield search.tasks, stage
+    if search.confirmation is not None:
+        for task in search.tasks:
+            yield (task,), search.confirmation.stage
 
 
 def _p_value(seeds: Sequence[SeedEvidence]) -> float | None:
@@ -129,7 +165,7 @@ def _p_value(seeds: Sequence[SeedEvidence]) -> float | None:
 def _adjusted(
     search: SearchSpec, task: str, p_values: Mapping[str, float], measured: Mapping[JobKey, Measurement]
 ) -> dict[str, Adjusted]:
-    """By Dunnett where all arms have whole runs, and the control enough, else by Holm from the paired p-values.
+    """By Dunnett for a few variants where the control has the runs for it, else by Holm from the paired p-values.
 
     measured: empty where an arm's runs were stopped, whose scores nobody knows.
     """

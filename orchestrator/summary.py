@@ -68,10 +68,14 @@ def _seed_lines(decisions: Sequence[Record]) -> Iterator[str]:
     arms = {(one["config"], one["decided_stage"]): one for one in decisions}
     for (variant, stage), one in arms.items():
         if (one["n_seeds"] or 0) > 1:
+            told = (
+                "only those that an earlier stage promoted: no interval"
+                if one["d_acc_t_ci"] is None
+                else f"95 % t interval {interval_text(one['d_acc_t_ci'])}, sign test p {one['sign_test_p']:.3f}"
+            )
             yield (
                 f"  {variant} at {stage}: mean {points(one['d_acc_mean'])} over {one['n_seeds']} seeds, "
-                f"sd {100 * one['d_acc_sd']:.2f} pp, {one['seed_pattern']}, "
-                f"95 % t interval {interval_text(one['d_acc_t_ci'])}, sign test p {one['sign_test_p']:.3f}"
+                f"sd {100 * one['d_acc_sd']:.2f} pp, {one['seed_pattern']}, {told}"
             )
     spreads = {one["decided_stage"]: one for one in decisions if one["run_sd"] is not None}
     for stage, one in spreads.items():
@@ -84,15 +88,20 @@ def _seed_lines(decisions: Sequence[Record]) -> Iterator[str]:
 def _family_lines(resolved: ResolvedRound, decisions: Sequence[Record]) -> Iterator[str]:
     """What is left when it counts how many were tried, and how often nothing at all was promoted."""
     search = resolved.search
+    families: dict[tuple[str, str | None], list[Record]] = {}  # by stage; where it confirms, by task too
     for stage in search.all_stages:
-        family = [one for one in decisions if one["decided_stage"] == stage and one["q_value"] is not None]
-        if family:
-            q_values = {f"{one['task']}/{one['config']}": one["q_value"] for one in family}
-            found = [f"{arm} (q {q:.3f})" for arm, q in q_values.items() if q <= FALSE_DISCOVERY]
-            yield (
-                f"gains among the {family[0]['n_tried']} tried at {stage}, at most {FALSE_DISCOVERY:.0%} of them "
-                f"false: {', '.join(found) or 'none'}"
-            )
+        for one in decisions:
+            if one["decided_stage"] == stage and one["q_value"] is not None:
+                task = None if one["q_level"] is None else one["task"]
+                families.setdefault((stage, task), []).append(one)
+    for (stage, task), family in families.items():
+        level = family[0]["q_level"] or FALSE_DISCOVERY
+        q_values = {f"{one['task']}/{one['config']}": one["q_value"] for one in family}
+        found = [f"{arm} (q {q:.3f})" for arm, q in q_values.items() if q <= level]
+        yield (
+            f"gains among the {family[0]['n_tried']} tried at {stage}{f' of {task}' if task else ''}, "
+            f"at most {100 * level:g}% of them false: {', '.join(found) or 'none'}"
+        )
     adjusted = {
         f"{one['task']}/{one['config']}": f"p {one['adjusted_p']:.3f} ({one['adjusted_by'].capitalize()})"
         for one in decisions

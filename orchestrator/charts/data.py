@@ -136,6 +136,7 @@ class Pooled:
     delta: float  # a fraction
     interval: tuple[float, float] | None
     pattern: str  # runs above, at and below the baseline: 2+/1=/0-
+    p_value: float | None = None  # one-sided, that there is no gain
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import altair as alt
 from orchestrator.charts import style
 from orchestrator.charts.data import WIDE, Forest, Pooled
 from orchestrator.points import interval_text, points
+from orchestrator.statistics.examples import is_clear
 
 LINE = 13  # pixels of a line of text
 NAMES, NUMBERS = 0.34, 185  # share of the width, and pixels, at most beside the plot
@@ -19,7 +20,7 @@ SUBTITLE = "token accuracy, variant minus baseline of its stage, 95 % intervals"
 
 
 def chart(data: Forest, width: int = WIDE, beside: int = 0, *, is_titled: bool = True) -> alt.LayerChart:
-    """A row for each delta: a square in its interval, grey where that holds zero or is not known.
+    """A row for each delta: a square in its interval, grey where that is not known or not clear of zero (`is_clear`).
 
     The plot begins at least `beside` pixels from the left.
     """
@@ -83,13 +84,13 @@ def _numbers(one: Pooled) -> str:
 
 def _row(one: Pooled, name: str, reach: float) -> dict[str, Any]:
     low, high = one.interval or (None, None)
-    is_clear = low is not None and high is not None and not low <= 0 <= high
+    is_shown = one.interval is not None and is_clear(one.interval, one.p_value)
     return {
         "name": name,
         "delta": 100 * one.delta,
         "low": None if low is None else max(-reach, 100 * low),
         "high": None if high is None else min(reach, 100 * high),
-        "colour": (style.BLUE if one.delta > 0 else style.VERMILION) if is_clear else style.GREY,
+        "colour": (style.BLUE if one.delta > 0 else style.VERMILION) if is_shown else style.GREY,
         "numbers": _numbers(one),
         "description": _described(one),
     }

@@ -15,9 +15,10 @@ from orchestrator.caveats import Caveat
 from orchestrator.records import Record
 from orchestrator.reports.gathering import RoundResults
 from orchestrator.spec import CONTROL_ARM
-from orchestrator.statistics.examples import Interval
+from orchestrator.statistics.examples import Interval, is_clear
 from orchestrator.statistics.seeds import AcrossSeeds, across_seeds, estimate
 from orchestrator.statistics.variants import false_discovery
+from orchestrator.views import RoundView
 from worker.job import Outcome
 
 OF_ONE_RUN = {Caveat.SINGLE_SEED, Caveat.NOT_SIGNIFICANT}  # of the pooled delta they are found anew
@@ -42,7 +43,10 @@ class Effect:
     is_control: bool = False  # the baseline under another seed and name: its delta is noise
     was_stopped: bool = False  # some run, early: the pooled delta of the others would flatter
     tried: int = 0  # variants measured on the task
-    q_value: float | None = None  # false-discovery rate over all variants of the report at this stage
+    family: int = 0  # variants that the false-discovery rate is taken over
+    q_value: float | None = (
+        None  # over all variants tried at this stage or before; where it confirms, of the task
+    )
 
     @property
     def delta(self) -> float | None:
@@ -92,7 +96,7 @@ def of_rounds(rounds: Sequence[RoundResults]) -> Report:
         replace(one, is_control=one.variant == CONTROL_ARM and not with_control.isdisjoint(one.rounds))
         for one in pooled
     ]
-    return Report(tuple(rounds), tuple(_ordered(_in_company(pooled), stages_of(rounds))))
+    return Report(tuple(rounds), tuple(_ordered(_in_company(pooled, rounds), stages_of(rounds))))
 
 
 def stages_of(rounds: Sequence[RoundResults]) -> list[str]:
@@ -115,12 +119,14 @@ def _effect(key: tuple[str, str, str], runs: Sequence[Record], decisions: Sequen
     distinct = list({run["fingerprint"]: run for run in reversed(measured)}.values())[::-1]
     distinct = [] if was_stopped else distinct
     across = across_seeds([run["d_acc"] for run in distinct]) if distinct else None
-    interval, p_value = _evidence(distinct, across) if across else (None, None)
     seeds = tuple(sorted({run["seed"] for run in distinct}))
     inherited = {Caveat(caveat) for record in (*runs, *decisions) for caveat in record["caveats"]}
+    interval, p_value = (None, None)
+    if across and Caveat.SELECTED_SEEDS not in inherited:  # else the seeds are those that did well before
+        interval, p_value = _evidence(distinct, across)
     found = {
         Caveat.SINGLE_SEED: len(seeds) == 1,
-        Caveat.NOT_SIGNIFICANT: interval is not None and interval.low <= 0 <= interval.high,
+        Caveat.NOT_SIGNIFICANT: interval is not None and not is_clear(interval, p_value),
     }
     return Effect(
         task=task,
@@ -154,26 +160,52 @@ def _evidence(distinct: Sequence[Record], across: AcrossSeeds) -> tuple[Interval
     return found.interval(), found.p_value
 
 
-def _in_company(effects: Sequence[Effect]) -> list[Effect]:
-    """The effects with what depends on how many there are."""
+Tested = int | tuple[str, str]  # the place of an effect with a p-value, or task and variant of what has none
+
+
+def _in_company(effects: Sequence[Effect], rounds: Sequence[RoundResults]) -> list[Effect]:
+    """The effects with what depends on how many there are.
+
+    A variant that was tried and did not come to a later stage of its rounds is in that stage's family with p = 1,
+    unless the stage confirms.
+    """
+    views = {one.view.round: one.view for one in rounds}
     tried: dict[str, set[str]] = {}
-    by_stage: dict[str, dict[int, float]] = {}
-    for i, effect in enumerate(effects):
-        if effect.is_control:
+    families: dict[tuple[str | None, str], dict[Tested, float]] = {}
+    for effect in effects:
+        if effect.is_control or (effect.across is None and not effect.was_stopped):
             continue
-        if effect.across is not None or effect.was_stopped:
-            tried.setdefault(effect.task, set()).add(effect.variant)
-        if effect.p_value is not None:
-            by_stage.setdefault(effect.stage, {})[i] = effect.p_value
-        elif effect.was_stopped:
-            by_stage.setdefault(effect.stage, {})[i] = 1.0  # tried, and no gain
-    adjusted: dict[int, float] = {}
-    for p_values in by_stage.values():
-        adjusted |= false_discovery(p_values)
+        tried.setdefault(effect.task, set()).add(effect.variant)
+        for view in (views[name] for name in effect.rounds):
+            if effect.stage != view.confirm_stage:
+                for stage in view.stages[view.stages.index(effect.stage) :]:
+                    if stage != view.confirm_stage:
+                        families.setdefault((None, stage), {})[effect.task, effect.variant] = 1.0
+    place = [_family_of(effect, views) for effect in effects]
+    for i, effect in enumerate(effects):
+        p_value = 1.0 if effect.was_stopped else effect.p_value  # tried, and no gain
+        if not effect.is_control and p_value is not None:
+            family = families.setdefault(place[i], {})
+            family.pop((effect.task, effect.variant), None)
+            family[i] = p_value
+    adjusted: dict[Tested, float] = {}
+    for family in families.values():
+        adjusted |= {tested: q for tested, q in false_discovery(family).items() if isinstance(tested, int)}
     return [
-        replace(effect, tried=len(tried.get(effect.task, ())), q_value=adjusted.get(i))
+        replace(
+            effect,
+            tried=len(tried.get(effect.task, ())),
+            family=len(families.get(place[i], ())),
+            q_value=adjusted.get(i),
+        )
         for i, effect in enumerate(effects)
     ]
+
+
+def _family_of(effect: Effect, views: Mapping[str, RoundView]) -> tuple[str | None, str]:
+    """The stage; with the task where it confirms."""
+    confirms = any(views[name].confirm_stage == effect.stage for name in effect.rounds)
+    return (effect.task if confirms else None), effect.stage
 
 
 def _ordered(effects: Sequence[Effect], stages: Sequence[str]) -> list[Effect]:

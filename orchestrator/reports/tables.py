@@ -58,15 +58,18 @@ def task_words(task: str, effects: Sequence[Effect]) -> str:
 def notes(report: Report) -> Iterator[str]:
     """How to read the numbers, and what to doubt."""
     tests = {
-        stage: sum(e.stage == stage and e.q_value is not None for e in report.effects)
+        stage: dict.fromkeys(str(e.family) for e in report.effects if e.stage == stage and e.family)
         for stage in dict.fromkeys(effect.stage for effect in report.effects)
     }
-    told = ", ".join(f"{count} at {stage}" for stage, count in tests.items())
+    told = ", ".join(f"{' and '.join(counts) or 0} at {stage}" for stage, counts in tests.items())
     yield (
         "delta: variant minus baseline of the same stage and seed, best token accuracy, mean of the runs; "
         "runs: above, at and below the baseline, of equal runs one"
     )
-    yield (f"p: one-sided, that there is no gain; q: share of false discoveries among all up to it ({told})")
+    yield (
+        "p: one-sided, that there is no gain; q: share of false discoveries among all up to it, "
+        f"of so many tried ({told})"
+    )
     for caveat, tasks in report.caveats.items():
         yield f"{caveat} ({', '.join(tasks)}): {EXPLANATIONS[caveat]}"
 

@@ -51,11 +51,11 @@ class Evidence(Rule):
         return Ruling(promotes, f"{said}: not settled with all seeds, so the mean decides")
 
     def bounds(self, trials: Sequence[Trial]) -> Interval | None:
-        """A lower and an upper bound of the delta; None for one seed whose outcomes per example are not known."""
-        errors = [trial.standard_error for trial in trials]
-        if len(trials) == 1 and errors[0] is None:
+        """A lower and an upper bound of the delta; None where a seed's outcomes per example are not known."""
+        errors = [trial.standard_error for trial in trials if trial.standard_error is not None]
+        if len(errors) < len(trials):
             return None
-        found = estimate([trial.delta for trial in trials], [error or 0.0 for error in errors])
+        found = estimate([trial.delta for trial in trials], errors)
         return found.interval(2 * self.confidence - 1)
 
     def seeds(self, given: tuple[int, ...]) -> tuple[int, ...]:

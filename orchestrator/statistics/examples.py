@@ -33,6 +33,15 @@ class Interval(NamedTuple):
     high: float
 
 
+def is_clear(interval: tuple[float, float], p_value: float | None) -> bool:
+    """Whether a delta is other than none: its interval without 0, and where it is a gain, a p-value that agrees.
+
+    Where few examples differ, a bootstrap interval may leave 0 out although the exact test does not.
+    """
+    low, high = interval
+    return high < 0 or (low > 0 and (p_value is None or p_value <= (1 - LEVEL) / 2))
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A delta of two runs, and how far the choice of validation examples alone may have moved it."""
@@ -70,11 +79,14 @@ def seed_of(variant: str, baseline: str) -> int:
 
 
 def standard_error(differences: Sequence[int], of: Sequence[int]) -> float:
-    """Of the ratio sum(differences) / sum(of), examples being drawn at random (linearised, n - 1)."""
+    """Of the ratio sum(differences) / sum(of), examples being drawn at random (linearised, n - 1).
+
+    Never less than one answer: that no example happened to differ, or all by the same, is no certainty.
+    """
     n, total = len(differences), sum(of)
     ratio = sum(differences) / total
     squares = sum((d - ratio * size) ** 2 for d, size in zip(differences, of, strict=True))
-    return float((squares * n / (n - 1)) ** 0.5 / total)
+    return max(float((squares * n / (n - 1)) ** 0.5), 1.0) / total
 
 
 def bootstrap(

@@ -86,9 +86,9 @@ class Estimate:
 
     @property
     def p_value(self) -> float:
-        """One-sided, from the interval that ends at 0; where nothing varies, 0 for a gain and 1 otherwise."""
+        """One-sided, from the interval that ends at 0; where no error is known, 1: nothing is shown."""
         if self.of_examples == self.of_runs == 0:
-            return 0.0 if self.mean > TIE else 1.0
+            return 1.0
         low, high = LEAST_P, 0.5
         for _ in range(HALVINGS):
             p = (low * high) ** 0.5

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 Name = TypeVar("Name", bound=Hashable)
 DUNNETT_SEED = 0  # its integral is computed from random points
+DUNNETT_MOST = 12  # variants; the time of its integral grows fast with them: 30 take seconds, 60 a minute
 
 
 def false_discovery(p_values: Mapping[Name, float]) -> dict[Name, float]:
@@ -36,10 +37,12 @@ def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
 def dunnett(variants: Mapping[Name, Sequence[float]], control: Sequence[float]) -> dict[Name, float]:
     """Dunnett's comparison of the runs of many variants with those of one control: adjusted p-values, one-sided.
 
-    Empty where there is no variant, where the control has fewer than two runs, or where no run differs from another
-    of its arm: the spread between runs is then unknown.
+    Empty where there is no variant or more than DUNNETT_MOST, where the control has fewer than two runs, or where no
+    run differs from another of its arm: the spread between runs is then unknown.
     """
-    if not variants or len(control) < 2 or pooled_spread([control, *variants.values()]) is None:
+    if not 0 < len(variants) <= DUNNETT_MOST or len(control) < 2:
+        return {}
+    if pooled_spread([control, *variants.values()]) is None:
         return {}
     from scipy import stats
 

@@ -243,4 +243,11 @@ class _Doubts:
         baseline, run = self.runs.get(key._replace(variant=BASELINE)), self.runs.get(key)
         if run is None or baseline is None:
             return []
-        return caveats.of_arm(self.resolved, self.task, key.stage, *run, baseline[0], evidence=rests_on)
+        first = self.resolved.search.stages[0]
+        seeds = caveats.Seeds(self._seeds(key), self._seeds(key._replace(stage=first)))
+        of_it = (self.resolved, self.task, key.stage, *run, baseline[0])
+        return caveats.of_arm(*of_it, evidence=rests_on, seeds=seeds)
+
+    def _seeds(self, key: JobKey) -> int:
+        """How many seeds of a variant were measured at a stage."""
+        return sum(one._replace(seed=key.seed) == key for one in self.runs)

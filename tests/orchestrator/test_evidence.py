@@ -13,10 +13,10 @@ from sqlalchemy import select
 
 from db.session import Database
 from db.tables import Decision, Job
-from orchestrator import caveats, engine, forecast, lookup, status
-from orchestrator.evidence import Pair, of_pairs
+from orchestrator import caveats, engine, forecast, lookup, round_statistics, status
+from orchestrator.evidence import Evidence, Pair, SeedEvidence, of_pairs
 from orchestrator.exports import lines
-from orchestrator.planner import JobKey
+from orchestrator.planner import Confirmation, JobKey, SearchSpec
 from orchestrator.reading import parse_round
 from orchestrator.records import Record, records
 from orchestrator.spec import CONTROL_SEEDS, MOST_FRESH
@@ -114,6 +114,31 @@ def test_threshold__over_seeds_and_over_all_variants(database: Database, tmp_pat
     assert "l1 at quick: mean +4.17 pp over 3 seeds, sd 6.29 pp, 2+/0=/1-, 95 % t interval" in text
     assert "gains among the 2 tried at quick, at most 5% of them false: none" in text
     assert "run-to-run spread of the baseline at quick: 1.44 pp (2 degrees of freedom" in text
+
+
+def test_threshold__seeds_that_passed_are_no_sample_of_seeds(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database, by_example=True)
+    resolved = resolve(tmp_path, seeds=[0, 1, 2])
+    round_id = rig.submit(resolved)
+    passed = {(stage, "l1", 0): 0.5 for stage in ("quick", "med")}
+    two = {(stage, "l2", seed): 0.5 + seed / 40 for stage in ("quick", "med") for seed in (0, 1)}
+    rig.run_all(passed | two)
+    found = exported(database)
+    for kind in ("decision", "job"):
+        caveats_of_it = found["med", "l1", 0, kind]["caveats"]
+        assert {"selected_seeds", "single_seed"} <= set(caveats_of_it)
+        assert "single_seed" not in found["med", "l2", 0, kind]["caveats"]
+        assert not {"selected_seeds", "single_seed"} & set(found["quick", "l1", 0, kind]["caveats"])
+    for variant, n in (("l1", 1), ("l2", 2)):
+        told = found["med", variant, 0, "decision"]
+        assert (told["n_seeds"], told["d_acc_mean"] is None, told["n_tried"]) == (n, False, 2)
+        assert {told[key] for key in ("q_value", "adjusted_p", "sign_test_p", "d_acc_t_ci")} == {None}
+    assert "over 2 seeds, sd 1.77 pp, 2+/0=/0-, only those that an earlier stage promoted" in summary(
+        database
+    )
+    with database.read() as session:
+        doubts = findings.of_task(session, round_id, resolved, "s4").doubts
+    assert list(doubts[caveats.Caveat.SELECTED_SEEDS]) == ["l1", "l2"]
 
 
 def test_evidence__one_decision_on_all_seeds(database: Database, tmp_path: Path) -> None:
@@ -215,6 +240,9 @@ def test_confirm__fresh_seeds_on_unseen_examples(
     assert "selected_of_n" in found["med", "l1", 0, "decision"]["caveats"]
     assert (last["d_acc_ci"][0] > 0) == (verdict == "confirmed")
     assert last["q_value"] == pytest.approx(last["p_value"])
+    assert (last["n_tried"], last["q_level"], found["med", "l1", 0, "decision"]["q_level"]) == (1, 0.05, None)
+    gains = f"s4/l1 (q {last['q_value']:.3f})" if verdict == "confirmed" else "none"
+    assert f"gains among the 1 tried at confirm of s4, at most 5% of them false: {gains}" in summary(database)
     assert found["med", "l1", 0, "decision"]["status"] == "promoted"
     with database.read() as session:
         view = lookup.round_(session, "r1")
@@ -237,6 +265,33 @@ def test_confirm__its_seeds_are_seeds_and_no_control_arm_s(name: str) -> None:
     assert 1000 <= spec.first_fresh_seed < CONTROL_SEEDS - 2 * MOST_FRESH
 
 
+def decided_with(task: str, stage: str, variant: str, p: float, seed: int = 0) -> tuple[JobKey, Evidence]:
+    one = SeedEvidence(seed=seed, d_acc=0.1, p_value=p, standard_error=0.01)
+    return JobKey(task, stage, variant, seed), Evidence(p_value=p, seeds=(one,))
+
+
+def test_med__counts_what_did_not_come_so_far() -> None:
+    """Of five tried, one reaches med with p = 0.02: that is 5 x 0.02 among five, not 0.02 by itself."""
+    variants = tuple("abcde")
+    search = SearchSpec(("t",), variants, ("quick", "med"))
+    decisions = [decided_with("t", "quick", one, 0.01 if one == "a" else 0.5) for one in variants]
+    decisions.append(decided_with("t", "med", "a", 0.02))
+    told = round_statistics.of_round(search, decisions, {}, {}).of(decisions[-1][0])
+    assert (told["n_tried"], told["q_value"]) == (5, pytest.approx(0.1))
+
+
+def test_confirm__the_record_has_the_family_and_the_level_that_decided() -> None:
+    confirmation = Confirmation("confirm", (1000,), level=0.01)
+    search = SearchSpec(("s", "t"), ("v",), ("quick",), confirmation=confirmation)
+    decisions = [decided_with("s", "confirm", "v", 0.03), decided_with("t", "confirm", "v", 0.04)]
+    found = round_statistics.of_round(search, decisions, {}, {})
+    told = [found.of(key) for key, _ in decisions]
+    assert [(one["q_value"], one["n_tried"], one["q_level"]) for one in told] == [
+        (0.03, 1, 0.01),
+        (0.04, 1, 0.01),
+    ]
+
+
 def test_confirm__its_examples_are_not_those_of_the_selection(tmp_path: Path) -> None:
     from model.tokenizers import get_tokenizer
     from tasks import build
@@ -250,6 +305,15 @@ def test_confirm__its_examples_are_not_those_of_the_selection(tmp_path: Path) ->
     assert len(unseen[1]) == 10
     assert unseen[2].digest == resolved.report("s4", "confirm").digest != seen[2].digest
     assert not {"promoted"} & set(resolved.search.confirmation.seeds if resolved.search.confirmation else ())
+
+
+def test_not_significant__where_interval_and_p_value_disagree() -> None:
+    doubtful, clear = (
+        Evidence(d_acc_ci=(0.005, 0.04), p_value=p, seeds=(SeedEvidence(seed=0, d_acc=0.015),))
+        for p in (0.125, 0.02)
+    )
+    assert list(caveats.of_evidence(doubtful)) == [caveats.Caveat.NOT_SIGNIFICANT]
+    assert list(caveats.of_evidence(clear)) == []
 
 
 def test_plan__says_what_so_few_seeds_can_never_show(database: Database, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from orchestrator.rules import (
     rule_class,
 )
 from orchestrator.rules.registry import BUILT_IN, UnknownRule, parse_rule
-from orchestrator.statistics.examples import Outcomes
+from orchestrator.statistics.examples import Outcomes, standard_error
 from worker.job import BASELINE, Outcome
 
 deltas = st.integers(-50, 50).map(lambda n: n / 1000)
@@ -58,10 +58,38 @@ def test_evidence__one_seed_may_prune_but_not_promote() -> None:
     assert EVIDENCE.judge([Trial(0, -0.05, None)], ()) is None  # nothing is known of its examples
 
 
-def test_evidence__arms_that_are_alike_are_pruned_at_once() -> None:
-    ruling = EVIDENCE.judge([Trial(0, 0.0, 0.0)], ())
+def test_evidence__arms_that_are_alike_are_pruned_at_once_only_on_many_examples() -> None:
+    assert EVIDENCE.judge([Trial(0, 0.0, standard_error([0] * 24, [1] * 24))], ()) is None
+    ruling = EVIDENCE.judge([Trial(0, 0.0, standard_error([0] * 5000, [1] * 5000))], ())
     assert ruling is not None
     assert not ruling.promotes
+
+
+def test_evidence__equal_seeds_without_known_examples_are_not_certain() -> None:
+    assert EVIDENCE.judge([Trial(0, 0.01), Trial(1, 0.01)], ()) is None
+
+
+@pytest.mark.parametrize(
+    ("right", "verdict"),
+    [(None, Verdict.UNDECIDED), (20, Verdict.CONFIRMED), (2, Verdict.REJECTED)],
+)
+def test_confirm__equal_deltas_are_no_certainty(right: int | None, verdict: Verdict) -> None:
+    """Two fresh seeds with the same gain: of unknown error, of 20 answers in 40, and of 2."""
+
+    def ended(n: int) -> Measurement:
+        of = (1,) * 40
+        known = None if right is None else Outcomes((1,) * n + (0,) * (40 - n), of)
+        return Measurement(Outcome.OK, n / 40, 1.0, outcomes=known)
+
+    confirmation = Confirmation("confirm", (1000, 1001))
+    spec = SearchSpec(("t",), ("v",), ("quick",), confirmation=confirmation)
+    results = {
+        JobKey("t", stage, arm, seed): ended(0 if arm == BASELINE else right or 20)
+        for stage, seeds in (("quick", (0,)), ("confirm", (1000, 1001)))
+        for arm in (BASELINE, "v")
+        for seed in seeds
+    }
+    assert plan(spec, results).decisions[-1].verdict is verdict
 
 
 def test_evidence__seeds_go_on_from_those_of_the_round() -> None:

@@ -31,7 +31,7 @@ def test_effects__whole_report() -> None:
     quick = report.effects[0]
     assert quick.interval == across_seeds([0.05, 0.025]).interval
     assert (quick.p_value, quick.q_value) == (0.25, 0.5)
-    assert report.effects[1].q_value == 1.0  # alone at its stage
+    assert report.effects[1].q_value == 1.0  # alone at its stage, and two were tried
     assert report.effects[2].caveats == (Caveat.AT_CHANCE,)  # two seeds are not one
     assert report.caveats == {Caveat.AT_CHANCE: ["s4"], Caveat.NOT_SIGNIFICANT: ["s4"]}
 
@@ -55,6 +55,10 @@ def test_effects__one_run_has_the_evidence_of_its_record() -> None:
     (effect,) = of_rounds([of_round([with_evidence])]).effects
     assert (effect.interval, effect.p_value, effect.q_value) == ((0.01, 0.08), 0.02, 0.02)
     assert effect.caveats == (Caveat.SINGLE_SEED,)
+
+    few_differ = job("l1", d_acc=0.015, d_acc_ci=[0.005, 0.04], p_value=0.125)
+    (doubtful,) = of_rounds([of_round([few_differ])]).effects
+    assert Caveat.NOT_SIGNIFICANT in doubtful.caveats
 
     (bare,) = of_rounds([of_round([job("l1", d_acc=0.05)])]).effects
     assert (bare.interval, bare.p_value, bare.q_value) == (None, None, None)
@@ -90,6 +94,24 @@ def test_effects__a_control_arm_is_no_variant_that_was_tried() -> None:
     assert [found[name].is_control for name in ("aa", "l1")] == [True, False]
     assert (found["l1"].tried, found["l1"].q_value, found["aa"].q_value) == (1, 0.02, None)
     assert {effect.tried for effect in of_rounds([of_round(runs)]).effects} == {2}  # a variant of that name
+
+
+def test_effects__a_later_stage_counts_what_did_not_come_so_far_and_a_confirmation_does_not() -> None:
+    runs = [job(name, d_acc=0.05, p_value=0.5) for name in ("l1", "l2")]
+    runs += [job("l1", stage, d_acc=0.05, p_value=0.02) for stage in ("med", "confirm")]
+    runs.append(job("l1", "confirm", d_acc=0.05, p_value=0.9) | {"task": "other"})
+    one = of_round(runs, stages=("quick", "med", "confirm"), confirm_stage="confirm", tasks=("s4", "other"))
+    found = {(e.task, e.variant, e.stage): (e.q_value, e.family) for e in of_rounds([one]).effects}
+    assert found["s4", "l1", "med"] == (0.04, 2)
+    assert found["s4", "l1", "confirm"] == (0.02, 1)
+    assert found["other", "l1", "confirm"] == (0.9, 1)
+
+
+def test_effects__seeds_that_were_selected_bear_no_inference() -> None:
+    runs = [job("l1", "med", seed, d_acc=0.05, d_acc_se=0.01, caveats=["selected_seeds"]) for seed in (0, 3)]
+    (effect,) = of_rounds([of_round(runs)]).effects
+    assert (effect.delta, effect.interval, effect.p_value, effect.q_value) == (0.05, None, None, None)
+    assert effect.caveats == (Caveat.SELECTED_SEEDS,)
 
 
 def test_effects__nothing_decided() -> None:

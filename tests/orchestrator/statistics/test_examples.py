@@ -18,6 +18,7 @@ from orchestrator.statistics.examples import (
     Outcomes,
     bootstrap,
     compare,
+    is_clear,
     permutation_p,
     standard_error,
 )
@@ -103,12 +104,23 @@ def test_compare__one_example_tells_nothing() -> None:
 
 def test_compare__ties_only() -> None:
     arm = Outcomes((1, 2, 3), (4, 4, 4))
-    assert comparison(arm, arm) == Comparison(0.0, Interval(0.0, 0.0), 1.0, 0.0)
+    assert comparison(arm, arm) == Comparison(0.0, Interval(0.0, 0.0), 1.0, 1 / 12)
 
 
 def test_compare__all_differ_by_the_same() -> None:
     found = comparison(Outcomes((2, 3, 4), (4, 4, 4)), Outcomes((1, 2, 3), (4, 4, 4)))
-    assert found == Comparison(0.25, Interval(0.25, 0.25), 0.125, 0.0)
+    assert found == Comparison(0.25, Interval(0.25, 0.25), 0.125, 1 / 12)
+
+
+@pytest.mark.parametrize(("won", "clear"), [(0, False), (3, False), (5, False), (6, True)])
+def test_is_clear__not_before_the_exact_test_agrees(won: int, clear: bool) -> None:
+    """Of 200 examples so many won and none lost; p is 2^-won."""
+    found = comparison(
+        Outcomes((1,) * won + (0,) * (200 - won), (1,) * 200), Outcomes((0,) * 200, (1,) * 200)
+    )
+    assert is_clear(found.interval, found.p_value) is clear
+    if won == 3:
+        assert found.interval.low > 0
 
 
 def test_compare__other_examples() -> None:

@@ -60,7 +60,8 @@ def test_least_sign_p__three_seeds_never_reach_an_eighth_and_five_are_the_least(
 
 def test_estimate__degenerate() -> None:
     assert estimate([0.1], [0.0]) == Estimate(0.1, 0.0, 0.0, 1)
-    assert (estimate([0.1], [0.0]).p_value, estimate([0.0], [0.0]).p_value) == (0.0, 1.0)
+    assert (estimate([0.1], [0.0]).p_value, estimate([0.0], [0.0]).p_value) == (1.0, 1.0)
+    assert estimate([0.1, 0.1], [0.0, 0.0]).p_value == 1.0  # no error is known: nothing is shown
     assert estimate([0.1, 0.1], [0.0, 0.0]).interval() == (pytest.approx(0.1), pytest.approx(0.1))
 
 

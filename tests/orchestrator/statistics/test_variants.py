@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from orchestrator.statistics.variants import (
+    DUNNETT_MOST,
     Spread,
     control_runs,
     dunnett,
@@ -72,6 +73,13 @@ def test_dunnett__without_a_known_spread() -> None:
     assert dunnett({}, [0.1, 0.2]) == {}
     assert dunnett({"a": [0.2]}, [0.1]) == {}
     assert dunnett({"a": [0.2]}, [0.1, 0.1]) == {}
+
+
+def test_dunnett__not_of_more_variants_than_it_can_integrate_in_time() -> None:
+    runs = {n: [0.2 + n / 100, 0.21, 0.19] for n in range(DUNNETT_MOST + 1)}
+    assert dunnett(runs, [0.2, 0.21, 0.19]) == {}
+    del runs[0]
+    assert set(dunnett(runs, [0.2, 0.21, 0.19])) == set(runs)
 
 
 def test_pooled_spread() -> None:
