@@ -127,6 +127,17 @@ class _Writer:
             for seed, one in found.by_seed.items()
         }
 
+    @cached_property
+    def _protocols(self) -> dict[tuple[str, str, str], str]:
+        return {}
+
+    def _protocol(self, key: JobKey) -> str:
+        """What a run shares with those of other seeds; found once for all of them."""
+        arm = key.task, key.stage, key.variant
+        if arm not in self._protocols:
+            self._protocols[arm] = self.resolved.job(key).protocol
+        return self._protocols[arm]
+
     def job(self, job: StoredJob, sources: Mapping[int, str]) -> Record:
         key, metrics, usage = job.key, job.metrics, job.usage
         partial = job.partial
@@ -146,6 +157,7 @@ class _Writer:
             "d_acc": _delta(metrics, baseline, "best_val_tok_acc"),
             "d_loss": _delta(metrics, baseline, "best_val_loss"),
             "d_acc_ci": rests_on and _listed(rests_on.d_acc_ci),
+            "protocol": self._protocol(key),
             "d_acc_se": rests_on and rests_on.standard_error,
             "p_value": rests_on and rests_on.p_value,
             "baseline_val_tok_acc": baseline and baseline.best_val_tok_acc,

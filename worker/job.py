@@ -309,6 +309,13 @@ class JobSpec(Strict):
         return sha256_of(self._trajectory() | {"budget": self.budget.model_dump(mode="json")})
 
     @property
+    def protocol(self) -> str:
+        """SHA-256 over what determines the result but the seed: runs of one protocol are runs of one experiment."""
+        material = self._trajectory() | {"budget": self.budget.model_dump(mode="json")}
+        del material["seed"]
+        return sha256_of(material)
+
+    @property
     def trajectory(self) -> str:
         """SHA-256 over what determines the sequence of weights and evaluations, however long it is."""
         return sha256_of(self._trajectory())

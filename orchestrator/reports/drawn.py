@@ -73,9 +73,7 @@ def name_of(rounds: Sequence[RoundResults]) -> str:
 def _pooled(effects: Sequence[Effect]) -> Iterator[Pooled]:
     for one in effects:
         if one.across is not None:
-            yield Pooled(
-                one.variant, one.stage, one.across.mean, one.interval, one.across.pattern, one.p_value
-            )
+            yield Pooled(one.name, one.stage, one.across.mean, one.interval, one.across.pattern, one.p_value)
 
 
 def task_curves(task: str, curves: Sequence[Curve], stages: Sequence[str]) -> TaskCurves | None:

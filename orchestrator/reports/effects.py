@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from orchestrator.caveats import Caveat
 from orchestrator.records import Record
@@ -24,13 +25,23 @@ from worker.job import Outcome
 OF_ONE_RUN = {Caveat.SINGLE_SEED, Caveat.NOT_SIGNIFICANT}  # of the pooled delta they are found anew
 
 
-@dataclass(frozen=True)
-class Effect:
-    """A variant of a task at a stage, over all seeds and rounds of the report."""
+class Row(NamedTuple):
+    """What is pooled: runs that differ in their seed alone."""
 
     task: str
     variant: str
     stage: str
+    protocol: str | None
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A variant of a task at a stage, over all seeds and rounds of the report that ran it by the same protocol."""
+
+    task: str
+    variant: str
+    stage: str
+    protocol: str | None  # what its runs share but the seed; None: not known
     across: AcrossSeeds | None  # its distinct runs; None: none was measured, or some were stopped early
     interval: Interval | None  # 95 %
     p_value: float | None  # one-sided, that there is no gain
@@ -40,6 +51,7 @@ class Effect:
     protocols: int  # different batch sizes and validation sets among the runs
     decisions: Mapping[str, int]  # by verdict
     caveats: tuple[Caveat, ...]
+    is_alone: bool = True  # no other protocol goes by the same task, variant and stage
     is_control: bool = False  # the baseline under another seed and name: its delta is noise
     was_stopped: bool = False  # some run, early: the pooled delta of the others would flatter
     tried: int = 0  # variants measured on the task
@@ -47,6 +59,15 @@ class Effect:
     q_value: float | None = (
         None  # over all variants tried at this stage or before; where it confirms, of the task
     )
+
+    @property
+    def name(self) -> str:
+        """The variant; with the beginning of the protocol where the name stands for several."""
+        return (
+            self.variant
+            if self.is_alone or self.protocol is None
+            else f"{self.variant} [{self.protocol[:6]}]"
+        )
 
     @property
     def delta(self) -> float | None:
@@ -79,18 +100,23 @@ class Report:
 
 def of_rounds(rounds: Sequence[RoundResults]) -> Report:
     """Pools whatever the rounds hold so far."""
-    runs: dict[tuple[str, str, str], list[Record]] = {}  # by task, variant and stage
-    decisions: dict[tuple[str, str, str], list[Record]] = {}
+    runs: dict[Row, list[Record]] = {}
+    decisions: dict[Row, list[Record]] = {}
     for one in rounds:
+        protocols: dict[tuple[str, str, str], str | None] = {}  # of this round's arms
         for record in one.jobs:
             if record["variant_of"] is not None:
-                runs.setdefault((record["task"], record["config"], record["stage"]), []).append(record)
+                arm = (record["task"], record["config"], record["stage"])
+                protocols[arm] = record.get("protocol")
+                runs.setdefault(Row(*arm, protocols[arm]), []).append(record)
         for record in one.decisions:
-            key = (record["task"], record["config"], record["decided_stage"])
-            decisions.setdefault(key, []).append(record)
+            arm = (record["task"], record["config"], record["decided_stage"])
+            decisions.setdefault(Row(*arm, protocols.get(arm)), []).append(record)
     pooled = [
         _effect(key, runs.get(key, ()), decisions.get(key, ())) for key in dict.fromkeys([*runs, *decisions])
     ]
+    rows = Counter((one.task, one.variant, one.stage) for one in pooled)
+    pooled = [replace(one, is_alone=rows[one.task, one.variant, one.stage] == 1) for one in pooled]
     with_control = {one.view.round for one in rounds if one.view.noise_floor is not None}
     pooled = [
         replace(one, is_control=one.variant == CONTROL_ARM and not with_control.isdisjoint(one.rounds))
@@ -111,8 +137,8 @@ def stages_of(rounds: Sequence[RoundResults]) -> list[str]:
     return order
 
 
-def _effect(key: tuple[str, str, str], runs: Sequence[Record], decisions: Sequence[Record]) -> Effect:
-    task, variant, stage = key
+def _effect(key: Row, runs: Sequence[Record], decisions: Sequence[Record]) -> Effect:
+    task, variant, stage, protocol = key
     measured = [run for run in runs if run["d_acc"] is not None]
     known = {run["fingerprint"] for run in measured}
     was_stopped = any(run["status"] == Outcome.STOPPED and run["fingerprint"] not in known for run in runs)
@@ -132,6 +158,7 @@ def _effect(key: tuple[str, str, str], runs: Sequence[Record], decisions: Sequen
         task=task,
         variant=variant,
         stage=stage,
+        protocol=protocol,
         across=across,
         interval=interval,
         p_value=p_value,

@@ -19,7 +19,7 @@ EMPTY = "there is nothing to report yet: no variant was decided"
 def cells(effect: Effect) -> tuple[str, ...]:
     """An effect as the words under COLUMNS."""
     return (
-        f"{effect.variant} (control)" if effect.is_control else effect.variant,
+        f"{effect.name} (control)" if effect.is_control else effect.name,
         effect.stage,
         "not measured" if effect.delta is None else points(effect.delta),
         "-" if effect.interval is None else interval_text(effect.interval),
@@ -132,6 +132,7 @@ def flat(effect: Effect) -> dict[str, Any]:
         "repeats": effect.repeats,
         "seeds": list(effect.seeds),
         "rounds": list(effect.rounds),
+        "protocol": effect.protocol,
         "protocols": effect.protocols,
         "n_tried": effect.tried,
         "p_value": effect.p_value,
@@ -178,5 +179,5 @@ FLAT_COLUMNS = (
         "seed_pattern",
         "repeats",
     ),
-    *("seeds", "rounds", "protocols", "n_tried", "p_value", "q_value", "decisions", "caveats"),
+    *("seeds", "rounds", "protocol", "protocols", "n_tried", "p_value", "q_value", "decisions", "caveats"),
 )

@@ -12,6 +12,7 @@ import pytest
 
 from db.session import Database
 from orchestrator import exports
+from orchestrator.planner import JobKey
 from orchestrator.records import Record, records
 from orchestrator.summary import has_failures
 from tests.orchestrator.factories import USAGE, Rig, resolve, result
@@ -67,6 +68,7 @@ def test_records__whole(database: Database, tmp_path: Path) -> None:
         "d_acc": 0.3,
         "d_loss": -0.3,
         "d_acc_ci": None,  # the runs of this test have no evaluations
+        "protocol": resolved.job(JobKey("s4", "quick", "l1", 7)).protocol,  # whatever the seed
         "d_acc_se": None,
         "p_value": None,
         "baseline_val_tok_acc": 0.2,

@@ -114,6 +114,20 @@ def test_effects__seeds_that_were_selected_bear_no_inference() -> None:
     assert effect.caveats == (Caveat.SELECTED_SEEDS,)
 
 
+def test_effects__runs_of_other_protocols_have_rows_of_their_own() -> None:
+    gains = {"r1": ("aaaaaaaa", 0.1), "r2": ("bbbbbbbb", -0.1), "r3": ("aaaaaaaa", 0.2)}
+    rounds = [
+        of_round([job("l1", d_acc=d, protocol=print_), decision("l1", "promoted", d_acc=d)], name)
+        for name, (print_, d) in gains.items()
+    ]
+    found = {e.name: (e.rounds, dict(e.decisions)) for e in of_rounds(rounds).effects}
+    assert found == {
+        "l1 [aaaaaa]": (("r1", "r3"), {"promoted": 2}),
+        "l1 [bbbbbb]": (("r2",), {"promoted": 1}),
+    }
+    assert [e.name for e in of_rounds(rounds[:1]).effects] == ["l1"]
+
+
 def test_effects__nothing_decided() -> None:
     assert of_rounds([of_round([job("baseline")])]).effects == ()
 
