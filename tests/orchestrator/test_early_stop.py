@@ -14,6 +14,8 @@ from db import queue
 from db.session import Database
 from db.tables import Decision, Evaluation, Job
 from orchestrator import engine, interventions, summary
+from orchestrator.api.metrics import FromDatabase
+from orchestrator.api.watch import Watch
 from orchestrator.errors import BadRound
 from orchestrator.exports import lines
 from orchestrator.planner import JobKey
@@ -255,6 +257,52 @@ def test_stopped__is_no_result_for_a_round_that_stops_nothing(database: Database
         )
         assert verdict is not None
         assert (verdict.decision, verdict.d_acc) == ("promoted", 0.1)
+
+
+def test_stopped__at_the_last_stage_is_adjusted_without_its_scores(
+    database: Database, tmp_path: Path
+) -> None:
+    """Dunnett's test would need them; the control has runs enough for it."""
+    stages = [{"name": "quick", "steps": 4, "eval_every": 2}]
+    rig = CurveRig(database)
+    rig.past(tmp_path, stages=stages)
+    rig.submit(resolve(tmp_path, round="r2", variants=NEW, early_stop=ON, stages=stages, baseline_seeds=3))
+    rig.run_next(stopped())
+    for accuracy in (0.4, 0.45, 0.48):
+        rig.run({4: accuracy})
+
+    decisions = {one["config"]: one for one in records(database, "r2") if one["stage"] == "decision"}
+
+    assert rig.waiting() is None
+    assert (decisions["new"]["adjusted_p"], decisions["new"]["adjusted_by"]) == (1.0, "holm")
+
+
+def test_bounds__stay_with_a_job_that_is_taken_back(database: Database, tmp_path: Path) -> None:
+    rig = CurveRig(database)
+    rig.past(tmp_path)
+    rig.submit(resolve(tmp_path, round="r2", variants=NEW, early_stop=ON))
+    before = rig.bounds()
+    with database.write() as session:
+        queue.claim(session, worker_id=rig.worker_id, now=NOW, lease_for=timedelta(minutes=1))
+        queue.requeue_expired(session, now=NOW + timedelta(minutes=2))
+    assert before is not None
+    assert rig.bounds() == before
+
+
+def test_stopped__counts_as_accelerator_time(database: Database, tmp_path: Path) -> None:
+    rig = CurveRig(database)
+    rig.past(tmp_path)
+    rig.submit(resolve(tmp_path, round="r2", variants=NEW, early_stop=ON))
+    collector = FromDatabase(database, Watch(database))
+
+    def seconds() -> float:
+        (found,) = (one for one in collector.collect() if one.name == "fsq_accelerator_seconds")
+        return found.samples[0].value
+
+    before = seconds()
+    rig.run_next(stopped())
+
+    assert seconds() == before + 2.0
 
 
 def test_whole_results__are_shared_with_rounds_that_stop_early(database: Database, tmp_path: Path) -> None:
