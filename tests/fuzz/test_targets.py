@@ -13,7 +13,7 @@ from tests.fuzz.mutations import damaged
 from tests.fuzz.seeds import NASTY, ROUND, ROUND_YAML, jsonl, rows_of, torch_file
 from tests.fuzz.targets import TARGETS, Defect
 
-SLOW = {name: 25 for name in TARGETS if name.startswith(("post_", "task_", "checkpoint"))}
+SLOW = {name: 12 for name in TARGETS if name.startswith(("post_", "task_", "checkpoint"))}
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -27,7 +27,7 @@ def test_target__valid_input(name: str) -> None:
 def test_target__damaged_input(name: str) -> None:
     target, seeds = TARGETS[name]
 
-    @settings(max_examples=SLOW.get(name, 80), suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=SLOW.get(name, 40), suppress_health_check=list(HealthCheck), database=None)
     @given(st.one_of(damaged(*seeds), damaged(*seeds), damaged(*seeds), st.binary(max_size=60)))
     def run(content: bytes) -> None:
         target(content)
