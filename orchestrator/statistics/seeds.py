@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import hypot
+from math import comb, hypot
 from statistics import NormalDist, fmean, stdev
 
 from orchestrator.statistics.examples import LEVEL, Interval
@@ -54,9 +54,8 @@ def sign_test(up: int, down: int) -> float:
     """P(at least so many up) if up and down were equally likely; 1 where there are none."""
     if not up + down:
         return 1.0
-    from scipy.stats import binomtest
-
-    return float(binomtest(up, up + down, alternative="greater").pvalue)
+    n = up + down
+    return float(sum(comb(n, k) for k in range(up, n + 1)) / 2**n)
 
 
 def t_interval(deltas: Sequence[float], level: float = LEVEL) -> Interval:

@@ -16,22 +16,24 @@ DUNNETT_MOST = 12  # variants; the time of its integral grows fast with them: 30
 
 def false_discovery(p_values: Mapping[Name, float]) -> dict[Name, float]:
     """Benjamini-Hochberg q-values: calling all up to a q discoveries, that share of them is false at most."""
-    if not p_values:
-        return {}
-    from scipy.stats import false_discovery_control
-
-    adjusted = false_discovery_control(list(p_values.values()), method="bh")
-    return {name: float(q) for name, q in zip(p_values, adjusted, strict=True)}
+    n, least, found = len(p_values), 1.0, {}
+    for rank, name in zip(
+        range(n, 0, -1), sorted(p_values, key=p_values.__getitem__, reverse=True), strict=True
+    ):
+        least = min(
+            least, p_values[name] * n / rank
+        )  # plain arithmetic: loading SciPy takes longer than an export
+        found[name] = least
+    return {name: found[name] for name in p_values}
 
 
 def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
     """Holm's adjusted p-values: the chance of even one false discovery."""
-    if not p_values:
-        return {}
-    from statsmodels.stats.multitest import multipletests
-
-    adjusted = multipletests(list(p_values.values()), method="holm")[1]
-    return {name: float(p) for name, p in zip(p_values, adjusted, strict=True)}
+    n, most, found = len(p_values), 0.0, {}
+    for done, name in enumerate(sorted(p_values, key=p_values.__getitem__)):
+        most = max(most, min(1.0, p_values[name] * (n - done)))
+        found[name] = most
+    return {name: found[name] for name in p_values}
 
 
 def dunnett(variants: Mapping[Name, Sequence[float]], control: Sequence[float]) -> dict[Name, float]:
