@@ -364,7 +364,8 @@ def test_round__deltas_with_intervals_and_the_noise_floor(
             for one in session.scalars(select(Decision).where(Decision.variant == "l1"))
             if one.evidence is not None
         )
-        job = session.scalars(select(Job.id).where(Job.variant == "l1", Job.seed == 1)).first()
+        at_quick = (Job.variant == "l1", Job.stage == "quick", Job.seed == 1)
+        job = session.scalars(select(Job.id).where(*at_quick)).one()
     shown = f"[{100 * low:+.2f}, {100 * high:+.2f}]"
     for path in ("/rounds/r1", "/rounds/r1/decisions", f"/jobs/{job}"):
         assert shown in page_of(client, path)
