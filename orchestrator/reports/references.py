@@ -17,7 +17,7 @@ from decimal import Decimal
 from difflib import get_close_matches
 from functools import cached_property
 from itertools import accumulate
-from math import isclose
+from math import isfinite
 
 from orchestrator.reports.manifest import Figure, Manifest, Result
 
@@ -164,9 +164,9 @@ def agrees(shown: Decimal, figure: float) -> bool:
     """Whether a number as it is written is this figure, rounded to the digits that are shown."""
     exponent = shown.as_tuple().exponent
     assert isinstance(exponent, int)  # noqa: S101  (digits only)
-    half = 0.5 * 10.0**exponent
-    difference = abs(float(shown) - figure)
-    return difference <= half or isclose(difference, half, rel_tol=1e-6)
+    half = Decimal(5).scaleb(exponent - 1)
+    # exactly, since a difference of floats would err by more than 1e-6 of a half where many digits are shown
+    return isfinite(figure) and abs(shown - Decimal(figure)) <= half * (1 + Decimal("1e-6"))
 
 
 def _plain(text: str) -> str:

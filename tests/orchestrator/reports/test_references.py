@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orchestrator.reports import manifest, references
@@ -83,6 +83,7 @@ def test_check__lines_are_those_of_an_editor() -> None:
     assert [one.split(":")[1] for one in findings(text)] == ["5", "5", "7"]
 
 
+@example(65536.376953125, 8)
 @given(st.floats(-1e6, 1e6), st.integers(0, 8))
 def test_agrees__whatever_a_figure_is_rounded_to(figure: float, digits: int) -> None:
     assert agrees(Decimal(f"{figure:.{digits}f}"), figure)
