@@ -1,4 +1,4 @@
-"""Running the real command line in real processes, each test with a home folder of its own."""
+"""Running the real command line on real databases, each test with a home folder of its own."""
 
 from __future__ import annotations
 
@@ -6,16 +6,23 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import yaml
 
+from orchestrator.cli import main
+
 Fsq = Callable[..., "subprocess.CompletedProcess[str]"]
 
 FSQ = Path(sys.executable).with_name("fsq")
+LASTING = {"calibrate", "doctor", "run", "serve", "work"}  # commands that start processes or handle signals
 
 VARYING = {"started_at", "finished_at", "seconds", "device"}
 
@@ -32,16 +39,42 @@ def environment(home: Path) -> dict[str, str]:
 
 @pytest.fixture
 def fsq(environment: dict[str, str]) -> Fsq:
-    """Runs `fsq ...` and gives what it printed; the environment is otherwise empty."""
+    """Runs `fsq ...` and gives what it printed; the environment is otherwise empty.
+
+    Commands that only ask or tell run in this process, which has imported already what takes a process of their own
+    a second or two; tests/acceptance/test_cron.py runs such ones as a shell does.
+    """
 
     def call(*arguments: str | Path, **more: Any) -> subprocess.CompletedProcess[str]:
-        command = [str(FSQ), *map(str, arguments)]
+        words = [str(argument) for argument in arguments]
         env = environment | more.pop("env", {})
+        if words[0] not in LASTING and not more and all(key.startswith("FSQ_") for key in env.keys() - environment.keys()):
+            return _here(words, env)
         return subprocess.run(
-            command, capture_output=True, text=True, env=env, timeout=300, check=False, **more
+            [str(FSQ), *words], capture_output=True, text=True, env=env, timeout=300, check=False, **more
         )
 
     return call
+
+
+def _here(words: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """A command within this process, as `subprocess.run` tells of it."""
+    out, err = StringIO(), StringIO()
+    code: Any = 0
+    with (
+        patch.dict(os.environ, env, clear=True),
+        patch.object(sys, "argv", ["fsq", *words]),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+        except Exception:
+            traceback.print_exc()
+            code = 1
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 def write_round(folder: Path, **changes: Any) -> Path:
