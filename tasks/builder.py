@@ -5,8 +5,9 @@ Knows no task kind. Everything is decided by config, rows and tokenizer, nothing
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -69,12 +70,19 @@ def _fingerprint(source: Source | None) -> str:
 
 def _build(task: Task[Any], source: Source | None, tokenizer: Tokenizer) -> Built:
     rows = None if source is None else _divide(task, source)
-    encoder, used = Encoder(task.config, tokenizer), Used()
-    # validation first: a row that both could use is not taken from it by a larger `train`
-    val, train = (_choose(task, split, rows, encoder, used) for split in (Split.VAL, Split.TRAIN))
+    config, encoder, used = task.config, Encoder(task.config, tokenizer), Used()
+    # Validation first: a row that both could use is not taken from it by a larger `train`. What is passed over is the
+    # validation set of a selection: those after it leave the selection's training examples alone.
+    val, train = Chosen(Split.VAL, config.val_offset or config.val), Chosen(Split.TRAIN, config.train)
+    choices = {chosen.split: _choice(task, chosen, rows, encoder, used) for chosen in (val, train)}
+    choices[Split.VAL]()
+    choices[Split.TRAIN]()
+    if config.val_offset:
+        val.wanted += config.val
+        choices[Split.VAL]()
     if not (train.complete and val.complete):
-        raise shortfall.too_few(task.config.kind, [train, val], task.advice, generated=rows is None)
-    _pass_over(val, task.config.val_offset)
+        raise shortfall.too_few(config.kind, [train, val], task.advice, generated=rows is None)
+    _pass_over(val, config.val_offset)
     notes: Iterator[str] = iter(())
     if encoder.notes is not None and rows is not None:
         notes = islice(_notes(task, rows, used), encoder.notes.pool_size)
@@ -101,23 +109,24 @@ def _divide(task: Task[Any], source: Source) -> dict[Split, list[Row]]:
     return rows
 
 
-def _choose(
-    task: Task[Any], split: Split, rows: Mapping[Split, Sequence[Row]] | None, encoder: Encoder, used: Used
-) -> Chosen:
-    """The first rows of a split that pass everything; without `rows`, the task makes its own."""
+def _choice(
+    task: Task[Any],
+    chosen: Chosen,
+    rows: Mapping[Split, Sequence[Row]] | None,
+    encoder: Encoder,
+    used: Used,
+) -> Callable[[], None]:
+    """What chooses the next rows of a split that pass everything; without `rows`, the task makes its own."""
 
     def draft(row: Row) -> Draft:
         candidate = _candidate(task, row)
-        used.check(candidate, split)
+        used.check(candidate, chosen.split)
         return encoder.draft(candidate)
 
-    config = task.config
-    chosen = Chosen(split, config.val_offset + config.val if split is Split.VAL else config.train)
+    split = chosen.split
     if rows is None:
-        select(chosen, task.generate(split), draft=draft, used=used, patience=PATIENCE)
-    else:
-        select(chosen, shuffled(rows[split], ORDER_SEEDS[split]), draft=draft, used=used)
-    return chosen
+        return partial(select, chosen, task.generate(split), draft=draft, used=used, patience=PATIENCE)
+    return partial(select, chosen, iter(shuffled(rows[split], ORDER_SEEDS[split])), draft=draft, used=used)
 
 
 def _pass_over(chosen: Chosen, offset: int) -> None:

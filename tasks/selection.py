@@ -70,11 +70,13 @@ def select(
     used: Used,
     patience: int | None = None,
 ) -> None:
-    """Fills `chosen` from `rows`; gives up after `patience` dropped rows in a row, for endless rows."""
+    """Fills `chosen` from `rows`; gives up after `patience` dropped rows in a row, for endless rows.
+
+    No row is taken from an iterator that is not needed, so it can go on later.
+    """
     failures = 0
-    for row in rows:
-        if chosen.complete or failures == patience:
-            break
+    remaining = iter(rows)
+    while not chosen.complete and failures != patience and (row := next(remaining, None)) is not None:
         chosen.rows_read += 1
         try:
             accepted = draft(row)

@@ -67,6 +67,17 @@ def test_build__val_offset_passes_over_the_first_validation_examples(
         build(options | {"val_offset": 4}, tokenizer)
 
 
+def test_build__examples_after_those_of_a_selection_are_none_of_its_own(tokenizer: Bytes) -> None:
+    """Of 4,608 puzzles many come again: what the selection trained on keeps out of what is measured afterwards."""
+    options = {"kind": "sudoku", "size": 4, "blanks": 1, "train": 300, "val": 60}
+    train, val, _ = build(options, tokenizer)
+    same_train, unseen, report = build(options | {"val_offset": 60}, tokenizer)
+    assert contents(list(same_train)) == contents(list(train))
+    assert len(unseen) == 60
+    assert not {one.id for one in unseen} & {one.id for one in [*train, *val]}
+    assert report.val.dropped["in_train"] > 0  # the test would else show nothing
+
+
 def test_build__selects_by_split_and_fills_exactly(mbpp_file: Path, tokenizer: Bytes) -> None:
     train, val, report = build(SMALL | {"data": {"path": mbpp_file}}, tokenizer)
 
