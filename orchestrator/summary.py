@@ -103,13 +103,13 @@ def _family_lines(resolved: ResolvedRound, decisions: Sequence[Record]) -> Itera
             f"at most {100 * level:g}% of them false: {', '.join(found) or 'none'}"
         )
     adjusted = {
-        f"{one['task']}/{one['config']}": f"p {one['adjusted_p']:.3f} ({one['adjusted_by'].capitalize()})"
+        f"{one['task']}/{one['config']}": f"{one['adjusted_p']:.3f} ({one['adjusted_by'].capitalize()})"
         for one in decisions
         if one["adjusted_p"] is not None
     }
     if adjusted:
         told = ", ".join(f"{arm} {p}" for arm, p in adjusted.items())
-        yield f"gains at {search.stages[-1]}, adjusted for all that reached it: {told}"
+        yield f"p of a gain at {search.stages[-1]}, adjusted for all that reached it: {told}"
     if search.control is not None:
         judged = [one for one in decisions if _is_control(search, one) and one["status"] != Verdict.UNDECIDED]
         promoted = sum(one["status"] == Verdict.PROMOTED for one in judged)

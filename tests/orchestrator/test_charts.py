@@ -193,7 +193,7 @@ def test_deltas__description_counts() -> None:
 FRACTIONS = st.none() | st.floats(-1, 1)
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["quick", "med"]), FRACTIONS), max_size=12))
 def test_deltas__any_results_give_a_chart(found: list[tuple[str, str, float | None]]) -> None:
     data = task_deltas(*(delta(name, d, stage=stage, seed=i) for i, (name, stage, d) in enumerate(found)))
