@@ -1,5 +1,5 @@
 """Decides and speaks: round files, the planner, prune rules, records, summaries, the command line.
 
 The core is pure: `planner.plan` says what should exist given what has finished, `engine.advance` stores it.
-Never imports torch; sees the worker through `worker.job` only. `cli` is the composition root that wires both.
+Never imports torch; sees the worker through `worker.job` only, but for the composition root: `cli`, `commands` and `wiring`.
 """

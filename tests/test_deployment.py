@@ -221,7 +221,7 @@ def test_dockerignore__lets_in_what_the_wheel_is_made_of(tmp_path: Path) -> None
     built = run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", cwd=tmp_path)
     assert built.returncode == 0, built.stderr
     wheel = next((tmp_path / "dist").glob("*.whl"))
-    assert {"orchestrator/cli.py", "db/alembic/env.py"} <= set(zipfile.ZipFile(wheel).namelist())
+    assert {"orchestrator/commands/rounds.py", "db/alembic/env.py"} <= set(zipfile.ZipFile(wheel).namelist())
 
 
 def test_dockerfile__installs_what_the_package_needs() -> None:

@@ -48,7 +48,11 @@ def fsq(environment: dict[str, str]) -> Fsq:
     def call(*arguments: str | Path, **more: Any) -> subprocess.CompletedProcess[str]:
         words = [str(argument) for argument in arguments]
         env = environment | more.pop("env", {})
-        if words[0] not in LASTING and not more and all(key.startswith("FSQ_") for key in env.keys() - environment.keys()):
+        if (
+            words[0] not in LASTING
+            and not more
+            and all(key.startswith("FSQ_") for key in env.keys() - environment.keys())
+        ):
             return _here(words, env)
         return subprocess.run(
             [str(FSQ), *words], capture_output=True, text=True, env=env, timeout=300, check=False, **more

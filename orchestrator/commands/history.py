@@ -1,0 +1,97 @@
+"""Records of the past: taking them in, and judging them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.commands.options import AsJson, json_text, refuse_a_server, to_stderr
+from orchestrator.wiring import open_client, open_database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orchestrator.history.entries import Entry
+
+
+def import_(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Record files (.jsonl, .csv), or folders of them.")
+    ],
+    strict: Annotated[bool, typer.Option(help="Import nothing when any line would be skipped.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take in record files of the predecessor, or exported by fsq, as history.
+
+    Importing again adds nothing. Imported records are never answers: no round is planned or answered from them.
+    Every line that is skipped is told on stderr, with its reason.
+    """
+    from orchestrator.history import importing, reading
+
+    refuse_a_server("import")
+    with open_database() as database:
+        counts = importing.import_files(
+            database, reading.files(paths), to_stderr, now=datetime.now(UTC), strict=strict
+        )
+    if as_json:
+        typer.echo(json_text({"files": counts, "total": importing.totals(counts)}))
+        return
+    for count in counts:
+        typer.echo(count)
+    typer.echo(
+        "{files} files: {added} records added, {known} known already, {skipped} lines skipped".format(
+            **importing.totals(counts)
+        )
+    )
+
+
+def audit(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[ROUND|PATH]...", help="Rounds, record files or folders; default: all own rounds."
+        ),
+    ] = None,
+    imported: Annotated[
+        bool, typer.Option("--imported", help="Judge imported records: all, or those of the ROUNDs.")
+    ] = False,
+    layers: Annotated[
+        int, typer.Option(min=1, help="Layers of the model, for variants named after a layer.")
+    ] = 12,
+    markdown: Annotated[bool, typer.Option("--markdown", help="For a document, with all records.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Judge own or imported rounds: what in them cannot be believed, and which records say so.
+
+    Looks for duplicates, no-ops and ties, deltas without a matched baseline, coarse grids, chance level, reversals,
+    regression to the mean, seeds that disagree, decisions against the stated rule, and labels that mislead.
+    """
+    from orchestrator.audit import judging, reporting
+    from orchestrator.history.entries import History
+
+    judged = judging.audit(History.of(_entries(what or [], imported=imported)), layers)
+    if as_json:
+        typer.echo(json_text(reporting.as_json(judged)))
+    elif markdown:
+        typer.echo(reporting.as_markdown(judged), nl=False)
+    else:
+        typer.echo(reporting.as_text(judged))
+
+
+def _entries(what: list[str], *, imported: bool) -> Iterator[Entry]:
+    """The records that names of rounds, files and folders stand for."""
+    from orchestrator.history import reading, sources
+
+    paths, names = sources.told_apart(what)
+    if paths:
+        yield from sources.of_files(reading.files(paths), to_stderr)
+    if imported:
+        refuse_a_server("audit --imported")
+        with open_database() as database:
+            yield from sources.of_imported(database, names)
+    elif names or not paths:
+        with open_client() as client:
+            yield from sources.of_rounds(client, names or [row.round for row in client.rounds()][::-1])

@@ -1,0 +1,216 @@
+"""Rounds: what they would do, submitting and running them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.commands.options import (
+    AsJson,
+    Device,
+    LogFormat,
+    RoundName,
+    RoundPath,
+    json_text,
+    refuse_a_server,
+)
+from orchestrator.errors import FsqError
+from orchestrator.wiring import (
+    Terminated,
+    child_on,
+    client_of,
+    display_for_work,
+    intake_of,
+    open_client,
+    open_database,
+    outlook_of,
+    read_settings,
+    warm_child,
+    whoami,
+    working,
+)
+
+if TYPE_CHECKING:
+    from db.session import Database
+    from orchestrator.views import SubmissionView
+    from worker.process import Child
+
+
+def run(path: RoundPath, device: Device = "auto") -> None:
+    """Submit a round and work on it, here and now, until it is done. Run again, it continues."""
+    refuse_a_server("run", ", or use `fsq submit`")
+    with warm_child(device) as child, open_database() as database:
+        submitted = client_of(database).submit(path, None)
+        _say_submitted(submitted)
+        _refuse_to_wait(database, submitted.round)
+        _work_on(database, child, submitted.round)
+        _finish(database, submitted.round)
+
+
+def calibrate(
+    path: RoundPath,
+    runs: Annotated[int, typer.Option(min=4, help="Of the baseline, each under a seed of its own.")] = 10,
+    searches: Annotated[
+        int, typer.Option(min=1, help="Over these runs, for every share that is told.")
+    ] = 200,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure what a round's protocol can tell: what it does with arms that differ in nothing but their seed.
+
+    Runs the baseline of every task under so many seeds, here and now; what is known is not run again. Then searches
+    over these runs show how often each rule promotes and confirms nothing, the smallest effect the round can find,
+    and what its threshold would need.
+    """
+    refuse_a_server("calibrate")
+    with warm_child(device) as child, open_database() as database:
+        intake = intake_of(database)
+        resolved, _ = intake.read_path(path)
+        from orchestrator.calibration import findings, protocol
+        from orchestrator.calibration.runs import runs_of
+        from orchestrator.engine import find
+
+        calibrating = protocol.calibrating(resolved, runs)
+        name = calibrating.spec.round
+        _say_submitted(intake.submit(calibrating, protocol.text_of(calibrating), by=whoami()))
+        _work_on(database, child, name, on_stderr=as_json)
+        with database.read() as session:
+            measured = runs_of(session, find(session, name).id, calibrating)
+    found = [findings.of_task(resolved, task, found, searches) for task, found in measured.items()]
+    if as_json:
+        typer.echo(json_text({"round": resolved.spec.round, "tasks": found}))
+    for one in () if as_json else found:
+        typer.echo(findings.as_text(one, resolved))
+    for task in resolved.search.tasks:
+        if task not in measured:
+            typer.echo(f"{task}: too few runs were measured (`fsq status {name}` says why)", err=True)
+    if len(measured) < len(resolved.search.tasks):
+        raise typer.Exit(1)
+
+
+def submit(
+    path: RoundPath,
+    dry_run: Annotated[bool, typer.Option(help="Only check; store nothing.")] = False,
+    after: Annotated[
+        str | None, typer.Option(metavar="ROUND", help="Start once this round has finished.")
+    ] = None,
+) -> None:
+    """Submit a round for a worker (`fsq work`) to run. The same round again changes nothing."""
+    with open_client() as client:
+        if dry_run:
+            forecast = client.forecast(path, after)
+            jobs = sum(stage.jobs for task in forecast.tasks for stage in task.stages.values())
+            typer.echo(f"{path.name} is in order: at most {jobs} jobs.")
+        else:
+            _say_submitted(client.submit(path, after))
+
+
+def work(
+    drain: Annotated[bool, typer.Option(help="End when the queue is empty.")] = False,
+    device: Device = "auto",
+    log_format: Annotated[
+        LogFormat | None, typer.Option(help="text or json (FSQ_LOG_FORMAT); on a terminal, a live display.")
+    ] = None,
+) -> None:
+    """Run queued jobs, of all rounds, on this machine's device until interrupted."""
+    with (
+        open_database() as database,
+        suppress(Terminated),
+        working(
+            database,
+            child_on(device),
+            display_for_work(database, log_format.value if log_format else None),
+            None,
+        ) as service,
+    ):
+        if drain:
+            service.run_until_idle()
+        else:
+            service.run_forever()
+
+
+def plan(path: RoundPath, as_json: AsJson = False) -> None:
+    """Show what a round would do: jobs, cost, no-ops, what is known already, how fine its accuracies are."""
+    from orchestrator.forecast import as_text
+
+    with open_client() as client:
+        view = client.forecast(path)
+    typer.echo(view.model_dump_json() if as_json else as_text(view))
+
+
+def cancel(name: RoundName) -> None:
+    """End a round: nothing more is started, what is decided stays."""
+    with open_client() as client:
+        ended = client.cancel(name).changed
+    typer.echo(f"{name}: cancelled" if ended else f"{name}: had ended already")
+
+
+def retry(name: RoundName) -> None:
+    """Run again what could not be measured in a round, or let a cancelled one go on."""
+    with open_client() as client:
+        changed = client.retry(name).changed
+    typer.echo(f"{name}: goes on" if changed else f"{name}: there is nothing to try again")
+
+
+def prefetch(path: RoundPath) -> None:
+    """Download a round's data and checkpoint and build its examples, before any accelerator time."""
+    with open_database() as database:
+        intake = intake_of(database, announce=typer.echo)
+        resolved, _ = intake.read_path(path)
+    typer.echo(f"{resolved.spec.round}: everything is on this machine; `fsq run {path}` needs no network")
+
+
+def _refuse_to_wait(database: Database, name: str) -> None:
+    """Nothing can be run here of a round that comes after another: says why; exit code 1 if it is blocked."""
+    from db.tables import RoundState
+    from orchestrator import engine
+
+    with database.read() as session:
+        row = engine.find(session, name)
+        if row.state is RoundState.WAITING:
+            typer.echo(f"{name}: {row.reason}; `fsq work --drain` runs both", err=True)
+            raise typer.Exit(0)
+        if row.state is RoundState.BLOCKED:
+            typer.echo(f"{name}: blocked: {row.reason}", err=True)
+            raise typer.Exit(1)
+
+
+def _work_on(database: Database, child: Child, name: str, *, on_stderr: bool = False) -> None:
+    """Works on a round until nothing of it is left to do, with a display."""
+    from rich.console import Console
+
+    from orchestrator.display import display_for
+
+    display = display_for(Console(stderr=on_stderr), partial(outlook_of, database))
+    with working(database, child, display, name) as service:
+        service.run_until_idle()
+
+
+def _say_submitted(submitted: SubmissionView) -> None:
+    typer.echo(f"{submitted.round}: {'submitted' if submitted.is_new else 'known already'}", err=True)
+
+
+def _finish(database: Database, name: str) -> None:
+    """Leaves the results on disk and on the screen; exit code 1 when some job failed."""
+    from orchestrator import exports
+    from orchestrator.records import records
+    from orchestrator.reports import gathering, round_log
+    from orchestrator.summary import has_failures
+
+    results = read_settings().results
+    written = exports.write_files(partial(exports.lines, database), name, results)
+    failed = has_failures(list(records(database, name)))
+    typer.echo(written[-1].read_text(encoding="utf-8"), nl=False)
+    typer.echo(f"\nrecords and summary: {' '.join(str(path) for path in written)}")
+    log = results / round_log.NAME
+    try:
+        round_log.update(log, gathering.gather(client_of(database), [name]))
+    except FsqError as error:  # somebody else's changes to a file: no fault of the round
+        typer.echo(f"fsq: the log was not written: {error}", err=True)
+    else:
+        typer.echo(f"log: {log}")
+    if failed:
+        raise typer.Exit(1)
