@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# bytecode is made of what is imported, when it is: most of PyTorch never is
+PIP    := $(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt
 # one more than there are cores: many tests wait for processes
 WORKERS := $(shell $(PYTHON) -c "import os; print(1 + (os.cpu_count() or 1))")
 TORCH  := $(shell grep '^torch==' constraints.txt)
@@ -27,8 +28,9 @@ $(VENV)/.everything: $(VENV)/.base
 demo: $(VENV)/.base             ## the quickstart round, from submit to summary
 	@FSQ_HOME=$(CURDIR)/demo $(BIN)/fsq run examples/quickstart.yaml
 
+# by name, acceptance comes first: what takes long must not be left to the end, with nothing beside it
 test: setup                     ## the test suite
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 chaos: setup                    ## hundreds of kills on both databases, from a seed that is printed; about half an hour
 	@$(BIN)/python -m pytest -m chaos -s tests/faults tests/chaos

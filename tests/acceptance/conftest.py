@@ -23,6 +23,8 @@ Fsq = Callable[..., "subprocess.CompletedProcess[str]"]
 
 FSQ = Path(sys.executable).with_name("fsq")
 LASTING = {"calibrate", "doctor", "run", "serve", "work"}  # commands that start processes or handle signals
+# variables that are not read at import, so they may differ from one command of a process to the next
+READ_WHEN_USED = {"FSQ_DATABASE_URL", "FSQ_HOME", "FSQ_SERVER", "FSQ_TOKEN", "PATH", "OMP_WAIT_POLICY"}
 
 VARYING = {"started_at", "finished_at", "seconds", "device"}
 
@@ -48,11 +50,7 @@ def fsq(environment: dict[str, str]) -> Fsq:
     def call(*arguments: str | Path, **more: Any) -> subprocess.CompletedProcess[str]:
         words = [str(argument) for argument in arguments]
         env = environment | more.pop("env", {})
-        if (
-            words[0] not in LASTING
-            and not more
-            and all(key.startswith("FSQ_") for key in env.keys() - environment.keys())
-        ):
+        if words[0] not in LASTING and not more and env.keys() <= READ_WHEN_USED:
             return _here(words, env)
         return subprocess.run(
             [str(FSQ), *words], capture_output=True, text=True, env=env, timeout=300, check=False, **more
