@@ -3,22 +3,47 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import time
 from pathlib import Path
+from typing import NamedTuple
 
+import pytest
 from safetensors.torch import save_file
 
 from model import ModelShape, random_state_dict
 from tests.acceptance.conftest import FSQ, Fsq, lasting, records_of, write_round
 
 
-def test_run__whole_round(fsq: Fsq, home: Path, tmp_path: Path) -> None:
-    done = fsq("run", write_round(tmp_path))
+class Whole(NamedTuple):
+    """A round that nothing disturbed."""
+
+    path: Path
+    home: Path
+    done: subprocess.CompletedProcess[str]
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"FSQ_HOME": str(self.home)}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """The small round, run once; to be read only."""
+    folder = tmp_path_factory.mktemp("whole")
+    path, home = write_round(folder), folder / "home"
+    env = {"FSQ_HOME": str(home), "PATH": os.environ["PATH"], "OMP_WAIT_POLICY": "PASSIVE"}
+    done = subprocess.run([FSQ, "run", path], env=env, capture_output=True, text=True, check=False)
+    return Whole(path, home, done)
+
+
+def test_run__whole_round(fsq: Fsq, whole: Whole) -> None:
+    done, home = whole.done, whole.home
     assert done.returncode == 0, done.stderr
-    records = records_of(fsq)
+    records = records_of(fsq, env=whole.env)
     arms = {(record["stage"], record["config"]) for record in records if record["stage"] != "decision"}
     assert ("quick", "baseline") in arms
     assert not {config for _, config in arms} & {"noop"}
@@ -33,12 +58,12 @@ def test_run__whole_round(fsq: Fsq, home: Path, tmp_path: Path) -> None:
     assert (home / "runs/small/s4/quick/baseline/seed0/log.txt").read_text().count(" job ") >= 1
 
 
-def test_run__again_trains_nothing_and_says_so(fsq: Fsq, home: Path, tmp_path: Path) -> None:
-    path = write_round(tmp_path)
-    fsq("run", path)
+def test_run__again_trains_nothing_and_says_so(fsq: Fsq, home: Path, tmp_path: Path, whole: Whole) -> None:
+    shutil.copytree(whole.home, home)
     before = records_of(fsq)
     logs = sorted((log, log.stat().st_mtime_ns) for log in home.rglob("log.txt"))
-    again = fsq("run", path)
+    assert logs
+    again = fsq("run", whole.path)
     assert again.returncode == 0
     assert "known already" in again.stderr
     assert records_of(fsq) == before
@@ -48,17 +73,14 @@ def test_run__again_trains_nothing_and_says_so(fsq: Fsq, home: Path, tmp_path: P
     assert sorted((log, log.stat().st_mtime_ns) for log in home.rglob("log.txt")) == logs
 
 
-def test_run__two_databases_give_the_same_records(fsq: Fsq, tmp_path: Path) -> None:
-    path = write_round(tmp_path)
-    found = []
-    for name in ("one", "two"):
-        env = {"FSQ_HOME": str(tmp_path / name)}
-        assert fsq("run", path, env=env).returncode == 0
-        found.append(lasting(records_of(fsq, env=env)))
-    assert found[0] == found[1]
+def test_run__two_databases_give_the_same_records(fsq: Fsq, tmp_path: Path, whole: Whole) -> None:
+    assert fsq("run", write_round(tmp_path)).returncode == 0
+    assert lasting(records_of(fsq)) == lasting(records_of(fsq, env=whole.env))
 
 
-def test_run__killed_and_run_again(fsq: Fsq, environment: dict[str, str], home: Path, tmp_path: Path) -> None:
+def test_run__killed_and_run_again(
+    fsq: Fsq, environment: dict[str, str], home: Path, tmp_path: Path, whole: Whole
+) -> None:
     """kill -9 in the middle: nothing of it stays behind, and the records are those of an undisturbed run.
 
     At more instants: tests/faults and tests/chaos.
@@ -72,9 +94,7 @@ def test_run__killed_and_run_again(fsq: Fsq, environment: dict[str, str], home: 
     assert again.returncode == 0, again.stderr
     for pid in map(int, child.stdout.split()):
         assert not is_alive(pid)
-    undisturbed = {"FSQ_HOME": str(tmp_path / "undisturbed")}
-    fsq("run", path, env=undisturbed)
-    assert lasting(records_of(fsq)) == lasting(records_of(fsq, env=undisturbed))
+    assert lasting(records_of(fsq)) == lasting(records_of(fsq, env=whole.env))
 
 
 def test_run__interrupted_ends_with_130_and_continues(

@@ -167,7 +167,8 @@ def test_serve__ends_its_streams_and_itself_on_sigterm(
 
 def test_work__hands_its_job_back_on_sigterm(fsq: Fsq, environment: dict[str, str], tmp_path: Path) -> None:
     """Whatever it was doing: the round ends with the numbers of an undisturbed one."""
-    path = write_round(tmp_path, stages=[{"name": "quick", "steps": 40, "eval_every": 10}])
+    stages = [{"name": "quick", "steps": 40, "eval_every": 10}]
+    path = write_round(tmp_path, stages=stages, variants={"l1": {"layer_start": 1, "norm": False}})
     assert fsq("submit", path).returncode == 0
     command = [FSQ, "work", "--log-format", "json"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as worker:
