@@ -5,7 +5,8 @@
 The bound is the same model with the kernel replaced by the identity: what is left if WKV-7 cost nothing. Both take
 turns within each repetition, the fastest counts. The split is of one profiled step. Bytes are what autograd keeps
 from the forward to the backward pass, counted storage by storage, plain and with activations recomputed; on a GPU,
-also all that a step takes at most, weights and optimizer included.
+also all that a step takes at most, weights and optimizer included. Stored in benchmarks/results; chosen shapes only
+where -o says.
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ SHAPES = {
     "0.1B": (12, 768, 65536, 8, 3072, 160),
 }
 ON = {"cpu": ("quickstart", "tiny", "small"), "cuda": ("small", "0.1B")}
-RESULTS = Path(__file__).parent / "results"
+RESULTS = {
+    "cpu": Path(__file__).parent / "results" / "step.json",
+    "cuda": Path(__file__).parent / "results" / "step_gpu.json",
+}
 SEEDED = FutureSeedSettings(layer_start=1, alpha_lr=1e-3)
 
 
@@ -237,8 +241,8 @@ def main() -> None:
     for name in arguments.shape or ON[device]:
         found[name] = measure(name, device, arguments.repeat)
         print(json.dumps({name: found[name]}, indent=1), flush=True)
-    output = arguments.output or RESULTS / ("step_gpu.json" if device == "cuda" else "step.json")
-    output.write_text(json.dumps(found, indent=1) + "\n")
+    if output := arguments.output or (None if arguments.shape else RESULTS[device]):
+        output.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -4,56 +4,61 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import typer
 
 from orchestrator.commands import catalogue, history, machine, results, rounds, tokens
 from orchestrator.errors import FsqError
 
-app = typer.Typer(
+
+def _group(commands: dict[str, Callable[..., None]], **options: Any) -> typer.Typer:
+    """Commands under their names, in this order."""
+    group = typer.Typer(**options)
+    for name, command in commands.items():
+        group.command(name)(command)
+    return group
+
+
+app = _group(
+    {
+        "run": rounds.run,
+        "calibrate": rounds.calibrate,
+        "submit": rounds.submit,
+        "work": rounds.work,
+        "status": results.status,
+        "workers": results.workers,
+        "plan": rounds.plan,
+        "export": results.export,
+        "plot": results.plot,
+        "report": results.report,
+        "check-docs": results.check_docs,
+        "cancel": rounds.cancel,
+        "retry": rounds.retry,
+        "import": history.import_,
+        "audit": history.audit,
+        "variants": catalogue.variants,
+        "prefetch": rounds.prefetch,
+        "doctor": machine.doctor,
+        "serve": machine.serve,
+    },
     help="Serial early-prune search for post-training RWKV-7 with Future-Seed.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-COMMANDS: dict[str, Callable[..., None]] = {  # in the order of `fsq --help`
-    "run": rounds.run,
-    "calibrate": rounds.calibrate,
-    "submit": rounds.submit,
-    "work": rounds.work,
-    "status": results.status,
-    "workers": results.workers,
-    "plan": rounds.plan,
-    "export": results.export,
-    "plot": results.plot,
-    "report": results.report,
-    "check-docs": results.check_docs,
-    "cancel": rounds.cancel,
-    "retry": rounds.retry,
-    "import": history.import_,
-    "audit": history.audit,
-    "variants": catalogue.variants,
-    "prefetch": rounds.prefetch,
-    "doctor": machine.doctor,
-    "serve": machine.serve,
-}
-for name, command in COMMANDS.items():
-    app.command(name)(command)
-
-token_app = typer.Typer(help="Tokens for the service over HTTP.", no_args_is_help=True)
-token_app.command("create")(tokens.create)
-token_app.command("list")(tokens.list_tokens)
-token_app.command("revoke")(tokens.revoke)
-app.add_typer(token_app, name="token")
-
-db_app = typer.Typer(help="The database.", no_args_is_help=True)
-db_app.command("upgrade")(machine.upgrade)
-app.add_typer(db_app, name="db")
-
-tasks_app = typer.Typer()
-tasks_app.callback(invoke_without_command=True)(catalogue.tasks)
-tasks_app.command("show")(catalogue.show)
-app.add_typer(tasks_app, name="tasks")
+app.add_typer(
+    _group(
+        {"create": tokens.create, "list": tokens.list_tokens, "revoke": tokens.revoke},
+        help="Tokens for the service over HTTP.",
+        no_args_is_help=True,
+    ),
+    name="token",
+)
+app.add_typer(_group({"upgrade": machine.upgrade}, help="The database.", no_args_is_help=True), name="db")
+app.add_typer(
+    _group({"show": catalogue.show}, callback=catalogue.tasks, invoke_without_command=True), name="tasks"
+)
 
 
 def main() -> None:

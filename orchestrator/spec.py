@@ -312,9 +312,7 @@ class RoundSpec(Strict):
         if confirm is None:
             return {}
         return {
-            name: task.model_copy(
-                update={"val": confirm.val or task.val, "val_offset": task.val_offset + task.val}
-            )
+            name: task.model_copy(update={"val": confirm.val or task.val, "val_selected": task.val})
             for name, task in self.tasks.items()
         }
 

@@ -5,9 +5,8 @@ Knows no task kind. Everything is decided by config, rows and tokenizer, nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -71,18 +70,29 @@ def _fingerprint(source: Source | None) -> str:
 def _build(task: Task[Any], source: Source | None, tokenizer: Tokenizer) -> Built:
     rows = None if source is None else _divide(task, source)
     config, encoder, used = task.config, Encoder(task.config, tokenizer), Used()
-    # Validation first: a row that both could use is not taken from it by a larger `train`. What is passed over is the
-    # validation set of a selection: those after it leave the selection's training examples alone.
-    val, train = Chosen(Split.VAL, config.val_offset or config.val), Chosen(Split.TRAIN, config.train)
-    choices = {chosen.split: _choice(task, chosen, rows, encoder, used) for chosen in (val, train)}
-    choices[Split.VAL]()
-    choices[Split.TRAIN]()
-    if config.val_offset:
-        val.wanted += config.val
-        choices[Split.VAL]()
+    seen = config.val_offset + config.val_selected
+    val, train = Chosen(Split.VAL, config.val, to_pass=seen), Chosen(Split.TRAIN, config.train)
+    in_order = {split: _in_order(task, split, rows) for split in (Split.VAL, Split.TRAIN)}
+
+    def choose(chosen: Chosen, wanted: int) -> None:
+        """The next rows that pass everything."""
+
+        def draft(row: Row) -> Draft:
+            candidate = _candidate(task, row)
+            used.check(candidate, chosen.split)
+            return encoder.draft(candidate)
+
+        patience = PATIENCE if rows is None else None
+        select(chosen, in_order[chosen.split], wanted, draft=draft, used=used, patience=patience)
+
+    # Validation first: a row that both could use is not taken from it by a larger `train`. For a confirm stage only
+    # what the selection chose first, so that it trains on the selection's examples.
+    first = config.val_offset or config.val_selected or config.val
+    choose(val, first)
+    choose(train, config.train)
+    choose(val, seen + config.val - first)
     if not (train.complete and val.complete):
         raise shortfall.too_few(config.kind, [train, val], task.advice, generated=rows is None)
-    _pass_over(val, config.val_offset)
     notes: Iterator[str] = iter(())
     if encoder.notes is not None and rows is not None:
         notes = islice(_notes(task, rows, used), encoder.notes.pool_size)
@@ -109,32 +119,9 @@ def _divide(task: Task[Any], source: Source) -> dict[Split, list[Row]]:
     return rows
 
 
-def _choice(
-    task: Task[Any],
-    chosen: Chosen,
-    rows: Mapping[Split, Sequence[Row]] | None,
-    encoder: Encoder,
-    used: Used,
-) -> Callable[[], None]:
-    """What chooses the next rows of a split that pass everything; without `rows`, the task makes its own."""
-
-    def draft(row: Row) -> Draft:
-        candidate = _candidate(task, row)
-        used.check(candidate, chosen.split)
-        return encoder.draft(candidate)
-
-    split = chosen.split
-    if rows is None:
-        return partial(select, chosen, task.generate(split), draft=draft, used=used, patience=PATIENCE)
-    return partial(select, chosen, iter(shuffled(rows[split], ORDER_SEEDS[split])), draft=draft, used=used)
-
-
-def _pass_over(chosen: Chosen, offset: int) -> None:
-    """Leaves out the first examples: they count as dropped, and stay taken."""
-    if offset:
-        chosen.wanted -= offset
-        chosen.dropped["passed_over"] += offset
-        del chosen.drafts[:offset]
+def _in_order(task: Task[Any], split: Split, rows: Mapping[Split, Sequence[Row]] | None) -> Iterator[Row]:
+    """The rows of a split, shuffled; without `rows`, the task makes its own."""
+    return task.generate(split) if rows is None else iter(shuffled(rows[split], ORDER_SEEDS[split]))
 
 
 def _candidate(task: Task[Any], row: Row) -> Candidate:

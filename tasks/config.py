@@ -25,7 +25,15 @@ ValOffset = Annotated[
     Field(
         ge=0,
         le=MAX_EXAMPLES,
-        description="Validation examples to pass over; a confirm stage passes over those of the selection.",
+        description="Validation examples to pass over.",
+    ),
+]
+ValSelected = Annotated[
+    int,
+    Field(
+        ge=0,
+        le=MAX_EXAMPLES,
+        description="Further ones to pass over: a confirm stage sets it to those that the selection was measured on.",
     ),
 ]
 BatchSize = Annotated[
@@ -123,6 +131,7 @@ class TaskConfig(_Options):
     train: TrainCount
     val: ValCount
     val_offset: ValOffset = 0
+    val_selected: ValSelected = 0
     batch_size: BatchSize = 8
     max_prompt_tokens: PromptLimit
     min_prompt_tokens: PromptFloor = 0

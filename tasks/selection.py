@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tasks.candidate import Candidate
@@ -23,6 +23,7 @@ class Chosen:
 
     split: Split
     wanted: int
+    to_pass: int = 0  # accepted ones that are yet to be passed over, before the first is kept
     drafts: list[Draft] = field(default_factory=list)
     rows_read: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
@@ -31,6 +32,14 @@ class Chosen:
     def complete(self) -> bool:
         """Whether there are as many examples as wanted."""
         return len(self.drafts) == self.wanted
+
+    def add(self, draft: Draft) -> None:
+        """Keeps an example, or passes over it."""
+        if self.to_pass:
+            self.to_pass -= 1
+            self.dropped["passed_over"] += 1
+        else:
+            self.drafts.append(draft)
 
 
 class Used:
@@ -64,19 +73,19 @@ def shuffled(rows: Iterable[Row], seed: int | str) -> list[Row]:
 
 def select(
     chosen: Chosen,
-    rows: Iterable[Row],
+    rows: Iterator[Row],
+    wanted: int,
     *,
     draft: Callable[[Row], Draft],
     used: Used,
     patience: int | None = None,
 ) -> None:
-    """Fills `chosen` from `rows`; gives up after `patience` dropped rows in a row, for endless rows.
+    """Adds the next examples to `chosen`, as many as wanted if there are; takes no row that it does not need.
 
-    No row is taken from an iterator that is not needed, so it can go on later.
+    Gives up after `patience` dropped rows in a row, for endless rows.
     """
     failures = 0
-    remaining = iter(rows)
-    while not chosen.complete and failures != patience and (row := next(remaining, None)) is not None:
+    while wanted and failures != patience and (row := next(rows, None)) is not None:
         chosen.rows_read += 1
         try:
             accepted = draft(row)
@@ -85,5 +94,6 @@ def select(
             failures += 1
             continue
         used.add(accepted.candidate, chosen.split)
-        chosen.drafts.append(accepted)
+        chosen.add(accepted)
+        wanted -= 1
         failures = 0

@@ -32,6 +32,8 @@ def _remedies(splits: Sequence[Chosen], advice: Mapping[str, str], generated: bo
     for one in short:
         if one.drafts:
             yield f"lower {one.split} to {len(one.drafts)}"
+        elif one.dropped["passed_over"]:
+            yield "lower val or val_offset"
         elif not one.rows_read:
             yield f"no row belongs to {one.split}: give two files, data: {{train: FILE, val: FILE}}"
     yield from {advice[reason]: None for one in short for reason in one.dropped if reason in advice}

@@ -58,13 +58,22 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def migrated_template(postgres_server: str) -> str:
+def migrated_template(postgres_server: str) -> Iterator[str]:
     """The name of a PostgreSQL database with the current schema, to be copied."""
-    name = f"migrated_{os.urandom(6).hex()}"
-    with _server(postgres_server) as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    open_current(_url(postgres_server, name)).close()
-    return name
+    with _new_database(postgres_server, "migrated") as name:
+        open_current(_url(postgres_server, name)).close()
+        yield name
+
+
+@contextmanager
+def _new_database(server: str, kind: str, template: str = "template1") -> Iterator[str]:
+    """The name of a database that is there for as long as it is needed."""
+    name = f"{kind}_{os.urandom(6).hex()}"
+    with _server(server) as connection:
+        connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+    yield name
+    with _server(server) as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 @contextmanager
@@ -94,13 +103,9 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         yield f"sqlite:///{path}"
         return
     server = request.getfixturevalue("postgres_server")
-    name = f"test_{os.urandom(6).hex()}"
-    template = f" TEMPLATE {request.getfixturevalue('migrated_template')}" if is_migrated else ""
-    with _server(server) as connection:
-        connection.execute(text(f"CREATE DATABASE {name}{template}"))
-    yield _url(server, name)
-    with _server(server) as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    template = request.getfixturevalue("migrated_template") if is_migrated else "template1"
+    with _new_database(server, "test", template) as name:
+        yield _url(server, name)
 
 
 @pytest.fixture

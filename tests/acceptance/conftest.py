@@ -36,6 +36,11 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def environment(home: Path) -> dict[str, str]:
+    return environment_in(home)
+
+
+def environment_in(home: Path) -> dict[str, str]:
+    """All that a command knows: its home, and where programs are."""
     return {"FSQ_HOME": str(home), "PATH": os.environ["PATH"], "OMP_WAIT_POLICY": "PASSIVE"}
 
 
@@ -44,7 +49,7 @@ def fsq(environment: dict[str, str]) -> Fsq:
     """Runs `fsq ...` and gives what it printed; the environment is otherwise empty.
 
     Commands that only ask or tell run in this process, which has imported already what takes a process of their own
-    a second or two; tests/acceptance/test_cron.py runs such ones as a shell does.
+    a second or two; test_commands.py runs each in one of its own.
     """
 
     def call(*arguments: str | Path, **more: Any) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ import pytest
 from safetensors.torch import save_file
 
 from model import ModelShape, random_state_dict
-from tests.acceptance.conftest import FSQ, Fsq, lasting, records_of, write_round
+from tests.acceptance.conftest import FSQ, Fsq, environment_in, lasting, records_of, write_round
 
 
 class Whole(NamedTuple):
@@ -35,8 +35,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """The small round, run once; to be read only."""
     folder = tmp_path_factory.mktemp("whole")
     path, home = write_round(folder), folder / "home"
-    env = {"FSQ_HOME": str(home), "PATH": os.environ["PATH"], "OMP_WAIT_POLICY": "PASSIVE"}
-    done = subprocess.run([FSQ, "run", path], env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [FSQ, "run", path],
+        env=environment_in(home),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     return Whole(path, home, done)
 
 

@@ -196,6 +196,7 @@ def test_workers__alive_on(fsq: Fsq, environment: dict[str, str]) -> None:
         deadline = time.monotonic() + 30
         while fsq("workers", "--alive-on", here).returncode:
             assert time.monotonic() < deadline
+            time.sleep(0.1)
         assert fsq("workers", "--alive-on", "another").returncode == 1
         worker.terminate()
         assert worker.wait(timeout=30) == 0

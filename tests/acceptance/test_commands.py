@@ -1,0 +1,36 @@
+"""Each command that other tests run within their own process, in one of its own: it imports all that it needs."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import FSQ
+
+EXIT_CODES = {
+    "audit": 0,
+    "cancel none": 3,
+    "check-docs empty.md": 0,
+    "export none": 3,
+    "import empty.jsonl": 0,
+    "plot none -o none.svg": 3,
+    "report": 0,
+    "retry none": 3,
+    "tasks": 0,
+    "token list": 0,
+    "variants": 0,
+    "workers": 0,
+}
+
+
+@pytest.mark.parametrize("command", EXIT_CODES)
+def test_command__in_a_process_of_its_own(command: str, environment: dict[str, str], tmp_path: Path) -> None:
+    for name in ("empty.md", "empty.jsonl"):
+        (tmp_path / name).touch()
+    done = subprocess.run(
+        [FSQ, *command.split()], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == EXIT_CODES[command], done.stderr
+    assert "Traceback" not in done.stderr
