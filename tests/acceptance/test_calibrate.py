@@ -25,8 +25,5 @@ def test_calibrate__measures_once_and_says_what_the_round_can_tell(fsq: Fsq, tmp
 
     jobs = json.loads(fsq("status", "small-calibration-4", "--json").stdout)["jobs"]
     assert len(jobs) == 8
-    trained = fsq("run", path)
-    assert trained.returncode == 0, trained.stderr
-    lines = [json.loads(line) for line in fsq("export", "small").stdout.splitlines()]
-    baseline = next(line for line in lines if line["config"] == "baseline" and line["stage"] == "quick")
-    assert baseline["cached_from"] is not None  # known from the calibration
+    (planned,) = json.loads(fsq("plan", path, "--json").stdout)["tasks"]
+    assert [stage["known"] for stage in planned["stages"].values()] == [1, 1]  # the baselines
