@@ -1,6 +1,7 @@
 """Asks everything that `fsq status` and `fsq export` ask, as fast as it can, until its standard input ends.
 
-Prints how often it got all its answers; the first question that is not answered ends it.
+Says when it has all answers for the first time, and at the end how often it had; the first question that is not
+answered ends it.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ def main(url: str, name: str) -> None:
         for parts in (client.rounds(), client.decisions(name), client.lines(name, "jsonl")):
             list(parts)
         answered += 1
+        if answered == 1:
+            print("reading", flush=True)
     database.close()
-    sys.stdout.write(f"{answered}\n")
+    print(answered)
 
 
 if __name__ == "__main__":
