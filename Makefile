@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# Python compiles what it imports when it does so; compiling all of PyTorch beforehand takes longer than installing it
+# Python compiles what it imports when it does so; compiling all of PyTorch beforehand doubles the set-up
 PIP    := $(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt
 # one more than there are cores: many tests wait for processes
 WORKERS := $(shell $(PYTHON) -c "import os; print(1 + (os.cpu_count() or 1))")

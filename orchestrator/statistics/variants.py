@@ -15,14 +15,15 @@ DUNNETT_MOST = 12  # variants; the time of its integral grows fast with them: 30
 
 
 def false_discovery(p_values: Mapping[Name, float]) -> dict[Name, float]:
-    """Benjamini-Hochberg q-values: calling all up to a q discoveries, that share of them is false at most."""
+    """Benjamini-Hochberg q-values: calling all up to a q discoveries, that share of them is false at most.
+
+    Plain arithmetic: loading a library for it takes longer than an export.
+    """
     n, least, found = len(p_values), 1.0, {}
     for rank, name in zip(
         range(n, 0, -1), sorted(p_values, key=p_values.__getitem__, reverse=True), strict=True
     ):
-        least = min(
-            least, p_values[name] * n / rank
-        )  # plain arithmetic: loading SciPy takes longer than an export
+        least = min(least, p_values[name] * n / rank)
         found[name] = least
     return {name: found[name] for name in p_values}
 

@@ -55,9 +55,8 @@ def test_sqlite__read_as_fast_as_can_be_while_a_round_runs(
     command = [sys.executable, "-m", "tests.faults.reader", night.url, name]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
         assert reader.stdout is not None
-        assert (
-            reader.stdout.readline() == "reading\n"
-        )  # a round may be over before a reader has imported what it needs
+        # a round may be over before a reader has imported what it needs
+        assert reader.stdout.readline() == "reading\n"
         night.work().finish()
         answered, _ = reader.communicate()
 

@@ -147,10 +147,13 @@ configs:
 """
 
 
-def test_read__other_configuration_is_no_substitute(hub: HubStandIn, tmp_path: Path) -> None:
+@pytest.mark.parametrize("prepared", [["sanitized"], ["sanitized", "other"]])
+def test_read__other_configuration_is_no_substitute(
+    hub: HubStandIn, tmp_path: Path, prepared: list[str]
+) -> None:
     """`datasets`, out of reach of the hub, takes whatever was prepared last."""
     (hub.root / "datasets" / REPO / "README.md").write_text(CONFIGURATIONS)
-    for config in ("sanitized", "other"):
+    for config in prepared:
         assert read(hub, tmp_path, config=config).startswith("hub:")
     read(hub, tmp_path, split="nothing")  # remembers what main means; the split is wrong
     notes = list((hub.root.parent / "hf" / "datasets").rglob("*.default_config"))
