@@ -5,8 +5,9 @@
 
 The work: jobs of 20 evaluations each (Optuna: trials of 20 reported values), one client, nothing computed. `at once`
 is how a worker tells of a quick job's evaluations: together. Then a worker's own queue client on a real round, with
-all that follows from each job (decisions, next jobs): the milliseconds of a job that no training can hide, and what
-part of a job of one second they are. Storages take turns; the fastest of the repetitions counts.
+all that follows from each job (decisions, next jobs), each job waiting for one second: the milliseconds of a job
+that no training can hide, and what part of that second they are. Storages take turns; the fastest of the repetitions
+counts.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from worker.limits import Limits
 from worker.queue_client import QueueClient
 
 EVALUATIONS = 20
+JOB_SECONDS = 1.0
 EACH = [EVALUATION | {"step": step} for step in range(1, EVALUATIONS + 1)]
 
 
@@ -109,8 +111,8 @@ def jobs_per_second(runs: dict[str, Callable[[int], None]], jobs: int, repeat: i
     return {name: round(jobs / seconds, 1) for name, seconds in fastest.items()}
 
 
-def worker_path(url: str, folder: Path) -> dict[str, float]:
-    """A round through a worker's queue client: milliseconds of a job (median) by what was asked."""
+def worker_path(url: str, folder: Path, jobs: int) -> dict[str, float]:
+    """A round through a worker's queue client, jobs taking a second: milliseconds by what was asked."""
     database = open_current(url)
     variants = {"grid": {"layer_start": [1], "alpha_init": [round(-3 + 0.1 * n, 1) for n in range(21)]}}
     tasks = {f"b{blanks}": SUDOKU | {"blanks": blanks} for blanks in (3, 4)}
@@ -132,15 +134,25 @@ def worker_path(url: str, folder: Path) -> dict[str, float]:
         took[what].append(1000 * (time.perf_counter() - began))
         return done
 
-    while claim := timed("claim", client.claim):
+    claim = timed("claim", client.claim)
+    while claim and len(took["end"]) < jobs:
         timed("evaluations", lambda claim=claim: client.report(claim.lease, EACH, beat=False))
+        time.sleep(JOB_SECONDS)
         ended = result(rng.randint(1900, 2400) / 10_000)
-        timed("end", lambda claim=claim, ended=ended: client.end(claim.lease, ended, []))
+        done = timed("end", lambda claim=claim, ended=ended: client.end(claim.lease, ended, [], go_on=True))
+        claim = done.next or timed("claim", client.claim)
     client.leave()
     database.close()
-    each = {what: round(median(values), 2) for what, values in took.items()}
-    shown = each["claim"] + each["end"]  # of the evaluations the child, which trains on, feels nothing
-    return {"jobs": len(took["end"]), **each, "percent of a job of one second": round(shown / 10, 2)}
+    ends = len(took["end"])
+    # of the evaluations the child, which trains on, feels nothing
+    shown = (sum(took["claim"]) + sum(took["end"])) / ends
+    return {
+        "jobs": ends,
+        "with a claim of its own": len(took["claim"]),
+        **{f"{what}, median": round(median(values), 2) for what, values in took.items()},
+        "claims and ends, mean of a job": round(shown, 2),
+        "percent of a job of one second": round(shown / (10 * JOB_SECONDS), 2),
+    }
 
 
 def main() -> None:
@@ -162,7 +174,7 @@ def main() -> None:
             "jobs per second": jobs_per_second(runs | peers(folder), arguments.jobs),
         }
         for database, url in urls.items():
-            found[f"milliseconds of a job, {database}"] = worker_path(url, folder)
+            found[f"milliseconds of a job, {database}"] = worker_path(url, folder, min(arguments.jobs, 40))
     print(json.dumps(found, indent=1))
     arguments.output.write_text(json.dumps(found, indent=1) + "\n")
 

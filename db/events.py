@@ -16,12 +16,11 @@ from typing import Any
 from sqlalchemy import Executable, bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from db.tables import Base, Event, Job
+from db.tables import EVENTS, ROUNDS, Event, Job
 
 CHANNEL = "fsq"  # on which PostgreSQL tells whoever listens that something has happened
-_ROUNDS = Base.metadata.tables["rounds"]
-_LOCK = select(_ROUNDS.c.id).where(_ROUNDS.c.id == bindparam("round")).with_for_update(key_share=True)
-_ADD = insert(Base.metadata.tables["events"])
+_LOCK = select(ROUNDS.c.id).where(ROUNDS.c.id == bindparam("round")).with_for_update(key_share=True)
+_ADD = insert(EVENTS)
 
 
 class EventKind(StrEnum):
@@ -80,9 +79,9 @@ def append_all(
 
 
 def _count(*told: Any) -> Executable:
-    one = _ROUNDS.c.id == bindparam("round")
-    counted = update(_ROUNDS).where(one).values(n_events=_ROUNDS.c.n_events + bindparam("more"))
-    counting: Executable = counted.returning(_ROUNDS.c.n_events, *told)
+    one = ROUNDS.c.id == bindparam("round")
+    counted = update(ROUNDS).where(one).values(n_events=ROUNDS.c.n_events + bindparam("more"))
+    counting: Executable = counted.returning(ROUNDS.c.n_events, *told)
     return counting
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
@@ -63,6 +63,14 @@ class Lease:
     token: int
 
 
+class KnownResult(NamedTuple):
+    """How a job ended, for others of its fingerprint."""
+
+    job_id: int
+    result: dict[str, Any]
+    reason: str | None
+
+
 def claim(
     session: Session, *, worker_id: int, now: datetime, lease_for: timedelta, round_id: int | None = None
 ) -> Lease | None:
@@ -85,7 +93,8 @@ def claim(
         "started_at": now,
     }
     session.execute(OF_JOB, taken | {"job": job.id})
-    session.execute(FORGET, {"job": job.id})  # of an attempt that was cut short
+    if job.fencing_token:
+        session.execute(FORGET, {"job": job.id})  # the evaluations of an attempt that was cut short
     _tell(session, lease, EventKind.JOB_STARTED, now, attempt=job.attempts + 1)
     return lease
 
@@ -132,10 +141,22 @@ def complete(
     _change(session, lease, outcome=outcome, reason=reason, result=result, **ended)
 
 
-def complete_from_cache(session: Session, lease: Lease, source: Job, *, now: datetime, outcome: str) -> None:
+def complete_from_cache(
+    session: Session, lease: Lease, known: KnownResult, *, now: datetime, outcome: str
+) -> None:
     """Ends the job with the result of another of equal fingerprint; raises LeaseLost."""
-    complete(session, lease, now=now, outcome=outcome, reason=source.reason, result=source.result or {})
-    session.execute(OF_JOB, {"job": lease.job_id, "cached_from_id": source.id})
+    complete(session, lease, now=now, outcome=outcome, reason=known.reason, result=known.result)
+    session.execute(OF_JOB, {"job": lease.job_id, "cached_from_id": known.job_id})
+
+
+def end_new(
+    session: Session, round_id: int, job_id: int, known: KnownResult, *, now: datetime, outcome: str
+) -> None:
+    """Ends a job that nobody has seen yet with the result of another of equal fingerprint."""
+    told = {"outcome": outcome, "reason": known.reason}
+    events.append(session, round_id, EventKind.JOB_ENDED, now=now, job_id=job_id, **told)
+    ended = {"state": JobState.DONE, "finished_at": now, "cached_from_id": known.job_id}
+    session.execute(OF_JOB, {"job": job_id, "result": known.result, **told, **ended})
 
 
 def give_up(
@@ -244,9 +265,10 @@ def require_held(session: Session, lease: Lease) -> None:
         raise _lost(lease)
 
 
-def known_result(session: Session, fingerprint: str, outcomes: Collection[str]) -> Job | None:
-    """The job that first ended with one of these outcomes under a fingerprint."""
-    return session.scalars(KNOWN, {"known": fingerprint, "outcomes": list(outcomes)}).first()
+def known_result(session: Session, fingerprint: str, outcomes: Collection[str]) -> KnownResult | None:
+    """How the first job ended that had one of these outcomes under a fingerprint."""
+    found = session.execute(KNOWN, {"known": fingerprint, "outcomes": list(outcomes)}).first()
+    return None if found is None else KnownResult(found.id, found.result or {}, found.reason)
 
 
 def next_start(session: Session, *, round_id: int | None = None) -> datetime | None:

@@ -14,13 +14,13 @@ from functools import lru_cache
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import bindparam, insert, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from db import events, queue, tables
 from db.events import EventKind
-from db.tables import JobState, RoundState
+from db.tables import DECISIONS, JOBS, JobState, RoundState
 from orchestrator import chains, early_stop, evidence, results
 from orchestrator.errors import BadRound, BrokenRound, Conflict, Problem, no_such_round
 from orchestrator.evidence import Evidence, Pair
@@ -62,7 +62,6 @@ class Advance:
 
 
 NOTHING = Advance((), ())
-MOST_AT_ONCE = 500  # jobs asked for by their ids
 
 
 def submit(session: Session, resolved: ResolvedRound, source: str, *, by: str, now: datetime) -> Submission:
@@ -189,15 +188,10 @@ def advance(
         lane = None  # something was retried: whose turn it is follows from all
     while True:
         planned, standings = current_plan(session, row, resolved, lane)
-        missing = [key for key in planned.jobs if key not in standings]
-        new = [
-            _new_job(session, row.id, _job_spec(session, resolved, key, standings), key, now)
-            for key in missing
-        ]
-        session.add_all(new)
-        session.flush()
-        _tell_of_cached(session, new, now)
-        if all(job.state is not JobState.DONE for job in new):
+        missing = {
+            key: _job_spec(session, resolved, key, standings) for key in planned.jobs if key not in standings
+        }
+        if not _add(session, row.id, missing, now):
             break
     decisions = _unstored(session, row, planned, lane)
     rests_on = evidence_on(session, row, resolved, decisions, standings)
@@ -339,19 +333,28 @@ def _parent(row: tables.Round) -> chains.Parent:
 
 def advance_job(session: Session, job_id: int, *, now: datetime) -> Advance:
     """Advances the round of a job."""
-    query = select(tables.Job.round_id, tables.Job.task, tables.Job.seed).where(tables.Job.id == job_id)
-    round_id, task, seed = session.execute(query).one()
+    round_id, task, seed = session.execute(_PLACE, {"job": job_id}).one()
     return advance(session, round_id, now=now, ended=(task, seed))
+
+
+_PLACE = select(JOBS.c.round_id, JOBS.c.task, JOBS.c.seed).where(JOBS.c.id == bindparam("job"))
 
 
 def _is_elsewhere(session: Session, row: tables.Round, lane: Lane) -> bool:
     """Whether a job outside this lane has yet to finish."""
-    job = tables.Job
-    unfinished = (job.round_id == row.id, job.state.in_((JobState.QUEUED, JobState.RUNNING)))
-    elsewhere = [job.task != lane.task]
-    if lane.seed is not None:
-        elsewhere.append(job.seed != lane.seed)
-    return session.execute(select(job.id).where(*unfinished, or_(*elsewhere)).limit(1)).first() is not None
+    query = _ELSEWHERE if lane.seed is None else _ELSEWHERE_IN_SEEDS
+    return session.execute(query, {"round": row.id, **lane._asdict()}).first() is not None
+
+
+_UNFINISHED = (
+    select(JOBS.c.id)
+    .where(JOBS.c.round_id == bindparam("round"))
+    .where(JOBS.c.state.in_((JobState.QUEUED, JobState.RUNNING)))
+    .limit(1)
+)
+_OTHER_TASK = JOBS.c.task != bindparam("task")
+_ELSEWHERE = _UNFINISHED.where(_OTHER_TASK)
+_ELSEWHERE_IN_SEEDS = _UNFINISHED.where(or_(_OTHER_TASK, JOBS.c.seed != bindparam("seed")))
 
 
 def active_rounds(session: Session) -> list[int]:
@@ -377,20 +380,16 @@ def current_plan(
     """
     found = results.standings(session, row.id, resolved.spec.prune.metric, lane)
     search = resolved.search if lane is None else resolved.search.of_lane(lane)
-    if (judged := _judged_by_example(resolved)) is not None:
-        conditions = (tables.Job.round_id == row.id, *results.of_lane(lane), *judged)
-        found = results.with_outcomes(found, results.examined(session, resolved, found, *conditions))
+    if judged := [key for key in found if _is_judged_by_example(resolved, key)]:
+        found = results.with_outcomes(found, results.examined(session, resolved, found, judged))
     finished = {key: stands.measurement for key, stands in found.items() if stands.measurement is not None}
     with _told_of(row):
         return plan(search, finished), found
 
 
-def _judged_by_example(resolved: ResolvedRound) -> tuple[ColumnElement[bool], ...] | None:
-    """The jobs on which decisions look at single examples; None where there are none."""
-    if resolved.spec.prune.needs_examples:
-        return ()
-    confirmation = resolved.search.confirmation
-    return None if confirmation is None else (tables.Job.stage == confirmation.stage,)
+def _is_judged_by_example(resolved: ResolvedRound, key: JobKey) -> bool:
+    """Whether decisions look at what a job got right of each example."""
+    return resolved.spec.prune.needs_examples or resolved.confirms(key.stage)
 
 
 def evidence_on(
@@ -403,12 +402,7 @@ def evidence_on(
     """What these decisions rest on, of those that have a delta."""
     measured = [decision for decision in decisions if decision.d_acc is not None]
     keys = {key for decision in measured for pair in _pairs(decision) for key in pair}
-    ids = [found[key].job_id for key in keys]
-    told: dict[JobKey, results.Examined] = {}
-    for start in range(0, len(ids), MOST_AT_ONCE):
-        told |= results.examined(
-            session, resolved, found, tables.Job.id.in_(ids[start : start + MOST_AT_ONCE])
-        )
+    told = results.examined(session, resolved, found, keys)
     return {
         decision.key: evidence.of_pairs([_pair(*pair, found, told) for pair in _pairs(decision)])
         for decision in measured
@@ -449,40 +443,42 @@ def _job_spec(
     return early_stop.with_bounds(session, resolved, key, spec, baseline and baseline.job_id)
 
 
-def _new_job(session: Session, round_id: int, spec: JobSpec, key: JobKey, now: datetime) -> tables.Job:
-    """A queued job, or a finished one where an equal job's result is known."""
-    job = tables.Job(
-        **key._asdict(),
-        round_id=round_id,
-        fingerprint=spec.fingerprint,
-        trajectory=spec.trajectory,
-        payload=spec.model_dump(mode="json"),
-        state=JobState.QUEUED,
-        not_before=tables.AT_ONCE,
-        created_at=now,
-    )
-    known = queue.known_result(session, spec.fingerprint, MEASURED)
-    if known is not None:
-        job.state, job.outcome, job.finished_at = JobState.DONE, Outcome.CACHED, now
-        job.result, job.reason, job.cached_from_id = known.result, known.reason, known.id
-    return job
+def _add(session: Session, round_id: int, specs: Mapping[JobKey, JobSpec], now: datetime) -> bool:
+    """Stores new jobs; an equal one's known result ends a job at once. Returns whether there are such."""
+    if not specs:
+        return False
+    rows = [
+        {
+            **key._asdict(),
+            "round_id": round_id,
+            "fingerprint": spec.fingerprint,
+            "trajectory": spec.trajectory,
+            "payload": spec.model_dump(mode="json"),
+            "not_before": tables.AT_ONCE,
+            "created_at": now,
+        }
+        for key, spec in specs.items()
+    ]
+    are_known = False
+    for job_id, spec in zip(session.scalars(_ADD_JOBS, rows).all(), specs.values(), strict=True):
+        known = queue.known_result(session, spec.fingerprint, MEASURED)
+        if known is not None:
+            queue.end_new(session, round_id, job_id, known, now=now, outcome=Outcome.CACHED)
+            are_known = True
+    return are_known
 
 
-def _tell_of_cached(session: Session, jobs: Sequence[tables.Job], now: datetime) -> None:
-    for job in jobs:
-        if job.state is JobState.DONE:
-            ended = {"outcome": job.outcome, "reason": job.reason}
-            events.append(session, job.round_id, EventKind.JOB_ENDED, now=now, job_id=job.id, **ended)
+_ADD_JOBS = insert(JOBS).returning(JOBS.c.id, sort_by_parameter_order=True)
+_ADD_DECISIONS = insert(DECISIONS)
+
+
+_DECIDED = select(tables.Decision.task, tables.Decision.stage, tables.Decision.variant, tables.Decision.seed)
 
 
 def _unstored(session: Session, row: tables.Round, planned: Plan, lane: Lane | None) -> tuple[Decision, ...]:
     """The decisions that have not been stored."""
-    made = tables.Decision
-    query = select(made.task, made.stage, made.variant, made.seed).where(made.round_id == row.id)
-    if lane is not None:
-        query = query.where(made.task == lane.task)
-        query = query if lane.seed is None else query.where(made.seed == lane.seed)
-    stored = {JobKey(*key) for key in session.execute(query)}
+    query, which = results.in_lane(_DECIDED, DECISIONS, row.id, lane)
+    stored = {JobKey(*key) for key in session.execute(query, which)}
     return tuple(decision for decision in planned.decisions if decision.key not in stored)
 
 
@@ -493,19 +489,8 @@ def _store(
     found: Mapping[JobKey, Evidence],
     now: datetime,
 ) -> None:
-    session.add_all(
-        tables.Decision(
-            **decision.key._asdict(),
-            round_id=row.id,
-            decision=decision.verdict,
-            reason=decision.reason,
-            d_acc=decision.d_acc,
-            d_loss=decision.d_loss,
-            evidence=found[decision.key].model_dump(mode="json") if decision.key in found else None,
-            created_at=now,
-        )
-        for decision in new
-    )
+    if new:
+        session.execute(_ADD_DECISIONS, [_decision_row(row.id, decision, found, now) for decision in new])
     for decision in new:
         task, stage, variant, seed = decision.key
         named: dict[str, Any] = {"task": task, "stage": stage, "config": variant, "seed": seed}
@@ -515,6 +500,21 @@ def _store(
             "d_acc": decision.d_acc,
         }
         events.append(session, row.id, EventKind.DECIDED, now=now, **named, **verdict)
+
+
+def _decision_row(
+    round_id: int, decision: Decision, found: Mapping[JobKey, Evidence], now: datetime
+) -> dict[str, Any]:
+    return {
+        **decision.key._asdict(),
+        "round_id": round_id,
+        "decision": decision.verdict,
+        "reason": decision.reason,
+        "d_acc": decision.d_acc,
+        "d_loss": decision.d_loss,
+        "evidence": found[decision.key].model_dump(mode="json") if decision.key in found else None,
+        "created_at": now,
+    }
 
 
 def _closed(resolved: ResolvedRound, planned: Plan, new: Sequence[Decision]) -> Iterable[str]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import ColumnElement, Select, Table, bindparam, func, select
+from sqlalchemy.orm import Session
 
-from db.tables import Evaluation, Job, JobState
+from db.tables import EVALUATIONS, JOBS, Job, JobState
 from orchestrator.planner import JobKey, Lane, Measurement
 from orchestrator.points import ROUNDING
 from orchestrator.spec import ResolvedRound
 from orchestrator.statistics.examples import Outcomes
-from worker.job import Metrics, Outcome, Usage
+from worker.job import Metric, Metrics, Outcome, Usage
+
+AnySelect = Select[*tuple[Any, ...]]
+MOST_AT_ONCE = 500  # jobs asked for by their ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +92,31 @@ def standings(
     session: Session, round_id: int, metric: str, lane: Lane | None = None
 ) -> dict[JobKey, Standing]:
     """Every job of a round, or of one lane of it, with what it measured by the rule's metric."""
-    query = (
-        select(Job.id, Job.task, Job.stage, Job.variant, Job.seed, Job.state, Job.reason, Job.result)
-        .where(Job.round_id == round_id, *of_lane(lane))
-        .order_by(Job.id)
-        .execution_options(yield_per=500)
-    )
     return {
         JobKey(*key): Standing(id_, _measurement(result, reason, metric) if state is JobState.DONE else None)
-        for id_, *key, state, reason, result in session.execute(query)
+        for id_, *key, state, reason, result in session.execute(*in_lane(_STANDINGS, JOBS, round_id, lane))
     }
 
 
-def of_lane(lane: Lane | None) -> tuple[ColumnElement[bool], ...]:
-    """The jobs of a lane; all for None."""
-    if lane is None:
-        return ()
-    return (Job.task == lane.task, *(() if lane.seed is None else (Job.seed == lane.seed,)))
+_STANDINGS = (
+    select(*(JOBS.c[name] for name in ("id", *JobKey._fields, "state", "reason", "result")))
+    .order_by(JOBS.c.id)
+    .execution_options(yield_per=500)
+)
+
+
+def in_lane(
+    query: AnySelect, of: Table, round_id: int, lane: Lane | None
+) -> tuple[AnySelect, dict[str, Any]]:
+    """A query for what belongs to a round, or to one lane of it, with its parameters."""
+    names = {"round_id": round_id} if lane is None else {"round_id": round_id, **lane._asdict()}
+    given = {name: value for name, value in names.items() if value is not None}
+    return _where(query, of, tuple(given)), given
+
+
+@cache
+def _where(query: AnySelect, of: Table, names: tuple[str, ...]) -> AnySelect:
+    return query.where(*(of.c[name] == bindparam(name) for name in names))
 
 
 class Examined(NamedTuple):
@@ -115,38 +127,45 @@ class Examined(NamedTuple):
 
 
 def examined(
-    session: Session,
-    resolved: ResolvedRound,
-    found: Mapping[JobKey, Standing],
-    *which: ColumnElement[bool],
+    session: Session, resolved: ResolvedRound, found: Mapping[JobKey, Standing], keys: Collection[JobKey]
 ) -> dict[JobKey, Examined]:
-    """The jobs that meet these conditions, at the evaluation that gave their score.
+    """Those of these jobs that were measured, at the evaluation that gave their score.
 
     Left out are those whose outcomes per example are not stored, or do not add up to the score.
     """
     metric = resolved.spec.prune.metric
-    source = func.coalesce(Job.cached_from_id, Job.id)
-    other = aliased(Evaluation)
+    told = {}
+    ids = [found[key].job_id for key in keys]
+    for start in range(0, len(ids), MOST_AT_ONCE):
+        part = ids[start : start + MOST_AT_ONCE]
+        for row in session.execute(_examined(metric), {"ids": part}):
+            key = JobKey(row.task, row.stage, row.variant, row.seed)
+            measurement = found[key].measurement
+            outcomes = _outcomes(row.correct, resolved.answer_tokens(key.task, key.stage), metric)
+            if measurement is not None and _adds_up(outcomes, measurement.score):
+                assert outcomes is not None  # noqa: S101  (it adds up)
+                told[key] = Examined(outcomes, row.fingerprint)
+    return told
+
+
+@cache
+def _examined(metric: Metric) -> AnySelect:
+    source = func.coalesce(JOBS.c.cached_from_id, JOBS.c.id)
+    other = EVALUATIONS.alias().c
     order = {
         "best_val_tok_acc": (other.val_tok_acc.desc(), other.step),
         "final_val_tok_acc": (other.step.desc(),),
         "best_val_seq_acc": (other.val_seq_acc.desc(), other.step),
     }[metric]
     step = select(other.step).where(other.job_id == source).order_by(*order).limit(1).scalar_subquery()
-    query = (
-        select(Job.task, Job.stage, Job.variant, Job.seed, Job.fingerprint, Evaluation.correct)
-        .join(Evaluation, Evaluation.job_id == source)
-        .where(Job.state == JobState.DONE, Evaluation.step == step, *which)
+    return (
+        select(
+            JOBS.c.task, JOBS.c.stage, JOBS.c.variant, JOBS.c.seed, JOBS.c.fingerprint, EVALUATIONS.c.correct
+        )
+        .join(EVALUATIONS, EVALUATIONS.c.job_id == source)
+        .where(JOBS.c.state == JobState.DONE, EVALUATIONS.c.step == step)
+        .where(JOBS.c.id.in_(bindparam("ids", expanding=True)))
     )
-    told = {}
-    for row in session.execute(query.execution_options(yield_per=500)):
-        key = JobKey(row.task, row.stage, row.variant, row.seed)
-        measurement = found[key].measurement if key in found else None
-        outcomes = _outcomes(row.correct, resolved.answer_tokens(key.task, key.stage), metric)
-        if measurement is not None and _adds_up(outcomes, measurement.score):
-            assert outcomes is not None  # noqa: S101  (it adds up)
-            told[key] = Examined(outcomes, row.fingerprint)
-    return told
 
 
 def with_outcomes(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from pydantic import ValidationError
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 from tenacity import (
     RetryCallState,
@@ -21,10 +25,10 @@ from tenacity import (
 
 from db import queue
 from db.changes import Changes
-from db.errors import DatabaseUnreachable
-from db.queue import Lease
+from db.errors import DatabaseUnreachable, LeaseLost
+from db.queue import KnownResult, Lease
 from db.session import Database, clock
-from db.tables import Job, Worker
+from db.tables import JOBS, ROUNDS, Worker
 from worker.interrupts import uninterrupted
 from worker.job import LOG_FILE, MEASURED, JobResult, JobSpec, Outcome, run_dir
 from worker.limits import Limits
@@ -44,6 +48,22 @@ class Claim(NamedTuple):
 
     lease: Lease
     job: RunningJob
+
+
+class Ended(NamedTuple):
+    """What became of a job whose attempt is over, and what comes next if that is known already."""
+
+    will_retry: bool
+    next: Claim | None = None
+
+
+_CLAIMED = (
+    select(
+        ROUNDS.c.name, *(JOBS.c[name] for name in ("task", "stage", "variant", "seed", "attempts", "payload"))
+    )
+    .join(ROUNDS)
+    .where(JOBS.c.id == bindparam("job"))
+)
 
 
 @dataclass
@@ -66,6 +86,7 @@ class QueueClient:
     def __post_init__(self) -> None:
         self._changes = Changes(self.database)
         self._advanced: list[Any] = []
+        self._look_at = 0.0  # when to look for expired leases again
         self._is_away = False
 
     def register(self, device: str, lock: Path) -> None:
@@ -127,33 +148,46 @@ class QueueClient:
         """A claim; or the lease of a job that has been ended from the cache; or None."""
         queue.hand_back_all(session, worker_id=self.worker_id, now=now)
         expired = queue.requeue_expired(session, now=now, max_attempts=self.limits.max_attempts)
+        self._look_at = time.monotonic() + LONGEST_WAIT
         self._advance_all(session, expired)
+        claim, known = self._next(session, now)
+        if claim is None or known is None:
+            return claim
+        queue.complete_from_cache(session, claim.lease, known, now=now, outcome=Outcome.CACHED)
+        self._advance_all(session, [claim.lease.job_id])
+        return claim.lease
+
+    def _next(self, session: Session, now: datetime) -> tuple[Claim | None, KnownResult | None]:
+        """The next job, and its result where that is known."""
         lease = queue.claim(
             session, worker_id=self.worker_id, now=now, lease_for=self.limits.lease, round_id=self.round_id
         )
         if lease is None:
-            return None
-        job = self._running(session.get_one(Job, lease.job_id))
-        known = queue.known_result(session, job.spec.fingerprint, MEASURED)
-        if known is None:
-            return Claim(lease, job)
-        queue.complete_from_cache(session, lease, known, now=now, outcome=Outcome.CACHED)
-        self._advance_all(session, [lease.job_id])
-        return lease
-
-    def _running(self, job: Job) -> RunningJob:
-        round_name = job.round.name
-        folder = self.home / run_dir(round_name, job.task, job.stage, job.variant, job.seed)
-        return RunningJob(
+            return None, None
+        round_name, *names, attempt, payload = session.execute(_CLAIMED, {"job": lease.job_id}).one()
+        task, stage, variant, seed = names
+        job = RunningJob(
             round=round_name,
-            task=job.task,
-            stage=job.stage,
-            variant=job.variant,
-            seed=job.seed,
-            attempt=job.attempts,
-            spec=JobSpec.from_json(job.payload),
-            log=folder / LOG_FILE,
+            task=task,
+            stage=stage,
+            variant=variant,
+            seed=seed,
+            attempt=attempt,
+            spec=JobSpec.from_json(payload),
+            log=self.home / run_dir(round_name, task, stage, variant, seed) / LOG_FILE,
         )
+        return Claim(lease, job), queue.known_result(session, job.spec.fingerprint, MEASURED)
+
+    def _next_to_run(self, session: Session, now: datetime) -> Claim | None:
+        """The next job; one whose result is known (what follows may touch other rounds), or that cannot be read, is
+        left to `claim`.
+        """
+        with suppress(ValidationError), session.begin_nested() as step:
+            claim, known = self._next(session, now)
+            if known is None:
+                return claim
+            step.rollback()
+        return None
 
     def report(self, lease: Lease, evaluations: Sequence[dict[str, Any]], *, beat: bool) -> bool:
         """Stores evaluations and renews the lease, or only asks whether it stands; raises LeaseLost.
@@ -171,35 +205,54 @@ class QueueClient:
             return self._once(work)
         return self._ask(lambda session: queue.require_held(session, lease))
 
-    def end(self, lease: Lease, result: JobResult, evaluations: Sequence[dict[str, Any]]) -> bool:
-        """Stores how an attempt ended; returns whether the job will be tried again. Raises LeaseLost."""
+    def end(
+        self, lease: Lease, result: JobResult, evaluations: Sequence[dict[str, Any]], *, go_on: bool
+    ) -> Ended:
+        """Stores how an attempt ended, and claims the next job with it if this worker is to `go_on`.
 
+        Without a next job there may be one nevertheless: `claim` looks at more. Raises LeaseLost.
+        """
+        go_on = go_on and time.monotonic() < self._look_at
+
+        def work(session: Session, now: datetime) -> Ended:
+            will_retry = self._end(session, now, lease, result, evaluations)
+            return Ended(will_retry, self._next_to_run(session, now) if go_on else None)
+
+        try:
+            return self._patiently(work)
+        except LeaseLost:
+            if self._patiently_reading(lambda session, _: queue.has_ended(session, lease, result.outcome)):
+                return Ended(will_retry=False)  # it had been stored, but the database's answer never came
+            raise
+
+    def _end(
+        self,
+        session: Session,
+        now: datetime,
+        lease: Lease,
+        result: JobResult,
+        evaluations: Sequence[dict[str, Any]],
+    ) -> bool:
+        if evaluations:
+            queue.record_evaluations(session, lease, evaluations, now=now)
         limits, is_infrastructure = self.limits, result.outcome is Outcome.INFRA_FAILED
-
-        def work(session: Session, now: datetime) -> bool:
-            if queue.has_ended(session, lease, result.outcome):
-                return False
-            if evaluations:
-                queue.record_evaluations(session, lease, evaluations, now=now)
-            will_retry = result.outcome.is_retried and queue.give_up(
-                session,
-                lease,
-                now=now,
-                outcome=result.outcome,
-                reason=result.reason or "",
-                back_off=limits.back_off,
-                max_attempts=limits.max_infra_attempts if is_infrastructure else limits.max_attempts,
-                is_infrastructure=is_infrastructure,
+        will_retry = result.outcome.is_retried and queue.give_up(
+            session,
+            lease,
+            now=now,
+            outcome=result.outcome,
+            reason=result.reason or "",
+            back_off=limits.back_off,
+            max_attempts=limits.max_infra_attempts if is_infrastructure else limits.max_attempts,
+            is_infrastructure=is_infrastructure,
+        )
+        if not result.outcome.is_retried:
+            content = result.model_dump(mode="json")
+            queue.complete(
+                session, lease, now=now, outcome=result.outcome, reason=result.reason, result=content
             )
-            if not result.outcome.is_retried:
-                content = result.model_dump(mode="json")
-                queue.complete(
-                    session, lease, now=now, outcome=result.outcome, reason=result.reason, result=content
-                )
-            self._advance_all(session, [lease.job_id])
-            return will_retry
-
-        return self._patiently(work)
+        self._advance_all(session, [lease.job_id])
+        return will_retry
 
     def hand_back(self) -> None:
         """Requeues whatever this worker holds, if the database can hear it; the attempt does not count."""
@@ -229,9 +282,7 @@ class QueueClient:
             start = queue.next_start(session, round_id=self.round_id)
             return start is None and not queue.is_running(session, round_id=self.round_id)
 
-        idle: bool = self._retrying()(self._reading, ask)
-        self._came_back()
-        return idle
+        return self._patiently_reading(ask)
 
     def _advance_all(self, session: Session, job_ids: Sequence[int]) -> None:
         session.flush()
@@ -241,6 +292,11 @@ class QueueClient:
         done: T = self._retrying()(self._transaction, work)
         self._came_back()
         return done
+
+    def _patiently_reading(self, ask: Callable[[Session, datetime], T]) -> T:
+        found: T = self._retrying()(self._reading, ask)
+        self._came_back()
+        return found
 
     def _once(self, work: Callable[[Session, datetime], None]) -> bool:
         return self._attempt(lambda: self._transaction(work))

@@ -53,6 +53,7 @@ class WorkerService:
         self._lock_path = home / "locks" / f"{self.child.device.replace(':', '-')}.lock"
         self._show_life_at = 0.0
         self._has_worked = False
+        self._next: Claim | None = None  # claimed when the last job ended
 
     def run_until_idle(self) -> None:
         """Works until nothing is queued or running any more; raises DeviceBusy, DatabaseUnreachable."""
@@ -105,7 +106,7 @@ class WorkerService:
 
     def _run_one(self) -> bool:
         """Claims and runs a job; False when there is none."""
-        claim = self.queue.claim()
+        claim, self._next = self._next or self.queue.claim(), None
         self._has_worked = claim is not None
         if claim is None:
             return False
@@ -115,7 +116,8 @@ class WorkerService:
             if result.outcome not in HEALTHY:
                 self.child.stop()  # its memory and its device's state are not to be trusted
             self._watch_health(result)
-            will_retry = self.queue.end(claim.lease, result, unsent)
+            may_go_on = not self._breaker.seconds_left
+            will_retry, self._next = self.queue.end(claim.lease, result, unsent, go_on=may_go_on)
         except LeaseLost:
             self.child.stop()
             result = JobResult(outcome=Outcome.CANCELLED, reason="taken away from this worker")

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
-from db.tables import Job
 from orchestrator.planner import JobKey
 from orchestrator.results import examined, standings
 from orchestrator.spec import ResolvedRound
@@ -55,7 +54,7 @@ def runs_of(session: Session, round_id: int, resolved: ResolvedRound) -> dict[st
     A run that failed at any stage is left out, and a task with fewer than FEWEST runs.
     """
     found = standings(session, round_id, resolved.spec.prune.metric)
-    told = examined(session, resolved, found, Job.round_id == round_id)
+    told = examined(session, resolved, found, found)
     result = {}
     for task in resolved.search.tasks:
         stages = resolved.search.stages

@@ -284,7 +284,7 @@ def test_known_result__first_with_a_wanted_outcome(database: Database) -> None:
     with database.read() as session:
         known = queue.known_result(session, "a0", ["ok"])
         assert known is not None
-        assert known.id == lease.job_id
+        assert known.job_id == lease.job_id
         assert queue.known_result(session, "a0", ["diverged"]) is None
 
 

@@ -1,0 +1,141 @@
+"""A worker's dealings with a real queue: the next job comes with the end of the last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from db.errors import DatabaseUnreachable
+from db.session import Database
+from db.tables import Event, Job, JobState
+from orchestrator import engine
+from tests.orchestrator.factories import resolve, result
+from worker.limits import Limits
+from worker.queue_client import Claim, QueueClient
+
+
+def submit(database: Database, tmp_path: Path, **changes: Any) -> None:
+    with database.write() as session:
+        engine.submit(session, resolve(tmp_path, **changes), "", by="me", now=datetime.now(UTC))
+
+
+@pytest.fixture
+def queue(database: Database, tmp_path: Path) -> QueueClient:
+    """A registered worker's queue."""
+
+    def advance(session: Session, job_id: int) -> object:
+        return engine.advance_job(session, job_id, now=datetime.now(UTC))
+
+    client = QueueClient(database, tmp_path, Limits(), advance, lambda _: None, lambda _: None)
+    client.register("cpu", tmp_path / "lock")
+    return client
+
+
+def must_claim(queue: QueueClient) -> Claim:
+    claim = queue.claim()
+    assert claim is not None
+    return claim
+
+
+def states(database: Database) -> dict[str, tuple[JobState, str | None, int]]:
+    """By round and variant: state, outcome and attempts of each job."""
+    with database.read() as session:
+        return {
+            f"{job.round.name} {job.variant}": (job.state, job.outcome, job.attempts)
+            for job in session.scalars(select(Job).order_by(Job.id))
+        }
+
+
+def events(database: Database) -> list[str]:
+    with database.read() as session:
+        return list(session.scalars(select(Event.kind).order_by(Event.round_id, Event.number)))
+
+
+def test_end__claims_the_next_job_with_it(queue: QueueClient, database: Database, tmp_path: Path) -> None:
+    submit(database, tmp_path)
+    first = must_claim(queue)
+    ended = queue.end(first.lease, result(0.2), [], go_on=True)
+    assert not ended.will_retry
+    assert ended.next is not None
+    assert (ended.next.job.round, ended.next.job.variant, ended.next.job.attempt) == ("r1", "l1", 1)
+    assert states(database) == {
+        "r1 baseline": (JobState.DONE, "ok", 1),
+        "r1 l1": (JobState.RUNNING, None, 1),
+    }
+    assert events(database) == ["submitted", "started", "job_started", "job_ended", "job_started"]
+
+
+def test_end__claims_nothing_unless_it_may_go_on(
+    queue: QueueClient, database: Database, tmp_path: Path
+) -> None:
+    submit(database, tmp_path)
+    assert queue.end(must_claim(queue).lease, result(0.2), [], go_on=False).next is None
+    assert states(database)["r1 l1"] == (JobState.QUEUED, None, 0)
+
+
+def test_end__does_not_put_off_the_look_for_expired_leases(
+    queue: QueueClient, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is never idle takes back what others left, too."""
+    submit(database, tmp_path)
+    monkeypatch.setattr("worker.queue_client.LONGEST_WAIT", 0.0)
+    assert queue.end(must_claim(queue).lease, result(0.2), [], go_on=True).next is None
+
+
+def test_end__leaves_a_known_result_to_the_next_claim(
+    queue: QueueClient, database: Database, tmp_path: Path
+) -> None:
+    submit(database, tmp_path)
+    submit(database, tmp_path, round="r2")
+    assert queue.end(must_claim(queue).lease, result(0.2), [], go_on=True).next is None
+    assert states(database) == {
+        "r1 baseline": (JobState.DONE, "ok", 1),
+        "r2 baseline": (JobState.QUEUED, None, 0),
+        "r1 l1": (JobState.QUEUED, None, 0),
+    }
+    assert must_claim(queue).job.round == "r1"
+    assert states(database)["r2 baseline"] == (JobState.DONE, "cached", 1)
+
+
+def test_end__is_stored_although_the_next_job_cannot_be_read(
+    queue: QueueClient, database: Database, tmp_path: Path
+) -> None:
+    submit(database, tmp_path)
+    submit(database, tmp_path, round="r2", seeds=[7])
+    with database.write() as session:
+        broken = session.scalars(select(Job).where(Job.seed == 7)).one()
+        broken.payload = {"of": "another version"}
+    assert queue.end(must_claim(queue).lease, result(0.2), [], go_on=True).next is None
+    assert states(database)["r1 baseline"] == (JobState.DONE, "ok", 1)
+
+
+def test_end__whose_answer_was_lost_is_not_told_twice(
+    queue: QueueClient, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit is made, with the next claim in it, and the connection goes before the answer comes."""
+    submit(database, tmp_path)
+    lease = must_claim(queue).lease
+    write, lost = database.write, []
+
+    @contextmanager
+    def losing_the_first_answer() -> Iterator[Session]:
+        with write() as session:
+            yield session
+        if not lost:
+            lost.append(True)
+            raise DatabaseUnreachable("the connection is gone")
+
+    monkeypatch.setattr(database, "write", losing_the_first_answer)
+    ended = queue.end(lease, result(0.2), [], go_on=True)
+    assert lost
+    assert ended == (False, None)
+    assert states(database)["r1 baseline"] == (JobState.DONE, "ok", 1)
+    assert must_claim(queue).job.variant == "l1"
+    assert states(database)["r1 l1"] == (JobState.RUNNING, None, 1)
