@@ -180,40 +180,39 @@ INLINE void product(int tile, row *out, const float *x, int down, int right, con
         for (int g = 0; g < GROUP; g++) at(out[i])[c + g] = sum[i][g];
 }
 
-/* Rows of the next tile: TILE, or 4 where that comes out even; `rows` is taken up to a multiple of 4. */
+/* Rows of the next tile, of a multiple of 4: TILE, or 4 where that comes out even. */
 INLINE int next_tile(int rows) { return rows == TILE || rows >= TILE + 4 ? TILE : 4; }
 
-/* out[m] = sum over i of x[m][i] state[i] */
-static void times_state(row *out, const row *x, const row *state, int rows, ahead next) {
+/* out[m] = sum over i of x[m][i] state[i], for the 2 CHUNK rows of x */
+static void times_state(row *out, const row *x, const row *state, ahead next) {
     for (int c = 0; c < V; c += GROUP)
-        for (int m = 0, tile; m < rows; m += tile) {
-            tile = next_tile(rows - m);
-            if (c == 0) fetch(next, m, m + tile, rows);
+        for (int m = 0, tile; m < 2 * CHUNK; m += tile) {
+            tile = next_tile(2 * CHUNK - m);
+            if (c == 0) fetch(next, m, m + tile, 2 * CHUNK);
             if (tile == TILE) product(TILE, out + m, x[m], N, 1, state, N, c, 0, 0, 0);
             else product(4, out + m, x[m], N, 1, state, N, c, 0, 0, 0);
         }
 }
 
-/* after = before diag(decay) + sum over n < inner of x[n]^T y[n]; both may be the same. */
-static void add_by_value(row *after, const row *before, const float *decay, const row *x, const row *y, int inner,
-                         ahead next) {
+/* after = before diag(decay) + sum over n < 2 CHUNK of x[n]^T y[n]; both may be the same. */
+static void add_by_value(row *after, const row *before, const float *decay, const row *x, const row *y, ahead next) {
     for (int c = 0; c < V; c += GROUP)
         for (int i = 0, tile; i < N; i += tile) {
             tile = next_tile(N - i);
             if (c == 0) fetch(next, i, i + tile, N);
-            if (tile == TILE) product(TILE, after + i, x[0] + i, 1, N, y, inner, c, before + i, 0, decay);
-            else product(4, after + i, x[0] + i, 1, N, y, inner, c, before + i, 0, decay);
+            if (tile == TILE) product(TILE, after + i, x[0] + i, 1, N, y, 2 * CHUNK, c, before + i, 0, decay);
+            else product(4, after + i, x[0] + i, 1, N, y, 2 * CHUNK, c, before + i, 0, decay);
         }
 }
 
-/* state = diag(decay) state + sum over n < inner of x[n]^T y[n] */
-static void add_by_key(row *state, const float *decay, const row *x, const row *y, int inner, ahead next) {
+/* state = diag(decay) state + sum over n < 2 CHUNK of x[n]^T y[n] */
+static void add_by_key(row *state, const float *decay, const row *x, const row *y, ahead next) {
     for (int c = 0; c < V; c += GROUP)
         for (int j = 0, tile; j < N; j += tile) {
             tile = next_tile(N - j);
             if (c == 0) fetch(next, j, j + tile, N);
-            if (tile == TILE) product(TILE, state + j, x[0] + j, 1, N, y, inner, c, state + j, decay + j, 0);
-            else product(4, state + j, x[0] + j, 1, N, y, inner, c, state + j, decay + j, 0);
+            if (tile == TILE) product(TILE, state + j, x[0] + j, 1, N, y, 2 * CHUNK, c, state + j, decay + j, 0);
+            else product(4, state + j, x[0] + j, 1, N, y, 2 * CHUNK, c, state + j, decay + j, 0);
         }
 }
 
@@ -233,18 +232,18 @@ INLINE int of_r(int t, int n) { return n < 2 * t ? 2 * t * t + 2 * n + 1 : 2 * t
 /* The products of queries and keys, lane by lane, and their sums. */
 typedef vec products[SCORES];
 
-INLINE void sum_products(products x, int count, float *scores) {
-    for (int n = 0; n < 2 * count * count; n += LANES) *at(scores + n) = sum_lanes(x + n);
+INLINE void sum_products(products x, float *scores) {
+    for (int n = 0; n < SCORES; n += LANES) *at(scores + n) = sum_lanes(x + n);
 }
 
 /* Decays the keys of a chunk until its end; with_queries also fills the scores, which are taken on the way there. */
-INLINE void decay_keys(chunk *x, const moment *m, int count, int with_queries) {
+INLINE void decay_keys(chunk *x, const moment *m, int with_queries) {
     ALIGNED products product;
-    for (int t = 0; t < count; t++)
+    for (int t = 0; t < CHUNK; t++)
         for (int c = 0; c < V; c++) at(x->decay[t])[c] = exp_negative(at(m[t].w)[c]);
     for (int c = 0; c < V; c++) {
         vec since_start = all(1);
-        for (int t = 0; t < count; t++) {
+        for (int t = 0; t < CHUNK; t++) {
             if (with_queries) at(x->query_of_start[2 * t + 1])[c] = at(m[t].a)[c] * since_start;
             at(x->since_start[t])[c] = since_start *= at(x->decay[t])[c];
             if (with_queries) at(x->query_of_start[2 * t])[c] = at(m[t].r)[c] * since_start;
@@ -252,7 +251,7 @@ INLINE void decay_keys(chunk *x, const moment *m, int count, int with_queries) {
             if (m[t].u) at(x->value[2 * t])[c] = at(m[t].u)[c];
         }
     }
-    for (int s = 0; s < count; s++) {
+    for (int s = 0; s < CHUNK; s++) {
         vec b[V], k[V], r_b = {}, r_k = {};
         for (int c = 0; c < V; c++) {
             b[c] = at(m[s].b)[c];
@@ -262,7 +261,7 @@ INLINE void decay_keys(chunk *x, const moment *m, int count, int with_queries) {
         }
         product[of_r(s, 2 * s)] = r_b;
         product[of_r(s, 2 * s + 1)] = r_k;
-        for (int t = s + 1; t < count; t++) {
+        for (int t = s + 1; t < CHUNK; t++) {
             vec a_b = {}, a_k = {}, r_b = {}, r_k = {};
             for (int c = 0; c < V; c++) {
                 vec decay = at(x->decay[t])[c];
@@ -285,18 +284,18 @@ INLINE void decay_keys(chunk *x, const moment *m, int count, int with_queries) {
             at(x->key_at_end[2 * s + 1])[c] = k[c];
         }
     }
-    if (with_queries) sum_products(product, count, x->scores);
+    if (with_queries) sum_products(product, x->scores);
 }
 
-static void decay_keys_and_queries(chunk *x, const moment *m, int count) { decay_keys(x, m, count, 1); }
-static void decay_keys_alone(chunk *x, const moment *m, int count) { decay_keys(x, m, count, 0); }
+static void decay_keys_and_queries(chunk *x, const moment *m) { decay_keys(x, m, 1); }
+static void decay_keys_alone(chunk *x, const moment *m) { decay_keys(x, m, 0); }
 
 /* ---- forward: the state is [key][value] ---- */
 
 /* Turns `out` = queries x state into y_t and u_t; u_t becomes a value. */
-INLINE void outputs(chunk *x, const moment *m, int count, const row *out) {
+INLINE void outputs(chunk *x, const moment *m, const row *out) {
     for (int c = 0; c < V; c += GROUP)
-        for (int t = 0; t < count; t++) {
+        for (int t = 0; t < CHUNK; t++) {
             vec u[GROUP], y[GROUP];
             for (int g = 0; g < GROUP; g++) {
                 u[g] = at(out[2 * t + 1])[c + g];
@@ -318,38 +317,40 @@ INLINE void outputs(chunk *x, const moment *m, int count, const row *out) {
 
 static int64_t smaller(int64_t x, int64_t y) { return x < y ? x : y; }
 
-INLINE void find_inputs(moment *m, int64_t batch, int64_t t, int64_t head, const sequence *in) {
+/* A chunk that the sequence does not fill ends with steps without keys, which keep the state as it is; what they give
+ * goes nowhere. */
+static const ALIGNED row nothing;
+
+INLINE void find_inputs(moment *m, int64_t batch, int64_t t, int64_t head, const sequence *in, int is_there) {
     const float **from[] = {&m->r, &m->w, &m->k, &m->v, &m->a, &m->b};
-    for (int i = 0; i < 6; i++) *from[i] = step(in[i], batch, t, head);
+    for (int i = 0; i < 6; i++) *from[i] = is_there ? step(in[i], batch, t, head) : nothing;
 }
 
 static void find_forward(moment *m, int64_t batch, int64_t first, int64_t T, int64_t head, const sequence *in,
-                         sequence y, sequence u) {
-    for (int64_t t = first; t < smaller(T, first + CHUNK); t++, m++) {
-        find_inputs(m, batch, t, head, in);
-        m->y = step(y, batch, t, head);
-        if (u.data) m->u_out = step(u, batch, t, head);
+                         sequence y, sequence u, float *nowhere) {
+    for (int64_t t = first; t < first + CHUNK; t++, m++) {
+        find_inputs(m, batch, t, head, in, t < T);
+        m->y = t < T ? step(y, batch, t, head) : nowhere;
+        if (u.data) m->u_out = t < T ? step(u, batch, t, head) : nowhere;
     }
 }
 
 static void forward_head(int64_t batch, int64_t T, int64_t head, const sequence *in, const float *s0, sequence y,
                          sequence u, float *checkpoints, float *sT) {
-    ALIGNED row state[N], out[2 * CHUNK];
+    ALIGNED row state[N], out[2 * CHUNK], nowhere;
     static const chunk zero;
     chunk x = zero;
     moment steps[2][CHUNK] = {};
-    find_forward(steps[0], batch, 0, T, head, in, y, u);
+    find_forward(steps[0], batch, 0, T, head, in, y, u, nowhere);
     transpose((const row *)s0, state);
     for (int64_t first = 0, n = 0; first < T; first += CHUNK, n ^= 1) {
-        int count = smaller(T - first, CHUNK), later = smaller(T - first - count, CHUNK);
         moment *m = steps[n], *next = steps[n ^ 1];
-        find_forward(next, batch, first + CHUNK, T, head, in, y, u);
+        find_forward(next, batch, first + CHUNK, T, head, in, y, u, nowhere);
         if (checkpoints && first % SPAN == 0) memcpy(checkpoints + first / SPAN * N * N, state, sizeof state);
-        decay_keys_and_queries(&x, m, count);
-        times_state(out, x.query_of_start, state, 2 * count, (ahead){next, later / 2});
-        outputs(&x, m, count, out);
-        add_by_key(state, x.since_start[count - 1], x.key_at_end, x.value, 2 * count,
-                   (ahead){next + later / 2, later - later / 2});
+        decay_keys_and_queries(&x, m);
+        times_state(out, x.query_of_start, state, (ahead){next, CHUNK / 2});
+        outputs(&x, m, out);
+        add_by_key(state, x.since_start[CHUNK - 1], x.key_at_end, x.value, (ahead){next + CHUNK / 2, CHUNK / 2});
     }
     transpose(state, (row *)sT);
 }
@@ -374,9 +375,9 @@ typedef struct {
 } gradients;
 
 /* Adds to the gradients of the values what the outputs of the chunk give them. A value u_t is an output, too. */
-INLINE void values_of_chunk(const chunk *x, const moment *m, gradients *d, int count) {
+INLINE void values_of_chunk(const chunk *x, const moment *m, gradients *d) {
     for (int c = 0; c < V; c += GROUP)
-        for (int t = count - 1; t >= 0; t--) {
+        for (int t = CHUNK - 1; t >= 0; t--) {
             vec du[GROUP], dv[GROUP];
             for (int g = 0; g < GROUP; g++) {
                 vec dy = at(m[t].dy)[c + g];
@@ -384,7 +385,7 @@ INLINE void values_of_chunk(const chunk *x, const moment *m, gradients *d, int c
                 du[g] = at(d->value[2 * t])[c + g] + dy * x->scores[of_r(t, 2 * t)];
                 dv[g] = at(d->value[2 * t + 1])[c + g] + dy * x->scores[of_r(t, 2 * t + 1)];
             }
-            for (int later = t + 1; later < count; later++)
+            for (int later = t + 1; later < CHUNK; later++)
                 for (int g = 0; g < GROUP; g++) {
                     vec dy = at(d->out[2 * later])[c + g], du_later = at(d->out[2 * later + 1])[c + g];
                     du[g] += dy * x->scores[of_r(later, 2 * t)] + du_later * x->scores[of_a(later, 2 * t)];
@@ -398,9 +399,9 @@ INLINE void values_of_chunk(const chunk *x, const moment *m, gradients *d, int c
 }
 
 /* The gradient of the score <key_n,t, query> is <value_n, gradient of the output>. */
-INLINE void gradients_of_scores(const chunk *x, gradients *d, int count) {
+INLINE void gradients_of_scores(const chunk *x, gradients *d) {
     ALIGNED products product;
-    for (int t = 0; t < count; t++) {
+    for (int t = 0; t < CHUNK; t++) {
         vec dy[V], du[V], dy_u = {}, dy_v = {};
         for (int c = 0; c < V; c++) {
             dy[c] = at(d->out[2 * t])[c];
@@ -420,26 +421,22 @@ INLINE void gradients_of_scores(const chunk *x, gradients *d, int count) {
         product[of_r(t, 2 * t)] = dy_u;
         product[of_r(t, 2 * t + 1)] = dy_v;
     }
-    sum_products(product, count, d->scores);
+    sum_products(product, d->scores);
 }
 
 /* Goes through the chunk from its end. On entry d->key are the gradients of the keys at the end, d->query those of the
  * queries of the start. */
-INLINE void keys_and_queries_of_chunk(const chunk *x, const moment *m, const gradients *d, int count) {
+INLINE void keys_and_queries_of_chunk(const chunk *x, const moment *m, const gradients *d) {
     for (int c = 0; c < V; c++) {
         vec key[CHUNK][2 * CHUNK], of_key[2 * CHUNK], of_start = at(d->decay)[c];
-#pragma GCC unroll 8
-        for (int t = 0; t < count; t++) {
+        for (int t = 0; t < CHUNK; t++) {
             vec decay = at(x->decay[t])[c];
-#pragma GCC unroll 16
             for (int n = 0; n < 2 * t; n++) key[t][n] = key[t - 1][n] * decay;
             key[t][2 * t] = at(m[t].b)[c];
             key[t][2 * t + 1] = at(m[t].k)[c];
         }
-#pragma GCC unroll 16
-        for (int n = 0; n < 2 * count; n++) of_key[n] = at(d->key[n])[c];
-#pragma GCC unroll 8
-        for (int t = count - 1; t >= 0; t--) {
+        for (int n = 0; n < 2 * CHUNK; n++) of_key[n] = at(d->key[n])[c];
+        for (int t = CHUNK - 1; t >= 0; t--) {
             vec decay = at(x->decay[t])[c], since_start = at(x->since_start[t])[c];
             vec before = t ? at(x->since_start[t - 1])[c] : all(1);
             vec r = at(m[t].r)[c], a = at(m[t].a)[c];
@@ -452,7 +449,6 @@ INLINE void keys_and_queries_of_chunk(const chunk *x, const moment *m, const gra
             dr += key[t][2 * t] * d->scores[of_r(t, 2 * t)] + key[t][2 * t + 1] * d->scores[of_r(t, 2 * t + 1)];
             at(m[t].db)[c] = of_key[2 * t] + r * d->scores[of_r(t, 2 * t)];
             at(m[t].dk)[c] = of_key[2 * t + 1] + r * d->scores[of_r(t, 2 * t + 1)];
-#pragma GCC unroll 16
             for (int n = 0; n < 2 * t; n++) {
                 vec g = of_key[n] + r * d->scores[of_r(t, n)];
                 dr += key[t][n] * d->scores[of_r(t, n)];
@@ -478,61 +474,58 @@ static void decay_of_state(const row *G, const row *state, float *out) {
 }
 
 /* Takes G from the end of a chunk to its start. */
-INLINE void backward_chunk(row *G, const row *state, chunk *x, const moment *m, int count, gradients *d,
-                           const moment *next) {
+static void backward_chunk(row *G, const row *state, chunk *x, const moment *m, gradients *d, const moment *next) {
     ALIGNED row by_key[N];
     ahead quarter = {next, CHUNK / 4};
-    decay_keys_and_queries(x, m, count);
+    decay_keys_and_queries(x, m);
     transpose(G, by_key);
-    times_state(d->value, x->key_at_end, by_key, 2 * count, quarter);
-    values_of_chunk(x, m, d, count);
-    gradients_of_scores(x, d, count);
+    times_state(d->value, x->key_at_end, by_key, quarter);
+    values_of_chunk(x, m, d);
+    gradients_of_scores(x, d);
     quarter.steps += CHUNK / 4;
-    times_state(d->key, x->value, G, 2 * count, quarter);
+    times_state(d->key, x->value, G, quarter);
     quarter.steps += CHUNK / 4;
-    times_state(d->query, d->out, state, 2 * count, quarter);
+    times_state(d->query, d->out, state, quarter);
     decay_of_state(G, state, d->decay);
-    keys_and_queries_of_chunk(x, m, d, count);
+    keys_and_queries_of_chunk(x, m, d);
     quarter.steps += CHUNK / 4;
-    add_by_value(G, G, x->since_start[count - 1], d->out, x->query_of_start, 2 * count, quarter);
+    add_by_value(G, G, x->since_start[CHUNK - 1], d->out, x->query_of_start, quarter);
 }
 
 static void find_backward(moment *m, int64_t batch, int64_t first, int64_t T, int64_t head, const sequence *in,
-                          sequence dy, sequence u, const sequence *out) {
-    for (int64_t t = first; t < smaller(T, first + SPAN); t++, m++) {
+                          sequence dy, sequence u, const sequence *out, float *nowhere) {
+    for (int64_t t = first; t < first + SPAN; t++, m++) {
         float **to[] = {&m->dr, &m->dw, &m->dk, &m->dv, &m->da, &m->db};
-        find_inputs(m, batch, t, head, in);
-        for (int i = 0; i < 6; i++) *to[i] = step(out[i], batch, t, head);
-        m->u = step(u, batch, t, head);
-        m->dy = step(dy, batch, t, head);
+        find_inputs(m, batch, t, head, in, t < T);
+        for (int i = 0; i < 6; i++) *to[i] = t < T ? step(out[i], batch, t, head) : nowhere;
+        m->u = t < T ? step(u, batch, t, head) : nothing;
+        m->dy = t < T ? step(dy, batch, t, head) : nothing;
     }
 }
 
 static void backward_head(int64_t batch, int64_t T, int64_t head, const sequence *in, sequence dy, sequence u,
                           const float *checkpoints, const float *dsT, const sequence *out, float *ds0) {
-    ALIGNED row G[N], state[SPAN / CHUNK][N];
+    ALIGNED row G[N], state[SPAN / CHUNK][N], nowhere;
     static const chunk zero;
     static const gradients none;
     chunk x = zero;
     gradients d = none;
     moment steps[2][SPAN] = {};
     int64_t first = (T - 1) / SPAN * SPAN;
-    find_backward(steps[0], batch, first, T, head, in, dy, u, out);
+    find_backward(steps[0], batch, first, T, head, in, dy, u, out, nowhere);
     memcpy(G, dsT, sizeof G);
     for (int n = 0; first >= 0; first -= SPAN, n ^= 1) {
         moment *m = steps[n], *next = steps[n ^ 1];
         int count = smaller(T - first, SPAN);
-        if (first) find_backward(next, batch, first - SPAN, T, head, in, dy, u, out);
+        if (first) find_backward(next, batch, first - SPAN, T, head, in, dy, u, out, nowhere);
         transpose((const row *)(checkpoints + first / SPAN * N * N), state[0]);
         for (int t = CHUNK; t < count; t += CHUNK) {
-            decay_keys_alone(&x, m + t - CHUNK, CHUNK);
+            decay_keys_alone(&x, m + t - CHUNK);
             add_by_value(state[t / CHUNK], state[t / CHUNK - 1], x.since_start[CHUNK - 1], x.value, x.key_at_end,
-                         2 * CHUNK, (ahead){});
+                         (ahead){});
         }
-        for (int t = (count - 1) / CHUNK * CHUNK; t >= 0; t -= CHUNK) {
-            if (count - t >= CHUNK) backward_chunk(G, state[t / CHUNK], &x, m + t, CHUNK, &d, next + t);
-            else backward_chunk(G, state[t / CHUNK], &x, m + t, count - t, &d, next + t);
-        }
+        for (int t = (count - 1) / CHUNK * CHUNK; t >= 0; t -= CHUNK)
+            backward_chunk(G, state[t / CHUNK], &x, m + t, &d, next + t);
     }
     memcpy(ds0, G, sizeof G);
 }
