@@ -31,7 +31,7 @@ from db import queue
 from db.session import Database, open_current
 from db.tables import AT_ONCE, Decision, Job, Round, Worker
 from model import RWKV7, ModelShape, default_backend, random_state_dict
-from orchestrator import engine, lookup
+from orchestrator import engine, lookup, progress
 from orchestrator.lookup import Slice
 from worker.training import start_run
 
@@ -148,7 +148,7 @@ def queue_costs(folder: Path, jobs: int, repeat: int) -> dict[str, float]:
         engine.advance_job(session, lease.job_id, now=NOW)
 
     def look(session: Any) -> None:
-        lookup.round_(session, "r0")
+        progress.round_(session, "r0")
         lookup.jobs(session, "r0", Slice(limit=50))
 
     costs = {

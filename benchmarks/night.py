@@ -28,7 +28,7 @@ from sqlalchemy.orm import Session
 
 from db.session import open_current
 from db.tables import Job, Round
-from orchestrator import engine
+from orchestrator import engine, lookup
 from orchestrator.planner import Decision, JobKey, Measurement, SearchSpec, Verdict, plan
 from orchestrator.spec import ResolvedRound
 from worker.job import BASELINE, JobResult, JobSpec
@@ -184,7 +184,7 @@ def measure(folder: Path, steps: list[int]) -> dict[str, Any]:
     began = time.monotonic()
     for name in EVENINGS:
         with database.read() as session:
-            row = engine.find(session, name)
+            row = lookup.find(session, name)
             resolved = engine.resolve(row)
             quick = quick_seconds(session, row)
             decided, _ = engine.current_plan(session, row, resolved)

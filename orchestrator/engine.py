@@ -22,8 +22,9 @@ from db import events, queue, tables
 from db.events import EventKind
 from db.tables import DECISIONS, JOBS, JobState, RoundState
 from orchestrator import chains, early_stop, evidence, results
-from orchestrator.errors import BadRound, BrokenRound, Conflict, Problem, no_such_round
+from orchestrator.errors import BadRound, BrokenRound, Conflict, Problem
 from orchestrator.evidence import Evidence, Pair
+from orchestrator.lookup import find
 from orchestrator.planner import Decision, JobKey, Lane, Plan, State, Verdict, plan
 from orchestrator.points import difference
 from orchestrator.results import Standing
@@ -104,14 +105,6 @@ def submit(session: Session, resolved: ResolvedRound, source: str, *, by: str, n
     else:
         start(session, row, parent, now)
     return Submission(row.id, is_new=True)
-
-
-def find(session: Session, name: str) -> tables.Round:
-    """The round of this name; raises NotFound."""
-    row = session.scalars(select(tables.Round).where(tables.Round.name == name)).first()
-    if row is None:
-        raise no_such_round(name)
-    return row
 
 
 def _check_sources(session: Session, spec: RoundSpec) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from db.session import Database
-from orchestrator import engine
+from orchestrator import engine, lookup
 from orchestrator.files import write_whole
 from orchestrator.records import Record, records, to_jsonl
 from orchestrator.summary import summary
@@ -22,7 +22,7 @@ def lines(database: Database, name: str, form: str) -> Iterator[str]:
         yield from _csv(list(records(database, name)))
     else:
         with database.read() as session:
-            row = engine.find(session, name)
+            row = lookup.find(session, name)
             resolved = engine.resolve(row)
         state = f"{row.state} ({row.reason})" if row.reason else row.state
         yield from summary(resolved, state, list(records(database, name))).splitlines()

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from db import events
 from db.events import EventKind
 from db.tables import AT_ONCE, Decision, Job, JobState, Round, RoundState
-from orchestrator import chains, engine
+from orchestrator import chains, engine, lookup
 from orchestrator.planner import Verdict
 from orchestrator.views import ChangeView
 from worker.job import CONCLUSIVE, Outcome
@@ -18,7 +18,7 @@ from worker.job import CONCLUSIVE, Outcome
 
 def cancel(session: Session, name: str, *, by: str, now: datetime) -> ChangeView:
     """Ends a round: nothing more is started, what is decided stays. Changes nothing once it has ended."""
-    row = engine.locked(session, engine.find(session, name).id)
+    row = engine.locked(session, lookup.find(session, name).id)
     if row.state in chains.ENDED:
         return ChangeView(round=name, state=row.state, changed=False)
     row.state, row.reason, row.finished_at = RoundState.CANCELLED, None, now
@@ -38,7 +38,7 @@ def retry(session: Session, name: str, *, by: str, now: datetime) -> ChangeView:
     A cancelled round goes on, a blocked one looks again whether it can start, and rounds that were blocked by this
     one wait again. Changes nothing where there is nothing of that kind.
     """
-    found = engine.find(session, name)
+    found = lookup.find(session, name)
     parent = None if found.after_id is None else engine.locked(session, found.after_id)
     row = engine.locked(session, found.id)
     failed = session.scalars(select(Job).where(*unmeasured(row.id))).all()

@@ -1,4 +1,7 @@
-"""What the database says of rounds, jobs and workers, as views: reads only, a page at a time."""
+"""What the database says of rounds, jobs and workers, as views: reads only, a page at a time.
+
+Whatever needs to know what a round asked for, and so what reads that, is in `progress`.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +16,17 @@ from sqlalchemy.orm import Session, aliased
 from db import events
 from db.events import EventKind
 from db.tables import Decision, Evaluation, Job, JobState, Round, RoundState, Worker
-from orchestrator import engine, interventions
-from orchestrator.errors import NotFound
-from orchestrator.evidence import Evidence
-from orchestrator.planner import SearchSpec, Verdict
-from orchestrator.rules import Scope, UnknownRule, rule_class
+from orchestrator.errors import NotFound, no_such_round
+from orchestrator.verdicts import Verdict
 from orchestrator.views import (
-    DecisionView,
     EvaluationView,
     EventView,
-    Funnel,
     JobView,
-    NoiseFloor,
     RoundLine,
-    RoundView,
     StatusView,
     WorkerState,
     WorkerView,
 )
-from worker.job import BASELINE, Outcome
 
 AnySelect = Select[*tuple[Any, ...]]
 AnyRow = Row[*tuple[Any, ...]]
@@ -45,36 +40,6 @@ class Slice(NamedTuple):
 
     after: int | None = None
     limit: int = 50
-
-
-class Arms(NamedTuple):
-    """How far a round is: an arm (task, variant, seed) that can be measured is judged once at the first stage."""
-
-    total: int | None  # None while variants are yet to come from other rounds, or without the round's rule
-    verdicts: Mapping[str, Mapping[str, int]]  # decisions by stage, in their order, and verdict
-
-    @property
-    def judged(self) -> int:
-        """Arms with a verdict."""
-        return self._first - self.undecided
-
-    @property
-    def undecided(self) -> int:
-        """Arms that could not be measured at the first stage."""
-        return self._at_first.get(Verdict.UNDECIDED, 0)
-
-    @property
-    def is_unmeasured(self) -> bool:
-        """Whether no arm could be measured."""
-        return self.undecided > 0 and self.undecided + self._at_first.get(Verdict.NO_OP, 0) == self._first
-
-    @property
-    def _first(self) -> int:
-        return sum(self._at_first.values())
-
-    @property
-    def _at_first(self) -> Mapping[str, int]:
-        return next(iter(self.verdicts.values()), {})
 
 
 class Found(NamedTuple):
@@ -91,8 +56,8 @@ def rounds(session: Session, part: Slice, state: RoundState | None = None) -> Fo
         query = query.where(Round.id < part.after)
     if state is not None:
         query = query.where(Round.state == state)
-    rows, last = _cut(session, query, part)
-    counts = _Counts.of(session, [row.id for row in rows])
+    rows, last = cut(session, query, part)
+    counts = Counts.of(session, [row.id for row in rows])
     return Found([RoundLine(**_line(row, counts)) for row in rows], last)
 
 
@@ -104,147 +69,36 @@ def newer(session: Session, part: Slice, state: RoundState | None = None) -> int
     return session.scalar(query)
 
 
-def arms(session: Session, names: Collection[str]) -> dict[str, Arms]:
-    """How many arms of these rounds have been judged, and how, by the rounds' names."""
-    columns = (Round.id, Round.name, Round.spec, Round.selected)
-    rows = session.execute(select(*columns).where(Round.name.in_(names))).all()
-    by = (Decision.round_id, Decision.stage, Decision.decision)
-    query = select(*by, func.count()).where(Decision.round_id.in_([row.id for row in rows])).group_by(*by)
-    counts = {(round_id, stage, verdict): count for round_id, stage, verdict, count in session.execute(query)}
-    return {row.name: _arms(row, counts) for row in rows}
-
-
-def _arms(row: AnyRow, counts: Mapping[tuple[int, str, str], int]) -> Arms:
-    spec, variants = row.spec, row.spec["variants"] if row.selected is None else row.selected
-    of_stage = {
-        stage["name"]: {
-            verdict.value: counts[row.id, stage["name"], verdict]
-            for verdict in Verdict
-            if (row.id, stage["name"], verdict) in counts
-        }
-        for stage in spec["stages"]
-    }
-    are_known = all("settings" in variant for variant in variants)
-    return Arms(
-        total=_judged_at_first(spec, len(variants)) if are_known else None,
-        verdicts={stage: verdicts for stage, verdicts in of_stage.items() if verdicts},
-    )
-
-
-def _judged_at_first(spec: Mapping[str, Any], n_variants: int) -> int | None:
-    """How many decisions there will be on the first stage of a round; None where its rule is not installed here."""
-    try:
-        is_per_seed = rule_class(spec["prune"]["rule"]).scope is Scope.SEED
-    except UnknownRule:
-        return None
-    arms = n_variants + (spec.get("control") is not None)
-    return len(spec["tasks"]) * arms * (len(spec["seeds"]) if is_per_seed else 1)
-
-
-def outcomes(session: Session, round_id: int) -> dict[str, int]:
-    """How many jobs of a round have ended how."""
-    query = select(Job.outcome, func.count()).where(Job.round_id == round_id, Job.state == JobState.DONE)
-    return {str(outcome): count for outcome, count in session.execute(query.group_by(Job.outcome))}
-
-
-def round_(session: Session, name: str) -> RoundView:
-    """One round; raises NotFound."""
-    row = engine.find(session, name)
-    resolved = engine.resolve(row)
-    parent = session.scalar(select(Round.name).where(Round.id == row.after_id))
-    counts = _Counts.of(session, [row.id])
-    search = resolved.search
-    return RoundView(
-        round=row.name,
-        state=row.state,
-        reason=row.reason,
-        after=parent,
-        created_at=row.created_at,
-        finished_at=row.finished_at,
-        jobs=counts.jobs(row.id),
-        decisions=counts.decisions(row.id),
-        tasks=search.tasks,
-        variants=search.variants,
-        no_ops=tuple(name for name in search.variants if name in search.no_ops),
-        stages=search.all_stages,
-        confirm_stage=None if search.confirmation is None else search.confirmation.stage,
-        seeds=search.seeds,
-        rule=resolved.spec.prune.rule,
-        min_delta=resolved.spec.prune.min_delta,
-        metric=resolved.spec.prune.metric,
-        funnel=_funnel(session, row.id, search, counts, knows_its_variants=not resolved.spec.selections),
-        noise_floor=_noise_floor(session, row.id, search),
-        n_events=row.n_events,
-    )
-
-
-def _noise_floor(session: Session, round_id: int, search: SearchSpec) -> NoiseFloor | None:
-    if search.control is None:
-        return None
-    of_it = (Decision.round_id == round_id, Decision.variant == search.control)
-    at_first = select(Decision.decision).where(*of_it, Decision.stage == search.stages[0])
-    verdicts = [verdict for verdict in session.scalars(at_first) if verdict != Verdict.UNDECIDED]
-    return NoiseFloor(judged=len(verdicts), promoted=verdicts.count(Verdict.PROMOTED))
-
-
-def _funnel(
-    session: Session, round_id: int, search: SearchSpec, counts: _Counts, *, knows_its_variants: bool
-) -> Funnel:
-    decided = counts.decisions(round_id)
-    cached = select(func.count()).where(
-        Job.round_id == round_id, Job.state == JobState.DONE, Job.outcome == Outcome.CACHED
-    )
-    promoted = select(func.count()).where(
-        Decision.round_id == round_id,
-        Decision.decision == Verdict.PROMOTED,
-        Decision.stage == search.stages[-1],
-    )
-    return Funnel(
-        planned=search.most_jobs if knows_its_variants else None,
-        done=counts.jobs(round_id)[JobState.DONE],
-        cached=session.scalars(cached).one(),
-        pruned=decided.get(Verdict.PRUNED, 0),
-        rejected=decided.get(Verdict.REJECTED, 0),
-        promoted=session.scalars(promoted).one(),
-        confirmed=decided.get(Verdict.CONFIRMED, 0),
-    )
+def find(session: Session, name: str) -> Round:
+    """The round of this name; raises NotFound."""
+    row = session.scalars(select(Round).where(Round.name == name)).first()
+    if row is None:
+        raise no_such_round(name)
+    return row
 
 
 def submitted_by(session: Session, name: str) -> str | None:
     """Who submitted a round, where that was recorded; raises NotFound."""
-    first = events.since(session, engine.find(session, name).id, 0, limit=1)
+    first = events.since(session, find(session, name).id, 0, limit=1)
     return first[0].data.get("by") if first and first[0].kind is EventKind.SUBMITTED else None
 
 
 def jobs(session: Session, name: str, part: Slice, state: JobState | None = None) -> Found:
     """The jobs of a round in the order in which they were made; raises NotFound."""
-    round_id = engine.find(session, name).id
-    query = _jobs().where(Job.round_id == round_id, Job.id > (part.after or 0)).order_by(Job.id)
+    round_id = find(session, name).id
+    query = job_columns().where(Job.round_id == round_id, Job.id > (part.after or 0)).order_by(Job.id)
     if state is not None:
         query = query.where(Job.state == state)
-    rows, last = _cut(session, query, part)
+    rows, last = cut(session, query, part)
     return Found([JobView(**row._mapping) for row in rows], last)
 
 
 def job(session: Session, job_id: int) -> JobView:
     """One job; raises NotFound."""
-    row = session.execute(_jobs().where(Job.id == job_id)).first()
+    row = session.execute(job_columns().where(Job.id == job_id)).first()
     if row is None:
         raise NotFound(f"there is no job {job_id}")
     return JobView(**row._mapping)
-
-
-def baseline(session: Session, of: JobView) -> JobView | None:
-    """The job that a variant's job is measured against, once there is one."""
-    same = (Round.name == of.round, Job.task == of.task, Job.stage == of.stage, Job.seed == of.seed)
-    row = session.execute(_jobs().where(*same, Job.variant == BASELINE)).first()
-    return None if row is None else JobView(**row._mapping)
-
-
-def unmeasured(session: Session, round_id: int) -> int:
-    """How many jobs of a round have ended without a result: what a retry would run again."""
-    failed = select(func.count()).select_from(Job).where(*interventions.unmeasured(round_id))
-    return session.scalars(failed).one()
 
 
 def evaluations(session: Session, job_id: int) -> list[EvaluationView]:
@@ -253,32 +107,6 @@ def evaluations(session: Session, job_id: int) -> list[EvaluationView]:
     columns = [getattr(Evaluation, name) for name in EvaluationView.model_fields]
     query = select(*columns).where(Evaluation.job_id == source).order_by(Evaluation.step)
     return [EvaluationView(**row._mapping) for row in session.execute(query)]
-
-
-def decisions(session: Session, name: str, part: Slice, task: str | None = None) -> Found:
-    """The decisions of a round, or of one of its tasks, as they were taken; raises NotFound."""
-    round_id = engine.find(session, name).id
-    query = (
-        select(Decision.id, *_DECISION)
-        .where(Decision.round_id == round_id, Decision.id > (part.after or 0))
-        .order_by(Decision.id)
-    )
-    if task is not None:
-        query = query.where(Decision.task == task)
-    rows, last = _cut(session, query, part)
-    return Found([_decision_view(row) for row in rows], last)
-
-
-def _decision_view(row: AnyRow) -> DecisionView:
-    columns = _without_id(row)
-    stored = columns.pop("evidence")
-    rests_on = Evidence.from_json(stored) if stored else None
-    return DecisionView(
-        **columns,
-        d_acc_ci=None if rests_on is None else rests_on.d_acc_ci,
-        p_value=None if rests_on is None else rests_on.p_value,
-        seeds=tuple(rests_on.by_seed) if rests_on else (columns["seed"],),
-    )
 
 
 def events_since(session: Session, round_id: int, number: int, limit: int = 500) -> list[EventView]:
@@ -295,7 +123,7 @@ def workers(
     """The workers, or those of these ids; those first that were seen last."""
     query = select(Worker).order_by(Worker.seen_at.desc(), Worker.id.desc()).limit(limit)
     rows = session.scalars(query if ids is None else query.where(Worker.id.in_(ids))).all()
-    running = _jobs().where(Job.state == JobState.RUNNING, Job.worker_id.in_([row.id for row in rows]))
+    running = job_columns().where(Job.state == JobState.RUNNING, Job.worker_id.in_([row.id for row in rows]))
     busy = {row.worker: JobView(**row._mapping) for row in session.execute(running)}
     return [
         WorkerView(
@@ -360,21 +188,9 @@ _LINE = (
     Round.created_at,
     Round.finished_at,
 )
-_DECISION = (
-    Decision.task,
-    Decision.stage,
-    Decision.variant.label("config"),
-    Decision.seed,
-    Decision.decision,
-    Decision.d_acc,
-    Decision.d_loss,
-    Decision.evidence,
-    Decision.reason,
-    Decision.created_at.label("decided_at"),
-)
 
 
-def _jobs() -> AnySelect:
+def job_columns() -> AnySelect:
     """Jobs with the columns of JobView."""
     last_step = (
         select(func.max(Evaluation.step))
@@ -403,7 +219,7 @@ def _jobs() -> AnySelect:
     ).join(Round)
 
 
-def _cut(session: Session, query: AnySelect, part: Slice) -> tuple[Sequence[AnyRow], int | None]:
+def cut(session: Session, query: AnySelect, part: Slice) -> tuple[Sequence[AnyRow], int | None]:
     """At most `limit` rows, and the id of the last one if there are more."""
     rows = session.execute(query.limit(part.limit + 1)).all()
     if len(rows) <= part.limit:
@@ -412,26 +228,26 @@ def _cut(session: Session, query: AnySelect, part: Slice) -> tuple[Sequence[AnyR
     return kept, kept[-1].id
 
 
-def _without_id(row: AnyRow) -> dict[str, Any]:
+def without_id(row: AnyRow) -> dict[str, Any]:
     return {name: value for name, value in row._mapping.items() if name != "id"}
 
 
-def _line(row: AnyRow, counts: _Counts) -> dict[str, Any]:
-    return _without_id(row) | {"jobs": counts.jobs(row.id), "decisions": counts.decisions(row.id)}
+def _line(row: AnyRow, counts: Counts) -> dict[str, Any]:
+    return without_id(row) | {"jobs": counts.jobs(row.id), "decisions": counts.decisions(row.id)}
 
 
 def _count(session: Session, column: Any) -> dict[Any, int]:
     return {value: count for value, count in session.execute(select(column, func.count()).group_by(column))}  # noqa: C416
 
 
-class _Counts(NamedTuple):
+class Counts(NamedTuple):
     """Jobs by state and decisions by verdict, of some rounds."""
 
     by_state: Mapping[tuple[int, JobState], int]
     by_verdict: Mapping[tuple[int, str], int]
 
     @classmethod
-    def of(cls, session: Session, round_ids: Sequence[int]) -> _Counts:
+    def of(cls, session: Session, round_ids: Sequence[int]) -> Counts:
         def count(of_round: Any, what: Any) -> dict[tuple[int, Any], int]:
             query = (
                 select(of_round, what, func.count()).where(of_round.in_(round_ids)).group_by(of_round, what)

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.tables import Evaluation, Job, JobState
-from orchestrator import engine, results
+from orchestrator import engine, lookup, results
 from orchestrator.display import Outlook
 from orchestrator.planner import JobKey, Plan, SearchSpec
 from orchestrator.results import StoredJob
@@ -20,7 +20,7 @@ from worker.job import BASELINE, Budget
 
 def outlook(session: Session, round_name: str, key: JobKey) -> Outlook:
     """The state of a round as its job `key` starts."""
-    row = engine.find(session, round_name)
+    row = lookup.find(session, round_name)
     resolved = engine.resolve(row)
     jobs = {job.key: job for job in results.jobs(session, Job.round_id == row.id)}
     done = [key for key, job in jobs.items() if job.state is JobState.DONE]

@@ -21,6 +21,7 @@ from orchestrator.rules import Rivals, Rule, RuleFailed, Ruling, Scope, Threshol
 from orchestrator.statistics.examples import Outcomes, standard_error
 from orchestrator.statistics.seeds import estimate
 from orchestrator.statistics.variants import false_discovery
+from orchestrator.verdicts import Verdict as Verdict
 from worker.job import BASELINE, Outcome
 
 
@@ -38,17 +39,6 @@ class Lane(NamedTuple):
 
     task: str
     seed: int | None  # None: all of the task's
-
-
-class Verdict(StrEnum):
-    """What was concluded for a variant at a stage."""
-
-    PROMOTED = "promoted"  # good enough against the baseline of the same stage, by the round's rule
-    PRUNED = "pruned"  # not so at the first stage: goes no further
-    REJECTED = "rejected"  # promoted before, not borne out at a later stage
-    CONFIRMED = "confirmed"  # borne out on fresh seeds and unseen validation data
-    NO_OP = "no_op"  # computes the same as the baseline: not run
-    UNDECIDED = "undecided"  # could not be measured; no verdict on the variant
 
 
 @dataclass(frozen=True)

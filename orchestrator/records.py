@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from db import tables
 from db.session import Database
 from db.tables import Job, JobState
-from orchestrator import caveats, engine, round_statistics
+from orchestrator import caveats, engine, lookup, round_statistics
 from orchestrator.caveats import Caveat
 from orchestrator.evidence import Evidence, SeedEvidence
 from orchestrator.planner import Decision, JobKey
@@ -42,7 +42,7 @@ def records(database: Database, name: str) -> Iterator[Record]:
     Reads in many short transactions: what has ended stays as it is, and a slow reader holds nobody up.
     """
     with database.read() as session:
-        row = engine.find(session, name)
+        row = lookup.find(session, name)
         resolved = engine.resolve(row)
         planned, standings = engine.current_plan(session, row, resolved)
         baselines = jobs(session, Job.round_id == row.id, Job.variant == BASELINE, Job.state == JobState.DONE)

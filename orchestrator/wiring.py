@@ -164,7 +164,7 @@ def warm_child(device: str) -> Iterator[Child]:
 def working(database: Database, child: Child, display: Display, name: str | None) -> Iterator[WorkerService]:
     """A worker whose finished jobs advance their rounds, with a display of what it does."""
     from db.errors import DatabaseUnreachable
-    from orchestrator import engine
+    from orchestrator import engine, lookup
     from worker import failures
     from worker.queue_client import QueueClient
     from worker.service import WorkerService
@@ -198,7 +198,7 @@ def working(database: Database, child: Child, display: Display, name: str | None
     try:
         with database.read() as session:
             active = engine.active_rounds(session)
-            round_id = None if name is None else engine.find(session, name).id
+            round_id = None if name is None else lookup.find(session, name).id
         for id_ in active:  # what a crash between a completion and its decision left undone
             with database.write() as session:
                 go_on(session, engine.advance, id_)

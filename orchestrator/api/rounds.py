@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from db.tables import JobState, Round, RoundState
-from orchestrator import chains, engine, exports, interventions, lookup
+from orchestrator import chains, exports, interventions, lookup, progress
 from orchestrator.api import examples
 from orchestrator.api.access import Scope, User, require, token_of
 from orchestrator.api.paging import MAX_ID, Cursor, Limit, answer, is_known, page, part, tag
@@ -131,7 +131,9 @@ def list_rounds(
 def get_round(request: Request, here: Here, name: Name) -> Response:
     """One round: what was asked for, and how far it is."""
     with here.database.read() as session:
-        return answer(request, here, _stamp(engine.find(session, name)), lambda: lookup.round_(session, name))
+        return answer(
+            request, here, _stamp(lookup.find(session, name)), lambda: progress.round_(session, name)
+        )
 
 
 @router.get("/{name}/jobs", responses=documented(404, 422))
@@ -151,7 +153,7 @@ def list_jobs(
 def list_decisions(here: Here, name: Name, limit: Limit = 50, cursor: Cursor = None) -> Page[DecisionView]:
     """The decisions of a round in the order in which they were taken."""
     with here.database.read() as session:
-        return page(lookup.decisions(session, name, part(cursor, limit)))
+        return page(progress.decisions(session, name, part(cursor, limit)))
 
 
 @router.get(
@@ -208,7 +210,7 @@ async def get_events(
 
     def find() -> tuple[int, int, bool]:
         with here.database.read() as session:
-            row = engine.find(session, name)
+            row = lookup.find(session, name)
             known = last_event_id if last_event_id <= row.n_events else 0  # else it is of another database
             return row.id, known, row.state in chains.ENDED and known == row.n_events
 
@@ -274,7 +276,7 @@ def _stamp(row: Round) -> str:
 
 def _stamp_of(here: Service, name: str) -> str:
     with here.database.read() as session:
-        return _stamp(engine.find(session, name))
+        return _stamp(lookup.find(session, name))
 
 
 def _chunks(lines: Iterator[str]) -> Iterator[str]:

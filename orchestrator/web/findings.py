@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from db import tables
 from db.tables import Job
-from orchestrator import caveats, engine, results
+from orchestrator import caveats, engine, lookup, results
 from orchestrator.caveats import Caveat
 from orchestrator.charts.data import Delta, TaskDeltas
 from orchestrator.evidence import Evidence
@@ -116,7 +116,7 @@ def of_task(session: Session, round_id: int, resolved: ResolvedRound, task: str)
 
 def on_job(session: Session, job: JobView) -> Finding | None:
     """The decision that a job led to; None for a baseline, and before there is one."""
-    row = engine.find(session, job.round)
+    row = lookup.find(session, job.round)
     decision = tables.Decision
     decided = _decided(session, [*_on(row.id, job.task, [job.config]), decision.stage == job.stage])
     doubts = _doubts(session, row.id, engine.resolve(row), job.task, [job.config])

@@ -10,10 +10,11 @@ from sqlalchemy.orm import Session
 from db import tables
 from db.session import Database
 from db.tables import JobState
-from orchestrator import engine, lookup
+from orchestrator import engine, lookup, progress
 from orchestrator.caveats import Caveat
 from orchestrator.charts.data import Curve, Funnel, TaskCurves
-from orchestrator.lookup import Arms, Slice
+from orchestrator.lookup import Slice
+from orchestrator.progress import Arms
 from orchestrator.recent import Recent
 from orchestrator.spec import Selection
 from orchestrator.views import EventView, JobView, RoundView
@@ -116,18 +117,18 @@ class Overviews:
     def of(self, name: str) -> Overview:
         """The overview of a round; raises NotFound."""
         with self._database.read() as session:
-            row = engine.find(session, name)
+            row = lookup.find(session, name)
             return self._rounds.get((row.id, row.n_events), lambda: self._work_out(session, row))
 
     def _work_out(self, session: Session, row: tables.Round) -> Overview:
         newest = lookup.events_since(session, row.id, row.n_events - EVENTS, EVENTS)
         running = lookup.jobs(session, row.name, Slice(limit=RUNNING), JobState.RUNNING).items
         return Overview(
-            view=lookup.round_(session, row.name),
-            arms=lookup.arms(session, [row.name])[row.name],
+            view=progress.round_(session, row.name),
+            arms=progress.arms(session, [row.name])[row.name],
             owner=lookup.submitted_by(session, row.name),
-            unmeasured=lookup.unmeasured(session, row.id),
-            outcomes=lookup.outcomes(session, row.id),
+            unmeasured=progress.unmeasured(session, row.id),
+            outcomes=progress.outcomes(session, row.id),
             selections=engine.resolve(row).spec.selections,
             running=[run(session, job) for job in running],
             tasks=self._findings(session, row),
@@ -149,6 +150,6 @@ class Overviews:
 
 def run(session: Session, job: JobView) -> Run:
     """A job with what belongs beside it."""
-    baseline = None if job.config == BASELINE else lookup.baseline(session, job)
+    baseline = None if job.config == BASELINE else progress.baseline(session, job)
     shown = [one for one in (baseline, job) if one is not None]
     return Run(job, baseline, curves_of([(one, lookup.evaluations(session, one.id)) for one in shown]))

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 
 from db.tables import JobState, RoundState
-from orchestrator import chains, engine, lookup
+from orchestrator import chains, lookup, progress
 from orchestrator.api import rounds as api
 from orchestrator.api.access import Scope, User, require
 from orchestrator.api.paging import MAX_ID
@@ -52,7 +52,7 @@ def list_rounds(
         found = lookup.rounds(session, part, state)
         shown = {
             "lines": found.items,
-            "arms": lookup.arms(session, [line.round for line in found.items]),
+            "arms": progress.arms(session, [line.round for line in found.items]),
             "counts": lookup.rounds_by_state(session),
             "newer": None if after is None else lookup.newer(session, part, state),
         }
@@ -103,8 +103,8 @@ def list_decisions(
 ) -> Response:
     """Every decision of a round, or of one of its tasks, in the order in which they were taken."""
     with here.database.read() as session:
-        has_ended = engine.find(session, name).state in chains.ENDED
-        found = lookup.decisions(session, name, Slice(after, LONG_PAGE), task)
+        has_ended = lookup.find(session, name).state in chains.ENDED
+        found = progress.decisions(session, name, Slice(after, LONG_PAGE), task)
     on_task = overviews_of(request).of(name).tasks.get(task) if task else None
     shown = {
         "name": name,
@@ -128,7 +128,7 @@ def list_jobs(
 ) -> Response:
     """Every job of a round in the order in which they were made."""
     with here.database.read() as session:
-        has_ended = engine.find(session, name).state in chains.ENDED
+        has_ended = lookup.find(session, name).state in chains.ENDED
         found = lookup.jobs(session, name, Slice(after, LONG_PAGE), state)
     shown = {
         "name": name,
@@ -143,7 +143,7 @@ def list_jobs(
 def show_file(here: Here, name: Name) -> Response:
     """The round's file as it was submitted."""
     with here.database.read() as session:
-        return PlainTextResponse(engine.find(session, name).source)
+        return PlainTextResponse(lookup.find(session, name).source)
 
 
 @router.get("/rounds/{name}/{action}", dependencies=[Depends(require(Scope.SUBMIT))])

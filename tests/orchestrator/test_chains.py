@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from db.session import Database
 from db.tables import Round, RoundState
-from orchestrator import engine, interventions, lookup
+from orchestrator import engine, interventions, lookup, progress
 from orchestrator.chains import ENDED, Decided, Parent, choose, start
 from orchestrator.errors import BadRound, NotFound
 from orchestrator.planner import Verdict
@@ -198,7 +198,7 @@ WINNERS = {"from": "r1", "where": "promoted", "top": 1, "by": "med"}
 
 def variants_of(database: Database, name: str) -> list[str]:
     with database.read() as session:
-        return list(engine.resolve(engine.find(session, name)).canonical)
+        return list(engine.resolve(lookup.find(session, name)).canonical)
 
 
 def run_r1(rig: Rig) -> None:
@@ -213,7 +213,7 @@ def test_submit__variants_of_a_round_that_still_runs(database: Database, tmp_pat
     rig.submit(check)
     assert states(database)["check"] == (WAITING, "waits for round r1", 0)  # `after` goes without saying
     with database.read() as session:
-        assert lookup.round_(session, "check").funnel.planned is None
+        assert progress.round_(session, "check").funnel.planned is None
 
     run_r1(rig)
 
@@ -306,7 +306,7 @@ def test_read__like_another_round(database: Database, tmp_path: Path) -> None:
 
     def known(name: str) -> Any:
         with database.read() as session:
-            return engine.find(session, name).spec
+            return lookup.find(session, name).spec
 
     text = b"round: again_{date}\nlike: r1\nseeds: [7]\nvariants: {from: r1, top: 2}\n"
     spec, _ = parse_round(text, "again.yaml", today=NOW.date(), known=known)
@@ -324,7 +324,7 @@ def test_retry__of_a_parent_lets_blocked_rounds_wait_again(database: Database, t
     chain(rig, tmp_path, r2=("r1", "finished"), r3=("r2", "finished"))
     with database.write() as session:
         interventions.cancel(session, "r1", by="me", now=NOW)
-        before = engine.find(session, "r2").n_events
+        before = lookup.find(session, "r2").n_events
 
     with database.write() as session:
         assert interventions.retry(session, "r1", by="me", now=NOW).changed
@@ -332,7 +332,7 @@ def test_retry__of_a_parent_lets_blocked_rounds_wait_again(database: Database, t
     assert found["r2"] == (WAITING, "waits for round r1", 0)
     assert found["r3"] == (WAITING, "waits for round r2", 0)
     with database.read() as session:
-        assert engine.find(session, "r2").n_events > before  # whatever can be seen changes with an event
+        assert lookup.find(session, "r2").n_events > before  # whatever can be seen changes with an event
 
     rig.run_all({})
     assert {state for state, *_ in states(database).values()} == {RoundState.FINISHED}

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from db.session import Database
-from orchestrator import lookup, views
+from orchestrator import progress, views
 from orchestrator.charts import composed, curves, deltas, funnel, of_round, rendering
 from orchestrator.charts.data import NARROW, WIDE, Curve, Delta, Funnel, Measure, TaskCurves, TaskDeltas
 from orchestrator.errors import BadInput, FsqError
@@ -445,7 +445,7 @@ def test_of_round__real_records(database: Database, tmp_path: Path) -> None:
     assert shown is not None
     assert (shown.stage, [c.arm for c in shown.curves], shown.is_banded) == ("med", ["baseline", "l1"], False)
     with database.read() as session:
-        view = lookup.round_(session, "r1")
+        view = progress.round_(session, "r1")
     chart = of_round.chart(view, found, runs)
     root = parsed(chart)
     assert (root.get("aria-label") or "").startswith(
@@ -459,7 +459,7 @@ def test_of_round__real_records(database: Database, tmp_path: Path) -> None:
 def test_of_round__nothing_yet(database: Database, tmp_path: Path) -> None:
     Rig(database).submit(resolve(tmp_path))
     with database.read() as session:
-        view = lookup.round_(session, "r1")
+        view = progress.round_(session, "r1")
     with pytest.raises(BadInput, match="round r1 has no decisions and no evaluations"):
         of_round.chart(view, [], [])
 

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from db.session import Database
 from db.tables import Decision, Job, JobState, Round, RoundState
-from orchestrator import engine, interventions
+from orchestrator import engine, interventions, lookup
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.planner import JobKey
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
@@ -161,7 +161,7 @@ def test_cancel__keeps_decisions_and_starts_nothing(database: Database, tmp_path
 
 def test_find__unknown(database: Database) -> None:
     with database.read() as session, pytest.raises(NotFound, match="there is no round named 'zzz'"):
-        engine.find(session, "zzz")
+        lookup.find(session, "zzz")
 
 
 def test_decisions__unique(database: Database, tmp_path: Path) -> None:

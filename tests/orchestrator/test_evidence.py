@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from db.session import Database
 from db.tables import Decision, Job
-from orchestrator import caveats, engine, forecast, lookup, round_statistics, status
+from orchestrator import caveats, engine, forecast, lookup, progress, round_statistics, status
 from orchestrator.evidence import Evidence, Pair, SeedEvidence, of_pairs
 from orchestrator.exports import lines
 from orchestrator.planner import Confirmation, JobKey, SearchSpec
@@ -88,7 +88,7 @@ def test_threshold__the_same_interval_wherever_the_delta_is_shown(database: Data
     shown = f"[{100 * expected.interval.low:+.2f}, {100 * expected.interval.high:+.2f}] pp"
     assert shown in summary(database)
     with database.read() as session:
-        views = lookup.decisions(session, "r1", lookup.Slice()).items
+        views = progress.decisions(session, "r1", lookup.Slice()).items
         assert shown in status.round_text(lookup.rounds(session, lookup.Slice()).items[0], [], views)
         on_page = findings.of_task(session, round_id, resolved, "s4")
         assert on_page.shown[0].d_acc_ci == pytest.approx(tuple(expected.interval))
@@ -165,7 +165,7 @@ def test_evidence__one_decision_on_all_seeds(database: Database, tmp_path: Path)
     assert found["quick", "l1", 2, "job"]["d_acc_ci"] is not None
     assert "single_seed" in found["quick", "l2", 0, "decision"]["caveats"] or len(order) > 7
     with database.read() as session:
-        assert lookup.arms(session, ["r1"])["r1"].total == 3
+        assert progress.arms(session, ["r1"])["r1"].total == 3
         job = session.scalars(select(Job).where(Job.variant == "l1", Job.seed == 2)).one()
         on_job = findings.on_job(session, lookup.job(session, job.id))
         assert on_job is not None
@@ -209,7 +209,7 @@ def test_control__its_promotions_are_the_noise_floor(database: Database, tmp_pat
         2,
     )
     with database.read() as session:
-        floor = lookup.round_(session, "r1").noise_floor
+        floor = progress.round_(session, "r1").noise_floor
         assert floor is not None
         assert (floor.judged, floor.promoted) == (2, 1)
     child = resolve(tmp_path, round="r2", variants=[{"from": "r1"}, "scalar_l8_trainable"])
@@ -245,7 +245,7 @@ def test_confirm__fresh_seeds_on_unseen_examples(
     assert f"gains among the 1 tried at confirm of s4, at most 5% of them false: {gains}" in summary(database)
     assert found["med", "l1", 0, "decision"]["status"] == "promoted"
     with database.read() as session:
-        view = lookup.round_(session, "r1")
+        view = progress.round_(session, "r1")
         assert (view.confirm_stage, view.funnel.promoted) == ("confirm", 1)
         assert view.funnel.confirmed == (verdict == "confirmed")
 

@@ -8,8 +8,9 @@ import pytest
 
 from db.session import Database
 from db.tables import Job, Round, RoundState
-from orchestrator import engine, interventions, lookup
-from orchestrator.lookup import Arms, Slice
+from orchestrator import interventions, lookup, progress
+from orchestrator.lookup import Slice
+from orchestrator.progress import Arms
 from tests.orchestrator.factories import NOW, Rig, resolve, result
 from worker.job import JobResult, Outcome
 
@@ -54,7 +55,7 @@ def test_arms__by_stage(rig: Rig, tmp_path: Path) -> None:
     rig.submit(resolve(tmp_path, round="other", seeds=[8, 9]))
 
     with rig.database.read() as session:
-        assert lookup.arms(session, ["r1", "other", "none"]) == {
+        assert progress.arms(session, ["r1", "other", "none"]) == {
             "r1": Arms(3, {"quick": {"promoted": 1}, "med": {"promoted": 1}}),
             "other": Arms(6, {}),
         }
@@ -64,19 +65,19 @@ def test_arms__what_was_not_measured_is_not_judged(rig: Rig) -> None:
     rig.run_next(JobResult(outcome=Outcome.OOM, reason="too big"))
 
     with rig.database.read() as session:
-        found = lookup.arms(session, ["r1"])["r1"]
+        found = progress.arms(session, ["r1"])["r1"]
         assert (found.judged, found.undecided, found.total, found.is_unmeasured) == (1, 2, 3, True)
-        assert lookup.outcomes(session, engine.find(session, "r1").id) == {"oom": 1}
+        assert progress.outcomes(session, lookup.find(session, "r1").id) == {"oom": 1}
 
 
 def test_arms__of_variants_that_are_yet_to_come(rig: Rig, tmp_path: Path) -> None:
     rig.submit(resolve(tmp_path, round="next", variants={"from": "r1"}))
 
     with rig.database.read() as session:
-        assert lookup.arms(session, ["next"])["next"] == Arms(None, {})
+        assert progress.arms(session, ["next"])["next"] == Arms(None, {})
     rig.run_all({("quick", "l1"): 0.5, ("med", "l1"): 0.5})
     with rig.database.read() as session:
-        assert lookup.arms(session, ["next"])["next"].total == 1
+        assert progress.arms(session, ["next"])["next"].total == 1
 
 
 def test_workers__of_these_ids(rig: Rig) -> None:
@@ -95,7 +96,7 @@ def test_baseline__of_the_same_task_stage_and_seed(rig: Rig, tmp_path: Path) -> 
         for name in ("r1", "other"):
             jobs = lookup.jobs(session, name, Slice()).items
             for job in jobs:
-                found = lookup.baseline(session, job)
+                found = progress.baseline(session, job)
                 assert found is not None
                 assert (found.round, found.config) == (name, "baseline")
                 assert (found.task, found.stage, found.seed) == (job.task, job.stage, job.seed)
@@ -104,7 +105,7 @@ def test_baseline__of_the_same_task_stage_and_seed(rig: Rig, tmp_path: Path) -> 
 def test_unmeasured__what_a_retry_would_run(rig: Rig) -> None:
     def count() -> int:
         with rig.database.read() as session:
-            return lookup.unmeasured(session, engine.find(session, "r1").id)
+            return progress.unmeasured(session, lookup.find(session, "r1").id)
 
     assert count() == 0
     rig.run_next(JobResult(outcome=Outcome.OOM, reason="too big"))
@@ -120,7 +121,7 @@ def test_unmeasured__a_divergence_is_a_measurement(rig: Rig) -> None:
     rig.run_next(JobResult(outcome=Outcome.DIVERGED, reason="NaN"))
 
     with rig.database.read() as session:
-        assert lookup.unmeasured(session, engine.find(session, "r1").id) == 0
+        assert progress.unmeasured(session, lookup.find(session, "r1").id) == 0
 
 
 def test_decisions__of_one_task(database: Database, tmp_path: Path) -> None:
@@ -130,8 +131,8 @@ def test_decisions__of_one_task(database: Database, tmp_path: Path) -> None:
     rig.run_all({})
 
     with database.read() as session:
-        of_all = lookup.decisions(session, "r1", Slice()).items
-        of_b = lookup.decisions(session, "r1", Slice(), task="b").items
+        of_all = progress.decisions(session, "r1", Slice()).items
+        of_b = progress.decisions(session, "r1", Slice(), task="b").items
         assert session.query(Job).count() == 6
 
     assert [one.task for one in of_all] == ["a"] * 3 + ["b"] * 3
