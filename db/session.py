@@ -17,12 +17,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
 from db.errors import DatabaseUnreachable
+from db.revision import HEAD
 
 BUSY_TIMEOUT_SECONDS = 30
 LONGEST_LOOK_MILLISECONDS = (
     5  # SQLite by itself looks ever less often the longer it waits, so the latest wins
 )
-HEAD = "0007"  # the newest migration in alembic/versions
 
 
 class Database:

@@ -22,6 +22,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from db.states import JobState as JobState
+from db.states import RoundState as RoundState
+
 
 class UtcDateTime(TypeDecorator[datetime]):
     """Aware datetimes in UTC on every database; SQLite alone would forget the zone."""
@@ -37,20 +40,6 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)  # of a job that need not wait, whatever any clock says
-
-
-class RoundState(StrEnum):
-    WAITING = "waiting"  # comes after a round that has not ended
-    BLOCKED = "blocked"  # the round it comes after ended in a way that it cannot build on; `reason` says how
-    ACTIVE = "active"  # jobs are missing or running
-    FINISHED = "finished"  # everything is decided
-    CANCELLED = "cancelled"  # by the user; what is decided stays
-
-
-class JobState(StrEnum):
-    QUEUED = "queued"  # waits for a worker
-    RUNNING = "running"  # leased to a worker
-    DONE = "done"  # has an outcome
 
 
 def _enum(kind: type[StrEnum]) -> Enum:

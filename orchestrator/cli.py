@@ -64,7 +64,9 @@ app.add_typer(
 
 def main() -> None:
     """Runs the command line; errors become one clear sentence and an exit code."""
-    gc.set_threshold(50_000)  # looking for garbage among what is imported, which is none, takes a tenth of a start
+    gc.set_threshold(
+        50_000
+    )  # looking for garbage among what is imported, which is none, takes a tenth of a start
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from db.tables import JobState
+from db.glance import Glimpse
+from db.states import JobState
 from orchestrator.points import interval_text, points
-from orchestrator.views import DecisionView, JobView, RoundLine, WorkerView
+
+if TYPE_CHECKING:
+    from orchestrator.views import DecisionView, JobView, RoundLine, WorkerView
 
 
-def rounds_text(rounds: Sequence[RoundLine]) -> str:
+def rounds_text(rounds: Sequence[RoundLine | Glimpse]) -> str:
     """Every round in a line."""
     if not rounds:
         return (

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Response
 from fastapi.concurrency import run_in_threadpool
 from prometheus_client import generate_latest
 
-from db.session import HEAD
+from db.revision import HEAD
 from orchestrator.api import examples
 from orchestrator.api.access import Scope, require
 from orchestrator.api.problems import documented, problem

@@ -14,7 +14,8 @@ from sqlalchemy import inspect, select, text
 from alembic import command
 from db import migrations
 from db.errors import DatabaseUnreachable, SchemaMismatch
-from db.session import HEAD, Database, open_current
+from db.revision import HEAD
+from db.session import Database, open_current
 from db.tables import Base, Round, RoundState
 
 

@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from db.errors import DatabaseError
-from db.session import HEAD, Database
+from db.revision import HEAD
+from db.session import Database
 from worker.diagnosis import clock, database, device, inputs, kernels, machine, workers
 from worker.diagnosis.finding import Finding as Finding
 

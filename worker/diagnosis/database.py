@@ -9,7 +9,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from db.errors import DatabaseError
-from db.session import HEAD, Database
+from db.revision import HEAD
+from db.session import Database
 from worker.diagnosis import postgresql, sqlite
 from worker.diagnosis.finding import Finding
 from worker.diagnosis.machine import nearest_existing, write_durably

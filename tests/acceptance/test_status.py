@@ -1,0 +1,80 @@
+"""`fsq status`: of this machine's own database it is read in another way, which must say the same."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from db import glance
+from db.session import open_current
+from orchestrator import interventions
+from tests.acceptance.conftest import Fsq
+from tests.orchestrator.factories import Rig, resolve, result
+
+
+@pytest.fixture
+def path(home: Path, tmp_path: Path) -> Path:
+    """A database with finished, cancelled, active and waiting rounds, one of them without any job."""
+    database = open_current(f"sqlite:///{home / 'fsq.db'}")
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+    rig.run_all({("quick", "l1"): 0.5, ("med", "l1"): 0.5})
+    rig.submit(resolve(tmp_path, round="cancelled", seeds=[1]))
+    rig.submit(resolve(tmp_path, round="active", seeds=[2]))
+    rig.submit(resolve(tmp_path, round="waits", after={"round": "active"}, seeds=[3]))
+    with database.write() as session:
+        interventions.cancel(session, "cancelled", by="me", now=datetime.now(UTC))
+    rig.run_next(result(0.2))
+    database.close()
+    return home / "fsq.db"
+
+
+def test_status__says_the_same_however_it_is_read(fsq: Fsq, path: Path) -> None:
+    shown = fsq("status").stdout
+    assert [line.split()[:2] for line in shown.splitlines()] == [
+        ["r1", "finished"],
+        ["cancelled", "cancelled"],
+        ["active", "active"],
+        ["waits", "waiting"],
+    ]
+    assert fsq("status", env={"FSQ_DATABASE_URL": f"sqlite:///{path}"}).stdout == shown
+    other = open_current(f"sqlite:///{path}")
+    with other.write() as session:  # others go on reading, from the log beside it
+        session.execute(text("UPDATE rounds SET reason = 'no'"))
+        assert fsq("status").stdout == shown
+        session.rollback()
+    other.close()
+
+
+def test_glance__starts_without_what_is_slow_to_import(path: Path, environment: dict[str, str]) -> None:
+    script = (
+        "import sys; from typer.testing import CliRunner; from orchestrator.cli import app; "
+        "print(CliRunner().invoke(app, ['status']).output); "
+        "print([name for name in ('sqlalchemy', 'pydantic_settings', 'torch') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("r1 ")
+    assert done.stdout.endswith("\n[]\n")
+
+
+def test_glance__only_of_a_database_with_this_schema(path: Path, tmp_path: Path) -> None:
+    found = glance.rounds(path)
+    assert found is not None
+    assert [one.round for one in found] == ["r1", "cancelled", "active", "waits"]
+    assert glance.rounds(tmp_path / "none.db") is None
+    assert not (tmp_path / "none.db").exists()
+    (tmp_path / "no.db").write_bytes(os.urandom(4096))
+    assert glance.rounds(tmp_path / "no.db") is None
+    database = open_current(f"sqlite:///{path}")
+    with database.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    database.close()
+    assert glance.rounds(path) is None
