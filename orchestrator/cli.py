@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -64,9 +63,6 @@ app.add_typer(
 
 def main() -> None:
     """Runs the command line; errors become one clear sentence and an exit code."""
-    gc.set_threshold(
-        50_000
-    )  # looking for garbage among what is imported, which is none, takes a tenth of a start
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")

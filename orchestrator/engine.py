@@ -14,14 +14,14 @@ from functools import lru_cache
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import bindparam, insert, or_, select
+from sqlalchemy import bindparam, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from db import events, queue, tables
+from db import events, tables
 from db.events import EventKind
-from db.tables import DECISIONS, JOBS, JobState, RoundState
-from orchestrator import chains, early_stop, evidence, results
+from db.tables import JOBS, JobState, RoundState
+from orchestrator import chains, early_stop, evidence, results, stored_plan
 from orchestrator.errors import BadRound, BrokenRound, Conflict, Problem
 from orchestrator.evidence import Evidence, Pair
 from orchestrator.lookup import find
@@ -31,7 +31,7 @@ from orchestrator.results import Standing
 from orchestrator.round_file import dotted, one_line
 from orchestrator.rules import RuleFailed
 from orchestrator.spec import CONTROL_ARM, MAX_NAME, ResolvedRound, RoundSpec
-from worker.job import BASELINE, MEASURED, JobSpec, Outcome, RoundFacts
+from worker.job import BASELINE, JobSpec, RoundFacts
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,18 @@ class Advance:
 
 
 NOTHING = Advance((), ())
+
+# built once: a job's end takes these
+_PLACE = select(JOBS.c.round_id, JOBS.c.task, JOBS.c.seed).where(JOBS.c.id == bindparam("job"))
+_UNFINISHED = (
+    select(JOBS.c.id)
+    .where(JOBS.c.round_id == bindparam("round"))
+    .where(JOBS.c.state.in_((JobState.QUEUED, JobState.RUNNING)))
+    .limit(1)
+)
+_OTHER_TASK = JOBS.c.task != bindparam("task")
+_ELSEWHERE = _UNFINISHED.where(_OTHER_TASK)
+_ELSEWHERE_IN_SEEDS = _UNFINISHED.where(or_(_OTHER_TASK, JOBS.c.seed != bindparam("seed")))
 
 
 def submit(session: Session, resolved: ResolvedRound, source: str, *, by: str, now: datetime) -> Submission:
@@ -184,11 +196,11 @@ def advance(
         missing = {
             key: _job_spec(session, resolved, key, standings) for key in planned.jobs if key not in standings
         }
-        if not _add(session, row.id, missing, now):
+        if not stored_plan.add_jobs(session, row.id, missing, now):
             break
-    decisions = _unstored(session, row, planned, lane)
+    decisions = stored_plan.unstored(session, row.id, planned, lane)
     rests_on = evidence_on(session, row, resolved, decisions, standings)
-    _store(session, row, decisions, rests_on, now)
+    stored_plan.add_decisions(session, row.id, decisions, rests_on, now)
     taken = tuple(Taken(row.name, decision, rests_on.get(decision.key)) for decision in decisions)
     advanced = Advance(taken, tuple(_closed(resolved, planned, decisions)))
     if planned.state is State.FINISHED and lane is not None:
@@ -330,24 +342,10 @@ def advance_job(session: Session, job_id: int, *, now: datetime) -> Advance:
     return advance(session, round_id, now=now, ended=(task, seed))
 
 
-_PLACE = select(JOBS.c.round_id, JOBS.c.task, JOBS.c.seed).where(JOBS.c.id == bindparam("job"))
-
-
 def _is_elsewhere(session: Session, row: tables.Round, lane: Lane) -> bool:
     """Whether a job outside this lane has yet to finish."""
     query = _ELSEWHERE if lane.seed is None else _ELSEWHERE_IN_SEEDS
     return session.execute(query, {"round": row.id, **lane._asdict()}).first() is not None
-
-
-_UNFINISHED = (
-    select(JOBS.c.id)
-    .where(JOBS.c.round_id == bindparam("round"))
-    .where(JOBS.c.state.in_((JobState.QUEUED, JobState.RUNNING)))
-    .limit(1)
-)
-_OTHER_TASK = JOBS.c.task != bindparam("task")
-_ELSEWHERE = _UNFINISHED.where(_OTHER_TASK)
-_ELSEWHERE_IN_SEEDS = _UNFINISHED.where(or_(_OTHER_TASK, JOBS.c.seed != bindparam("seed")))
 
 
 def active_rounds(session: Session) -> list[int]:
@@ -434,80 +432,6 @@ def _job_spec(
     baseline = found.get(key._replace(variant=BASELINE))
     spec = resolved.job(key)
     return early_stop.with_bounds(session, resolved, key, spec, baseline and baseline.job_id)
-
-
-def _add(session: Session, round_id: int, specs: Mapping[JobKey, JobSpec], now: datetime) -> bool:
-    """Stores new jobs; an equal one's known result ends a job at once. Returns whether there are such."""
-    if not specs:
-        return False
-    rows = [
-        {
-            **key._asdict(),
-            "round_id": round_id,
-            "fingerprint": spec.fingerprint,
-            "trajectory": spec.trajectory,
-            "payload": spec.model_dump(mode="json"),
-            "not_before": tables.AT_ONCE,
-            "created_at": now,
-        }
-        for key, spec in specs.items()
-    ]
-    are_known = False
-    for job_id, spec in zip(session.scalars(_ADD_JOBS, rows).all(), specs.values(), strict=True):
-        known = queue.known_result(session, spec.fingerprint, MEASURED)
-        if known is not None:
-            queue.end_new(session, round_id, job_id, known, now=now, outcome=Outcome.CACHED)
-            are_known = True
-    return are_known
-
-
-_ADD_JOBS = insert(JOBS).returning(JOBS.c.id, sort_by_parameter_order=True)
-_ADD_DECISIONS = insert(DECISIONS)
-
-
-_DECIDED = select(tables.Decision.task, tables.Decision.stage, tables.Decision.variant, tables.Decision.seed)
-
-
-def _unstored(session: Session, row: tables.Round, planned: Plan, lane: Lane | None) -> tuple[Decision, ...]:
-    """The decisions that have not been stored."""
-    query, which = results.in_lane(_DECIDED, DECISIONS, row.id, lane)
-    stored = {JobKey(*key) for key in session.execute(query, which)}
-    return tuple(decision for decision in planned.decisions if decision.key not in stored)
-
-
-def _store(
-    session: Session,
-    row: tables.Round,
-    new: Sequence[Decision],
-    found: Mapping[JobKey, Evidence],
-    now: datetime,
-) -> None:
-    if new:
-        session.execute(_ADD_DECISIONS, [_decision_row(row.id, decision, found, now) for decision in new])
-    for decision in new:
-        task, stage, variant, seed = decision.key
-        named: dict[str, Any] = {"task": task, "stage": stage, "config": variant, "seed": seed}
-        verdict: dict[str, Any] = {
-            "decision": decision.verdict,
-            "reason": decision.reason,
-            "d_acc": decision.d_acc,
-        }
-        events.append(session, row.id, EventKind.DECIDED, now=now, **named, **verdict)
-
-
-def _decision_row(
-    round_id: int, decision: Decision, found: Mapping[JobKey, Evidence], now: datetime
-) -> dict[str, Any]:
-    return {
-        **decision.key._asdict(),
-        "round_id": round_id,
-        "decision": decision.verdict,
-        "reason": decision.reason,
-        "d_acc": decision.d_acc,
-        "d_loss": decision.d_loss,
-        "evidence": found[decision.key].model_dump(mode="json") if decision.key in found else None,
-        "created_at": now,
-    }
 
 
 def _closed(resolved: ResolvedRound, planned: Plan, new: Sequence[Decision]) -> Iterable[str]:

@@ -229,6 +229,7 @@ def cut(session: Session, query: AnySelect, part: Slice) -> tuple[Sequence[AnyRo
 
 
 def without_id(row: AnyRow) -> dict[str, Any]:
+    """The columns of a row, as a view has them."""
     return {name: value for name, value in row._mapping.items() if name != "id"}
 
 
@@ -257,9 +258,11 @@ class Counts(NamedTuple):
         return cls(count(Job.round_id, Job.state), count(Decision.round_id, Decision.decision))
 
     def jobs(self, round_id: int) -> dict[JobState, int]:
+        """How many jobs of a round are in each state."""
         return {state: self.by_state.get((round_id, state), 0) for state in JobState}
 
     def decisions(self, round_id: int) -> dict[str, int]:
+        """How many decisions of a round there are of each kind that there are any of."""
         return {
             verdict.value: self.by_verdict[round_id, verdict]
             for verdict in Verdict

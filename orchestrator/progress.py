@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from db.tables import Decision, Job, JobState, Round
 from orchestrator import engine, interventions
 from orchestrator.evidence import Evidence
-from orchestrator.lookup import Counts, Found, Slice, cut, find, job_columns, without_id
+from orchestrator.lookup import AnyRow, Counts, Found, Slice, cut, find, job_columns, without_id
 from orchestrator.planner import SearchSpec, Verdict
 from orchestrator.rules import Scope, UnknownRule, rule_class
 from orchestrator.views import DecisionView, Funnel, JobView, NoiseFloor, RoundView
 from worker.job import BASELINE, Outcome
-
-AnyRow = Row[*tuple[Any, ...]]
 
 
 class Arms(NamedTuple):

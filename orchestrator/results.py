@@ -8,18 +8,23 @@ from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, Table, bindparam, func, select
+from sqlalchemy import ColumnElement, Table, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from db.tables import EVALUATIONS, JOBS, Job, JobState
+from orchestrator.lookup import AnySelect
 from orchestrator.planner import JobKey, Lane, Measurement
 from orchestrator.points import ROUNDING
 from orchestrator.spec import ResolvedRound
 from orchestrator.statistics.examples import Outcomes
 from worker.job import Metric, Metrics, Outcome, Usage
 
-AnySelect = Select[*tuple[Any, ...]]
 MOST_AT_ONCE = 500  # jobs asked for by their ids
+_STANDINGS = (
+    select(*(JOBS.c[name] for name in ("id", *JobKey._fields, "state", "reason", "result")))
+    .order_by(JOBS.c.id)
+    .execution_options(yield_per=500)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +101,6 @@ def standings(
         JobKey(*key): Standing(id_, _measurement(result, reason, metric) if state is JobState.DONE else None)
         for id_, *key, state, reason, result in session.execute(*in_lane(_STANDINGS, JOBS, round_id, lane))
     }
-
-
-_STANDINGS = (
-    select(*(JOBS.c[name] for name in ("id", *JobKey._fields, "state", "reason", "result")))
-    .order_by(JOBS.c.id)
-    .execution_options(yield_per=500)
-)
 
 
 def in_lane(

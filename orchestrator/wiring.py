@@ -76,7 +76,7 @@ def open_client() -> Iterator[Client]:
             yield client_of(database)
 
 
-def glance() -> Sequence[Glimpse] | None:
+def rounds_at_a_glance() -> Sequence[Glimpse] | None:
     """The rounds in this machine's own database, without the settings, which take long to import; None for others."""
     from db import glance
 

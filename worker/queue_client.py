@@ -12,7 +12,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from pydantic import ValidationError
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 from tenacity import (
@@ -29,6 +28,7 @@ from db.errors import DatabaseUnreachable, LeaseLost
 from db.queue import KnownResult, Lease
 from db.session import Database, clock
 from db.tables import JOBS, ROUNDS, Worker
+from worker.errors import UnreadableJob
 from worker.interrupts import uninterrupted
 from worker.job import LOG_FILE, MEASURED, JobResult, JobSpec, Outcome, run_dir
 from worker.limits import Limits
@@ -64,6 +64,14 @@ _CLAIMED = (
     .join(ROUNDS)
     .where(JOBS.c.id == bindparam("job"))
 )
+
+
+def _read(job_id: int, payload: dict[str, Any]) -> JobSpec:
+    """The job as it was planned; raises UnreadableJob."""
+    try:
+        return JobSpec.from_json(payload)
+    except Exception as error:  # of a task kind's own code: anything
+        raise UnreadableJob(f"job {job_id} cannot be read: {type(error).__name__}: {error}") from error
 
 
 @dataclass
@@ -173,7 +181,7 @@ class QueueClient:
             variant=variant,
             seed=seed,
             attempt=attempt,
-            spec=JobSpec.from_json(payload),
+            spec=_read(lease.job_id, payload),
             log=self.home / run_dir(round_name, task, stage, variant, seed) / LOG_FILE,
         )
         return Claim(lease, job), queue.known_result(session, job.spec.fingerprint, MEASURED)
@@ -182,7 +190,7 @@ class QueueClient:
         """The next job; one whose result is known (what follows may touch other rounds), or that cannot be read, is
         left to `claim`.
         """
-        with suppress(ValidationError), session.begin_nested() as step:
+        with suppress(UnreadableJob), session.begin_nested() as step:
             claim, known = self._next(session, now)
             if known is None:
                 return claim
@@ -210,7 +218,8 @@ class QueueClient:
     ) -> Ended:
         """Stores how an attempt ended, and claims the next job with it if this worker is to `go_on`.
 
-        Without a next job there may be one nevertheless: `claim` looks at more. Raises LeaseLost.
+        Without a next job there may be one nevertheless: `claim` looks at more. So do leases of others that have
+        expired, which is why a job that comes to its end long after the last look has none. Raises LeaseLost.
         """
         go_on = go_on and time.monotonic() < self._look_at
 

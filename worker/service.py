@@ -85,6 +85,7 @@ class WorkerService:
                 yield
             finally:
                 self.child.stop()
+                self._next = None
                 self.queue.leave()
         finally:
             lock.release()

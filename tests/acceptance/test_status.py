@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from sqlalchemy import text
 from db import glance
 from db.session import open_current
 from orchestrator import interventions
+from orchestrator.wiring import read_settings, rounds_at_a_glance
 from tests.acceptance.conftest import Fsq
 from tests.orchestrator.factories import Rig, resolve, result
 
@@ -47,6 +49,7 @@ def test_status__says_the_same_however_it_is_read(fsq: Fsq, path: Path) -> None:
     other = open_current(f"sqlite:///{path}")
     with other.write() as session:  # others go on reading, from the log beside it
         session.execute(text("UPDATE rounds SET reason = 'no'"))
+        assert glance.rounds(path) is not None
         assert fsq("status").stdout == shown
         session.rollback()
     other.close()
@@ -78,3 +81,39 @@ def test_glance__only_of_a_database_with_this_schema(path: Path, tmp_path: Path)
         session.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     database.close()
     assert glance.rounds(path) is None
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"FSQ_HOME": ""},
+        {"FSQ_HOME": "below"},
+        {"fsq_home": "lower"},
+        {"FSQ_SERVER": "", "FSQ_DATABASE_URL": ""},
+    ],
+)
+def test_glance__looks_where_the_settings_say(
+    variables: dict[str, str], path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    for name in [name for name in os.environ if name.upper().startswith("FSQ_")]:
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert rounds_at_a_glance() is None
+    file = Path(read_settings().database.removeprefix("sqlite:///"))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, file)
+    assert rounds_at_a_glance() == glance.rounds(path)
+
+
+@pytest.mark.parametrize("variable", ["FSQ_SERVER", "fsq_server", "FSQ_DATABASE_URL"])
+def test_glance__is_not_for_a_server_or_another_database(
+    variable: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FSQ_HOME", str(path.parent))
+    assert rounds_at_a_glance() is not None
+    monkeypatch.setenv(variable, "anything")
+    assert rounds_at_a_glance() is None

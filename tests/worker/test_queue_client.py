@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import select
@@ -17,6 +18,8 @@ from db.session import Database
 from db.tables import Event, Job, JobState
 from orchestrator import engine
 from tests.orchestrator.factories import resolve, result
+from worker.errors import UnreadableJob
+from worker.job import JobSpec
 from worker.limits import Limits
 from worker.queue_client import Claim, QueueClient
 
@@ -104,16 +107,26 @@ def test_end__leaves_a_known_result_to_the_next_claim(
     assert states(database)["r2 baseline"] == (JobState.DONE, "cached", 1)
 
 
+@pytest.mark.parametrize("failure", [None, KeyError("of a task kind's own code")])
 def test_end__is_stored_although_the_next_job_cannot_be_read(
-    queue: QueueClient, database: Database, tmp_path: Path
+    failure: Exception | None,
+    queue: QueueClient,
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     submit(database, tmp_path)
     submit(database, tmp_path, round="r2", seeds=[7])
     with database.write() as session:
         broken = session.scalars(select(Job).where(Job.seed == 7)).one()
         broken.payload = {"of": "another version"}
-    assert queue.end(must_claim(queue).lease, result(0.2), [], go_on=True).next is None
+    claim = must_claim(queue)
+    if failure is not None:
+        monkeypatch.setattr(JobSpec, "from_json", Mock(side_effect=failure))
+    assert queue.end(claim.lease, result(0.2), [], go_on=True).next is None
     assert states(database)["r1 baseline"] == (JobState.DONE, "ok", 1)
+    with pytest.raises(UnreadableJob, match=r"^job \d+ cannot be read: "):
+        queue.claim()
 
 
 def test_end__whose_answer_was_lost_is_not_told_twice(

@@ -19,7 +19,7 @@ from db.events import EventKind
 from db.session import Database, open_current
 from db.tables import Event, Job, JobState, Worker
 from orchestrator import engine, interventions
-from tests.orchestrator.factories import resolve
+from tests.orchestrator.factories import resolve, result
 from worker.errors import DeviceBusy
 from worker.job import Evaluation, JobResult, Outcome
 from worker.limits import Limits
@@ -258,3 +258,66 @@ def test_device__is_used_by_one_worker_at_a_time(database: Database, tmp_path: P
     with service._registered(), pytest.raises(DeviceBusy):
         worker(database, tmp_path, Witness()).run_until_idle()
     worker(database, tmp_path, Witness()).run_until_idle()
+
+
+def answering(service: WorkerService, *results: JobResult) -> None:
+    """Has the attempts end like this, without a training process; the last is for all that follow."""
+    left = list(results)
+    service._supervisor.run = lambda claim: (left.pop(0) if len(left) > 1 else left[0], [])  # type: ignore[method-assign]
+
+
+def test_next_job__claimed_with_the_end_of_the_last_is_the_one_that_runs(
+    database: Database, tmp_path: Path
+) -> None:
+    submit(database, tmp_path)
+    service = worker(database, tmp_path, Witness())
+    answering(service, result(0.2))
+    service.run_until_idle()
+    assert kinds(database) == ["job_started", "job_ended"] * 3
+
+
+def test_next_job__is_not_claimed_by_a_worker_that_will_rest(database: Database, tmp_path: Path) -> None:
+    submit(database, tmp_path, seeds=[0, 1])
+    witness = Witness()
+    service = worker(
+        database,
+        tmp_path,
+        witness,
+        max_failures_in_a_row=1,
+        cool_down=timedelta(seconds=0.3),
+        max_infra_attempts=1,
+    )
+    answering(service, JobResult(outcome=Outcome.INFRA_FAILED, reason="no network"), result(0.2))
+    running: list[int] = []
+
+    def look(message: str) -> None:
+        with database.read() as session:
+            running.extend(session.scalars(select(Job.id).where(Job.state == JobState.RUNNING)))
+        witness.troubles.append(message)
+
+    witness.troubled = look  # type: ignore[method-assign]
+    service.run_until_idle()
+    assert "no network" in witness.troubles[0]
+    assert running == []
+    assert "job_requeued" not in kinds(database)
+
+
+def test_next_job__goes_back_when_its_worker_is_interrupted(database: Database, tmp_path: Path) -> None:
+    submit(database, tmp_path)
+    witness = Witness()
+    service = worker(database, tmp_path, witness)
+    answering(service, result(0.2))
+    ended = witness.ended
+
+    def interrupted(job: RunningJob, result: JobResult, will_retry: bool) -> None:
+        raise KeyboardInterrupt
+
+    witness.ended = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        service.run_until_idle()
+    with database.read() as session:
+        jobs = [(job.state, job.attempts) for job in session.scalars(select(Job).order_by(Job.id))]
+    assert jobs == [(JobState.DONE, 1), (JobState.QUEUED, 0)]
+    witness.ended = ended  # type: ignore[method-assign]
+    service.run_until_idle()
+    assert kinds(database)[2:] == ["job_started", "job_requeued", *["job_started", "job_ended"] * 2]
