@@ -56,7 +56,9 @@ class RWKV7(nn.Module):
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
         self.shape = shape
-        self.emb = nn.Embedding(shape.vocab_size, shape.n_embd)
+        # drawing random weights that hold nothing (on "meta") would import torch's compiler, which takes seconds
+        weights = torch.empty(shape.vocab_size, shape.n_embd)
+        self.emb: nn.Embedding = nn.Embedding.from_pretrained(weights, freeze=False)
         self.blocks = nn.ModuleList(Block(shape, layer) for layer in range(shape.n_layer))
         self.ln_out = nn.LayerNorm(shape.n_embd)
         self.head = nn.Linear(shape.n_embd, shape.vocab_size, bias=False)

@@ -320,11 +320,6 @@ def _die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def _load_ahead() -> None:
-    """Has torch import what it does not until an optimizer is made, while nobody waits for it."""
-    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
-
-
 def main(arguments: Sequence[str]) -> None:
     """`python -m worker.child CONNECTION_FD PARENT_PID DEVICE HOME SNAPSHOT_BYTES ACTIVATION_BYTES`."""
     descriptor, parent, device, home, quota, activation_bytes = arguments
@@ -334,7 +329,6 @@ def main(arguments: Sequence[str]) -> None:
         level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
     )
     torch.use_deterministic_algorithms(True)
-    _load_ahead()
     connection = Connection(int(descriptor))
     folder = Path(home)
     resources = Resources(torch.device(device), folder / "cache", int(activation_bytes))

@@ -23,6 +23,7 @@ from worker.batches import BatchOrder, evaluation_batches
 from worker.errors import Diverged, OutOfMemory
 from worker.job import Evaluation, JobSpec, Stop
 from worker.memory import is_out_of_memory
+from worker.optimizer import AdamW
 
 LOGITS_AT_ONCE = 1024  # answer positions per slice of the loss: bounds the (positions, vocabulary) tensor
 TOO_LARGE = "one example at a time does not fit into the device's memory"
@@ -65,7 +66,7 @@ class Run:
 
     model: RWKV7
     future_seed: FutureSeed | None
-    optimizer: torch.optim.AdamW
+    optimizer: AdamW
     progress: Progress = field(default_factory=Progress)
     micro_batch: int = 0
     evaluation_tokens: int = EVALUATION_TOKENS
@@ -95,7 +96,7 @@ def start_run(spec: JobSpec, model: RWKV7) -> Run:
         groups += [dict(group) for group in future_seed.parameter_groups()]
     for group in groups:
         group["base_lr"] = group["lr"]
-    optimizer = torch.optim.AdamW(groups, betas=spec.optimizer.betas, fused=device.type == "cuda")
+    optimizer = AdamW(groups, betas=spec.optimizer.betas, fused=device.type == "cuda")
     return Run(model, future_seed, optimizer, micro_batch=spec.task.batch_size)
 
 
