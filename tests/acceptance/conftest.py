@@ -25,6 +25,7 @@ FSQ = Path(sys.executable).with_name("fsq")
 LASTING = {"calibrate", "doctor", "run", "serve", "work"}  # commands that start processes or handle signals
 # variables that are not read at import, so they may differ from one command of a process to the next
 READ_WHEN_USED = {"FSQ_DATABASE_URL", "FSQ_HOME", "FSQ_SERVER", "FSQ_TOKEN", "PATH", "OMP_WAIT_POLICY"}
+WITHOUT_HUB = {"export", "status"}  # commands to which the hub's variables, HF_..., say nothing
 
 VARYING = {"started_at", "finished_at", "seconds", "device"}
 
@@ -55,7 +56,8 @@ def fsq(environment: dict[str, str]) -> Fsq:
     def call(*arguments: str | Path, **more: Any) -> subprocess.CompletedProcess[str]:
         words = [str(argument) for argument in arguments]
         env = environment | more.pop("env", {})
-        if words[0] not in LASTING and not more and env.keys() <= READ_WHEN_USED:
+        told = {name for name in env if not (words[0] in WITHOUT_HUB and name.startswith("HF_"))}
+        if words[0] not in LASTING and not more and told <= READ_WHEN_USED:
             return _here(words, env)
         return subprocess.run(
             [str(FSQ), *words], capture_output=True, text=True, env=env, timeout=300, check=False, **more

@@ -55,22 +55,20 @@ def environment(environment: dict[str, str], hub: HubStandIn, tmp_path: Path) ->
     }
 
 
-def hub_round(folder: Path, model: dict[str, Any] | None = None, **changes: Any) -> Path:
+def hub_task(**changes: Any) -> dict[str, Any]:
     data: dict[str, Any] = {"repo": REPO, "train_split": "train", "val_split": "test"}
-    task = {
-        "kind": "mbpp",
-        "data": {"hub": data | changes},
-        "train": 12,
-        "val": 6,
-        "batch_size": 4,
-        "max_prompt_tokens": 200,
+    sizes = {"train": 12, "val": 6, "batch_size": 4, "max_prompt_tokens": 200}
+    return {"kind": "mbpp", "data": {"hub": data | changes}} | sizes
+
+
+def hub_round(folder: Path, **changes: Any) -> Path:
+    checkpoint = {"repo": MODEL, "file": "tiny.safetensors"}
+    data: dict[str, Any] = {
+        "tasks": {"code": hub_task()},
+        "model": {"hub": checkpoint, "tokenizer": "bytes", "dtype": "float32"},
+        "variants": {"l1": {"layer_start": 1}},
     }
-    model = model or {
-        "hub": {"repo": MODEL, "file": "tiny.safetensors"},
-        "tokenizer": "bytes",
-        "dtype": "float32",
-    }
-    return write_round(folder, tasks={"code": task}, model=model, variants={"l1": {"layer_start": 1}})
+    return write_round(folder, **data | changes)
 
 
 def jobs_of(fsq: Fsq) -> list[dict[str, Any]]:
@@ -142,22 +140,21 @@ def test_submit__hub_out_of_reach_is_no_verdict_on_the_round(
     assert re.fullmatch(r"fsq: small\.yaml: line \d+, tasks\.code: hub someone/mbpp: ConnectError: .*", last)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"repo": "someone/nothing"}, "someone/nothing: RepositoryNotFoundError"),
-        ({"revision": "v9"}, "someone/mbpp: RevisionNotFoundError"),
-        ({"val_split": "validation"}, 'Unknown split "validation"'),
-        ({"config": "full"}, "BuilderConfig 'full' not found"),
-    ],
-)
-def test_submit__wrong_request_is_bad_input(
-    fsq: Fsq, hub: HubStandIn, tmp_path: Path, changes: dict[str, str], message: str
-) -> None:
-    done = fsq("submit", hub_round(tmp_path, **changes))
+def test_submit__wrong_requests_are_bad_input(fsq: Fsq, hub: HubStandIn, tmp_path: Path) -> None:
+    wrong = {
+        "repo": ({"repo": "someone/nothing"}, "someone/nothing: RepositoryNotFoundError"),
+        "revision": ({"revision": "v9"}, "someone/mbpp: RevisionNotFoundError"),
+        "split": ({"val_split": "validation"}, 'Unknown split "validation"'),
+        "config": ({"config": "full"}, "BuilderConfig 'full' not found"),
+    }
+    tasks = {name: hub_task(**changes) for name, (changes, _) in wrong.items()}
+
+    done = fsq("submit", hub_round(tmp_path, tasks=tasks))
 
     assert done.returncode == 2, done.stderr
-    assert message in done.stderr
+    for name, (_, message) in wrong.items():
+        (said,) = [line for line in done.stderr.splitlines() if f"tasks.{name}: " in line]
+        assert message in said
     assert "trying again" not in done.stderr
 
 

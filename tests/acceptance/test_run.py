@@ -79,11 +79,6 @@ def test_run__again_trains_nothing_and_says_so(fsq: Fsq, home: Path, tmp_path: P
     assert sorted((log, log.stat().st_mtime_ns) for log in home.rglob("log.txt")) == logs
 
 
-def test_run__two_databases_give_the_same_records(fsq: Fsq, tmp_path: Path, whole: Whole) -> None:
-    assert fsq("run", write_round(tmp_path)).returncode == 0
-    assert lasting(records_of(fsq)) == lasting(records_of(fsq, env=whole.env))
-
-
 def test_run__killed_and_run_again(
     fsq: Fsq, environment: dict[str, str], home: Path, tmp_path: Path, whole: Whole
 ) -> None:
@@ -168,10 +163,14 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def test_run__modules_of_the_current_folder_are_not_imported(fsq: Fsq, tmp_path: Path) -> None:
+def test_run__same_records_on_another_database_and_among_modules_of_the_same_names(
+    fsq: Fsq, tmp_path: Path, whole: Whole
+) -> None:
+    """Modules of the current folder are not imported."""
     for name in ("model.py", "tasks.py", "torch.py"):
         (tmp_path / name).write_text("raise SystemExit('imported from the current folder')")
     assert fsq("run", write_round(tmp_path), cwd=tmp_path).returncode == 0
+    assert lasting(records_of(fsq)) == lasting(records_of(fsq, env=whole.env))
 
 
 def test_run__checkpoint_that_changed_is_refused(fsq: Fsq, tmp_path: Path) -> None:

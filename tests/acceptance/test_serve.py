@@ -15,13 +15,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryFile
 from threading import Thread
+from typing import NamedTuple
 
 import httpx2 as httpx
 import pytest
 
-from tests.acceptance.conftest import FSQ, Fsq, lasting, records_of, write_round
+from tests.acceptance.conftest import FSQ, Fsq, environment_in, lasting, records_of, write_round
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104
+# long enough to be interrupted after its first evaluation
+LONG = {
+    "stages": [{"name": "quick", "steps": 40, "eval_every": 5}],
+    "variants": {"l1": {"layer_start": 1, "norm": False}},
+}
 
 
 @contextmanager
@@ -130,22 +136,36 @@ def test_commands__over_http_as_on_the_database(
     assert fsq("status", env=over).returncode == 5  # nobody is there any more
 
 
-def test_events__arrive_while_the_round_runs(fsq: Fsq, environment: dict[str, str], tmp_path: Path) -> None:
-    assert fsq("submit", write_round(tmp_path)).returncode == 0
+class Undisturbed(NamedTuple):
+    """The LONG round, worked off, and watched through a server meanwhile."""
+
+    env: dict[str, str]
+    seen: list[tuple[str, bool]]  # kinds of events, and whether the worker was still at work
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    environment = environment_in(folder / "home")
+    subprocess.run([FSQ, "submit", write_round(folder, **LONG)], env=environment, check=True)
+    seen: list[tuple[str, bool]] = []
     with (
         serving(environment) as (url, _),
         subprocess.Popen([FSQ, "work", "--drain"], env=environment) as worker,
     ):
-        seen: list[tuple[str, bool]] = []
         with httpx.stream("GET", f"{url}/api/v1/rounds/small/events", timeout=60) as response:
             for line in response.iter_lines():
                 if line.startswith("event: "):
                     seen.append((line.removeprefix("event: "), worker.poll() is None))
         assert worker.wait() == 0
-    kinds = [kind for kind, _ in seen]
+    return Undisturbed({"FSQ_HOME": str(folder / "home")}, seen)
+
+
+def test_events__arrive_while_the_round_runs(undisturbed: Undisturbed) -> None:
+    kinds = [kind for kind, _ in undisturbed.seen]
     assert (kinds[:2], kinds[-1]) == (["submitted", "started"], "finished")
     assert kinds.count("evaluated") >= 2 * 5
-    assert ("evaluated", True) in seen  # not only once it was over
+    assert ("evaluated", True) in undisturbed.seen  # not only once it was over
 
 
 def test_serve__ends_its_streams_and_itself_on_sigterm(
@@ -165,11 +185,11 @@ def test_serve__ends_its_streams_and_itself_on_sigterm(
         list(lines)  # the stream was ended, not cut
 
 
-def test_work__hands_its_job_back_on_sigterm(fsq: Fsq, environment: dict[str, str], tmp_path: Path) -> None:
+def test_work__hands_its_job_back_on_sigterm(
+    fsq: Fsq, environment: dict[str, str], tmp_path: Path, undisturbed: Undisturbed
+) -> None:
     """Whatever it was doing: the round ends with the numbers of an undisturbed one."""
-    stages = [{"name": "quick", "steps": 40, "eval_every": 10}]
-    path = write_round(tmp_path, stages=stages, variants={"l1": {"layer_start": 1, "norm": False}})
-    assert fsq("submit", path).returncode == 0
+    assert fsq("submit", write_round(tmp_path, **LONG)).returncode == 0
     command = [FSQ, "work", "--log-format", "json"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as worker:
         assert worker.stderr is not None
@@ -182,11 +202,7 @@ def test_work__hands_its_job_back_on_sigterm(fsq: Fsq, environment: dict[str, st
     assert json.loads(fsq("workers", "--json").stdout)["workers"][0]["state"] == "stopped"
 
     assert fsq("work", "--drain").returncode == 0
-    undisturbed = fsq("run", path, env={"FSQ_HOME": str(tmp_path / "undisturbed")})
-    assert undisturbed.returncode == 0
-    assert lasting(records_of(fsq)) == lasting(
-        records_of(fsq, env={"FSQ_HOME": str(tmp_path / "undisturbed")})
-    )
+    assert lasting(records_of(fsq)) == lasting(records_of(fsq, env=undisturbed.env))
 
 
 def test_workers__alive_on(fsq: Fsq, environment: dict[str, str]) -> None:

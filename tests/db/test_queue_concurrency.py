@@ -17,7 +17,7 @@ from tests.db.test_queue import LEASE, NOW, add_worker
 
 CLIENTS = 8
 ROUNDS = 16
-JOBS = 5_000
+JOBS = 2_000
 EACH_ENDED = 10  # every tenth job is ended, the others stay leased: it costs as much as a claim
 PATIENCE = 300  # seconds for all; several times what they take
 

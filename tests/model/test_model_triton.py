@@ -5,7 +5,9 @@ The interpreter must be asked for before Triton is imported, so it has a process
 """
 
 import functools
+import inspect
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +24,22 @@ if "triton" not in available_backends():
 from model.kernels import triton_operator
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+if INTERPRETED:
+    from triton.language.core import is_builtin
+    from triton.runtime import interpreter
+
+    @functools.cache
+    def builtins_of(part: Any) -> list[str]:
+        return [name for name, member in inspect.getmembers(part) if is_builtin(member)]
+
+    def patch_builtin(part: Any, builder: Any, scope: Any) -> None:
+        for name in builtins_of(part):
+            if is_builtin(member := getattr(part, name)):
+                interpreter._patch_attr(part, name, member, builder, scope)
+
+    # Triton's own goes through all members of the language at every call of a function: half of the tests' time.
+    interpreter._patch_builtin = patch_builtin
+
 DEVICE = "cpu" if INTERPRETED else "cuda"
 # Scores of later tokens with earlier ones are computed, overflow, and are not used: NumPy warns of that.
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
@@ -67,7 +85,7 @@ def test_triton__agrees_with_the_reference(B: int, T: int, H: int, N: int, kind:
 
 @pytest.mark.parametrize(
     ("B", "T", "H", "N", "kind"),
-    [(1, 131, 1, 64, "repeated keys"), (1, 5, 2, 32, "random"), (1, 64, 1, 16, "random")],
+    [(1, 67, 1, 64, "repeated keys"), (1, 5, 2, 32, "random"), (1, 64, 1, 16, "random")],
     ids=["several spans", "less than a chunk", "a whole span"],
 )
 def test_triton__agrees_for_any_length(B: int, T: int, H: int, N: int, kind: str) -> None:
@@ -86,7 +104,7 @@ def test_triton__decays_that_no_model_has() -> None:
 
 
 def test_triton__bfloat16_as_it_is() -> None:
-    inputs = [x.bfloat16() for x in wkv_inputs(1, 40, 2, 32)]
+    inputs = [x.bfloat16() for x in wkv_inputs(1, 20, 1, 16)]
     inputs[1], inputs[6] = inputs[1].float(), inputs[6].float()  # as the model has them
     expected = results([x.double() for x in inputs], "reference")
     found = results([x.to(DEVICE) for x in inputs], "triton")

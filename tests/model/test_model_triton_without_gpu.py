@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,13 +35,20 @@ def test_triton__is_right_in_the_interpreter() -> None:
     assert "passed" in checks.stdout
 
 
-@pytest.mark.parametrize("capability", SHARED_MEMORY)
-def test_triton__compiles_and_fits(capability: str, tmp_path: Path) -> None:
-    done = run(HERE / "compile_triton.py", capability, TRITON_CACHE_DIR=str(tmp_path))
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What each kernel takes, by compute capability."""
+    cache = tmp_path_factory.mktemp("triton")
+    done = run(HERE / "compile_triton.py", *SHARED_MEMORY, TRITON_CACHE_DIR=str(cache))
     assert done.returncode == 0, done.stderr
-    kernels = json.loads(done.stdout)[capability]
-    assert len(kernels) == 10
-    for name, taken in kernels.items():
+    found: dict[str, dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("capability", SHARED_MEMORY)
+def test_triton__compiles_and_fits(capability: str, compiled: dict[str, dict[str, Any]]) -> None:
+    assert len(compiled[capability]) == 10
+    for name, taken in compiled[capability].items():
         assert taken["shared"] <= SHARED_MEMORY[capability], name
         assert taken["stack"] <= 64, f"{name} does not fit the registers"
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,23 +22,59 @@ from task_samples import mbpp_rows, write_jsonl
 from tests.hub_stand_in import HubStandIn, serving
 
 REPO = "someone/mbpp"
-BUILD = """
-import json, sys
-from model.tokenizers import get_tokenizer
-from tasks import TaskError, build, hub, parse_config
-hub.SILENCE = 2.0
-try:
-    train, val, report = build(parse_config(json.loads(sys.argv[1])), get_tokenizer("bytes"))
-    print(report.source, report.digest)
-except TaskError as error:
-    print(f"{type(error).__name__}: {error}")
-"""
+Read = Callable[..., str]
+
+
+class Builder(NamedTuple):
+    """The process that builds are forked from, for the hub at this port."""
+
+    port: int
+    folder: Path  # with HF_HOME and all that a process says
+    process: subprocess.Popen[str]
+
+    @property
+    def cache(self) -> Path:
+        return self.folder / "hf"
+
+
+@pytest.fixture(scope="module")
+def builder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builder]:
+    """`hub_builds`, which has read the environment: the hub's address and the cache are the same for all tests."""
+    folder = tmp_path_factory.mktemp("builder")
+    reserved = socket.socket()  # does not listen; the port is nobody else's while the hub is closed
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", 0))
+    port = reserved.getsockname()[1]
+    environment = os.environ | {
+        "HF_ENDPOINT": f"http://127.0.0.1:{port}",
+        "HF_HOME": str(folder / "hf"),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_XET": "1",
+    }
+    with (
+        reserved,
+        (folder / "errors").open("w") as errors,
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", Path(__file__).with_name("hub_builds.py")],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        ) as process,
+    ):
+        try:
+            yield Builder(port, folder, process)
+        finally:
+            process.kill()
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[HubStandIn]:
+def hub(builder: Builder, tmp_path: Path) -> Iterator[HubStandIn]:
+    """Before anything of it is in the cache."""
+    shutil.rmtree(builder.cache, ignore_errors=True)
     write_repository(tmp_path / "repositories", rest=1)
-    with serving(tmp_path / "repositories") as server:
+    with serving(tmp_path / "repositories", builder.port) as server:
         yield server
 
 
@@ -48,88 +84,90 @@ def write_repository(root: Path, **rows: int) -> None:
     write_jsonl(folder / "train.jsonl", mbpp_rows(**rows))
 
 
-def read(hub: HubStandIn, folder: Path, **changes: Any) -> str:
-    """What a build says, run in a new process and in `folder`."""
-    options = {
-        "kind": "mbpp",
-        "data": {"hub": {"repo": REPO, "split": "train"} | changes},
-        "train": 4,
-        "val": 3,
-        "notes": {"fill": False},
-    }
-    environment = os.environ | {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(hub.root.parent / "hf")}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", BUILD, json.dumps(options)],
-        env=environment | {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1"},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+@pytest.fixture
+def read(builder: Builder, hub: HubStandIn, tmp_path: Path) -> Read:
+    """What a build says, run in a new process and in the folder of the test."""
+
+    def call(**changes: Any) -> str:
+        options = {
+            "kind": "mbpp",
+            "data": {"hub": {"repo": REPO, "split": "train"} | changes},
+            "train": 4,
+            "val": 3,
+            "notes": {"fill": False},
+        }
+        said = builder.folder / "said"
+        assert builder.process.stdin is not None
+        assert builder.process.stdout is not None
+        print(json.dumps([str(tmp_path), options, str(said)]), file=builder.process.stdin, flush=True)
+        assert builder.process.stdout.readline() == "0\n", (builder.folder / "errors").read_text()
+        return said.read_text()
+
+    return call
 
 
-def test_read__each_commit_that_is_here_without_asking(hub: HubStandIn, tmp_path: Path) -> None:
+def test_read__each_commit_that_is_here_without_asking(read: Read, hub: HubStandIn) -> None:
     """`datasets` itself takes whatever was prepared last."""
     first = hub.commit(hub.root / "datasets" / REPO)
-    before = read(hub, tmp_path, revision=first)
+    before = read(revision=first)
     write_repository(hub.root, rest=2)
     second = hub.commit(hub.root / "datasets" / REPO)
-    after = read(hub, tmp_path, revision=second)
+    after = read(revision=second)
     assert first in before
     assert second in after
     hub.close()
 
-    assert read(hub, tmp_path, revision=first) == before
-    assert read(hub, tmp_path, revision=second) == after
+    assert read(revision=first) == before
+    assert read(revision=second) == after
 
 
-def test_read__branch_means_what_it_meant_here(hub: HubStandIn, tmp_path: Path) -> None:
-    before = read(hub, tmp_path)
+def test_read__branch_means_what_it_meant_here(read: Read, hub: HubStandIn) -> None:
+    before = read()
     write_repository(hub.root, rest=2)
 
-    assert read(hub, tmp_path) == before
+    assert read() == before
 
 
 @pytest.mark.parametrize("content", ["", "f00", "é" * 40])
 def test_read__damaged_note_of_a_branch_is_asked_for_again(
-    hub: HubStandIn, tmp_path: Path, content: str
+    read: Read, hub: HubStandIn, builder: Builder, content: str
 ) -> None:
-    ref = hub.root.parent / "hf" / "hub" / "datasets--someone--mbpp" / "refs" / "main"
+    ref = builder.cache / "hub" / "datasets--someone--mbpp" / "refs" / "main"
     ref.parent.mkdir(parents=True)
     ref.write_text(content)
 
     commit = hub.commit(hub.root / "datasets" / REPO)
-    assert f"@{commit}:" in read(hub, tmp_path)
+    assert f"@{commit}:" in read()
     assert ref.read_text() == commit
 
 
-def test_read__download_that_was_killed_does_not_hide_a_copy(hub: HubStandIn, tmp_path: Path) -> None:
-    before = read(hub, tmp_path)
-    (info,) = (hub.root.parent / "hf" / "datasets").rglob("dataset_info.json")
+def test_read__download_that_was_killed_does_not_hide_a_copy(
+    read: Read, hub: HubStandIn, builder: Builder
+) -> None:
+    before = read()
+    (info,) = (builder.cache / "datasets").rglob("dataset_info.json")
     info.parent.with_name(f"{'a' * 40}.incomplete").mkdir()
     hub.close()
 
-    assert read(hub, tmp_path) == before
+    assert read() == before
 
 
-def test_read__default_configuration_is_remembered(hub: HubStandIn, tmp_path: Path) -> None:
+def test_read__default_configuration_is_remembered(read: Read, hub: HubStandIn) -> None:
     readme = (
         "---\nconfigs:\n- config_name: full\n  data_files:\n  - split: train\n    path: train.jsonl\n---\n"
     )
     (hub.root / "datasets" / REPO / "README.md").write_text(readme)
-    before = read(hub, tmp_path)
-    named = read(hub, tmp_path, config="full")
+    before = read()
+    named = read(config="full")
     hub.close()
 
-    assert read(hub, tmp_path) == before
-    assert read(hub, tmp_path, config="full") == named
+    assert read() == before
+    assert read(config="full") == named
     assert before.split()[1] == named.split()[1]
 
 
-def test_read__unknown_configuration(hub: HubStandIn, tmp_path: Path) -> None:
-    said = read(hub, tmp_path, config="other")
+def test_read__unknown_configuration(read: Read, hub: HubStandIn) -> None:
+    said = read(config="other")
 
     assert said.startswith(f"DataError: hub {REPO}: ValueError: BuilderConfig 'other' not found")
 
@@ -149,26 +187,28 @@ configs:
 
 @pytest.mark.parametrize("prepared", [["sanitized"], ["sanitized", "other"]])
 def test_read__other_configuration_is_no_substitute(
-    hub: HubStandIn, tmp_path: Path, prepared: list[str]
+    read: Read, hub: HubStandIn, builder: Builder, prepared: list[str]
 ) -> None:
     """`datasets`, out of reach of the hub, takes whatever was prepared last."""
     (hub.root / "datasets" / REPO / "README.md").write_text(CONFIGURATIONS)
     for config in prepared:
-        assert read(hub, tmp_path, config=config).startswith("hub:")
-    read(hub, tmp_path, split="nothing")  # remembers what main means; the split is wrong
-    notes = list((hub.root.parent / "hf" / "datasets").rglob("*.default_config"))
-    for note in [*notes, *(hub.root.parent / "hf" / "datasets").rglob("full")]:
+        assert read(config=config).startswith("hub:")
+    read(split="nothing")  # remembers what main means; the split is wrong
+    notes = list((builder.cache / "datasets").rglob("*.default_config"))
+    for note in [*notes, *(builder.cache / "datasets").rglob("full")]:
         shutil.rmtree(note) if note.is_dir() else note.unlink()
     hub.close()
 
-    assert read(hub, tmp_path).startswith("DataUnavailable: ")
-    assert list((hub.root.parent / "hf" / "datasets").rglob("*.default_config")) == []
+    assert read().startswith("DataUnavailable: ")
+    assert list((builder.cache / "datasets").rglob("*.default_config")) == []
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut short", "note empty"])
-def test_read__damaged_copy_is_prepared_again(hub: HubStandIn, tmp_path: Path, damage: str) -> None:
-    before = read(hub, tmp_path)
-    folder = hub.root.parent / "hf" / "datasets"
+def test_read__damaged_copy_is_prepared_again(
+    read: Read, hub: HubStandIn, builder: Builder, damage: str
+) -> None:
+    before = read()
+    folder = builder.cache / "datasets"
     (arrow,) = folder.rglob("*.arrow")
     (note,) = folder.rglob("*.default_config")
     if damage == "gone":
@@ -178,17 +218,19 @@ def test_read__damaged_copy_is_prepared_again(hub: HubStandIn, tmp_path: Path, d
     else:
         note.write_text("")
 
-    assert read(hub, tmp_path) == before
+    assert read() == before
     hub.close()
-    assert read(hub, tmp_path) == before
+    assert read() == before
 
 
-def test_read__cache_that_cannot_be_written_costs_a_request_only(hub: HubStandIn, tmp_path: Path) -> None:
-    folder = hub.root.parent / "hf" / "hub" / "datasets--someone--mbpp"
+def test_read__cache_that_cannot_be_written_costs_a_request_only(
+    read: Read, hub: HubStandIn, builder: Builder
+) -> None:
+    folder = builder.cache / "hub" / "datasets--someone--mbpp"
     folder.mkdir(parents=True)
     (folder / "refs").write_text("not a folder")
 
-    assert read(hub, tmp_path).startswith("hub:")
+    assert read().startswith("hub:")
 
 
 def damaged_parquet(rows: bytes) -> bytes:
@@ -204,14 +246,14 @@ def damaged_parquet(rows: bytes) -> bytes:
     [("train.parquet", damaged_parquet), ("train.jsonl.gz", lambda rows: gzip.compress(rows)[:-40])],
 )
 def test_read__damaged_file_on_the_hub_is_no_outage(
-    hub: HubStandIn, tmp_path: Path, name: str, damaged: Callable[[bytes], bytes]
+    read: Read, hub: HubStandIn, name: str, damaged: Callable[[bytes], bytes]
 ) -> None:
     repository = hub.root / "datasets" / REPO
     rows = (repository / "train.jsonl").read_bytes()
     (repository / "train.jsonl").unlink()
     (repository / name).write_bytes(damaged(rows))
 
-    assert read(hub, tmp_path).startswith("DataError: ")
+    assert read().startswith("DataError: ")
 
 
 @pytest.mark.parametrize(
@@ -219,27 +261,25 @@ def test_read__damaged_file_on_the_hub_is_no_outage(
     ['{"text": "a"', '{"text": "a"}\n{"words": [1]}\n'],
     ids=["malformed", "columns differ"],
 )
-def test_read__data_that_cannot_be_read_are_no_outage(hub: HubStandIn, tmp_path: Path, content: str) -> None:
+def test_read__data_that_cannot_be_read_are_no_outage(read: Read, hub: HubStandIn, content: str) -> None:
     (hub.root / "datasets" / REPO / "train.jsonl").write_text(content)
 
-    said = read(hub, tmp_path)
+    said = read()
 
     assert said.startswith("DataError: ")
     assert "An error occurred while generating the dataset" not in said
 
 
-def test_read__silent_hub_is_given_up(hub: HubStandIn, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        hub.close()
-        hub.server_address = silent.getsockname()
-
-        said = read(hub, tmp_path)
+def test_read__silent_hub_is_given_up(read: Read, hub: HubStandIn) -> None:
+    hub.close()
+    with socket.create_server(("127.0.0.1", hub.server_address[1])):
+        said = read()
 
     assert said.startswith(f"DataUnavailable: hub {REPO}: ReadTimeout: ")
 
 
-def test_read__local_folder_of_the_same_name(hub: HubStandIn, tmp_path: Path) -> None:
+def test_read__local_folder_of_the_same_name(read: Read, tmp_path: Path) -> None:
     (tmp_path / REPO).mkdir(parents=True)
     write_jsonl(tmp_path / REPO / "train.jsonl", mbpp_rows(rest=3))
 
-    assert "a local file or folder of this name hides it" in read(hub, tmp_path)
+    assert "a local file or folder of this name hides it" in read()

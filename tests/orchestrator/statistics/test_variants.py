@@ -1,15 +1,14 @@
-"""Many variants at once: SciPy's and statsmodels' own results, and what happens without spread."""
+"""Many variants at once: SciPy's own results, the definitions, and what happens without spread."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from itertools import combinations
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from orchestrator.statistics.variants import (
     DUNNETT_MOST,
@@ -21,16 +20,25 @@ from orchestrator.statistics.variants import (
     pooled_spread,
 )
 
-Adjustment = Callable[[dict[str, float]], dict[str, float]]
 p_values = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.floats(0, 1), min_size=1, max_size=8)
 
 
-@pytest.mark.parametrize(("ours", "name"), [(false_discovery, "fdr_bh"), (holm, "holm")])
 @given(p_values)
 @settings(max_examples=50)
-def test_adjustments__are_those_of_statsmodels(ours: Adjustment, name: str, found: dict[str, float]) -> None:
-    _, theirs, *_ = multipletests(list(found.values()), method=name)
-    assert list(ours(found).values()) == pytest.approx(list(theirs))
+def test_false_discovery__is_that_of_scipy(found: dict[str, float]) -> None:
+    theirs = stats.false_discovery_control(list(found.values()), method="bh")
+    assert list(false_discovery(found).values()) == pytest.approx(list(theirs))
+
+
+@given(p_values)
+@settings(max_examples=50)
+def test_holm__is_the_closed_test_of_bonferroni(found: dict[str, float]) -> None:
+    """A hypothesis is refused where Bonferroni refuses every intersection of hypotheses that it is part of."""
+    sets = [names for size in range(1, len(found) + 1) for names in combinations(found, size)]
+    refused = {names: min(1.0, len(names) * min(found[name] for name in names)) for names in sets}
+    closed = {name: max(p for names, p in refused.items() if name in names) for name in found}
+    assert holm(found) == pytest.approx(closed)
+    assert list(holm(found)) == list(found)
 
 
 def test_adjustments__of_nothing() -> None:
