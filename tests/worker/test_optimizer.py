@@ -50,7 +50,8 @@ def test_training__does_not_import_the_compiler() -> None:
     """It takes three seconds, of every process that trains."""
     script = (
         "import sys; from tests.worker.test_training import *; "
-        "run, recorder = run_job(make_job(steps=2, future_seed=SEEDED)); run.optimizer.load_state_dict(run.optimizer.state_dict()); "
+        "run, recorder = run_job(make_job(steps=2, future_seed=SEEDED)); "
+        "run.optimizer.load_state_dict(run.optimizer.state_dict()); "
         "print(recorder.steps, 'torch._dynamo' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
