@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import resource
@@ -54,6 +55,9 @@ def main(output: Path, megabytes: int) -> None:
     job = make_job(steps=1, eval_every=1, task=TASK, model=MODEL)
     train_set, val_set, _ = build(TASK, get_tokenizer("bytes"))
     run = start_run(job, RWKV7.from_state_dict(random_state_dict(ModelShape.random(4, 256, 256), 0)))
+    importlib.import_module(
+        "torch._dynamo"
+    )  # by torch.utils.checkpoint, when first needed: not of the limited memory
     if megabytes:
         resource.setrlimit(resource.RLIMIT_DATA, (data_bytes() + megabytes * 2**20,) * 2)
     known: dict[Shapes, Fitting] = {}
