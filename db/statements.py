@@ -24,9 +24,16 @@ REACHED = OF_HELD.values(
 )
 # a time further ahead than any pause was set before the clock was put back
 _MAY_START = or_(JOBS.c.not_before <= bindparam("now"), JOBS.c.not_before > bindparam("far"))
-_MAY_BE_CLAIMED = (JOBS.c.state == JobState.QUEUED, _MAY_START)
+# As a range, and part of the order, the state is only found in the index made for this. One value would not count for
+# the order, and PostgreSQL, by statistics from before they were done, may look for it through all jobs that are.
+_IS_QUEUED = JOBS.c.state.between(JobState.QUEUED, JobState.QUEUED)
+_MAY_BE_CLAIMED = (_IS_QUEUED, _MAY_START)
+_OLDEST_FIRST = (JOBS.c.state, JOBS.c.id)
 _FIRST = (
-    select(JOBS.c.id).where(JOBS.c.round_id == ROUNDS.c.id, *_MAY_BE_CLAIMED).order_by(JOBS.c.id).limit(1)
+    select(JOBS.c.id)
+    .where(JOBS.c.round_id == ROUNDS.c.id, *_MAY_BE_CLAIMED)
+    .order_by(*_OLDEST_FIRST)
+    .limit(1)
 )
 _OLDEST_HERE = _FIRST.correlate(ROUNDS).scalar_subquery().label("oldest")
 # The round is locked first: whoever looked for a job among those of a locked round would look at, and lock, each.
@@ -41,7 +48,7 @@ FREE_ROUND_OF = FREE_ROUND.where(ROUNDS.c.id == bindparam("round"))
 OLDEST = (
     select(JOBS.c.id, JOBS.c.round_id, JOBS.c.attempts, JOBS.c.fencing_token)
     .where(JOBS.c.round_id == bindparam("round"), *_MAY_BE_CLAIMED)
-    .order_by(JOBS.c.id)
+    .order_by(*_OLDEST_FIRST)
     .limit(1)
     .with_for_update(key_share=True)
 )

@@ -135,6 +135,37 @@ def test_claim__passes_over_a_locked_round_as_a_whole(full: Database, mostly: st
         session.rollback()
 
 
+def test_claim__by_statistics_from_before_all_jobs_were_done(database: Database) -> None:
+    """As after a long night, until PostgreSQL counts again."""
+    if database.engine.dialect.name == "sqlite":
+        pytest.skip("it counts nothing")
+    rounds, jobs = 16, 24_000
+    by_turns = ADD_JOBS.replace("(id - 1) / :jobs_of_a_round", "id % :rounds")
+    common = {"now": NOW.isoformat(sep=" "), "rounds": rounds}
+    with database.write() as session:
+        session.execute(text("ALTER TABLE jobs SET (autovacuum_enabled = false)"))
+        session.execute(text(ADD_ROUNDS), common)
+        session.execute(text(ADD_WORKER), common)
+        queued = {"state": "queued", "outcome": None, "first": 1, "last": jobs}
+        session.execute(text(by_turns), common | queued)
+        session.execute(text("ANALYZE"))
+    with database.write() as session:
+        session.execute(text("UPDATE jobs SET state = 'done' WHERE id < :last"), {"last": jobs})
+    with database.engine.connect() as connection, Session(connection) as session:
+        with _statements(connection) as sent:
+            lease = queue.claim(session, worker_id=1, now=NOW, lease_for=LEASE)
+        assert lease is not None
+        assert lease.job_id == jobs
+        session.rollback()
+        for statement, parameters in sent:
+            if statement.startswith("SELECT"):
+                explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}"
+                plan = connection.exec_driver_sql(explain, parameters).scalar_one()[0]["Plan"]
+                assert [
+                    node for node in _nodes(plan) if node.get("Rows Removed by Filter", 0) > MOST_ROWS
+                ] == []
+
+
 def _assert_it_is_there(database: Database, mostly: str) -> None:
     with _undone(database) as session:
         lease = queue.claim(session, worker_id=1, now=NOW, lease_for=LEASE)
