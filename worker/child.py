@@ -328,7 +328,9 @@ def main(arguments: Sequence[str]) -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
     )
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode(
+        "error"
+    )  # as use_deterministic_algorithms, which imports torch's compiler
     connection = Connection(int(descriptor))
     folder = Path(home)
     resources = Resources(torch.device(device), folder / "cache", int(activation_bytes))

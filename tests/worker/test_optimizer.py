@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,15 +42,3 @@ def test_adamw__is_that_of_torch_bit_for_bit() -> None:
     for found, wanted in zip(trained(AdamW), expected, strict=True):
         assert all(map(torch.equal, found, wanted))
     assert not torch.equal(expected[0][0], expected[-1][0])
-
-
-def test_training__does_not_import_the_compiler() -> None:
-    """It takes three seconds, of every process that trains."""
-    script = (
-        "import sys; from tests.worker.test_training import *; "
-        "run, recorder = run_job(make_job(steps=2, future_seed=SEEDED)); "
-        "run.optimizer.load_state_dict(run.optimizer.state_dict()); "
-        "print(recorder.steps, 'torch._dynamo' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == "[1, 2] False\n"

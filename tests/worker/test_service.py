@@ -260,6 +260,23 @@ def test_device__is_used_by_one_worker_at_a_time(database: Database, tmp_path: P
     worker(database, tmp_path, Witness()).run_until_idle()
 
 
+def test_child__trains_without_importing_the_compiler(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """torch._dynamo takes two to three seconds, at every start of a training process; much in torch asks for it."""
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
+    submit(database, tmp_path, **QUICK | {"variants": {"l1": {"layer_start": 1}}})
+    witness = Witness()
+    worker(database, tmp_path, witness).run_until_idle()
+    assert witness.endings == [(Outcome.OK, False)] * 2
+    logs = [path.read_text() for path in tmp_path.rglob("log.txt")]
+    imported = [
+        line.rpartition("|")[2].strip() for line in "".join([capfd.readouterr().err, *logs]).splitlines()
+    ]
+    assert "torch.optim" in imported
+    assert "torch._dynamo" not in imported
+
+
 def answering(service: WorkerService, *results: JobResult) -> None:
     """Has the attempts end like this, without a training process; the last is for all that follow."""
     left = list(results)
