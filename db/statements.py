@@ -52,6 +52,12 @@ OLDEST = (
     .limit(1)
     .with_for_update(key_share=True)
 )
+_OF_A_CLAIM = ("task", "stage", "variant", "seed", "attempts", "payload")
+CLAIMED = (
+    select(ROUNDS.c.name.label("round"), *(JOBS.c[name] for name in _OF_A_CLAIM))
+    .join(ROUNDS)
+    .where(JOBS.c.id == bindparam("job"))
+)
 _RUNNING = select(Job).join(Round).where(Job.state == JobState.RUNNING).order_by(Job.id)
 RUNNING = _RUNNING.with_for_update(skip_locked=True, key_share=True, of=(Job, Round))
 HELD = _RUNNING.where(Job.worker_id == bindparam("worker"))

@@ -249,7 +249,7 @@ class ImportedRecord(Base):
     imported_at: Mapped[datetime]
 
 
-# the tables themselves: a query for columns of these takes SQLAlchemy a third less than one for attributes of classes
+# the tables themselves: a query for columns of these is less work for SQLAlchemy than one for attributes of classes
 ROUNDS, JOBS, EVALUATIONS, DECISIONS, EVENTS, WORKERS = (
     Base.metadata.tables[name] for name in ("rounds", "jobs", "evaluations", "decisions", "events", "workers")
 )

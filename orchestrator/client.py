@@ -55,7 +55,7 @@ class Client(Protocol):
 class DatabaseClient:
     """Talks to the database of this machine; `intake` makes what takes rounds in, which reading does not need.
 
-    What searching takes is imported where it is needed: looking at lists starts in two thirds of the time.
+    What searching takes is imported where it is needed, so that looking at lists starts sooner.
     """
 
     database: Database

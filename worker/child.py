@@ -328,9 +328,8 @@ def main(arguments: Sequence[str]) -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
     )
-    torch.set_deterministic_debug_mode(
-        "error"
-    )  # as use_deterministic_algorithms, which imports torch's compiler
+    # use_deterministic_algorithms does the same, and imports torch's compiler
+    torch.set_deterministic_debug_mode("error")
     connection = Connection(int(descriptor))
     folder = Path(home)
     resources = Resources(torch.device(device), folder / "cache", int(activation_bytes))

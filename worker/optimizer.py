@@ -1,6 +1,6 @@
 """AdamW as torch has it, without what it wraps around its methods for torch.compile.
 
-Each of these wrappers imports the compiler at its first call, which takes three seconds of every process that trains;
+Each of these wrappers imports the compiler at its first call, which takes seconds of every process that trains;
 nothing here is compiled. Taking them off changes no number: they are for graphs.
 """
 

@@ -12,7 +12,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 from tenacity import (
     RetryCallState,
@@ -27,7 +26,8 @@ from db.changes import Changes
 from db.errors import DatabaseUnreachable, LeaseLost
 from db.queue import KnownResult, Lease
 from db.session import Database, clock
-from db.tables import JOBS, ROUNDS, Worker
+from db.statements import CLAIMED
+from db.tables import Worker
 from worker.errors import UnreadableJob
 from worker.interrupts import uninterrupted
 from worker.job import LOG_FILE, MEASURED, JobResult, JobSpec, Outcome, run_dir
@@ -55,15 +55,6 @@ class Ended(NamedTuple):
 
     will_retry: bool
     next: Claim | None = None
-
-
-_CLAIMED = (
-    select(
-        ROUNDS.c.name, *(JOBS.c[name] for name in ("task", "stage", "variant", "seed", "attempts", "payload"))
-    )
-    .join(ROUNDS)
-    .where(JOBS.c.id == bindparam("job"))
-)
 
 
 def _read(job_id: int, payload: dict[str, Any]) -> JobSpec:
@@ -172,17 +163,14 @@ class QueueClient:
         )
         if lease is None:
             return None, None
-        round_name, *names, attempt, payload = session.execute(_CLAIMED, {"job": lease.job_id}).one()
-        task, stage, variant, seed = names
+        claimed = session.execute(CLAIMED, {"job": lease.job_id}).one()
+        arm = (claimed.task, claimed.stage, claimed.variant, claimed.seed)
         job = RunningJob(
-            round=round_name,
-            task=task,
-            stage=stage,
-            variant=variant,
-            seed=seed,
-            attempt=attempt,
-            spec=_read(lease.job_id, payload),
-            log=self.home / run_dir(round_name, task, stage, variant, seed) / LOG_FILE,
+            claimed.round,
+            *arm,
+            attempt=claimed.attempts,
+            spec=_read(lease.job_id, claimed.payload),
+            log=self.home / run_dir(claimed.round, *arm) / LOG_FILE,
         )
         return Claim(lease, job), queue.known_result(session, job.spec.fingerprint, MEASURED)
 

@@ -6,6 +6,7 @@ measures it hands to `report`, and everything it needs comes in as arguments.
 
 from __future__ import annotations
 
+import importlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -118,6 +119,7 @@ def train(
     order = BatchOrder(lengths(train_set), spec.task.batch_size, spec.seed)
     progress, budget = run.progress, spec.budget
     before = progress.seconds
+    _import_ahead(run, spec, train_set)
     start = clock()
     while not _is_over(progress, spec):
         examples = [train_set[index] for index in order.batch(progress.step)]
@@ -159,6 +161,16 @@ def _is_over(progress: Progress, spec: JobSpec) -> bool:
 def stopped(progress: Progress, spec: JobSpec) -> Stop | None:
     """Where a run ended because it was too far below its baseline."""
     return None if spec.early_stop is None else spec.early_stop.stop(progress.evaluations)
+
+
+def _import_ahead(run: Run, spec: JobSpec, train_set: Sequence[Example]) -> None:
+    """Imports torch's compiler where something is recomputed: `checkpoint` does so at its first call, for seconds.
+
+    They would be the run's: the first job of a process, a baseline, would have less of its budget than the next.
+    """
+    longest = sorted(len(example.answer) for example in train_set)[-spec.task.batch_size :]
+    if run.recompute or sum(longest) > LOGITS_AT_ONCE:
+        importlib.import_module("torch._dynamo")
 
 
 def _step(run: Run, spec: JobSpec, examples: Sequence[Example]) -> float:

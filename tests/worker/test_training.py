@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -210,3 +212,31 @@ def _ids(values: list[int]) -> object:
     import numpy as np
 
     return np.array(values, dtype=np.int32)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    ["", "options.update(size=9, blanks=40, batch_size=30)", "run.recompute = True"],
+    ids=["nothing recomputed", "logits recomputed", "activations recomputed"],
+)
+def test_train__does_not_import_the_compiler_in_the_time_of_a_run(changed: str) -> None:
+    """A budget of seconds would be less for the first run of a process, which is a baseline."""
+    script = f"""
+import sys, time
+from tests.worker.test_training import *
+from worker.fitting import fit
+options, seen = task_options(), []
+{changed if changed.startswith("options") else ""}
+spec = make_job(steps=2, task=options, future_seed=SEEDED)
+train_set, val_set, _ = build(options, get_tokenizer("bytes"))
+run = start_run(spec, fresh_model())
+fit(run, spec, train_set, val_set, {{}}, 2**40)
+{changed if changed.startswith("run") else ""}
+def clock():
+    seen.append(set(sys.modules))
+    return time.monotonic()
+train(run, spec, train_set, val_set, Recorder(), clock=clock)
+print(run.progress.step, sorted(name for name in set(sys.modules) - seen[0] if name == "torch._dynamo"))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "2 []\n"
