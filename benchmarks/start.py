@@ -3,8 +3,8 @@
     python benchmarks/start.py [-o benchmarks/results/start.json]
 
 Commands and the build: the median of five, in seconds, the build in processor time. `fsq run`, three times in an
-empty home: seconds from the command to the end of the first job, which is four steps, and milliseconds from the end of
-one job's log to the opening of the next one's. Imports are warm: everything has been started once.
+empty home: seconds from the command to the end of the first job, which is four steps, and milliseconds from the end
+of one job's log to the opening of the next one's. Imports are warm: everything has been started once.
 """
 
 from __future__ import annotations
