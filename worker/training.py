@@ -97,7 +97,7 @@ def start_run(spec: JobSpec, model: RWKV7) -> Run:
         groups += [dict(group) for group in future_seed.parameter_groups()]
     for group in groups:
         group["base_lr"] = group["lr"]
-    optimizer = AdamW(groups, betas=spec.optimizer.betas, fused=device.type == "cuda")
+    optimizer = AdamW(groups, spec.optimizer.betas)
     return Run(model, future_seed, optimizer, micro_batch=spec.task.batch_size)
 
 

@@ -251,6 +251,7 @@ INLINE void decay_keys(chunk *x, const moment *m, int with_queries) {
             if (m[t].u) at(x->value[2 * t])[c] = at(m[t].u)[c];
         }
     }
+#pragma GCC unroll 1
     for (int s = 0; s < CHUNK; s++) {
         vec b[V], k[V], r_b = {}, r_k = {};
         for (int c = 0; c < V; c++) {
@@ -328,6 +329,7 @@ INLINE void find_inputs(moment *m, int64_t batch, int64_t t, int64_t head, const
 
 static void find_forward(moment *m, int64_t batch, int64_t first, int64_t T, int64_t head, const sequence *in,
                          sequence y, sequence u, float *nowhere) {
+#pragma GCC unroll 1
     for (int64_t t = first; t < first + CHUNK; t++, m++) {
         find_inputs(m, batch, t, head, in, t < T);
         m->y = t < T ? step(y, batch, t, head) : nowhere;
@@ -494,6 +496,7 @@ static void backward_chunk(row *G, const row *state, chunk *x, const moment *m, 
 
 static void find_backward(moment *m, int64_t batch, int64_t first, int64_t T, int64_t head, const sequence *in,
                           sequence dy, sequence u, const sequence *out, float *nowhere) {
+#pragma GCC unroll 1
     for (int64_t t = first; t < first + SPAN; t++, m++) {
         float **to[] = {&m->dr, &m->dw, &m->dk, &m->dv, &m->da, &m->db};
         find_inputs(m, batch, t, head, in, t < T);
