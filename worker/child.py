@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import Lock, Thread
 from typing import Any
 
 import torch
@@ -73,6 +73,8 @@ class Resources:
             self._weights = _weights(spec)
             self._model = RWKV7.from_state_dict(self._weights, device=self._device)
             self._digest = spec.model_facts.digest
+            # the kernel is tested, in a thread, while there is memory
+            default_backend(self._device, head_size=self._model.shape.head_size)
         if spec.model_facts.n_embd < ONE_THREAD_BELOW:
             torch.set_num_threads(1)
         else:
@@ -127,12 +129,17 @@ def _fetched(source: HubCheckpoint, revision: str | None) -> Path:
 
 
 class ConnectionReport:
-    """Sends what a run measures to the supervisor; progress at most every PROGRESS_SECONDS."""
+    """Sends what a run measures to the supervisor; progress at most every PROGRESS_SECONDS.
+
+    Its thread starts with it, while there is memory: Python waits for ever for a thread that has none to start with.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._lock = Lock()  # `busy` speaks too
+        self._lock = Lock()  # the thread speaks too
         self._sent_at = 0.0
+        self._busy_until = 0.0
+        Thread(target=self._speak_while_busy, daemon=True).start()
 
     def evaluated(self, evaluation: Evaluation) -> None:
         self._send("evaluated", evaluation.model_dump(mode="json"))
@@ -155,21 +162,19 @@ class ConnectionReport:
 
         Not for ever: what takes longer than LONGEST_LOADING hangs.
         """
-        over = Event()
-
-        def speak() -> None:
-            until = time.monotonic() + LONGEST_LOADING
-            while not over.wait(SIGN_SECONDS) and time.monotonic() < until:
-                with suppress(OSError):
-                    self._send("alive", None)
-
-        speaking = Thread(target=speak, daemon=True)
-        speaking.start()
+        self._busy_until = time.monotonic() + LONGEST_LOADING
         try:
             yield
         finally:
-            over.set()
-            speaking.join()
+            with self._lock:  # nothing is said after this
+                self._busy_until = 0.0
+
+    def _speak_while_busy(self) -> None:
+        while not self._connection.closed:
+            time.sleep(SIGN_SECONDS)
+            with suppress(OSError), self._lock:
+                if time.monotonic() < self._busy_until:
+                    self._write("alive", None)
 
     def while_busy(self, call: Callable[[], None]) -> Callable[[], None]:
         """The same call, with signs of life."""
@@ -186,7 +191,10 @@ class ConnectionReport:
 
     def _send(self, kind: str, content: Any) -> None:
         with self._lock:
-            self._connection.send_bytes(json.dumps({"kind": kind, "content": content}).encode())
+            self._write(kind, content)
+
+    def _write(self, kind: str, content: Any) -> None:
+        self._connection.send_bytes(json.dumps({"kind": kind, "content": content}).encode())
 
 
 class LoggedReport:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from model import RWKV7, ModelShape, get_tokenizer, random_state_dict
+from model import RWKV7, ModelShape, default_backend, get_tokenizer, random_state_dict
 from tasks import build
 from tests.worker.factories import make_job, task_options
 from tests.worker.test_training import Recorder
@@ -42,12 +42,11 @@ def data_bytes() -> int:
     return 1024 * int(found[1])
 
 
-def ending(job: JobSpec) -> str:
+def ending(job: JobSpec, report: ConnectionReport) -> str:
     """How the training process ends a job here."""
-    ours, theirs = Pipe()
-    with ours, theirs, TemporaryDirectory() as home:
+    with TemporaryDirectory() as home:
         resources = Resources(torch.device("cpu"), Path(home) / "cache", 2**40)
-        return run_job(job, resources, Snapshots(Path(home), 0), ConnectionReport(theirs)).outcome
+        return run_job(job, resources, Snapshots(Path(home), 0), report).outcome
 
 
 def main(output: Path, megabytes: int) -> None:
@@ -58,6 +57,9 @@ def main(output: Path, megabytes: int) -> None:
     importlib.import_module(
         "torch._dynamo"
     )  # by torch.utils.checkpoint, when first needed: not of the limited memory
+    default_backend()  # this and the report as in the training process: their threads start before memory is short
+    _ours, theirs = Pipe()
+    report = ConnectionReport(theirs)
     if megabytes:
         resource.setrlimit(resource.RLIMIT_DATA, (data_bytes() + megabytes * 2**20,) * 2)
     known: dict[Shapes, Fitting] = {}
@@ -77,7 +79,8 @@ def main(output: Path, megabytes: int) -> None:
         found["remembered"] = [again.micro_batch, again.evaluation_tokens, again.recompute]
     except OutOfMemory as error:
         found["out_of_memory"] = str(error)
-        found["outcomes"] = [ending(job), ending(job.model_copy(update={"follows": True}))]
+        follows = job.model_copy(update={"follows": True})
+        found["outcomes"] = [ending(job, report), ending(follows, report)]
     output.write_text(json.dumps(found))
 
 

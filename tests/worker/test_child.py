@@ -1,8 +1,10 @@
-"""What a job writes to its log."""
+"""What a job writes to its log, and what its process says while it loads."""
 
 from __future__ import annotations
 
+import json
 import logging
+import threading
 from multiprocessing import Pipe
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import torch
 
 from tests.worker.factories import make_job
 from tests.worker.test_training import SEEDED, Recorder, fresh_model
+from worker import child
 from worker.child import ConnectionReport, LoggedReport, Resources, run_job
 from worker.job import JobResult, JobSpec
 from worker.snapshots import Snapshots
@@ -66,3 +69,34 @@ def test_log__a_smaller_micro_batch_once(caplog: pytest.LogCaptureFixture) -> No
     report.progressed(3, 0.3, 2.0)
 
     assert caplog.messages == ["step 2: out of memory, micro-batch 2 from now on"]
+
+
+def test_busy__says_so_until_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "SIGN_SECONDS", 0.01)
+    ours, theirs = Pipe()
+    with ours, theirs:
+        report = ConnectionReport(theirs)
+        assert not ours.poll(0.1)
+        with report.busy():
+            assert json.loads(ours.recv_bytes()) == {"kind": "alive", "content": None}
+        while ours.poll():
+            ours.recv_bytes()
+        assert not ours.poll(0.1)
+
+
+def test_busy__not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "SIGN_SECONDS", 0.01)
+    monkeypatch.setattr(child, "LONGEST_LOADING", 0.0)
+    ours, theirs = Pipe()
+    with ours, theirs, ConnectionReport(theirs).busy():
+        assert not ours.poll(0.1)
+
+
+def test_busy__starts_no_thread() -> None:
+    """Without memory to start with, a thread would be waited for without end."""
+    ours, theirs = Pipe()
+    with ours, theirs:
+        report = ConnectionReport(theirs)
+        before = threading.active_count()
+        with report.busy():
+            assert threading.active_count() == before
