@@ -135,6 +135,19 @@ static void transpose(const row *from, row *to) {
 
 /* ---- memory ---- */
 
+/* Heads that lie side by side are taken in groups, a span of one after a span of the other: else every step of a
+ * sequence is on a page of memory of its own. At most SIDE_BY_SIDE, whose states stay in the cache, and on the stack. */
+#define SIDE_BY_SIDE (N <= 128 ? 4 : 1)
+
+/* Into how many groups the heads are parted: as few as keep all threads equally busy. */
+static int64_t groups_of(int64_t B, int64_t H, int threads) {
+    for (int64_t groups = (H + SIDE_BY_SIDE - 1) / SIDE_BY_SIDE; groups < H; groups++)
+        if (B * groups % threads == 0 || B * groups >= 8 * threads) return groups;
+    return H;
+}
+
+static int64_t first_head(int64_t group, int64_t groups, int64_t H) { return group * H / groups; }
+
 /* Where one step of one head lies. */
 typedef struct {
     const float *r, *w, *k, *v, *a, *b, *u, *dy;
@@ -337,34 +350,45 @@ static void find_forward(moment *m, int64_t batch, int64_t first, int64_t T, int
     }
 }
 
-static void forward_head(int64_t batch, int64_t T, int64_t head, const sequence *in, const float *s0, sequence y,
-                         sequence u, float *checkpoints, float *sT) {
-    ALIGNED row state[N], out[2 * CHUNK], nowhere;
+static void forward_heads(int64_t batch, int64_t T, int64_t head, int heads, const sequence *in, const float *s0,
+                          sequence y, sequence u, float *checkpoints, float *sT) {
+    ALIGNED row state[SIDE_BY_SIDE][N], out[2 * CHUNK], nowhere;
     static const chunk zero;
     chunk x = zero;
     moment steps[2][CHUNK] = {};
+    int64_t spans = (T + SPAN - 1) / SPAN;
+    int n = 0;
     find_forward(steps[0], batch, 0, T, head, in, y, u, nowhere);
-    transpose((const row *)s0, state);
-    for (int64_t first = 0, n = 0; first < T; first += CHUNK, n ^= 1) {
-        moment *m = steps[n], *next = steps[n ^ 1];
-        find_forward(next, batch, first + CHUNK, T, head, in, y, u, nowhere);
-        if (checkpoints && first % SPAN == 0) memcpy(checkpoints + first / SPAN * N * N, state, sizeof state);
-        decay_keys_and_queries(&x, m);
-        times_state(out, x.query_of_start, state, (ahead){next, CHUNK / 2});
-        outputs(&x, m, out);
-        add_by_key(state, x.since_start[CHUNK - 1], x.key_at_end, x.value, (ahead){next + CHUNK / 2, CHUNK / 2});
-    }
-    transpose(state, (row *)sT);
+    for (int i = 0; i < heads; i++) transpose((const row *)(s0 + i * N * N), state[i]);
+    for (int64_t start = 0; start < T; start += SPAN)
+        for (int i = 0; i < heads; i++) {
+            int64_t end = smaller(start + SPAN, T);
+            if (checkpoints) memcpy(checkpoints + (i * spans + start / SPAN) * N * N, state[i], sizeof state[i]);
+            for (int64_t first = start; first < end; first += CHUNK, n ^= 1) {
+                moment *m = steps[n], *next = steps[n ^ 1];
+                if (first + CHUNK < end) find_forward(next, batch, first + CHUNK, T, head + i, in, y, u, nowhere);
+                else if (i + 1 < heads) find_forward(next, batch, start, T, head + i + 1, in, y, u, nowhere);
+                else find_forward(next, batch, start + SPAN, T, head, in, y, u, nowhere);
+                decay_keys_and_queries(&x, m);
+                times_state(out, x.query_of_start, state[i], (ahead){next, CHUNK / 2});
+                outputs(&x, m, out);
+                add_by_key(state[i], x.since_start[CHUNK - 1], x.key_at_end, x.value,
+                           (ahead){next + CHUNK / 2, CHUNK / 2});
+            }
+        }
+    for (int i = 0; i < heads; i++) transpose(state[i], (row *)(sT + i * N * N));
 }
 
 /* `in` are r w k v a b; `u` (B, T, H, N) and `checkpoints` (B, H, ceil(T / SPAN), N, N), or null, are for backward. */
 void wkv7_forward(int64_t B, int64_t T, int64_t H, const sequence *in, const float *s0, sequence y, sequence u,
                   float *checkpoints, float *sT, int threads) {
-    int64_t spans = (T + SPAN - 1) / SPAN;
+    int64_t spans = (T + SPAN - 1) / SPAN, groups = groups_of(B, H, threads);
 #pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t n = 0; n < B * H; n++)
-        forward_head(n / H, T, n % H, in, s0 + n * N * N, y, u, checkpoints ? checkpoints + n * spans * N * N : 0,
-                     sT + n * N * N);
+    for (int64_t n = 0; n < B * groups; n++) {
+        int64_t batch = n / groups, head = first_head(n % groups, groups, H), states = (batch * H + head) * N * N;
+        forward_heads(batch, T, head, first_head(n % groups + 1, groups, H) - head, in, s0 + states, y, u,
+                      checkpoints ? checkpoints + states * spans : 0, sT + states);
+    }
 }
 
 /* ---- backward: the state and its gradient G are [value][key] ---- */
@@ -506,39 +530,44 @@ static void find_backward(moment *m, int64_t batch, int64_t first, int64_t T, in
     }
 }
 
-static void backward_head(int64_t batch, int64_t T, int64_t head, const sequence *in, sequence dy, sequence u,
-                          const float *checkpoints, const float *dsT, const sequence *out, float *ds0) {
-    ALIGNED row G[N], state[SPAN / CHUNK][N], nowhere;
+static void backward_heads(int64_t batch, int64_t T, int64_t head, int heads, const sequence *in, sequence dy,
+                           sequence u, const float *checkpoints, const float *dsT, const sequence *out, float *ds0) {
+    ALIGNED row G[SIDE_BY_SIDE][N], state[SPAN / CHUNK][N], nowhere;
     static const chunk zero;
     static const gradients none;
     chunk x = zero;
     gradients d = none;
     moment steps[2][SPAN] = {};
-    int64_t first = (T - 1) / SPAN * SPAN;
-    find_backward(steps[0], batch, first, T, head, in, dy, u, out, nowhere);
-    memcpy(G, dsT, sizeof G);
-    for (int n = 0; first >= 0; first -= SPAN, n ^= 1) {
-        moment *m = steps[n], *next = steps[n ^ 1];
-        int count = smaller(T - first, SPAN);
-        if (first) find_backward(next, batch, first - SPAN, T, head, in, dy, u, out, nowhere);
-        transpose((const row *)(checkpoints + first / SPAN * N * N), state[0]);
-        for (int t = CHUNK; t < count; t += CHUNK) {
-            decay_keys_alone(&x, m + t - CHUNK);
-            add_by_value(state[t / CHUNK], state[t / CHUNK - 1], x.since_start[CHUNK - 1], x.value, x.key_at_end,
-                         (ahead){});
+    int64_t last = (T - 1) / SPAN * SPAN, spans = last / SPAN + 1;
+    int n = 0;
+    find_backward(steps[0], batch, last, T, head, in, dy, u, out, nowhere);
+    memcpy(G, dsT, heads * sizeof *G);
+    for (int64_t first = last; first >= 0; first -= SPAN)
+        for (int i = 0; i < heads; i++, n ^= 1) {
+            moment *m = steps[n], *next = steps[n ^ 1];
+            int count = smaller(T - first, SPAN);
+            if (i + 1 < heads) find_backward(next, batch, first, T, head + i + 1, in, dy, u, out, nowhere);
+            else if (first) find_backward(next, batch, first - SPAN, T, head, in, dy, u, out, nowhere);
+            transpose((const row *)(checkpoints + (i * spans + first / SPAN) * N * N), state[0]);
+            for (int t = CHUNK; t < count; t += CHUNK) {
+                decay_keys_alone(&x, m + t - CHUNK);
+                add_by_value(state[t / CHUNK], state[t / CHUNK - 1], x.since_start[CHUNK - 1], x.value, x.key_at_end,
+                             (ahead){});
+            }
+            for (int t = (count - 1) / CHUNK * CHUNK; t >= 0; t -= CHUNK)
+                backward_chunk(G[i], state[t / CHUNK], &x, m + t, &d, next + t);
         }
-        for (int t = (count - 1) / CHUNK * CHUNK; t >= 0; t -= CHUNK)
-            backward_chunk(G, state[t / CHUNK], &x, m + t, &d, next + t);
-    }
-    memcpy(ds0, G, sizeof G);
+    memcpy(ds0, G, heads * sizeof *G);
 }
 
 /* `out` are the gradients of r w k v a b, whatever they hold is overwritten. */
 void wkv7_backward(int64_t B, int64_t T, int64_t H, const sequence *in, sequence dy, sequence u,
                    const float *checkpoints, const float *dsT, const sequence *out, float *ds0, int threads) {
-    int64_t spans = (T + SPAN - 1) / SPAN;
+    int64_t spans = (T + SPAN - 1) / SPAN, groups = groups_of(B, H, threads);
 #pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t n = 0; n < B * H; n++)
-        backward_head(n / H, T, n % H, in, dy, u, checkpoints + n * spans * N * N, dsT + n * N * N, out,
-                      ds0 + n * N * N);
+    for (int64_t n = 0; n < B * groups; n++) {
+        int64_t batch = n / groups, head = first_head(n % groups, groups, H), states = (batch * H + head) * N * N;
+        backward_heads(batch, T, head, first_head(n % groups + 1, groups, H) - head, in, dy, u,
+                       checkpoints + states * spans, dsT + states, out, ds0 + states);
+    }
 }

@@ -125,6 +125,29 @@ def test_operator__keeps_inputs_where_they_lie() -> None:
     assert checkpoints.shape == (2, 2, 2, HEAD_SIZE, HEAD_SIZE)  # before tokens 0 and 32
 
 
+@pytest.mark.parametrize("heads", [1, 4, 5, 9])
+def test_operator__each_head_is_by_itself_whatever_the_number_of_threads(heads: int) -> None:
+    """Heads are taken in groups, as many as the threads ask for."""
+    leaves = leaves_of([x.float() for x in wkv_inputs(2, 70, heads, HEAD_SIZE)])
+    alone = []
+    for head in range(heads):
+        of_head = [x[:, :, head : head + 1] for x in leaves[:6]] + [leaves[6][:, head : head + 1]]
+        of_head = leaves_of(of_head)
+        alone.append(results(of_head, *wkv7(*of_head, backend="compiled")))
+    per_token = (0, *range(2, 8))  # among the results; the others are states
+    expected = [
+        torch.cat(parts, dim=2 if n in per_token else 1) for n, parts in enumerate(zip(*alone, strict=True))
+    ]
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2, 3, 7):
+            torch.set_num_threads(count)
+            found = results(leaves, *wkv7(*leaves, backend="compiled"))
+            assert all(map(torch.equal, found, expected)), count
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_operator__saved_tensors_may_be_elsewhere() -> None:
     leaves = leaves_of(contiguous())
     expected = results(leaves, *wkv7(*leaves, backend="compiled"))
