@@ -172,7 +172,7 @@ class ConnectionReport:
     def _speak_while_busy(self) -> None:
         while not self._connection.closed:
             time.sleep(SIGN_SECONDS)
-            with suppress(OSError), self._lock:
+            with suppress(OSError, MemoryError), self._lock:
                 if time.monotonic() < self._busy_until:
                     self._write("alive", None)
 

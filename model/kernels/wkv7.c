@@ -1,4 +1,4 @@
-/* WKV-7 forward and backward in float32, parallel over (batch, head). Compiled for one head size: -DN=64.
+/* WKV-7 forward and backward in float32, parallel over batch and groups of heads. Compiled for one head size: -DN=64.
  *
  * In the terms of linear attention every step t has two keys (b_t, k_t), two values (u_t, v_t), where u_t = S_{t-1} a_t,
  * and two queries (r_t, a_t); entries 2t and 2t + 1 of `key`, `value` and `query` below. Steps are taken CHUNK at a
@@ -139,7 +139,7 @@ static void transpose(const row *from, row *to) {
  * sequence is on a page of memory of its own. At most SIDE_BY_SIDE, whose states stay in the cache, and on the stack. */
 #define SIDE_BY_SIDE (N <= 128 ? 4 : 1)
 
-/* Into how many groups the heads are parted: as few as keep all threads equally busy. */
+/* Into how many groups the heads are parted: as few as keep the threads about equally busy. */
 static int64_t groups_of(int64_t B, int64_t H, int threads) {
     for (int64_t groups = (H + SIDE_BY_SIDE - 1) / SIDE_BY_SIDE; groups < H; groups++)
         if (B * groups % threads == 0 || B * groups >= 8 * threads) return groups;
@@ -538,7 +538,7 @@ static void backward_heads(int64_t batch, int64_t T, int64_t head, int heads, co
     chunk x = zero;
     gradients d = none;
     moment steps[2][SPAN] = {};
-    int64_t last = (T - 1) / SPAN * SPAN, spans = last / SPAN + 1;
+    int64_t spans = (T + SPAN - 1) / SPAN, last = (spans - 1) * SPAN; /* no span, if there is no step */
     int n = 0;
     find_backward(steps[0], batch, last, T, head, in, dy, u, out, nowhere);
     memcpy(G, dsT, heads * sizeof *G);

@@ -99,4 +99,4 @@ def test_busy__starts_no_thread() -> None:
         report = ConnectionReport(theirs)
         before = threading.active_count()
         with report.busy():
-            assert threading.active_count() == before
+            assert threading.active_count() <= before  # those of earlier tests end
