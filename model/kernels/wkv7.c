@@ -136,7 +136,7 @@ static void transpose(const row *from, row *to) {
 /* ---- memory ---- */
 
 /* Heads that lie side by side are taken in groups, a span of one after a span of the other: else every step of a
- * sequence is on a page of memory of its own. At most SIDE_BY_SIDE, whose states stay in the cache, and on the stack. */
+ * sequence is on a page of memory of its own. At most SIDE_BY_SIDE, whose states stay in the cache and on the stack. */
 #define SIDE_BY_SIDE (N <= 128 ? 4 : 1)
 
 /* Into how many groups the heads are parted: as few as keep the threads about equally busy. */
@@ -146,7 +146,16 @@ static int64_t groups_of(int64_t B, int64_t H, int threads) {
     return H;
 }
 
-static int64_t first_head(int64_t group, int64_t groups, int64_t H) { return group * H / groups; }
+/* Heads of one sequence, and the number of the first one's state among all. */
+typedef struct {
+    int64_t batch, head, state;
+    int count;
+} group;
+
+static group group_of(int64_t n, int64_t groups, int64_t H) {
+    int64_t batch = n / groups, head = n % groups * H / groups, next = (n % groups + 1) * H / groups;
+    return (group){batch, head, batch * H + head, next - head};
+}
 
 /* Where one step of one head lies. */
 typedef struct {
@@ -264,7 +273,7 @@ INLINE void decay_keys(chunk *x, const moment *m, int with_queries) {
             if (m[t].u) at(x->value[2 * t])[c] = at(m[t].u)[c];
         }
     }
-#pragma GCC unroll 1
+#pragma GCC unroll 1 /* here as below: as fast, and less for the compiler to do */
     for (int s = 0; s < CHUNK; s++) {
         vec b[V], k[V], r_b = {}, r_k = {};
         for (int c = 0; c < V; c++) {
@@ -350,25 +359,24 @@ static void find_forward(moment *m, int64_t batch, int64_t first, int64_t T, int
     }
 }
 
-static void forward_heads(int64_t batch, int64_t T, int64_t head, int heads, const sequence *in, const float *s0,
-                          sequence y, sequence u, float *checkpoints, float *sT) {
+static void forward_heads(group heads, int64_t T, const sequence *in, const float *s0, sequence y, sequence u,
+                          float *checkpoints, float *sT) {
     ALIGNED row state[SIDE_BY_SIDE][N], out[2 * CHUNK], nowhere;
     static const chunk zero;
     chunk x = zero;
     moment steps[2][CHUNK] = {};
     int64_t spans = (T + SPAN - 1) / SPAN;
     int n = 0;
-    find_forward(steps[0], batch, 0, T, head, in, y, u, nowhere);
-    for (int i = 0; i < heads; i++) transpose((const row *)(s0 + i * N * N), state[i]);
+    find_forward(steps[0], heads.batch, 0, T, heads.head, in, y, u, nowhere);
+    for (int i = 0; i < heads.count; i++) transpose((const row *)(s0 + i * N * N), state[i]);
     for (int64_t start = 0; start < T; start += SPAN)
-        for (int i = 0; i < heads; i++) {
+        for (int i = 0; i < heads.count; i++) {
             int64_t end = smaller(start + SPAN, T);
             if (checkpoints) memcpy(checkpoints + (i * spans + start / SPAN) * N * N, state[i], sizeof state[i]);
             for (int64_t first = start; first < end; first += CHUNK, n ^= 1) {
                 moment *m = steps[n], *next = steps[n ^ 1];
-                if (first + CHUNK < end) find_forward(next, batch, first + CHUNK, T, head + i, in, y, u, nowhere);
-                else if (i + 1 < heads) find_forward(next, batch, start, T, head + i + 1, in, y, u, nowhere);
-                else find_forward(next, batch, start + SPAN, T, head, in, y, u, nowhere);
+                int j = first + CHUNK < end ? i : (i + 1) % heads.count; /* whose chunk is next */
+                find_forward(next, heads.batch, j > i ? start : first + CHUNK, T, heads.head + j, in, y, u, nowhere);
                 decay_keys_and_queries(&x, m);
                 times_state(out, x.query_of_start, state[i], (ahead){next, CHUNK / 2});
                 outputs(&x, m, out);
@@ -376,7 +384,7 @@ static void forward_heads(int64_t batch, int64_t T, int64_t head, int heads, con
                            (ahead){next + CHUNK / 2, CHUNK / 2});
             }
         }
-    for (int i = 0; i < heads; i++) transpose(state[i], (row *)(sT + i * N * N));
+    for (int i = 0; i < heads.count; i++) transpose(state[i], (row *)(sT + i * N * N));
 }
 
 /* `in` are r w k v a b; `u` (B, T, H, N) and `checkpoints` (B, H, ceil(T / SPAN), N, N), or null, are for backward. */
@@ -385,9 +393,9 @@ void wkv7_forward(int64_t B, int64_t T, int64_t H, const sequence *in, const flo
     int64_t spans = (T + SPAN - 1) / SPAN, groups = groups_of(B, H, threads);
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t n = 0; n < B * groups; n++) {
-        int64_t batch = n / groups, head = first_head(n % groups, groups, H), states = (batch * H + head) * N * N;
-        forward_heads(batch, T, head, first_head(n % groups + 1, groups, H) - head, in, s0 + states, y, u,
-                      checkpoints ? checkpoints + states * spans : 0, sT + states);
+        group heads = group_of(n, groups, H);
+        int64_t at = heads.state * N * N;
+        forward_heads(heads, T, in, s0 + at, y, u, checkpoints ? checkpoints + at * spans : 0, sT + at);
     }
 }
 
@@ -530,8 +538,8 @@ static void find_backward(moment *m, int64_t batch, int64_t first, int64_t T, in
     }
 }
 
-static void backward_heads(int64_t batch, int64_t T, int64_t head, int heads, const sequence *in, sequence dy,
-                           sequence u, const float *checkpoints, const float *dsT, const sequence *out, float *ds0) {
+static void backward_heads(group heads, int64_t T, const sequence *in, sequence dy, sequence u,
+                           const float *checkpoints, const float *dsT, const sequence *out, float *ds0) {
     ALIGNED row G[SIDE_BY_SIDE][N], state[SPAN / CHUNK][N], nowhere;
     static const chunk zero;
     static const gradients none;
@@ -540,14 +548,15 @@ static void backward_heads(int64_t batch, int64_t T, int64_t head, int heads, co
     moment steps[2][SPAN] = {};
     int64_t spans = (T + SPAN - 1) / SPAN, last = (spans - 1) * SPAN; /* no span, if there is no step */
     int n = 0;
-    find_backward(steps[0], batch, last, T, head, in, dy, u, out, nowhere);
-    memcpy(G, dsT, heads * sizeof *G);
+    find_backward(steps[0], heads.batch, last, T, heads.head, in, dy, u, out, nowhere);
+    memcpy(G, dsT, heads.count * sizeof *G);
     for (int64_t first = last; first >= 0; first -= SPAN)
-        for (int i = 0; i < heads; i++, n ^= 1) {
+        for (int i = 0; i < heads.count; i++, n ^= 1) {
             moment *m = steps[n], *next = steps[n ^ 1];
-            int count = smaller(T - first, SPAN);
-            if (i + 1 < heads) find_backward(next, batch, first, T, head + i + 1, in, dy, u, out, nowhere);
-            else if (first) find_backward(next, batch, first - SPAN, T, head, in, dy, u, out, nowhere);
+            int count = smaller(T - first, SPAN), j = (i + 1) % heads.count; /* whose span is next */
+            int64_t next_first = j > i ? first : first - SPAN;
+            if (next_first >= 0)
+                find_backward(next, heads.batch, next_first, T, heads.head + j, in, dy, u, out, nowhere);
             transpose((const row *)(checkpoints + (i * spans + first / SPAN) * N * N), state[0]);
             for (int t = CHUNK; t < count; t += CHUNK) {
                 decay_keys_alone(&x, m + t - CHUNK);
@@ -557,7 +566,7 @@ static void backward_heads(int64_t batch, int64_t T, int64_t head, int heads, co
             for (int t = (count - 1) / CHUNK * CHUNK; t >= 0; t -= CHUNK)
                 backward_chunk(G[i], state[t / CHUNK], &x, m + t, &d, next + t);
         }
-    memcpy(ds0, G, heads * sizeof *G);
+    memcpy(ds0, G, heads.count * sizeof *G);
 }
 
 /* `out` are the gradients of r w k v a b, whatever they hold is overwritten. */
@@ -566,8 +575,8 @@ void wkv7_backward(int64_t B, int64_t T, int64_t H, const sequence *in, sequence
     int64_t spans = (T + SPAN - 1) / SPAN, groups = groups_of(B, H, threads);
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t n = 0; n < B * groups; n++) {
-        int64_t batch = n / groups, head = first_head(n % groups, groups, H), states = (batch * H + head) * N * N;
-        backward_heads(batch, T, head, first_head(n % groups + 1, groups, H) - head, in, dy, u,
-                       checkpoints + states * spans, dsT + states, out, ds0 + states);
+        group heads = group_of(n, groups, H);
+        int64_t at = heads.state * N * N;
+        backward_heads(heads, T, in, dy, u, checkpoints + at * spans, dsT + at, out, ds0 + at);
     }
 }
