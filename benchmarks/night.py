@@ -2,10 +2,11 @@
 
     python benchmarks/night.py [--steps 80 160] [-o benchmarks/results/night.json]
 
-The second round comes back to the first one's tasks with new variants and one known under another name. The
-predecessor is emulated job by job on the same code: a fresh process for each run, nothing known from earlier runs,
-variants that change nothing trained like others, `med` trained from scratch. What each of these costs is read off
-its runs. Both take the same decisions from the same numbers, or the result says so.
+The second round comes back to the first one's tasks with new variants and one known under another name. `fsq work`
+takes both, from its start on. The predecessor is emulated job by job on the same code, after each round of fsq's: a
+fresh process for each run, nothing known from earlier runs, variants that change nothing trained like others, `med`
+trained from scratch. What each of these costs is read off its runs. Both take the same decisions from the same
+numbers, or the result says so.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +30,7 @@ from machine import machine
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db.session import open_current
+from db.session import Database, open_current
 from db.tables import Job, Round
 from orchestrator import engine, lookup
 from orchestrator.planner import Decision, JobKey, Measurement, SearchSpec, Verdict, plan
@@ -128,29 +132,48 @@ class Predecessor:
         return {cause: round(value, 1) for cause, value in seconds.items()}
 
 
-def run_fsq(folder: Path, home: Path) -> tuple[float, float]:
-    """Wall seconds of both rounds by `fsq run`, each in a process of its own, examples built before.
+class Fsq:
+    """A worker that goes from evening to evening, as it does in service, with a database of its own."""
 
-    Also what `fsq plan` says, before the second evening, its certain jobs will take.
-    """
-    environment = os.environ | {"FSQ_HOME": str(home)}
+    def __init__(self, home: Path) -> None:
+        self._environment = os.environ | {"FSQ_HOME": str(home)}
+        self._database_url = f"sqlite:///{home / 'fsq.db'}"
+        self._worker: subprocess.Popen[bytes] | None = None
 
-    def fsq(*arguments: str | Path) -> str:
+    def command(self, *arguments: str | Path) -> str:
         return subprocess.run(
-            [FSQ, *arguments], env=environment, check=True, capture_output=True, text=True
+            [FSQ, *arguments], env=self._environment, check=True, capture_output=True, text=True
         ).stdout
 
-    paths = [folder / f"{name}.yaml" for name in EVENINGS]
-    for path in paths:
-        fsq("submit", "--dry-run", path)
-    seconds, predicted = 0.0, 0.0
-    for path in paths:
-        tasks = json.loads(fsq("plan", path, "--json"))["tasks"]
-        predicted = sum(task["seconds_certain"] or 0.0 for task in tasks)
-        began = time.monotonic()
-        fsq("run", path)
-        seconds += time.monotonic() - began
-    return seconds, predicted
+    def run(self, path: Path) -> float:
+        """Seconds from the submission of a round, or from the worker's start where it starts with it, to its end."""
+        self.command("submit", path)
+        began = None
+        if self._worker is None:
+            began = datetime.now(UTC)
+            self._worker = subprocess.Popen([FSQ, "work"], env=self._environment, stderr=subprocess.DEVNULL)
+        with self.database() as database:
+            while True:
+                with database.read() as session:
+                    row = lookup.find(session, path.stem)
+                    if row.finished_at:
+                        return (row.finished_at - (began or row.created_at)).total_seconds()
+                if self._worker.poll() is not None:
+                    raise RuntimeError(f"the worker ended with {self._worker.returncode}")
+                time.sleep(1)
+
+    @contextmanager
+    def database(self) -> Iterator[Database]:
+        database = open_current(self._database_url)
+        try:
+            yield database
+        finally:
+            database.close()
+
+    def stop(self) -> None:
+        if self._worker:
+            self._worker.terminate()
+            self._worker.wait()
 
 
 def quick_seconds(session: Session, row: Round) -> float:
@@ -171,34 +194,43 @@ def measure(folder: Path, steps: list[int]) -> dict[str, Any]:
         {"name": name, "steps": count, "eval_every": 20}
         for name, count in zip(("quick", "med"), steps, strict=True)
     ]
-    for name, variants in EVENINGS.items():
-        content = ROUND | {"round": name, "stages": stages, "variants": variants}
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     home, other = folder / "fsq", folder / "predecessor"
-    ours, predicted = run_fsq(folder, home)
-    other.mkdir()
+    for path in (home / "cache", other):
+        path.mkdir(parents=True)
     (other / "cache").symlink_to(home / "cache")  # it kept its examples, too
-    predecessor = Predecessor(other)
+    fsq, predecessor = Fsq(home), Predecessor(other)
+    seconds = {"fsq": 0.0, "predecessor": 0.0}
     same, no_ops = True, {}
-    database = open_current(f"sqlite:///{home / 'fsq.db'}")
-    began = time.monotonic()
-    for name in EVENINGS:
-        with database.read() as session:
-            row = lookup.find(session, name)
-            resolved = engine.resolve(row)
-            quick = quick_seconds(session, row)
-            decided, _ = engine.current_plan(session, row, resolved)
-        no_ops[name] = resolved.search.no_ops
-        theirs = predecessor.run(resolved)
-        same = same and verdicts(theirs, resolved.search) == verdicts(decided.decisions, resolved.search)
-    seconds = time.monotonic() - began
-    database.close()
+    try:
+        for name, variants in EVENINGS.items():
+            path = folder / f"{name}.yaml"
+            path.write_text(
+                yaml.safe_dump(
+                    ROUND | {"round": name, "stages": stages, "variants": variants}, sort_keys=False
+                )
+            )
+            fsq.command("submit", "--dry-run", path)  # builds the examples
+            tasks = json.loads(fsq.command("plan", path, "--json"))["tasks"]
+            predicted = sum(task["seconds_certain"] or 0.0 for task in tasks)
+            seconds["fsq"] += fsq.run(path)
+            with fsq.database() as database, database.read() as session:
+                row = lookup.find(session, name)
+                resolved = engine.resolve(row)
+                quick = quick_seconds(session, row)
+                decided, _ = engine.current_plan(session, row, resolved)
+            no_ops[name] = resolved.search.no_ops
+            began = time.monotonic()
+            theirs = predecessor.run(resolved)
+            seconds["predecessor"] += time.monotonic() - began
+            same = same and verdicts(theirs, resolved.search) == verdicts(decided.decisions, resolved.search)
+    finally:
+        fsq.stop()
     baselines = sum(run.key.variant == BASELINE for run in predecessor.runs)
     return {
         "machine": machine(),
         "steps": steps,
-        "seconds": {"fsq": round(ours, 1), "predecessor": round(seconds, 1)},
-        "share of the predecessor's seconds": round(ours / seconds, 3),
+        "seconds": {who: round(value, 1) for who, value in seconds.items()},
+        "share of the predecessor's seconds": round(seconds["fsq"] / seconds["predecessor"], 3),
         "same decisions from the same numbers": same,
         "certain seconds of the second evening": {
             "as fsq plan said": round(predicted, 1),
