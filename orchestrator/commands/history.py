@@ -24,10 +24,10 @@ def import_(
     strict: Annotated[bool, typer.Option(help="Import nothing when any line would be skipped.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Take in record files of the predecessor, or exported by fsq, as history.
+    """Take in record files as history.
 
-    Importing again adds nothing. Imported records are never answers: no round is planned or answered from them.
-    Every line that is skipped is told on stderr, with its reason.
+    Those of the predecessor, or exported by fsq. Importing again adds nothing. Imported records are never answers:
+    no round is planned or answered from them. Every line that is skipped is told on stderr, with its reason.
     """
     from orchestrator.history import importing, reading
 
@@ -64,10 +64,11 @@ def audit(
     markdown: Annotated[bool, typer.Option("--markdown", help="For a document, with all records.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Judge own or imported rounds: what in them cannot be believed, and which records say so.
+    """Judge rounds, own or imported: what cannot be believed.
 
-    Looks for duplicates, no-ops and ties, deltas without a matched baseline, coarse grids, chance level, reversals,
-    regression to the mean, seeds that disagree, decisions against the stated rule, and labels that mislead.
+    Says which records show it. Looks for duplicates, no-ops and ties, deltas without a matched baseline, coarse
+    grids, chance level, reversals, regression to the mean, seeds that disagree, decisions against the stated rule,
+    and labels that mislead.
     """
     from orchestrator.audit import judging, reporting
     from orchestrator.history.entries import History

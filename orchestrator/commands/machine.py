@@ -13,11 +13,11 @@ from orchestrator.wiring import open_database, preparation, read_settings
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Check everything that fsq depends on, and say what to do about what is wrong.
+    """Check everything that fsq depends on.
 
-    That is: home, disk, database and its schema, clock, workers with their locks and leases, the checkpoints and
-    data of rounds that have not ended, device and kernels. Checkpoints are read whole, which may take a while. Ends
-    with exit code 1 where there is a problem.
+    Says what to do about what is wrong. Checked are home, disk, database and its schema, clock, workers with their
+    locks and leases, the checkpoints and data of rounds that have not ended, device and kernels. Checkpoints are
+    read whole, which may take a while. Ends with exit code 1 where there is a problem.
     """
     from worker import diagnosis
 

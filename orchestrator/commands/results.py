@@ -91,7 +91,7 @@ def export(
         Path | None, typer.Option("-o", "--output", help="A folder: writes records and summary there.")
     ] = None,
 ) -> None:
-    """Write a round's records or summary, at any time, also while it runs."""
+    """Write a round's records or summary. At any time, also while it runs."""
     from orchestrator.exports import write_files
 
     with open_client() as client:
@@ -107,7 +107,7 @@ def plot(
     name: RoundName,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help=".png, .svg or .html.")],
 ) -> None:
-    """Draw a round: the deltas of its variants and their learning curves."""
+    """Draw a round: its variants' deltas and learning curves."""
     from orchestrator.plotting import plot as draw
 
     with open_client() as client:
@@ -135,7 +135,10 @@ def report(
         Path | None, typer.Option(metavar="FILE", help="Writes the manifest of experiments (JSON).")
     ] = None,
 ) -> None:
-    """Say what rounds found together: for each task and variant the pooled delta, and how far to believe it."""
+    """Say what rounds found together.
+
+    For each task and variant the pooled delta, and how far to believe it.
+    """
     from orchestrator.reports import publishing
 
     with open_client() as client:
@@ -159,9 +162,10 @@ def check_docs(
         typer.Option(metavar="FILE", help="Results are taken from this manifest; default: from the rounds."),
     ] = None,
 ) -> None:
-    """Find references to results that do not exist, and numbers that differ from the records.
+    """Find numbers in documents that differ from the records.
 
-    Ends with exit code 1 where there are some. docs/reports.md tells how a document refers to a result.
+    Also references to results that do not exist. Ends with exit code 1 where there are some. docs/reports.md tells
+    how a document refers to a result.
     """
     from orchestrator.reports import checking
 

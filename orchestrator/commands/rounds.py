@@ -59,11 +59,11 @@ def calibrate(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Measure what a round's protocol can tell: what it does with arms that differ in nothing but their seed.
+    """Measure what a round's protocol can tell apart.
 
-    Runs the baseline of every task under so many seeds, here and now; what is known is not run again. Then searches
-    over these runs show how often each rule promotes and confirms nothing, the smallest effect the round can find,
-    and what its threshold would need.
+    Runs arms that differ in nothing but their seed: the baseline of every task under so many seeds, here and now;
+    what is known is not run again. Then searches over these runs show how often each rule promotes and confirms
+    nothing, the smallest effect the round can find, and what its threshold would need.
     """
     refuse_a_server("calibrate")
     with warm_child(device) as child, open_database() as database:
@@ -115,7 +115,7 @@ def work(
         LogFormat | None, typer.Option(help="text or json (FSQ_LOG_FORMAT); on a terminal, a live display.")
     ] = None,
 ) -> None:
-    """Run queued jobs, of all rounds, on this machine's device until interrupted."""
+    """Run queued jobs of all rounds on this machine's device. Goes on until interrupted."""
     with (
         open_database() as database,
         suppress(Terminated),
@@ -133,7 +133,10 @@ def work(
 
 
 def plan(path: RoundPath, as_json: AsJson = False) -> None:
-    """Show what a round would do: jobs, cost, no-ops, what is known already, how fine its accuracies are."""
+    """Show what a round would do, and what it would cost.
+
+    Its jobs, no-ops, what is known already, and how fine its accuracies are.
+    """
     from orchestrator.forecast import as_text
 
     with open_client() as client:
@@ -149,14 +152,14 @@ def cancel(name: RoundName) -> None:
 
 
 def retry(name: RoundName) -> None:
-    """Run again what could not be measured in a round, or let a cancelled one go on."""
+    """Run again what a round could not measure. A cancelled round goes on."""
     with open_client() as client:
         changed = client.retry(name).changed
     typer.echo(f"{name}: goes on" if changed else f"{name}: there is nothing to try again")
 
 
 def prefetch(path: RoundPath) -> None:
-    """Download a round's data and checkpoint and build its examples, before any accelerator time."""
+    """Download a round's inputs and build its examples. No accelerator waits for that later."""
     with open_database() as database:
         intake = intake_of(database, announce=typer.echo)
         resolved, _ = intake.read_path(path)

@@ -34,3 +34,9 @@ def test_command__in_a_process_of_its_own(command: str, environment: dict[str, s
     )
     assert done.returncode == EXIT_CODES[command], done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_help__fits_the_terminal(environment: dict[str, str]) -> None:
+    done = subprocess.run([FSQ, "--help"], env=environment, capture_output=True, text=True, check=True)
+    assert "check-docs  Find numbers in documents" in done.stdout
+    assert "..." not in done.stdout.replace("[ARGS]...", "")
