@@ -14,19 +14,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import typer
-from platformdirs import user_data_path
 
 from orchestrator.errors import BadRound, BrokenRound, FsqError, OutOfReach, Problem, as_text
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from db.glance import Glimpse
     from db.session import Database
     from orchestrator.client import Client
     from orchestrator.display import Display, Outlook
@@ -74,16 +71,6 @@ def open_client() -> Iterator[Client]:
     else:
         with open_database() as database:
             yield client_of(database)
-
-
-def rounds_at_a_glance() -> Sequence[Glimpse] | None:
-    """The rounds in this machine's own database, without the settings, which take long to import; None for others."""
-    from db import glance
-
-    environment = {name.upper(): value for name, value in os.environ.items()}
-    if environment.get("FSQ_SERVER") or environment.get("FSQ_DATABASE_URL"):
-        return None
-    return glance.rounds(Path(environment.get("FSQ_HOME", user_data_path("fsq"))) / "fsq.db")
 
 
 def client_of(database: Database) -> Client:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.commands.options import AsJson, RoundName, json_text, to_stderr
-from orchestrator.wiring import open_client, rounds_at_a_glance
+from orchestrator.wiring import open_client
 
 if TYPE_CHECKING:
     from orchestrator.client import Client
@@ -35,11 +35,6 @@ def status(
     watch: Annotated[bool, typer.Option(help="Refresh every second until interrupted.")] = False,
 ) -> None:
     """Show the rounds, or the jobs and decisions of one."""
-    if name is None and not as_json and not watch and (seen := rounds_at_a_glance()) is not None:
-        from orchestrator.status import rounds_text
-
-        typer.echo(rounds_text(seen))
-        return
     with open_client() as client:
         if watch:
             from orchestrator.display import refresh

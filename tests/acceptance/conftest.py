@@ -17,7 +17,7 @@ from unittest.mock import patch
 import pytest
 import yaml
 
-from orchestrator.cli import main
+from orchestrator.start import main
 
 Fsq = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -15,7 +15,8 @@ from sqlalchemy import text
 from db import glance
 from db.session import open_current
 from orchestrator import interventions
-from orchestrator.wiring import read_settings, rounds_at_a_glance
+from orchestrator.start import rounds_at_a_glance
+from orchestrator.wiring import read_settings
 from tests.acceptance.conftest import Fsq
 from tests.orchestrator.factories import Rig, resolve, result
 
@@ -57,9 +58,8 @@ def test_status__says_the_same_however_it_is_read(fsq: Fsq, path: Path) -> None:
 
 def test_glance__starts_without_what_is_slow_to_import(path: Path, environment: dict[str, str]) -> None:
     script = (
-        "import sys; from typer.testing import CliRunner; from orchestrator.cli import app; "
-        "print(CliRunner().invoke(app, ['status']).output); "
-        "print([name for name in ('sqlalchemy', 'pydantic_settings', 'torch') if name in sys.modules])"
+        "import sys; from orchestrator.start import main; sys.argv = ['fsq', 'status']; main(); "
+        "print([name for name in ('sqlalchemy', 'pydantic', 'typer', 'torch') if name in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
