@@ -1,11 +1,12 @@
-"""What a training step of the 0.1B model takes: 8 prompts of 3,072 tokens, counted without a GPU and its memory.
+"""What a training step of the 0.1B model takes, 8 prompts of 3,072 tokens, and the GPU kernel alone; without a GPU.
 
     python benchmarks/memory.py [--batch 8] [--prompt 3072] [--answer 160] [-o benchmarks/results/memory.json]
 
 Every tensor is fake: it has a shape and a dtype, and no contents. Each storage counts from the operation that makes
 it to its release, so the largest sum is what the allocator must give, but for fragments. The step is the second one,
 when AdamW's moments exist. Matrix products are in bfloat16 as on a GPU, and the kernel's own intermediate tensors
-count: its operators' bodies run, all but the launches. `benchmarks/step.py --device cuda` measures the same there.
+count: its operators' bodies run, all but the launches. `benchmarks/step.py --device cuda` measures the same there,
+and `benchmarks/wkv7_gpu.py` what the kernel takes beyond its inputs, both passes, from bfloat16.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from worker.training import answer_loss
 
 LAYERS, WIDTH, VOCABULARY = 12, 768, 65536
 TARGET_GIB = 8
+KERNEL_SHAPES = ((8, 4096, 12), (2, 4096, 12), (8, 1024, 12), (1, 8192, 12))  # B, T, H
+HEAD_SIZE = 64
 # What the operators do, instead of what they say of their results: it makes tensors of its own.
 BODIES = {
     torch.ops.fsq.wkv7.default: triton_operator.wkv7._init_fn,
@@ -120,6 +123,16 @@ def account(size: int, prompt: int, answer: int, *, recompute: bool) -> dict[str
     return {point: round(size / 2**30, 2) for point, size in found.items()}
 
 
+def kernel_alone(B: int, T: int, H: int) -> int:
+    """MiB beyond the inputs, in both passes."""
+    inputs = [torch.empty(B, T, H, HEAD_SIZE, dtype=torch.bfloat16, requires_grad=True) for _ in range(6)]
+    inputs.append(torch.empty(B, H, HEAD_SIZE, HEAD_SIZE, requires_grad=True))
+    with Storages() as storages:
+        y, sT = kernel(*inputs)
+        torch.autograd.grad([y, sT], inputs, [torch.ones_like(y), torch.ones_like(sT)])
+    return round(storages.most / 2**20)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -136,6 +149,9 @@ def main() -> None:
     with FakeTensorMode(), without_launching(), patch.object(time_mix, "wkv7", kernel):
         for how in ("recomputed", "plain"):
             found[f"GiB, activations {how}"] = account(*sizes, recompute=how == "recomputed")
+        found["MiB of the kernel beyond its inputs"] = {
+            f"{shape}": kernel_alone(*shape) for shape in KERNEL_SHAPES
+        }
     text = json.dumps(found, indent=1) + "\n"
     print(text, end="")
     arguments.output.write_text(text)

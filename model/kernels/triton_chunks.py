@@ -13,6 +13,9 @@ strictly lower for queries a, lower for queries r, inverse = (I - A_b)^-1:
 where G is the gradient of S_C. Either step is affine in the state, so running a span from I without V (dY) and from
 0 with it gives the map of the whole span: its slope M and its offset.
 
+A launch is for a stretch of spans, from the token START on; the forward pass takes all in one. Matrices, maps, the
+states of chunks, U, Z and dc are of that stretch alone.
+
 Values are rows, and never meet but in gradients, so each warp keeps its rows of a state in registers. The kernels
 are as small as they are because a thread has 255 registers: what is 16 by 16, or needs no state, has its own.
 """
@@ -36,13 +39,13 @@ STRONGEST = tl.constexpr(-18.0)
 MILD = tl.constexpr(-64.0)
 
 # Lengths vary from batch to batch: no kernel is compiled anew because one is 1, or divides by 16.
-_kernel = triton.jit(do_not_specialize=["T", "H", "SPANS"])
+_kernel = triton.jit(do_not_specialize=["T", "H", "START", "SPANS"])
 
 
 @_kernel
-def matrices(r, w, k, a, b, of_chunks, T, H, N: tl.constexpr):
+def matrices(r, w, k, a, b, of_chunks, T, H, START, N: tl.constexpr):
     """Of each chunk, inverse, A_k, R_b and R_k, summed over blocks of channels."""
-    start = tl.program_id(0) * CHUNK
+    start = START + tl.program_id(0) * CHUNK
     nothing = tl.zeros([CHUNK, CHUNK], tl.float32)
     A_b, A_k, R_b, R_k = nothing, nothing, nothing, nothing
     for channel in range(0, N, CHUNK):
@@ -68,12 +71,12 @@ def matrices(r, w, k, a, b, of_chunks, T, H, N: tl.constexpr):
 
 
 @_kernel
-def transitions(w, k, v, a, b, of_chunks, maps, T, H, N: tl.constexpr):
+def transitions(w, k, v, a, b, of_chunks, maps, T, H, START, N: tl.constexpr):
     """Of each span, S_C = S_0 M + offset: in `maps`, M of all spans, then all offsets (the third axis)."""
     is_offset = tl.program_id(2) == 1
     S = tl.where(is_offset, 0.0, _identity(N))
     for chunk in range(CHUNKS):
-        at, exists = _columns(tl.program_id(0) * SPAN + chunk * CHUNK, T, H, N)
+        at, exists = _columns(START + tl.program_id(0) * SPAN + chunk * CHUNK, T, H, N)
         _, of_a, of_k, end = _state_decays(_load_decay(w, at, exists))
         A, B, K = _load(a, at, exists) * of_a, _load(b, at, exists) * of_k, _load(k, at, exists) * of_k
         V = _load(v, at, exists & is_offset)
@@ -98,12 +101,12 @@ def scan(maps, first, before, last, SPANS, N: tl.constexpr, VALUES: tl.constexpr
 
 
 @_kernel
-def outputs(r, w, k, v, a, b, of_chunks, before, y, T, H, N: tl.constexpr):
+def outputs(r, w, k, v, a, b, of_chunks, before, y, T, H, START, N: tl.constexpr):
     """Of each span, y from the state before it."""
     S = tl.load(before + _state(_program(), N))
     for chunk in range(CHUNKS):
         index = _program() * CHUNKS + chunk
-        at, exists = _columns(tl.program_id(0) * SPAN + chunk * CHUNK, T, H, N)
+        at, exists = _columns(START + tl.program_id(0) * SPAN + chunk * CHUNK, T, H, N)
         of_r, of_a, of_k, end = _state_decays(_load_decay(w, at, exists))
         A, B, K = _load(a, at, exists) * of_a, _load(b, at, exists) * of_k, _load(k, at, exists) * of_k
         V = _load(v, at, exists)
@@ -115,27 +118,28 @@ def outputs(r, w, k, v, a, b, of_chunks, before, y, T, H, N: tl.constexpr):
 
 
 @_kernel
-def chunk_states(w, k, v, a, b, of_chunks, before, states, u, T, H, N: tl.constexpr):
-    """Of each span, from the state before it, the state before each of its chunks, and U."""
-    S = tl.load(before + _state(_program(), N))
+def chunk_states(w, k, v, a, b, of_chunks, before, states, u, T, H, START, SPANS, N: tl.constexpr):
+    """Of each span, from the state before it, the state before each of its chunks, and U; `before` has all SPANS."""
+    span = tl.program_id(1).to(tl.int64) * SPANS + START // SPAN + tl.program_id(0)
+    S = tl.load(before + _state(span, N))
     for chunk in range(CHUNKS):
         index = _program() * CHUNKS + chunk
-        at, exists = _columns(tl.program_id(0) * SPAN + chunk * CHUNK, T, H, N)
+        at, exists = _columns(START + tl.program_id(0) * SPAN + chunk * CHUNK, T, H, N)
         _, of_a, of_k, end = _state_decays(_load_decay(w, at, exists))
         A, B, K = _load(a, at, exists) * of_a, _load(b, at, exists) * of_k, _load(k, at, exists) * of_k
         tl.store(states + _state(index, N), S)
         U, S = _forward(S, _load(v, at, exists), A, B, K, end, of_chunks, index)
-        tl.store(u + at, U, exists)
+        tl.store(u + _tokens(index, N), U)
 
 
 @_kernel
-def adjoints(r, w, a, b, dy, of_chunks, maps, T, H, N: tl.constexpr):
+def adjoints(r, w, a, b, dy, of_chunks, maps, T, H, START, N: tl.constexpr):
     """Of each span, G_0 = G M + offset, as `transitions` has them."""
     is_offset = tl.program_id(2) == 1
     G = tl.where(is_offset, 0.0, _identity(N))
     for i in range(CHUNKS):
         chunk = CHUNKS - 1 - i
-        at, exists = _columns(tl.program_id(0) * SPAN + chunk * CHUNK, T, H, N)
+        at, exists = _columns(START + tl.program_id(0) * SPAN + chunk * CHUNK, T, H, N)
         of_r, of_a, of_k, end = _state_decays(_load_decay(w, at, exists))
         R, A, B = _load(r, at, exists) * of_r, _load(a, at, exists) * of_a, _load(b, at, exists) * of_k
         dY = _load(dy, at, exists & is_offset)
@@ -146,17 +150,17 @@ def adjoints(r, w, a, b, dy, of_chunks, maps, T, H, N: tl.constexpr):
 
 
 @_kernel
-def chunk_gradients(r, w, k, a, b, dy, of_chunks, after, gradients, z, dv, T, H, N: tl.constexpr):
+def chunk_gradients(r, w, k, a, b, dy, of_chunks, after, gradients, z, dv, T, H, START, N: tl.constexpr):
     """Of each span, from the gradient of the state after it, that of the state after each chunk, Z and dv."""
     G = tl.load(after + _state(_program(), N))
     for i in range(CHUNKS):
         index = _program() * CHUNKS + CHUNKS - 1 - i
-        at, exists = _columns(tl.program_id(0) * SPAN + (CHUNKS - 1 - i) * CHUNK, T, H, N)
+        at, exists = _columns(START + tl.program_id(0) * SPAN + (CHUNKS - 1 - i) * CHUNK, T, H, N)
         tl.store(gradients + _state(index, N), G)
         _, _, of_k, _ = _state_decays(_load_decay(w, at, exists))
         dY = _load(dy, at, exists)
         Z = _z(G, dY, _load(b, at, exists) * of_k, of_chunks, index)
-        tl.store(z + at, Z, exists)
+        tl.store(z + _tokens(index, N), Z)
         dV = _dot(Z, tl.load(of_chunks + _matrix(index, 1)))
         dV += _dot(dY, tl.load(of_chunks + _matrix(index, 3)))
         tl.store(dv + at, dV + _dot(G, _load(k, at, exists) * of_k), exists)
@@ -166,15 +170,16 @@ def chunk_gradients(r, w, k, a, b, dy, of_chunks, after, gradients, z, dv, T, H,
 
 
 @_kernel
-def matrix_gradients(v, dy, u, z, of_chunks, T, H, N: tl.constexpr):
+def matrix_gradients(v, dy, u, z, of_chunks, T, H, START, N: tl.constexpr):
     """Of each chunk, the gradients of A_b, A_k, R_b and R_k, summed over blocks of values."""
-    start = tl.program_id(0) * CHUNK
+    start = START + tl.program_id(0) * CHUNK
     nothing = tl.zeros([CHUNK, CHUNK], tl.float32)
     dA_b, dA_k, dR_b, dR_k = nothing, nothing, nothing, nothing
     for value in range(0, N, CHUNK):
         at, exists = _rows(start, value, T, H, N, CHUNK)
-        U, V = tl.trans(_load(u, at, exists)), tl.trans(_load(v, at, exists))
-        Z, dY = _load(z, at, exists), _load(dy, at, exists)
+        here = _block(_program(), value, N, CHUNK)
+        U, V = tl.trans(tl.load(u + here)), tl.trans(_load(v, at, exists))
+        Z, dY = tl.load(z + here), _load(dy, at, exists)
         dA_b, dA_k = dA_b + _dot(Z, U), dA_k + _dot(Z, V)
         dR_b, dR_k = dR_b + _dot(dY, U), dR_k + _dot(dY, V)
     tl.store(of_chunks + _matrix(_program(), 0), _strictly_lower(dA_b))
@@ -184,13 +189,13 @@ def matrix_gradients(v, dy, u, z, of_chunks, T, H, N: tl.constexpr):
 
 
 @_kernel
-def query_gradients(r, w, k, a, b, dy, z, d_of_chunks, states, dr, da, dc, T, H, N: tl.constexpr):
+def query_gradients(r, w, k, a, b, dy, z, d_of_chunks, states, dr, da, dc, T, H, START, N: tl.constexpr):
     """Of each chunk, dr and da, and their part of dw."""
-    at, exists = _columns(tl.program_id(0) * CHUNK, T, H, N)
+    at, exists = _columns(START + tl.program_id(0) * CHUNK, T, H, N)
     w_t = _load_decay(w, at, exists)
     of_r, of_a, _, _ = _state_decays(w_t)
     S = tl.trans(tl.load(states + _state(_program(), N)))
-    dR, dA = _dot(S, _load(dy, at, exists)) * of_r, _dot(S, _load(z, at, exists)) * of_a
+    dR, dA = _dot(S, _load(dy, at, exists)) * of_r, _dot(S, tl.load(z + _tokens(_program(), N))) * of_a
     b_t, k_t = _load(b, at, exists), _load(k, at, exists)
     if _is_mild(w_t, 1):
         of_r, of_a, of_k = _middle_decays(w_t, 1)
@@ -205,18 +210,22 @@ def query_gradients(r, w, k, a, b, dy, z, d_of_chunks, states, dr, da, dc, T, H,
     tl.store(da + at, dA, exists)
     tl.store(dr + at, dR, exists)
     dA *= _load(a, at, exists)
-    tl.store(dc + at, tl.cumsum(_load(r, at, exists) * dR + dA, 1, reverse=True) - dA, exists)
+    dC = tl.cumsum(_load(r, at, exists) * dR + dA, 1, reverse=True) - dA
+    tl.store(dc + _tokens(_program(), N), dC)
 
 
 @_kernel
-def key_gradients(r, w, k, v, a, b, u, d_of_chunks, states, gradients, dc, dw, dk, db, T, H, N: tl.constexpr):
+def key_gradients(
+    r, w, k, v, a, b, u, d_of_chunks, states, gradients, dc, dw, dk, db, T, H, START, N: tl.constexpr
+):
     """Of each chunk, dk, db, and dw: w_j is in c_t for t >= j, and in E."""
-    at, exists = _columns(tl.program_id(0) * CHUNK, T, H, N)
+    at, exists = _columns(START + tl.program_id(0) * CHUNK, T, H, N)
     w_t = _load_decay(w, at, exists)
     _, _, of_k, end = _state_decays(w_t)
     G = tl.load(gradients + _state(_program(), N))
     S_G = tl.sum(tl.load(states + _state(_program(), N)) * G, 0, keep_dims=True)
-    dB, dK = _dot(tl.trans(G), _load(u, at, exists)) * of_k, _dot(tl.trans(G), _load(v, at, exists)) * of_k
+    U, V = tl.load(u + _tokens(_program(), N)), _load(v, at, exists)
+    dB, dK = _dot(tl.trans(G), U) * of_k, _dot(tl.trans(G), V) * of_k
     b_t, k_t = _load(b, at, exists), _load(k, at, exists)
     dE = tl.trans(end * S_G) + tl.sum(b_t * dB + k_t * dK, 1, keep_dims=True)
     r_t, a_t = _load(r, at, exists), _load(a, at, exists)
@@ -232,7 +241,7 @@ def key_gradients(r, w, k, v, a, b, u, d_of_chunks, states, gradients, dc, dw, d
         dK += _key_gradient(d_of_chunks, 1, pair_r, pair_a, pairs_k)
     tl.store(db + at, dB, exists)
     tl.store(dk + at, dK, exists)
-    dW = dE + _load(dc, at, exists) - tl.cumsum(b_t * dB + k_t * dK, 1, reverse=True)
+    dW = dE + tl.load(dc + _tokens(_program(), N)) - tl.cumsum(b_t * dB + k_t * dK, 1, reverse=True)
     tl.store(dw + at, dW, exists)
 
 
@@ -404,6 +413,18 @@ def _program():
 def _state(index, N: tl.constexpr):
     """Where a state lies in a contiguous (..., value, key)."""
     return index * (N * N) + tl.arange(0, N)[:, None] * N + tl.arange(0, N)[None, :]
+
+
+@triton.jit
+def _tokens(index, N: tl.constexpr):
+    """Where u, z and dc of a chunk lie, tokens being columns."""
+    return tl.trans(_block(index, 0, N, N))
+
+
+@triton.jit
+def _block(index, channel, N: tl.constexpr, WIDTH: tl.constexpr):
+    """The same for some of the channels, tokens being rows."""
+    return (index * CHUNK + _token(0)) * N + channel + tl.arange(0, WIDTH)[None, :]
 
 
 @triton.jit

@@ -1,11 +1,13 @@
 """WKV-7 in Triton as operators of torch: launches the kernels of `triton_chunks`, and differentiates.
 
-For the backward pass the inputs are kept as they are, and one float32 state every 64 tokens; the state every 16
-exists during a backward pass only. Everything is deterministic: no atomics, and no tuning by the clock, because a
-job must come out the same, bit for bit, every time.
+For the backward pass the inputs are kept as they are, and one float32 state every 64 tokens. It takes one stretch of
+time after another, from the last to the first; the state every 16 tokens is there for one stretch only. Everything
+is deterministic: no atomics, and no tuning by the clock, because a job must come out the same, bit for bit, every
+time.
 """
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ SPAN: int = kernels.SPAN.value
 CHUNK: int = kernels.CHUNK.value
 CHUNKS: int = kernels.CHUNKS.value
 MATRICES: int = kernels.MATRICES.value
-LARGEST_STATES = 2**28  # bytes, of one of the two sets of states that a backward pass has for every chunk
+LARGEST_STATES = 2**26  # bytes, of one of the two sets of states that there are for the chunks of a stretch
 
 
 def options(kernel: str, head_size: int) -> dict[str, int]:
@@ -29,18 +31,51 @@ def options(kernel: str, head_size: int) -> dict[str, int]:
     return {"N": head_size, "num_warps": warps, "num_stages": 1}  # to load ahead, registers are missing
 
 
+class Stretch(NamedTuple):
+    """Spans one after another, of all sequences and heads: what kernels are launched for."""
+
+    like: Tensor  # (B, T, H, N), all of it
+    first: int
+    spans: int
+
+    @classmethod
+    def whole(cls, like: Tensor) -> Self:
+        return cls(like, 0, _spans(like))
+
+    @classmethod
+    def parts(cls, like: Tensor) -> Iterator[Self]:
+        """From the last to the first, about equal, none with more states of chunks than there is room for."""
+        B, _, H, N = like.shape
+        spans = _spans(like)
+        at_once = max(1, LARGEST_STATES // (B * H * CHUNKS * N * N * 4))
+        count = max(1, -(-spans // at_once))
+        borders = [spans * i // count for i in range(count + 1)]
+        for first, end in zip(borders[-2::-1], borders[:0:-1], strict=True):
+            yield cls(like, first, end - first)
+
+    def new(self, *shape: int) -> Tensor:
+        """Room for something of that shape for every head."""
+        B, _, H, _ = self.like.shape
+        return self.like.new_empty((B, H, *shape), dtype=torch.float32)
+
+    def states(self, of_each: int) -> Tensor:
+        """Room for some states of each span."""
+        N = self.like.shape[-1]
+        return self.new(self.spans * of_each, N, N)
+
+
 @torch.library.custom_op("fsq::wkv7", mutates_args=())
 def wkv7(
     r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return y, sT and the state before every span, all float32; all inputs must be contiguous."""
-    y, sT = r.new_empty(r.shape, dtype=torch.float32), torch.empty_like(s0)
-    before = _states(r, _spans(r))
+    whole = Stretch.whole(r)
+    y, sT, before = _new_results(r, s0)
     with torch.cuda.device_of(r):
-        of_chunks, maps = _matrices(r, w, k, a, b), _maps(r)
-        _spanwise("transitions", w, k, v, a, b, of_chunks, maps, like=r, times=2)
+        of_chunks, maps = _matrices(whole, r, w, k, a, b), _maps(whole)
+        _spanwise("transitions", whole, w, k, v, a, b, of_chunks, maps, times=2)
         _scan(maps, s0, before, sT, back=False)
-        _spanwise("outputs", r, w, k, v, a, b, of_chunks, before, y, like=r)
+        _spanwise("outputs", whole, r, w, k, v, a, b, of_chunks, before, y)
     return y, sT, before
 
 
@@ -57,17 +92,16 @@ def wkv7_backward(
     dsT: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of all inputs of `wkv7`, in their dtypes."""
-    inputs = (r, w, k, v, a, b)
-    dr, dw, dk, dv, da, db = (torch.empty_like(x) for x in inputs)
-    ds0 = torch.empty_like(dsT)
-    tensors = (*inputs, before, dy, dsT, dr, dw, dk, dv, da, db, ds0)
+    dr, dw, dk, dv, da, db = (torch.empty_like(x) for x in (r, w, k, v, a, b))
+    ds = dsT.clone()  # goes from stretch to stretch, and becomes the gradient of s0
     with torch.cuda.device_of(r):
-        for part in _parts(r):
-            _backward(*(x[part] for x in tensors))
-    return dr, dw, dk, dv, da, db, ds0
+        for stretch in Stretch.parts(r):
+            _backward(stretch, r, w, k, v, a, b, before, dy, dr, dw, dk, dv, da, db, ds)
+    return dr, dw, dk, dv, da, db, ds
 
 
 def _backward(
+    stretch: Stretch,
     r: Tensor,
     w: Tensor,
     k: Tensor,
@@ -76,36 +110,37 @@ def _backward(
     b: Tensor,
     before: Tensor,
     dy: Tensor,
-    dsT: Tensor,
     dr: Tensor,
     dw: Tensor,
     dk: Tensor,
     dv: Tensor,
     da: Tensor,
     db: Tensor,
-    ds0: Tensor,
+    ds: Tensor,
 ) -> None:
-    of_chunks, maps, after = _matrices(r, w, k, a, b), _maps(r), _states(r, _spans(r))
-    _spanwise("adjoints", r, w, a, b, dy, of_chunks, maps, like=r, times=2)
-    _scan(maps, dsT, after, ds0, back=True)
+    of_chunks, maps, after = _matrices(stretch, r, w, k, a, b), _maps(stretch), stretch.states(1)
+    _spanwise("adjoints", stretch, r, w, a, b, dy, of_chunks, maps, times=2)
+    _scan(maps, ds, after, ds, back=True)
     del maps
 
-    states, gradients = (_states(r, _spans(r) * CHUNKS) for _ in range(2))
-    u, z, dc = (torch.empty_like(dy) for _ in range(3))
-    _spanwise("chunk_states", w, k, v, a, b, of_chunks, before, states, u, like=r)
-    _spanwise("chunk_gradients", r, w, k, a, b, dy, of_chunks, after, gradients, z, dv, like=r)
+    states, gradients = stretch.states(CHUNKS), stretch.states(CHUNKS)
+    u, z, dc = (stretch.new(stretch.spans * SPAN, r.shape[-1]) for _ in range(3))
+    spans = {"SPANS": _spans(r)}
+    _spanwise("chunk_states", stretch, w, k, v, a, b, of_chunks, before, states, u, **spans)
+    _spanwise("chunk_gradients", stretch, r, w, k, a, b, dy, of_chunks, after, gradients, z, dv)
 
     d_of_chunks = of_chunks  # which nobody needs any more
-    _chunkwise("matrix_gradients", v, dy, u, z, d_of_chunks, like=r)
-    _chunkwise("query_gradients", r, w, k, a, b, dy, z, d_of_chunks, states, dr, da, dc, like=r)
-    _chunkwise("key_gradients", r, w, k, v, a, b, u, d_of_chunks, states, gradients, dc, dw, dk, db, like=r)
+    _chunkwise("matrix_gradients", stretch, v, dy, u, z, d_of_chunks)
+    _chunkwise("query_gradients", stretch, r, w, k, a, b, dy, z, d_of_chunks, states, dr, da, dc)
+    of_keys = (dw, dk, db)
+    _chunkwise("key_gradients", stretch, r, w, k, v, a, b, u, d_of_chunks, states, gradients, dc, *of_keys)
 
 
 @wkv7.register_fake
 def _(
     r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return r.new_empty(r.shape, dtype=torch.float32), torch.empty_like(s0), _states(r, _spans(r))
+    return _new_results(r, s0)
 
 
 @wkv7_backward.register_fake
@@ -140,46 +175,43 @@ def _differentiate(ctx: Any, dy: Tensor | None, dsT: Tensor | None, _: None) -> 
 wkv7.register_autograd(_differentiate, setup_context=_save)
 
 
-def _matrices(r: Tensor, w: Tensor, k: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    B, _, H, _ = r.shape
-    of_chunks = r.new_empty((B * H, _spans(r) * CHUNKS, MATRICES, CHUNK, CHUNK), dtype=torch.float32)
-    _chunkwise("matrices", r, w, k, a, b, of_chunks, like=r)
+def _new_results(r: Tensor, s0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Room for y, sT and the state before every span."""
+    y = r.new_empty(r.shape, dtype=torch.float32)
+    return y, torch.empty_like(s0), Stretch.whole(r).states(1)
+
+
+def _matrices(stretch: Stretch, *inputs: Tensor) -> Tensor:
+    of_chunks = stretch.new(stretch.spans * CHUNKS, MATRICES, CHUNK, CHUNK)
+    _chunkwise("matrices", stretch, *inputs, of_chunks)
     return of_chunks
 
 
-def _spanwise(kernel: str, *tensors: Tensor, like: Tensor, times: int = 1) -> None:
-    B, T, H, N = like.shape
-    getattr(kernels, kernel)[_spans(like), B * H, times](*tensors, T=T, H=H, **options(kernel, N))
+def _maps(stretch: Stretch) -> Tensor:
+    B, _, H, N = stretch.like.shape
+    return stretch.like.new_empty((2, B, H, stretch.spans, N, N), dtype=torch.float32)
 
 
-def _chunkwise(kernel: str, *tensors: Tensor, like: Tensor) -> None:
-    B, T, H, N = like.shape
-    getattr(kernels, kernel)[_spans(like) * CHUNKS, B * H](*tensors, T=T, H=H, **options(kernel, N))
+def _spanwise(kernel: str, stretch: Stretch, *tensors: Tensor, times: int = 1, **numbers: int) -> None:
+    _launch(kernel, stretch, stretch.spans, times, *tensors, **numbers)
+
+
+def _chunkwise(kernel: str, stretch: Stretch, *tensors: Tensor) -> None:
+    _launch(kernel, stretch, stretch.spans * CHUNKS, 1, *tensors)
+
+
+def _launch(kernel: str, stretch: Stretch, count: int, times: int, *tensors: Tensor, **numbers: int) -> None:
+    B, T, H, N = stretch.like.shape
+    numbers |= {"T": T, "H": H, "START": stretch.first * SPAN}
+    getattr(kernels, kernel)[count, B * H, times](*tensors, **numbers, **options(kernel, N))
 
 
 def _scan(maps: Tensor, first: Tensor, before: Tensor, last: Tensor, *, back: bool) -> None:
+    """Over the spans of a stretch; `first` may be `last`: each program reads its part of it before it writes that."""
     B, H, spans, N, _ = before.shape
     chosen = options("scan", N)
     kernels.scan[B * H, N // chosen["VALUES"]](maps, first, before, last, spans, BACK=back, **chosen)
 
 
-def _parts(r: Tensor) -> list[slice]:
-    """The sequences that a backward pass takes at a time, so that what it needs in between stays small."""
-    B, _, H, N = r.shape
-    each = _spans(r) * CHUNKS * H * N * N * 4
-    size = max(1, LARGEST_STATES // each)
-    return [slice(start, start + size) for start in range(0, B, size)]
-
-
 def _spans(r: Tensor) -> int:
     return -(-r.shape[1] // SPAN)
-
-
-def _maps(r: Tensor) -> Tensor:
-    B, _, H, N = r.shape
-    return r.new_empty((2, B * H, _spans(r), N, N), dtype=torch.float32)
-
-
-def _states(like: Tensor, count: int) -> Tensor:
-    B, _, H, N = like.shape
-    return like.new_empty((B, H, count, N, N), dtype=torch.float32)

@@ -34,7 +34,7 @@ def resources(kernel: Any, capability: int) -> dict[str, int]:
     names = kernel.arg_names
     chosen = options(kernel.__name__, HEAD_SIZE)
     constants = {name: value for name, value in {**chosen, "BACK": True}.items() if name in names}
-    types = dict.fromkeys(constants, "constexpr") | dict.fromkeys(("T", "H", "SPANS"), "i32")
+    types = dict.fromkeys(constants, "constexpr") | dict.fromkeys(("T", "H", "START", "SPANS"), "i32")
     types |= dict.fromkeys(OF_CALLER, "*bf16")
     signature = {name: types.get(name, "*fp32") for name in names}
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name][0] == "*"}

@@ -154,12 +154,33 @@ def test_triton__gradient_of_one_output_alone(of: str) -> None:
         assert float((x.cpu() - y).abs().max()) <= TOLERANCE * float(y.abs().max())
 
 
-def test_triton__same_bits_however_the_batch_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    inputs = on_device(wkv_inputs(2, 5, 1, 16))
+def test_triton__same_bits_however_time_is_parted(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = on_device(wkv_inputs(1, triton_operator.SPAN + 5, 1, 16))
     whole = results(inputs, "triton")
     monkeypatch.setattr(triton_operator, "LARGEST_STATES", 1)
+    assert len(list(triton_operator.Stretch.parts(inputs[0]))) == 2
     apart = results(inputs, "triton")
     assert all(torch.equal(x, y) for x, y in zip(whole, apart, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("spans", "at_once", "expected"),
+    [
+        (3, 3, [(0, 3)]),
+        (3, 2, [(1, 2), (0, 1)]),
+        (3, 0, [(2, 1), (1, 1), (0, 1)]),
+        (10, 4, [(6, 4), (3, 3), (0, 3)]),
+        (0, 1, [(0, 0)]),
+    ],
+)
+def test_stretch__parts_from_the_last_to_the_first(
+    spans: int, at_once: int, expected: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    B, H, N = 2, 3, 16
+    of_a_span = B * H * triton_operator.CHUNKS * N * N * 4
+    monkeypatch.setattr(triton_operator, "LARGEST_STATES", at_once * of_a_span)
+    parts = triton_operator.Stretch.parts(torch.empty(B, spans * triton_operator.SPAN, H, N))
+    assert [(stretch.first, stretch.spans) for stretch in parts] == expected
 
 
 def test_triton__same_bits_when_activations_are_recomputed() -> None:
