@@ -2,9 +2,9 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# Python compiles what it imports when it does so; compiling all of PyTorch beforehand doubles the set-up. Where it may
-# not keep that, as in many containers, each process would compile again: importing torch took 6.5 s instead of 2.7
+# Containers often forbid Python to keep what it compiles: each of the processes here would compile PyTorch again, 4 s
 unexport PYTHONDONTWRITEBYTECODE
+# Python compiles what it imports when it does so; compiling all of PyTorch beforehand doubles the set-up
 PIP    := $(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt
 # one more than there are cores: many tests wait for processes
 WORKERS := $(shell $(PYTHON) -c "import os; print(1 + (os.cpu_count() or 1))")

@@ -1,12 +1,13 @@
 """A night's accelerator seconds: two rounds as fsq runs them, and as the predecessor ran such rounds.
 
-    python benchmarks/night.py [--steps 80 160] [-o benchmarks/results/night.json]
+    python benchmarks/night.py [--steps 80 160] [--each-alone] [-o benchmarks/results/night.json]
 
-The second round comes back to the first one's tasks with new variants and one known under another name. `fsq work`
-takes both, from its start on. The predecessor is emulated job by job on the same code, after each round of fsq's: a
-fresh process for each run, nothing known from earlier runs, variants that change nothing trained like others, `med`
-trained from scratch. What each of these costs is read off its runs. Both take the same decisions from the same
-numbers, or the result says so.
+The second round comes back to the first one's tasks with new variants and one known under another name. One
+`fsq work` takes both: its start counts, submitting does not. With --each-alone each has a `fsq run` of its own, which
+counts from the command to its end. After each round the predecessor is emulated job by job on the same code: a fresh
+process for each run, nothing known from earlier runs, variants that change nothing trained like others, `med` trained
+from scratch. What each of these costs is read off its runs. Both take the same decisions from the same numbers, or
+the result says so.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from worker.limits import Limits
 from worker.process import Child
 
 FSQ = Path(sys.executable).with_name("fsq")
+LONGEST_EVENING = timedelta(minutes=30)
 TASK = {"kind": "sudoku", "size": 4, "blanks": 4, "val": 100, "batch_size": 16}
 ROUND: dict[str, Any] = {
     "model": {"random": {"layers": 4, "dim": 64, "vocab": 256}, "tokenizer": "bytes", "dtype": "float32"},
@@ -133,11 +135,13 @@ class Predecessor:
 
 
 class Fsq:
-    """A worker that goes from evening to evening, as it does in service, with a database of its own."""
+    """Rounds as fsq runs them: by one worker, as in service, or each by a process of its own (`fsq run`)."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, each_alone: bool) -> None:
         self._environment = os.environ | {"FSQ_HOME": str(home)}
         self._database_url = f"sqlite:///{home / 'fsq.db'}"
+        self._log = home / "worker.txt"
+        self._each_alone = each_alone
         self._worker: subprocess.Popen[bytes] | None = None
 
     def command(self, *arguments: str | Path) -> str:
@@ -146,21 +150,29 @@ class Fsq:
         ).stdout
 
     def run(self, path: Path) -> float:
-        """Seconds from the submission of a round, or from the worker's start where it starts with it, to its end."""
+        """Seconds of a round: of `fsq run`, or until its end from its submission or the worker's start."""
+        if self._each_alone:
+            began = time.monotonic()
+            self.command("run", path)
+            return time.monotonic() - began
         self.command("submit", path)
-        began = None
-        if self._worker is None:
-            began = datetime.now(UTC)
-            self._worker = subprocess.Popen([FSQ, "work"], env=self._environment, stderr=subprocess.DEVNULL)
-        with self.database() as database:
-            while True:
-                with database.read() as session:
-                    row = lookup.find(session, path.stem)
-                    if row.finished_at:
-                        return (row.finished_at - (began or row.created_at)).total_seconds()
-                if self._worker.poll() is not None:
-                    raise RuntimeError(f"the worker ended with {self._worker.returncode}")
-                time.sleep(1)
+        is_new = self._worker is None
+        started = datetime.now(UTC)
+        worker = self._worker or self._start()
+        while datetime.now(UTC) - started < LONGEST_EVENING:
+            with self.database() as database, database.read() as session:
+                row = lookup.find(session, path.stem)
+                if row.finished_at:
+                    return (row.finished_at - (started if is_new else row.created_at)).total_seconds()
+            if worker.poll() is not None:
+                break
+            time.sleep(1)
+        raise RuntimeError(f"the round did not come to its end:\n{self._log.read_text()[-2000:]}")
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self._log.open("wb") as log:
+            self._worker = subprocess.Popen([FSQ, "work"], env=self._environment, stdout=log, stderr=log)
+        return self._worker
 
     @contextmanager
     def database(self) -> Iterator[Database]:
@@ -173,7 +185,7 @@ class Fsq:
     def stop(self) -> None:
         if self._worker:
             self._worker.terminate()
-            self._worker.wait()
+            self._worker.wait(60)
 
 
 def quick_seconds(session: Session, row: Round) -> float:
@@ -189,7 +201,7 @@ def verdicts(decisions: tuple[Decision, ...], search: SearchSpec) -> list[tuple[
     return [(decision.key, Verdict(decision.verdict).value, decision.d_acc) for decision in kept]
 
 
-def measure(folder: Path, steps: list[int]) -> dict[str, Any]:
+def measure(folder: Path, steps: list[int], *, each_alone: bool) -> dict[str, Any]:
     stages = [
         {"name": name, "steps": count, "eval_every": 20}
         for name, count in zip(("quick", "med"), steps, strict=True)
@@ -198,7 +210,7 @@ def measure(folder: Path, steps: list[int]) -> dict[str, Any]:
     for path in (home / "cache", other):
         path.mkdir(parents=True)
     (other / "cache").symlink_to(home / "cache")  # it kept its examples, too
-    fsq, predecessor = Fsq(home), Predecessor(other)
+    fsq, predecessor = Fsq(home, each_alone=each_alone), Predecessor(other)
     seconds = {"fsq": 0.0, "predecessor": 0.0}
     same, no_ops = True, {}
     try:
@@ -229,6 +241,7 @@ def measure(folder: Path, steps: list[int]) -> dict[str, Any]:
     return {
         "machine": machine(),
         "steps": steps,
+        "each round in a process of its own": each_alone,
         "seconds": {who: round(value, 1) for who, value in seconds.items()},
         "share of the predecessor's seconds": round(seconds["fsq"] / seconds["predecessor"], 3),
         "same decisions from the same numbers": same,
@@ -247,10 +260,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--steps", type=int, nargs=2, default=[80, 160], help="of quick and of med")
+    parser.add_argument("--each-alone", action="store_true")
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/night.json"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fsq-night-") as folder:
-        found = measure(Path(folder), arguments.steps)
+        found = measure(Path(folder), arguments.steps, each_alone=arguments.each_alone)
     print(json.dumps(found, indent=1))
     arguments.output.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -1,4 +1,4 @@
-"""The command line; with `commands` and `wiring`, the composition root."""
+"""The command line; with `start`, `commands` and `wiring`, the composition root."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ app = _group(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
-    rich_markup_mode=None,  # plain help, in half the time
+    rich_markup_mode=None,  # to import what draws help in colours takes as long as all the rest
 )
 app.add_typer(
     _group(
@@ -69,8 +69,6 @@ def main() -> None:
         sys.argv.remove("--debug")
     try:
         app(standalone_mode=True)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
     except Exception as error:
         code = _exit_code(error)
         if debug or code is None:

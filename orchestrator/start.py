@@ -5,27 +5,35 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from platformdirs import user_data_path
-
-from db import glance
+if TYPE_CHECKING:
+    from db.glance import Glimpse
 
 
 def main() -> None:
     """Runs `fsq`. The command line takes longer to import than `fsq status` should take."""
-    if sys.argv[1:] == ["status"] and (rounds := rounds_at_a_glance()) is not None:
-        from orchestrator.status import rounds_text
+    try:
+        if sys.argv[1:] == ["status"] and (rounds := rounds_at_a_glance()) is not None:
+            from orchestrator.status import rounds_text
 
-        _print(rounds_text(rounds))
-    else:
-        from orchestrator import cli
+            _print(rounds_text(rounds))
+        else:
+            from orchestrator import cli
 
-        cli.main()
+            cli.main()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 
-def rounds_at_a_glance() -> Sequence[glance.Glimpse] | None:
+def rounds_at_a_glance() -> Sequence[Glimpse] | None:
     """The rounds in this machine's own database, without the settings, which take long to import; None for others."""
+    from platformdirs import user_data_path
+
+    from db import glance
+
     environment = {name.upper(): value for name, value in os.environ.items()}
     if environment.get("FSQ_SERVER") or environment.get("FSQ_DATABASE_URL"):
         return None
@@ -33,6 +41,8 @@ def rounds_at_a_glance() -> Sequence[glance.Glimpse] | None:
 
 
 def _print(text: str) -> None:
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # whatever the terminal cannot show
     try:
         print(text, flush=True)
     except BrokenPipeError:  # whoever reads has seen enough; Python would complain of it at its end

@@ -1,4 +1,4 @@
-"""The composition root, with cli and commands: what wires worker, engine, database and server together.
+"""The composition root, with start, cli and commands: what wires worker, engine, database and server together.
 
 Whatever is wired is imported when it is, so that commands which need little start at once.
 """

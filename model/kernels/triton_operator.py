@@ -18,7 +18,7 @@ SPAN: int = kernels.SPAN.value
 CHUNK: int = kernels.CHUNK.value
 CHUNKS: int = kernels.CHUNKS.value
 MATRICES: int = kernels.MATRICES.value
-LARGEST_STATES = 2**26  # bytes, of one of the two sets of states that there are for the chunks of a stretch
+LARGEST_STATES = 2**27  # bytes, of one of the two sets of states that there are for the chunks of a stretch
 
 
 def options(kernel: str, head_size: int) -> dict[str, int]:
@@ -47,8 +47,8 @@ class Stretch(NamedTuple):
         """From the last to the first, about equal, none with more states of chunks than there is room for."""
         B, _, H, N = like.shape
         spans = _spans(like)
-        at_once = max(1, LARGEST_STATES // (B * H * CHUNKS * N * N * 4))
-        count = max(1, -(-spans // at_once))
+        of_a_span = B * H * CHUNKS * N * N * 4
+        count = -(-spans // max(1, LARGEST_STATES // max(1, of_a_span)))
         borders = [spans * i // count for i in range(count + 1)]
         for first, end in zip(borders[-2::-1], borders[:0:-1], strict=True):
             yield cls(like, first, end - first)
@@ -62,6 +62,10 @@ class Stretch(NamedTuple):
         """Room for some states of each span."""
         N = self.like.shape[-1]
         return self.new(self.spans * of_each, N, N)
+
+    def of_tokens(self) -> Tensor:
+        """Room for what is as large as an input."""
+        return self.new(self.spans * SPAN, self.like.shape[-1])
 
 
 @torch.library.custom_op("fsq::wkv7", mutates_args=())
@@ -124,12 +128,14 @@ def _backward(
     del maps
 
     states, gradients = stretch.states(CHUNKS), stretch.states(CHUNKS)
-    u, z, dc = (stretch.new(stretch.spans * SPAN, r.shape[-1]) for _ in range(3))
+    u, z = stretch.of_tokens(), stretch.of_tokens()
     spans = {"SPANS": _spans(r)}
     _spanwise("chunk_states", stretch, w, k, v, a, b, of_chunks, before, states, u, **spans)
     _spanwise("chunk_gradients", stretch, r, w, k, a, b, dy, of_chunks, after, gradients, z, dv)
 
-    d_of_chunks = of_chunks  # which nobody needs any more
+    del after
+
+    d_of_chunks, dc = of_chunks, stretch.of_tokens()  # nobody needs of_chunks any more
     _chunkwise("matrix_gradients", stretch, v, dy, u, z, d_of_chunks)
     _chunkwise("query_gradients", stretch, r, w, k, a, b, dy, z, d_of_chunks, states, dr, da, dc)
     of_keys = (dw, dk, db)

@@ -28,7 +28,7 @@ def variants(as_json: AsJson = False) -> None:
 
 
 def tasks(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the task kinds. `fsq tasks show KIND` shows an example."""
+    """List the task kinds and their options. `fsq tasks show KIND` shows an example."""
     if context.invoked_subcommand is not None:
         return
     from orchestrator.listings import task_table

@@ -66,7 +66,7 @@ def audit(
 ) -> None:
     """Judge rounds, own or imported: what cannot be believed.
 
-    Says which records show it. Looks for duplicates, no-ops and ties, deltas without a matched baseline, coarse
+    Says which records show it, and looks for duplicates, no-ops and ties, deltas without a matched baseline, coarse
     grids, chance level, reversals, regression to the mean, seeds that disagree, decisions against the stated rule,
     and labels that mislead.
     """

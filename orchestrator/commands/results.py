@@ -86,7 +86,7 @@ def export(
         Path | None, typer.Option("-o", "--output", help="A folder: writes records and summary there.")
     ] = None,
 ) -> None:
-    """Write a round's records or summary. At any time, also while it runs."""
+    """Write a round's records or summary, also while it runs."""
     from orchestrator.exports import write_files
 
     with open_client() as client:
@@ -157,10 +157,10 @@ def check_docs(
         typer.Option(metavar="FILE", help="Results are taken from this manifest; default: from the rounds."),
     ] = None,
 ) -> None:
-    """Find numbers in documents that differ from the records.
+    """Find numbers and references in documents that are wrong.
 
-    Also references to results that do not exist. Ends with exit code 1 where there are some. docs/reports.md tells
-    how a document refers to a result.
+    Numbers that differ from the records, and references to results that do not exist. Ends with exit code 1 where
+    there are some. docs/reports.md tells how a document refers to a result.
     """
     from orchestrator.reports import checking
 

@@ -152,7 +152,7 @@ def cancel(name: RoundName) -> None:
 
 
 def retry(name: RoundName) -> None:
-    """Run again what a round could not measure. A cancelled round goes on."""
+    """Run again what failed, or let a cancelled round go on."""
     with open_client() as client:
         changed = client.retry(name).changed
     typer.echo(f"{name}: goes on" if changed else f"{name}: there is nothing to try again")

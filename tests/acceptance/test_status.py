@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -14,10 +15,10 @@ from sqlalchemy import text
 
 from db import glance
 from db.session import open_current
-from orchestrator import interventions
+from orchestrator import interventions, start
 from orchestrator.start import rounds_at_a_glance
 from orchestrator.wiring import read_settings
-from tests.acceptance.conftest import Fsq
+from tests.acceptance.conftest import FSQ, Fsq
 from tests.orchestrator.factories import Rig, resolve, result
 
 
@@ -66,6 +67,24 @@ def test_glance__starts_without_what_is_slow_to_import(path: Path, environment: 
     )
     assert done.stdout.startswith("r1 ")
     assert done.stdout.endswith("\n[]\n")
+
+
+def test_glance__interrupted(fsq: Fsq, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(start, "rounds_at_a_glance", interrupted)
+    done = fsq("status")
+    assert done.returncode == 130
+    assert done.stderr == ""
+
+
+def test_glance__shows_what_it_can_where_letters_are_missing(path: Path, environment: dict[str, str]) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE rounds SET reason = 'r\u00e9' WHERE name = 'cancelled'")
+    env = environment | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([FSQ, "status"], env=env, capture_output=True, text=True, check=True)
+    assert "r?" in done.stdout
 
 
 def test_glance__only_of_a_database_with_this_schema(path: Path, tmp_path: Path) -> None:
