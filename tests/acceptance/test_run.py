@@ -101,14 +101,15 @@ def test_run__killed_and_run_again(
 def test_run__interrupted_ends_with_130_and_continues(
     fsq: Fsq, environment: dict[str, str], home: Path, tmp_path: Path
 ) -> None:
-    path = write_round(tmp_path)
+    long = [{"name": name, "steps": steps, "eval_every": 40} for name, steps in (("quick", 80), ("med", 120))]
+    path = write_round(tmp_path, stages=long)  # it is interrupted long before its end
     with subprocess.Popen(
         [FSQ, "run", path], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
         wait_until(lambda: running_after(home / "fsq.db", 1))
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == 130, errors
     assert errors.splitlines()[-1] == "interrupted; the running job goes back to the queue"
     assert fsq("run", path).returncode == 0
 
