@@ -101,7 +101,7 @@ def test_run__killed_and_run_again(
 def test_run__interrupted_ends_with_130_and_continues(
     fsq: Fsq, environment: dict[str, str], home: Path, tmp_path: Path
 ) -> None:
-    long = [{"name": name, "steps": steps, "eval_every": 40} for name, steps in (("quick", 80), ("med", 120))]
+    long = [{"name": name, "steps": steps, "eval_every": 4} for name, steps in (("quick", 20), ("med", 24))]
     path = write_round(tmp_path, stages=long)  # it is interrupted long before its end
     with subprocess.Popen(
         [FSQ, "run", path], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
