@@ -101,10 +101,15 @@ def test_run__killed_and_run_again(
 def test_run__interrupted_ends_with_130_and_continues(
     fsq: Fsq, environment: dict[str, str], home: Path, tmp_path: Path
 ) -> None:
-    long = [{"name": name, "steps": steps, "eval_every": 4} for name, steps in (("quick", 20), ("med", 24))]
-    path = write_round(tmp_path, stages=long)  # it is interrupted long before its end
+    path = write_round(tmp_path)
     with subprocess.Popen(
-        [FSQ, "run", path], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [FSQ, "run", path],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # the tests may run in the background of a script, where shells have interrupts ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         wait_until(lambda: running_after(home / "fsq.db", 1))
         process.send_signal(signal.SIGINT)
