@@ -118,9 +118,9 @@ def outputs(r, w, k, v, a, b, of_chunks, before, y, T, H, START, N: tl.constexpr
 
 
 @_kernel
-def chunk_states(w, k, v, a, b, of_chunks, before, states, u, T, H, START, SPANS, N: tl.constexpr):
-    """Of each span, from the state before it, the state before each of its chunks, and U; `before` has all SPANS."""
-    span = tl.program_id(1).to(tl.int64) * SPANS + START // SPAN + tl.program_id(0)
+def chunk_states(w, k, v, a, b, of_chunks, before, states, u, T, H, START, N: tl.constexpr):
+    """Of each span, from the state before it, the state before each of its chunks, and U; `before` has all spans."""
+    span = tl.program_id(1).to(tl.int64) * tl.cdiv(T, SPAN) + START // SPAN + tl.program_id(0)
     S = tl.load(before + _state(span, N))
     for chunk in range(CHUNKS):
         index = _program() * CHUNKS + chunk

@@ -129,10 +129,8 @@ def _backward(
 
     states, gradients = stretch.states(CHUNKS), stretch.states(CHUNKS)
     u, z = stretch.of_tokens(), stretch.of_tokens()
-    spans = {"SPANS": _spans(r)}
-    _spanwise("chunk_states", stretch, w, k, v, a, b, of_chunks, before, states, u, **spans)
+    _spanwise("chunk_states", stretch, w, k, v, a, b, of_chunks, before, states, u)
     _spanwise("chunk_gradients", stretch, r, w, k, a, b, dy, of_chunks, after, gradients, z, dv)
-
     del after
 
     d_of_chunks, dc = of_chunks, stretch.of_tokens()  # nobody needs of_chunks any more
@@ -198,18 +196,18 @@ def _maps(stretch: Stretch) -> Tensor:
     return stretch.like.new_empty((2, B, H, stretch.spans, N, N), dtype=torch.float32)
 
 
-def _spanwise(kernel: str, stretch: Stretch, *tensors: Tensor, times: int = 1, **numbers: int) -> None:
-    _launch(kernel, stretch, stretch.spans, times, *tensors, **numbers)
+def _spanwise(kernel: str, stretch: Stretch, *tensors: Tensor, times: int = 1) -> None:
+    _launch(kernel, stretch, stretch.spans, times, *tensors)
 
 
 def _chunkwise(kernel: str, stretch: Stretch, *tensors: Tensor) -> None:
     _launch(kernel, stretch, stretch.spans * CHUNKS, 1, *tensors)
 
 
-def _launch(kernel: str, stretch: Stretch, count: int, times: int, *tensors: Tensor, **numbers: int) -> None:
+def _launch(kernel: str, stretch: Stretch, count: int, times: int, *tensors: Tensor) -> None:
     B, T, H, N = stretch.like.shape
-    numbers |= {"T": T, "H": H, "START": stretch.first * SPAN}
-    getattr(kernels, kernel)[count, B * H, times](*tensors, **numbers, **options(kernel, N))
+    start = stretch.first * SPAN
+    getattr(kernels, kernel)[count, B * H, times](*tensors, T=T, H=H, START=start, **options(kernel, N))
 
 
 def _scan(maps: Tensor, first: Tensor, before: Tensor, last: Tensor, *, back: bool) -> None:
