@@ -229,7 +229,7 @@ def measure(folder: Path, steps: list[int], *, each_alone: bool) -> dict[str, An
                 row = lookup.find(session, name)
                 resolved = engine.resolve(row)
                 quick = quick_seconds(session, row)
-                decided, _ = engine.current_plan(session, row, resolved)
+                decided, _ = engine.current_plan(session, row.id, resolved)
             no_ops[name] = resolved.search.no_ops
             began = time.monotonic()
             theirs = predecessor.run(resolved)

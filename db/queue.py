@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from sqlalchemy import (
     ColumnElement,
     CursorResult,
-    Row,
     Update,
     and_,
     select,
@@ -28,6 +27,7 @@ from db import events
 from db.errors import LeaseLost
 from db.events import EventKind
 from db.statements import (
+    AN_EXPIRED,
     EVALUATED,
     EXPIRED,
     FORGET,
@@ -71,18 +71,51 @@ class KnownResult(NamedTuple):
     reason: str | None
 
 
+class NextJob(NamedTuple):
+    """The job that may run now; nobody else can take it, or change its round, until the transaction ends."""
+
+    id: int
+    round_id: int
+    task: str
+    stage: str
+    variant: str
+    seed: int
+    payload: dict[str, Any]
+    fingerprint: str
+    attempts: int
+    fencing_token: int
+    round: str
+
+
 def claim(
     session: Session, *, worker_id: int, now: datetime, lease_for: timedelta, round_id: int | None = None
 ) -> Lease | None:
-    """Leases the oldest job that may run now, of one round or of any; None when there is none.
+    """Leases the next job, of one round or of any; None when there is none."""
+    job = next_job(session, now=now, round_id=round_id)
+    return None if job is None else take(session, job, worker_id=worker_id, now=now, lease_for=lease_for)
+
+
+def next_job(session: Session, *, now: datetime, round_id: int | None = None) -> NextJob | None:
+    """The oldest job that may run now, of one round or of any; None when there is none.
 
     `now` is the same clock for all workers (`db.session.clock`).
 
     A round that another transaction is changing at this moment is passed over.
     """
-    job = _next_job(session, now, round_id)
-    if job is None:
-        return None
+    asked: dict[str, Any] = {"now": now, "far": now + LONGEST_BACK_OFF, "round_id": round_id}
+    while True:
+        found = session.execute(FREE_ROUND if round_id is None else FREE_ROUND_OF, asked).first()
+        if found is None or found.oldest is None:
+            return None
+        job = session.execute(OLDEST, asked | {"round_id": found.id}).first()
+        if job is not None:  # else others took the round's last one before it was locked
+            return NextJob._make(job)
+
+
+def take(
+    session: Session, job: NextJob, *, worker_id: int, now: datetime, lease_for: timedelta, **named: str
+) -> Lease:
+    """Leases the next job; it is stored under the fingerprint and trajectory `named`, if they are."""
     lease = Lease(job_id=job.id, round_id=job.round_id, worker_id=worker_id, token=job.fencing_token + 1)
     taken = {
         "state": JobState.RUNNING,
@@ -92,23 +125,11 @@ def claim(
         "lease_expires_at": now + lease_for,
         "started_at": now,
     }
-    session.execute(OF_JOB, taken | {"job": job.id})
+    session.execute(OF_JOB, taken | named | {"job": job.id})
     if job.fencing_token:
         session.execute(FORGET, {"job": job.id})  # the evaluations of an attempt that was cut short
     _tell(session, lease, EventKind.JOB_STARTED, now, attempt=job.attempts + 1)
     return lease
-
-
-def _next_job(session: Session, now: datetime, round_id: int | None) -> Row[int, int, int, int] | None:
-    """The oldest job that may start, of a round that is locked from here on."""
-    asked: dict[str, Any] = {"now": now, "far": now + LONGEST_BACK_OFF, "round": round_id}
-    while True:
-        found = session.execute(FREE_ROUND if round_id is None else FREE_ROUND_OF, asked).first()
-        if found is None or found.oldest is None:
-            return None
-        job = session.execute(OLDEST, asked | {"round": found.id}).first()
-        if job is not None:  # else others took the round's last one before it was locked
-            return job
 
 
 def heartbeat(session: Session, lease: Lease, *, now: datetime, lease_for: timedelta) -> None:
@@ -215,8 +236,17 @@ def requeue_expired(session: Session, *, now: datetime, max_attempts: int = MAX_
 
     A lease that would end later than any given now was given before the clock was set back.
     """
-    expired = session.scalars(EXPIRED, {"now": now, "far": now + LONGEST_LEASE})
+    expired = session.scalars(EXPIRED, _at(now))
     return _take_back(session, expired.all(), now, "lost", "the lease expired", max_attempts)
+
+
+def has_expired(session: Session, *, now: datetime) -> bool:
+    """Whether there are such jobs, of which nothing is changed or locked."""
+    return session.execute(AN_EXPIRED, _at(now)).first() is not None
+
+
+def _at(now: datetime) -> dict[str, datetime]:
+    return {"now": now, "far": now + LONGEST_LEASE}
 
 
 def requeue_dead(

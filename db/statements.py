@@ -44,25 +44,34 @@ FREE_ROUND = (
     .limit(1)
     .with_for_update(skip_locked=True, key_share=True)
 )
-FREE_ROUND_OF = FREE_ROUND.where(ROUNDS.c.id == bindparam("round"))
+FREE_ROUND_OF = FREE_ROUND.where(ROUNDS.c.id == bindparam("round_id"))
+_OF_NEXT = (
+    "id",
+    "round_id",
+    "task",
+    "stage",
+    "variant",
+    "seed",
+    "payload",
+    "fingerprint",
+    "attempts",
+    "fencing_token",
+)
 OLDEST = (
-    select(JOBS.c.id, JOBS.c.round_id, JOBS.c.attempts, JOBS.c.fencing_token)
-    .where(JOBS.c.round_id == bindparam("round"), *_MAY_BE_CLAIMED)
+    select(*(JOBS.c[name] for name in _OF_NEXT), ROUNDS.c.name.label("round"))
+    .join(ROUNDS)
+    .where(JOBS.c.round_id == bindparam("round_id"), *_MAY_BE_CLAIMED)
     .order_by(*_OLDEST_FIRST)
     .limit(1)
-    .with_for_update(key_share=True)
-)
-_OF_A_CLAIM = ("task", "stage", "variant", "seed", "attempts", "payload")
-CLAIMED = (
-    select(ROUNDS.c.name.label("round"), *(JOBS.c[name] for name in _OF_A_CLAIM))
-    .join(ROUNDS)
-    .where(JOBS.c.id == bindparam("job"))
+    .with_for_update(key_share=True, of=JOBS)
 )
 _RUNNING = select(Job).join(Round).where(Job.state == JobState.RUNNING).order_by(Job.id)
 RUNNING = _RUNNING.with_for_update(skip_locked=True, key_share=True, of=(Job, Round))
 HELD = _RUNNING.where(Job.worker_id == bindparam("worker"))
 HELD_FREE = RUNNING.where(Job.worker_id == bindparam("worker"))
-EXPIRED = RUNNING.where(or_(Job.lease_expires_at < bindparam("now"), Job.lease_expires_at > bindparam("far")))
+_HAS_EXPIRED = or_(JOBS.c.lease_expires_at < bindparam("now"), JOBS.c.lease_expires_at > bindparam("far"))
+EXPIRED = RUNNING.where(_HAS_EXPIRED)
+AN_EXPIRED = select(JOBS.c.id).where(JOBS.c.state == JobState.RUNNING, _HAS_EXPIRED).limit(1)
 KNOWN = (
     select(JOBS.c.id, JOBS.c.result, JOBS.c.reason)
     .where(

@@ -11,16 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import bindparam, or_, select
+from sqlalchemy import Text, bindparam, cast, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from db import events, tables
 from db.events import EventKind
-from db.tables import JOBS, JobState, RoundState
+from db.tables import JOBS, ROUNDS, JobState, RoundState
 from orchestrator import chains, early_stop, evidence, results, stored_plan
 from orchestrator.errors import BadRound, BrokenRound, Conflict, Problem
 from orchestrator.evidence import Evidence, Pair
@@ -71,6 +70,13 @@ _UNFINISHED = (
     .where(JOBS.c.round_id == bindparam("round"))
     .where(JOBS.c.state.in_((JobState.QUEUED, JobState.RUNNING)))
     .limit(1)
+)
+_HELD = (
+    select(
+        ROUNDS.c.name, ROUNDS.c.state, *(cast(ROUNDS.c[name], Text) for name in ("spec", "selected", "facts"))
+    )
+    .where(ROUNDS.c.id == bindparam("round"))
+    .with_for_update(key_share=True)
 )
 _OTHER_TASK = JOBS.c.task != bindparam("task")
 _ELSEWHERE = _UNFINISHED.where(_OTHER_TASK)
@@ -150,30 +156,33 @@ def locked(session: Session, round_id: int) -> tables.Round:
 
 def resolve(row: tables.Round) -> ResolvedRound:
     """The round as it was submitted, with the variants that it has taken from others since; raises BrokenRound."""
-    with _told_of(row):
-        return _resolved(json.dumps(_spec_json(row)), json.dumps(row.facts))
+    return _resolve(row.name, *(json.dumps(part) for part in (row.spec, row.selected, row.facts)))
+
+
+def _resolve(name: str, spec: str, selected: str | None, facts: str) -> ResolvedRound:
+    with _told_of(name):
+        return _resolved(spec, selected, facts)
 
 
 @contextmanager
-def _told_of(row: tables.Round) -> Iterator[None]:
+def _told_of(name: str) -> Iterator[None]:
     """Raises BrokenRound for what is wrong with a stored round: its rule may be gone, or fail."""
     try:
         yield
     except ValidationError as error:
         said = "; ".join(f"{dotted(one['loc'])}: {one['msg']}" for one in error.errors(include_url=False))
-        raise BrokenRound(f"round {row.name} cannot be read here: {one_line(said)}") from error
+        raise BrokenRound(f"round {name} cannot be read here: {one_line(said)}") from error
     except RuleFailed as error:
-        raise BrokenRound(f"round {row.name}: {one_line(str(error))}") from error
+        raise BrokenRound(f"round {name}: {one_line(str(error))}") from error
 
 
 @lru_cache(maxsize=64)
-def _resolved(spec: str, facts: str) -> ResolvedRound:
-    """Validating a large round takes longer than all else that is done with it."""
-    return ResolvedRound(RoundSpec.model_validate_json(spec), RoundFacts.model_validate_json(facts))
-
-
-def _spec_json(row: tables.Round) -> dict[str, Any]:
-    return row.spec if row.selected is None else row.spec | {"variants": row.selected}
+def _resolved(spec: str, selected: str | None, facts: str) -> ResolvedRound:
+    """A round by its columns as JSON: validating a large one takes longer than all else that is done with it."""
+    asked = json.loads(spec)
+    if (variants := json.loads(selected or "null")) is not None:
+        asked |= {"variants": variants}
+    return ResolvedRound(RoundSpec.from_json(asked), RoundFacts.model_validate_json(facts))
 
 
 def advance(
@@ -184,28 +193,29 @@ def advance(
     With `ended`, the task and seed of a job, only its lane is looked at, until that is over: what it means for the
     others is seen then. Raises BrokenRound.
     """
-    row = locked(session, round_id)
-    if row.state is not RoundState.ACTIVE:
+    name, state, *columns = session.execute(_HELD, {"round": round_id}).one()
+    if state is not RoundState.ACTIVE:
         return NOTHING
-    resolved = resolve(row)
+    resolved = _resolve(name, *columns)
     lane = resolved.search.lane_of(*ended) if ended else None
-    if lane is not None and not resolved.search.parallel and _is_elsewhere(session, row, lane):
+    if lane is not None and not resolved.search.parallel and _is_elsewhere(session, round_id, lane):
         lane = None  # something was retried: whose turn it is follows from all
     while True:
-        planned, standings = current_plan(session, row, resolved, lane)
+        planned, standings = current_plan(session, round_id, resolved, lane)
         missing = {
             key: _job_spec(session, resolved, key, standings) for key in planned.jobs if key not in standings
         }
-        if not stored_plan.add_jobs(session, row.id, missing, now):
+        if not stored_plan.add_jobs(session, round_id, missing, now):
             break
-    decisions = stored_plan.unstored(session, row.id, planned, lane)
-    rests_on = evidence_on(session, row, resolved, decisions, standings)
-    stored_plan.add_decisions(session, row.id, decisions, rests_on, now)
-    taken = tuple(Taken(row.name, decision, rests_on.get(decision.key)) for decision in decisions)
+    decisions = stored_plan.unstored(session, round_id, planned, lane)
+    rests_on = evidence_on(session, resolved, decisions, standings)
+    stored_plan.add_decisions(session, round_id, decisions, rests_on, now)
+    taken = tuple(Taken(name, decision, rests_on.get(decision.key)) for decision in decisions)
     advanced = Advance(taken, tuple(_closed(resolved, planned, decisions)))
     if planned.state is State.FINISHED and lane is not None:
         return advanced + advance(session, round_id, now=now)
     if planned.state is State.FINISHED:
+        row = locked(session, round_id)
         row.state, row.finished_at = RoundState.FINISHED, now
         events.append(session, row.id, EventKind.FINISHED, now=now)
         return advanced + start_children(session, row, now)
@@ -230,7 +240,7 @@ def children(session: Session, row: tables.Round, state: RoundState) -> list[tab
 
 def start(session: Session, row: tables.Round, parent: tables.Round, now: datetime) -> Advance:
     """Starts, blocks or leaves waiting a round that comes after another; both are locked."""
-    with _told_of(row):
+    with _told_of(row.name):
         spec = RoundSpec.from_json(row.spec)
     assert spec.parent is not None  # noqa: S101  (it has one)
     begun = chains.start(_parent(parent), spec.parent.when)
@@ -342,10 +352,10 @@ def advance_job(session: Session, job_id: int, *, now: datetime) -> Advance:
     return advance(session, round_id, now=now, ended=(task, seed))
 
 
-def _is_elsewhere(session: Session, row: tables.Round, lane: Lane) -> bool:
+def _is_elsewhere(session: Session, round_id: int, lane: Lane) -> bool:
     """Whether a job outside this lane has yet to finish."""
     query = _ELSEWHERE if lane.seed is None else _ELSEWHERE_IN_SEEDS
-    return session.execute(query, {"round": row.id, **lane._asdict()}).first() is not None
+    return session.execute(query, {"round": round_id, **lane._asdict()}).first() is not None
 
 
 def active_rounds(session: Session) -> list[int]:
@@ -363,18 +373,18 @@ def live_trajectories(session: Session, trajectories: Collection[str]) -> set[st
 
 
 def current_plan(
-    session: Session, row: tables.Round, resolved: ResolvedRound, lane: Lane | None = None
+    session: Session, round_id: int, resolved: ResolvedRound, lane: Lane | None = None
 ) -> tuple[Plan, Mapping[JobKey, Standing]]:
     """What follows from the jobs that have finished, and where every job stands; of all, or of one lane.
 
     Raises BrokenRound.
     """
-    found = results.standings(session, row.id, resolved.spec.prune.metric, lane)
+    found = results.standings(session, round_id, resolved.spec.prune.metric, lane)
     search = resolved.search if lane is None else resolved.search.of_lane(lane)
     if judged := [key for key in found if _is_judged_by_example(resolved, key)]:
         found = results.with_outcomes(found, results.examined(session, resolved, found, judged))
     finished = {key: stands.measurement for key, stands in found.items() if stands.measurement is not None}
-    with _told_of(row):
+    with _told_of(resolved.spec.round):
         return plan(search, finished), found
 
 
@@ -385,7 +395,6 @@ def _is_judged_by_example(resolved: ResolvedRound, key: JobKey) -> bool:
 
 def evidence_on(
     session: Session,
-    row: tables.Round,
     resolved: ResolvedRound,
     decisions: Sequence[Decision],
     found: Mapping[JobKey, Standing],

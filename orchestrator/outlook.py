@@ -24,7 +24,7 @@ def outlook(session: Session, round_name: str, key: JobKey) -> Outlook:
     resolved = engine.resolve(row)
     jobs = {job.key: job for job in results.jobs(session, Job.round_id == row.id)}
     done = [key for key, job in jobs.items() if job.state is JobState.DONE]
-    planned, _ = engine.current_plan(session, row, resolved)
+    planned, _ = engine.current_plan(session, row.id, resolved)
     remaining = still_possible(resolved, planned, jobs)
     return Outlook(
         baseline=curve(session, jobs.get(key._replace(variant=BASELINE))),

@@ -44,7 +44,7 @@ def records(database: Database, name: str) -> Iterator[Record]:
     with database.read() as session:
         row = lookup.find(session, name)
         resolved = engine.resolve(row)
-        planned, standings = engine.current_plan(session, row, resolved)
+        planned, standings = engine.current_plan(session, row.id, resolved)
         baselines = jobs(session, Job.round_id == row.id, Job.variant == BASELINE, Job.state == JobState.DONE)
         decided = _decided(session, row.id)
         rests_on = {key: found.evidence for key, found in decided.items() if found.evidence is not None}

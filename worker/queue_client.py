@@ -6,7 +6,6 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -24,9 +23,8 @@ from tenacity import (
 from db import queue
 from db.changes import Changes
 from db.errors import DatabaseUnreachable, LeaseLost
-from db.queue import KnownResult, Lease
+from db.queue import Lease, NextJob
 from db.session import Database, clock
-from db.statements import CLAIMED
 from db.tables import Worker
 from worker.errors import UnreadableJob
 from worker.interrupts import uninterrupted
@@ -57,12 +55,12 @@ class Ended(NamedTuple):
     next: Claim | None = None
 
 
-def _read(job_id: int, payload: dict[str, Any]) -> JobSpec:
+def _read(job: NextJob) -> JobSpec:
     """The job as it was planned; raises UnreadableJob."""
     try:
-        return JobSpec.from_json(payload)
+        return JobSpec.from_json(job.payload)
     except Exception as error:  # of a task kind's own code: anything
-        raise UnreadableJob(f"job {job_id} cannot be read: {type(error).__name__}: {error}") from error
+        raise UnreadableJob(f"job {job.id} cannot be read: {type(error).__name__}: {error}") from error
 
 
 @dataclass
@@ -149,41 +147,52 @@ class QueueClient:
         expired = queue.requeue_expired(session, now=now, max_attempts=self.limits.max_attempts)
         self._look_at = time.monotonic() + LONGEST_WAIT
         self._advance_all(session, expired)
-        claim, known = self._next(session, now)
-        if claim is None or known is None:
+        job = queue.next_job(session, now=now, round_id=self.round_id)
+        if job is None:
+            return None
+        spec = _read(job)
+        claim = self._take(session, now, job, spec)
+        known = queue.known_result(session, spec.fingerprint, MEASURED)
+        if known is None:
             return claim
         queue.complete_from_cache(session, claim.lease, known, now=now, outcome=Outcome.CACHED)
         self._advance_all(session, [claim.lease.job_id])
         return claim.lease
 
-    def _next(self, session: Session, now: datetime) -> tuple[Claim | None, KnownResult | None]:
-        """The next job, and its result where that is known."""
-        lease = queue.claim(
-            session, worker_id=self.worker_id, now=now, lease_for=self.limits.lease, round_id=self.round_id
-        )
-        if lease is None:
-            return None, None
-        claimed = session.execute(CLAIMED, {"job": lease.job_id}).one()
-        arm = (claimed.task, claimed.stage, claimed.variant, claimed.seed)
-        job = RunningJob(
-            claimed.round,
-            *arm,
-            attempt=claimed.attempts,
-            spec=_read(lease.job_id, claimed.payload),
-            log=self.home / run_dir(claimed.round, *arm) / LOG_FILE,
-        )
-        return Claim(lease, job), queue.known_result(session, job.spec.fingerprint, MEASURED)
-
     def _next_to_run(self, session: Session, now: datetime) -> Claim | None:
-        """The next job; one whose result is known (what follows may touch other rounds), or that cannot be read, is
-        left to `claim`.
+        """The next job, if all is as usual.
+
+        One whose result is known (what follows may touch other rounds) or that cannot be read is left to `claim`, and
+        so are leases that have expired, for which it is looked as often as an idle worker does.
         """
-        with suppress(UnreadableJob), session.begin_nested() as step:
-            claim, known = self._next(session, now)
-            if known is None:
-                return claim
-            step.rollback()
-        return None
+        if time.monotonic() >= self._look_at:
+            if queue.has_expired(session, now=now):
+                return None
+            self._look_at = time.monotonic() + LONGEST_WAIT
+        job = queue.next_job(session, now=now, round_id=self.round_id)
+        if job is None:
+            return None
+        try:
+            spec = _read(job)
+        except UnreadableJob:
+            return None
+        is_known = queue.known_result(session, spec.fingerprint, MEASURED) is not None
+        return None if is_known else self._take(session, now, job, spec)
+
+    def _take(self, session: Session, now: datetime, job: NextJob, spec: JobSpec) -> Claim:
+        """Claims a job under the names that this version has for what it computes: another may have queued it."""
+        names = {"fingerprint": spec.fingerprint, "trajectory": spec.trajectory}
+        lease = queue.take(
+            session,
+            job,
+            worker_id=self.worker_id,
+            now=now,
+            lease_for=self.limits.lease,
+            **(names if spec.fingerprint != job.fingerprint else {}),
+        )
+        arm = (job.task, job.stage, job.variant, job.seed)
+        log = self.home / run_dir(job.round, *arm) / LOG_FILE
+        return Claim(lease, RunningJob(job.round, *arm, attempt=job.attempts + 1, spec=spec, log=log))
 
     def report(self, lease: Lease, evaluations: Sequence[dict[str, Any]], *, beat: bool) -> bool:
         """Stores evaluations and renews the lease, or only asks whether it stands; raises LeaseLost.
@@ -206,10 +215,8 @@ class QueueClient:
     ) -> Ended:
         """Stores how an attempt ended, and claims the next job with it if this worker is to `go_on`.
 
-        Without a next job there may be one nevertheless: `claim` looks at more. So do leases of others that have
-        expired, which is why a job that comes to its end long after the last look has none. Raises LeaseLost.
+        Without a next job there may be one nevertheless: `claim` looks at more. Raises LeaseLost.
         """
-        go_on = go_on and time.monotonic() < self._look_at
 
         def work(session: Session, now: datetime) -> Ended:
             will_retry = self._end(session, now, lease, result, evaluations)

@@ -97,6 +97,8 @@ CALLS: dict[str, Call] = {
     ),
     "requeue_expired, none": lambda session: queue.requeue_expired(session, now=NOW),
     "requeue_expired, all": lambda session: queue.requeue_expired(session, now=LATER),
+    "has_expired, none": lambda session: queue.has_expired(session, now=NOW),
+    "has_expired, one": lambda session: queue.has_expired(session, now=LATER),
     "requeue_dead": lambda session: queue.requeue_dead(session, device_lock="lock", worker_id=2, now=NOW),
     "hand_back_all": lambda session: queue.hand_back_all(session, worker_id=1, now=NOW),
     "next_start": queue.next_start,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from db.errors import DatabaseUnreachable
@@ -88,8 +89,26 @@ def test_end__does_not_put_off_the_look_for_expired_leases(
 ) -> None:
     """A worker that is never idle takes back what others left, too."""
     submit(database, tmp_path)
-    monkeypatch.setattr("worker.queue_client.LONGEST_WAIT", 0.0)
-    assert queue.end(must_claim(queue).lease, result(0.2), [], go_on=True).next is None
+    submit(database, tmp_path, round="r2", seeds=[7])
+    lease = must_claim(queue).lease
+    left = {"state": JobState.RUNNING, "lease_expires_at": datetime(2020, 1, 1, tzinfo=UTC)}
+    with database.write() as session:
+        session.execute(update(Job).where(Job.seed == 7).values(**left))
+    ended = queue.end(lease, result(0.2), [], go_on=True)
+    assert ended.next is not None  # it has just been looked
+    monkeypatch.setattr(queue, "_look_at", 0.0)
+    assert queue.end(ended.next.lease, result(0.2), [], go_on=True).next is None
+    assert must_claim(queue).job.seed == 7
+
+
+def test_end__goes_on_when_a_look_finds_no_expired_lease(
+    queue: QueueClient, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(database, tmp_path)
+    lease = must_claim(queue).lease
+    monkeypatch.setattr(queue, "_look_at", 0.0)
+    assert queue.end(lease, result(0.2), [], go_on=True).next is not None
+    assert queue._look_at > time.monotonic()
 
 
 def test_end__leaves_a_known_result_to_the_next_claim(
@@ -152,3 +171,28 @@ def test_end__whose_answer_was_lost_is_not_told_twice(
     assert states(database)["r1 baseline"] == (JobState.DONE, "ok", 1)
     assert must_claim(queue).job.variant == "l1"
     assert states(database)["r1 l1"] == (JobState.RUNNING, None, 1)
+
+
+@pytest.mark.parametrize("at_an_end", [True, False])
+def test_claim__stores_a_job_under_what_this_version_calls_it(
+    at_an_end: bool, queue: QueueClient, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results of two versions never pass for each other's, whichever queued the job."""
+    submit(database, tmp_path)
+    submit(database, tmp_path, round="r2", seeds=[7])
+    first = must_claim(queue)
+    before = names(database)["r2"]
+    monkeypatch.setattr("worker.job.RESULT_VERSION", "the next")
+    ended = queue.end(first.lease, result(0.2), [], go_on=at_an_end)
+    claim = ended.next or must_claim(queue)
+    assert (ended.next is not None) == at_an_end
+    spec = claim.job.spec
+    assert (claim.job.round, names(database)["r2"]) == ("r2", (spec.fingerprint, spec.trajectory))
+    assert set(before).isdisjoint(names(database)["r2"])
+
+
+def names(database: Database) -> dict[str, tuple[str, str | None]]:
+    """By round, the fingerprint and trajectory that its first job is stored under."""
+    with database.read() as session:
+        jobs = session.scalars(select(Job).order_by(Job.id.desc()))
+        return {job.round.name: (job.fingerprint, job.trajectory) for job in jobs}
