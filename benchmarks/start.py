@@ -101,10 +101,10 @@ def main() -> None:
         found["fsq run"] = rounds[1:]
         source = str(Path(build.__file__).with_name("wkv7.c"))
         built = ["-DN=64", source, "-o", str(folder / "x.so")]
-        plain = [flag for flag in build.FLAGS if not flag.startswith("-fno")]
+        more = ["-O3" if flag == "-O2" else flag for flag in build.FLAGS]
         found["processor seconds to build the CPU kernel"] = {
             shown: round(median(processor_seconds(["cc", *flags, *built]) for _ in range(5)), 2)
-            for shown, flags in (("as it is built", build.FLAGS), ("with all passes of -O3", plain))
+            for shown, flags in (("as it is built", build.FLAGS), ("at -O3", more))
         }
     print(json.dumps(found, indent=1))
     arguments.output.write_text(json.dumps(found, indent=1) + "\n")

@@ -15,7 +15,7 @@ from model.errors import KernelError
 _SOURCE = Path(__file__).with_name("wkv7.c")
 # wkv7.c says itself what is a vector; clang knows these two as well, and refuses what it does not know
 _LEFT_OUT = ("-fno-tree-vectorize", "-fno-tree-slp-vectorize")
-FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", *_LEFT_OUT)
+FLAGS = ("-O2", "-march=native", "-fopenmp", "-shared", "-fPIC", *_LEFT_OUT)
 """With which the kernels are compiled, besides their head size."""
 _CPU_INFO = Path("/proc/cpuinfo")
 
