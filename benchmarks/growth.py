@@ -15,12 +15,13 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import altair
 import torch
+from job_queue import take_next
 from machine import machine
 from service import SUDOKU, resolved, result, round_data
 from sqlalchemy import insert, text
@@ -41,7 +42,6 @@ LAYERS = (2, 3, 6, 12, 24)
 JOBS = (10, 100, 1_000, 10_000, 100_000)
 ROUND_SIZE = 1_000
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-LEASE = timedelta(minutes=1)
 
 
 def fastest(run: Callable[[], Any], repeat: int) -> float:
@@ -139,7 +139,7 @@ def queue_costs(folder: Path, jobs: int, repeat: int) -> dict[str, float]:
         return run
 
     def claim(session: Any) -> Any:
-        return queue.claim(session, worker_id=1, now=NOW, lease_for=LEASE)
+        return take_next(session, 1, NOW)
 
     def end(session: Any) -> None:
         lease = claim(session)

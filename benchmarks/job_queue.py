@@ -27,10 +27,12 @@ from typing import Any
 
 from machine import machine
 from sqlalchemy import insert, text
+from sqlalchemy.orm import Session
 
 from db import events, queue
 from db.changes import Changes
 from db.events import EventKind
+from db.queue import Lease
 from db.session import Database, clock, open_current
 from db.tables import AT_ONCE, Job, Round, Worker
 
@@ -75,6 +77,12 @@ def enter(database: Database) -> int:
         return worker.id
 
 
+def take_next(session: Session, worker: int, now: datetime) -> Lease | None:
+    """Leases the next job; None when there is none."""
+    job = queue.next_job(session, now=now)
+    return job and queue.take(session, job, worker_id=worker, now=now, lease_for=LEASE)
+
+
 def work_through(url: str, seconds: float) -> dict[str, list[float]]:
     """A client: whole jobs for so long; the milliseconds of each transaction, by its kind."""
     database = open_current(url)
@@ -90,7 +98,7 @@ def work_through(url: str, seconds: float) -> dict[str, list[float]]:
 
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        lease = timed("claim", lambda s, now: queue.claim(s, worker_id=worker, now=now, lease_for=LEASE))
+        lease = timed("claim", lambda s, now: take_next(s, worker, now))
         if lease is None:  # every round with jobs was being changed by others: no operation
             took["claim"].pop()
             continue
@@ -145,7 +153,7 @@ def listen(url: str, ready: Any, told: Any) -> None:
     while True:
         with database.write() as session:
             now = clock(session)
-            lease = queue.claim(session, worker_id=worker, now=now, lease_for=LEASE)
+            lease = take_next(session, worker, now)
         if lease is not None:
             told.put(time.time())
         else:

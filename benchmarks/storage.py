@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from job_queue import EVALUATION, LEASE, databases, enter
+from job_queue import EVALUATION, databases, enter, take_next
 from machine import machine
 from service import SUDOKU, resolved, result, round_data
 from sqlalchemy import insert
@@ -63,7 +63,7 @@ def fsq(url: str, jobs: int, *, at_once: bool) -> None:
 
     ended: dict[str, Any] = {"outcome": "ok", "reason": None, "result": {"outcome": "ok"}}
     parts = [EACH] if at_once else [[one] for one in EACH]
-    while lease := transaction(lambda s, now: queue.claim(s, worker_id=worker, now=now, lease_for=LEASE)):
+    while lease := transaction(lambda s, now: take_next(s, worker, now)):
         for part in parts:
             transaction(
                 lambda s, now, lease=lease, part=part: queue.record_evaluations(s, lease, part, now=now)

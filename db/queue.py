@@ -81,18 +81,9 @@ class NextJob(NamedTuple):
     variant: str
     seed: int
     payload: dict[str, Any]
-    fingerprint: str
     attempts: int
     fencing_token: int
     round: str
-
-
-def claim(
-    session: Session, *, worker_id: int, now: datetime, lease_for: timedelta, round_id: int | None = None
-) -> Lease | None:
-    """Leases the next job, of one round or of any; None when there is none."""
-    job = next_job(session, now=now, round_id=round_id)
-    return None if job is None else take(session, job, worker_id=worker_id, now=now, lease_for=lease_for)
 
 
 def next_job(session: Session, *, now: datetime, round_id: int | None = None) -> NextJob | None:
@@ -109,13 +100,20 @@ def next_job(session: Session, *, now: datetime, round_id: int | None = None) ->
             return None
         job = session.execute(OLDEST, asked | {"round_id": found.id}).first()
         if job is not None:  # else others took the round's last one before it was locked
-            return NextJob._make(job)
+            return NextJob(**job._mapping)
 
 
 def take(
-    session: Session, job: NextJob, *, worker_id: int, now: datetime, lease_for: timedelta, **named: str
+    session: Session,
+    job: NextJob,
+    *,
+    worker_id: int,
+    now: datetime,
+    lease_for: timedelta,
+    fingerprint: str | None = None,
+    trajectory: str | None = None,
 ) -> Lease:
-    """Leases the next job; it is stored under the fingerprint and trajectory `named`, if they are."""
+    """Leases the next job, under the fingerprint and trajectory it was queued under unless others are given."""
     lease = Lease(job_id=job.id, round_id=job.round_id, worker_id=worker_id, token=job.fencing_token + 1)
     taken = {
         "state": JobState.RUNNING,
@@ -125,7 +123,9 @@ def take(
         "lease_expires_at": now + lease_for,
         "started_at": now,
     }
-    session.execute(OF_JOB, taken | named | {"job": job.id})
+    names = {"fingerprint": fingerprint, "trajectory": trajectory}
+    renamed = {column: name for column, name in names.items() if name is not None}
+    session.execute(OF_JOB, taken | renamed | {"job": job.id})
     if job.fencing_token:
         session.execute(FORGET, {"job": job.id})  # the evaluations of an attempt that was cut short
     _tell(session, lease, EventKind.JOB_STARTED, now, attempt=job.attempts + 1)
@@ -236,16 +236,17 @@ def requeue_expired(session: Session, *, now: datetime, max_attempts: int = MAX_
 
     A lease that would end later than any given now was given before the clock was set back.
     """
-    expired = session.scalars(EXPIRED, _at(now))
+    expired = session.scalars(EXPIRED, _expiry(now))
     return _take_back(session, expired.all(), now, "lost", "the lease expired", max_attempts)
 
 
 def has_expired(session: Session, *, now: datetime) -> bool:
-    """Whether there are such jobs, of which nothing is changed or locked."""
-    return session.execute(AN_EXPIRED, _at(now)).first() is not None
+    """Whether a lease has run out; changes and locks nothing."""
+    return session.execute(AN_EXPIRED, _expiry(now)).first() is not None
 
 
-def _at(now: datetime) -> dict[str, datetime]:
+def _expiry(now: datetime) -> dict[str, datetime]:
+    """The parameters by which leases that ran out are found."""
     return {"now": now, "far": now + LONGEST_LEASE}
 
 

@@ -53,7 +53,6 @@ _OF_NEXT = (
     "variant",
     "seed",
     "payload",
-    "fingerprint",
     "attempts",
     "fencing_token",
 )

@@ -71,7 +71,7 @@ _UNFINISHED = (
     .where(JOBS.c.state.in_((JobState.QUEUED, JobState.RUNNING)))
     .limit(1)
 )
-_HELD = (
+_LOCKED_ROUND = (
     select(
         ROUNDS.c.name, ROUNDS.c.state, *(cast(ROUNDS.c[name], Text) for name in ("spec", "selected", "facts"))
     )
@@ -156,7 +156,8 @@ def locked(session: Session, round_id: int) -> tables.Round:
 
 def resolve(row: tables.Round) -> ResolvedRound:
     """The round as it was submitted, with the variants that it has taken from others since; raises BrokenRound."""
-    return _resolve(row.name, *(json.dumps(part) for part in (row.spec, row.selected, row.facts)))
+    selected = None if row.selected is None else json.dumps(row.selected)
+    return _resolve(row.name, json.dumps(row.spec), selected, json.dumps(row.facts))
 
 
 def _resolve(name: str, spec: str, selected: str | None, facts: str) -> ResolvedRound:
@@ -193,10 +194,10 @@ def advance(
     With `ended`, the task and seed of a job, only its lane is looked at, until that is over: what it means for the
     others is seen then. Raises BrokenRound.
     """
-    name, state, *columns = session.execute(_HELD, {"round": round_id}).one()
+    name, state, spec, selected, facts = session.execute(_LOCKED_ROUND, {"round": round_id}).one()
     if state is not RoundState.ACTIVE:
         return NOTHING
-    resolved = _resolve(name, *columns)
+    resolved = _resolve(name, spec, selected, facts)
     lane = resolved.search.lane_of(*ended) if ended else None
     if lane is not None and not resolved.search.parallel and _is_elsewhere(session, round_id, lane):
         lane = None  # something was retried: whose turn it is follows from all

@@ -160,10 +160,10 @@ class QueueClient:
         return claim.lease
 
     def _next_to_run(self, session: Session, now: datetime) -> Claim | None:
-        """The next job, if all is as usual.
+        """The next job; None, too, for what is left to `claim`: leases that have expired, a job whose result is known
+        (what follows may touch other rounds), and one that cannot be read.
 
-        One whose result is known (what follows may touch other rounds) or that cannot be read is left to `claim`, and
-        so are leases that have expired, for which it is looked as often as an idle worker does.
+        Looks for expired leases as often as an idle worker.
         """
         if time.monotonic() >= self._look_at:
             if queue.has_expired(session, now=now):
@@ -180,15 +180,15 @@ class QueueClient:
         return None if is_known else self._take(session, now, job, spec)
 
     def _take(self, session: Session, now: datetime, job: NextJob, spec: JobSpec) -> Claim:
-        """Claims a job under the names that this version has for what it computes: another may have queued it."""
-        names = {"fingerprint": spec.fingerprint, "trajectory": spec.trajectory}
+        """Claims a job under the names that this version has for its result: another version may have queued it."""
         lease = queue.take(
             session,
             job,
             worker_id=self.worker_id,
             now=now,
             lease_for=self.limits.lease,
-            **(names if spec.fingerprint != job.fingerprint else {}),
+            fingerprint=spec.fingerprint,
+            trajectory=spec.trajectory,
         )
         arm = (job.task, job.stage, job.variant, job.seed)
         log = self.home / run_dir(job.round, *arm) / LOG_FILE

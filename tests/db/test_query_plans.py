@@ -20,6 +20,7 @@ from db import events, queue
 from db.events import EventKind
 from db.session import Database
 from db.tables import Job, JobState
+from tests.claims import take_next
 from tests.db.test_queue import LEASE, NOW
 
 JOBS = 100_000
@@ -91,8 +92,8 @@ def full(database: Database, mostly: str) -> Database:
 Call = Callable[[Session], object]
 LATER = NOW + timedelta(hours=1)
 CALLS: dict[str, Call] = {
-    "claim": lambda session: queue.claim(session, worker_id=1, now=NOW, lease_for=LEASE),
-    "claim, of the last round": lambda session: queue.claim(
+    "claim": lambda session: take_next(session, worker_id=1, now=NOW, lease_for=LEASE),
+    "claim, of the last round": lambda session: take_next(
         session, worker_id=1, now=NOW, lease_for=LEASE, round_id=ROUNDS
     ),
     "requeue_expired, none": lambda session: queue.requeue_expired(session, now=NOW),
@@ -129,7 +130,7 @@ def test_claim__passes_over_a_locked_round_as_a_whole(full: Database, mostly: st
         first = 1 if mostly == "queued" else ROUNDS
         events.append(other, first, EventKind.WAITING, now=NOW)
         before = _rows_read(connection)
-        lease = queue.claim(session, worker_id=1, now=NOW, lease_for=LEASE)
+        lease = take_next(session, worker_id=1, now=NOW, lease_for=LEASE)
         assert (lease and lease.round_id) == (2 if mostly == "queued" else None)
         assert _rows_read(connection) - before < MOST_ROWS
         free = text("SELECT id FROM jobs WHERE round_id = :round FOR UPDATE SKIP LOCKED")
@@ -155,7 +156,7 @@ def test_claim__by_statistics_from_before_all_jobs_were_done(database: Database)
         session.execute(text("UPDATE jobs SET state = 'done' WHERE id < :last"), {"last": jobs})
     with database.engine.connect() as connection, Session(connection) as session:
         with _statements(connection) as sent:
-            lease = queue.claim(session, worker_id=1, now=NOW, lease_for=LEASE)
+            lease = take_next(session, worker_id=1, now=NOW, lease_for=LEASE)
         assert lease is not None
         assert lease.job_id == jobs
         session.rollback()
@@ -170,13 +171,14 @@ def test_claim__by_statistics_from_before_all_jobs_were_done(database: Database)
 
 def _assert_it_is_there(database: Database, mostly: str) -> None:
     with _undone(database) as session:
-        lease = queue.claim(session, worker_id=1, now=NOW, lease_for=LEASE)
+        lease = take_next(session, worker_id=1, now=NOW, lease_for=LEASE)
         assert lease is not None
         assert lease.job_id == (1 if mostly == "queued" else LAST + 1)
     with _undone(database) as session:
         expired = queue.requeue_expired(session, now=LATER)
         assert sorted(expired) == list(RUNNING)
     with _undone(database) as session:
+        assert (queue.has_expired(session, now=NOW), queue.has_expired(session, now=LATER)) == (False, True)
         assert queue.next_start(session) == NOW
         known = queue.known_result(session, LAST_FINGERPRINT, ["ok"])
         assert (known is not None) == (mostly == "queued")

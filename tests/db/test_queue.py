@@ -14,6 +14,7 @@ from db.events import EventKind
 from db.queue import MAX_ATTEMPTS, Lease
 from db.session import Database
 from db.tables import Evaluation, Job, JobState, Round, RoundState, Worker
+from tests.claims import take_next
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LEASE = timedelta(seconds=60)
@@ -60,7 +61,7 @@ def claim(
     database: Database, worker: int, *, now: datetime = NOW, round_id: int | None = None
 ) -> Lease | None:
     with database.write() as session:
-        return queue.claim(session, worker_id=worker, now=now, lease_for=LEASE, round_id=round_id)
+        return take_next(session, worker_id=worker, now=now, lease_for=LEASE, round_id=round_id)
 
 
 def must_claim(database: Database, worker: int, now: datetime = NOW) -> Lease:

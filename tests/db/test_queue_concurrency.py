@@ -13,6 +13,7 @@ from db import queue
 from db.events import EventKind
 from db.session import Database, open_current
 from db.tables import Event, Job, JobState, Round
+from tests.claims import take_next
 from tests.db.test_queue import LEASE, NOW, add_worker
 
 CLIENTS = 8
@@ -43,7 +44,7 @@ def work(url: str, worker_id: int) -> None:
     ended: list[int] = []
     while True:
         with database.write() as session:
-            lease = queue.claim(session, worker_id=worker_id, now=NOW, lease_for=LEASE)
+            lease = take_next(session, worker_id=worker_id, now=NOW, lease_for=LEASE)
         if lease is None:
             if _is_something_queued(database):
                 continue  # others are at every round that has some

@@ -37,6 +37,7 @@ from db.tables import AT_ONCE, Base, Decision, Evaluation, Event, Job, JobState,
 from orchestrator import engine, interventions, lookup
 from orchestrator.planner import JobKey, Measurement, State, Verdict, plan
 from orchestrator.spec import ResolvedRound
+from tests.claims import take_next
 from tests.db.test_queue import EVALUATION, LEASE
 from tests.db.test_queue_concurrency import without_sync
 from tests.orchestrator.factories import NOW, resolve, result
@@ -306,7 +307,7 @@ class QueueMachine(RuleBasedStateMachine):
         """Nothing comes of it but that time has passed, or was set back."""
         self.now += jump
         with self.database.write() as session:
-            queue.claim(session, worker_id=self.workers[client], now=self.now, lease_for=LEASE)
+            take_next(session, worker_id=self.workers[client], now=self.now, lease_for=LEASE)
             session.rollback()
 
     def _submit(self, resolved: ResolvedRound) -> None:
@@ -328,7 +329,7 @@ class QueueMachine(RuleBasedStateMachine):
         with self.database.write() as session:
             round_id = None if of is None else lookup.find(session, of).id
             worker = self.workers[client]
-            lease = queue.claim(session, worker_id=worker, now=self.now, lease_for=LEASE, round_id=round_id)
+            lease = take_next(session, worker_id=worker, now=self.now, lease_for=LEASE, round_id=round_id)
             assert (lease and lease.job_id) == (expected and self.ids[expected])
             if lease is None or expected is None:
                 return

@@ -16,6 +16,7 @@ from orchestrator import engine
 from orchestrator.planner import JobKey
 from orchestrator.reading import parse_round
 from orchestrator.spec import ResolvedRound
+from tests.claims import take_next
 from worker.job import JobResult, Metrics, Outcome, Usage
 from worker.preparation import prepare
 
@@ -97,7 +98,7 @@ class Rig:
     def run_next(self, outcome: JobResult, at: datetime = NOW) -> JobKey | None:
         """Ends the next job with `outcome` and advances its round; None when there is none."""
         with self.database.write() as session:
-            lease = queue.claim(session, worker_id=self.worker_id, now=at, lease_for=timedelta(minutes=1))
+            lease = take_next(session, worker_id=self.worker_id, now=at, lease_for=timedelta(minutes=1))
             if lease is None:
                 return None
             job = session.get_one(Job, lease.job_id)

@@ -24,6 +24,7 @@ from orchestrator.records import Record, records
 from orchestrator.reports import effects
 from orchestrator.statistics.early_stop import remaining
 from orchestrator.web import findings
+from tests.claims import take_next
 from tests.orchestrator.factories import NOW, USAGE, Rig, resolve, result
 from tests.orchestrator.reports import samples
 from worker.job import BASELINE, EarlyStop, JobResult, Outcome
@@ -40,7 +41,7 @@ class CurveRig(Rig):
     def run(self, curve: Mapping[int, float]) -> JobKey | None:
         """Ends the next job, which was evaluated at the even steps of its budget: from `curve`, or else at 0.5."""
         with self.database.write() as session:
-            lease = queue.claim(session, worker_id=self.worker_id, now=NOW, lease_for=timedelta(minutes=1))
+            lease = take_next(session, worker_id=self.worker_id, now=NOW, lease_for=timedelta(minutes=1))
             if lease is None:
                 return None
             job = session.get_one(Job, lease.job_id)
@@ -283,7 +284,7 @@ def test_bounds__stay_with_a_job_that_is_taken_back(database: Database, tmp_path
     rig.submit(resolve(tmp_path, round="r2", variants=NEW, early_stop=ON))
     before = rig.bounds()
     with database.write() as session:
-        queue.claim(session, worker_id=rig.worker_id, now=NOW, lease_for=timedelta(minutes=1))
+        take_next(session, worker_id=rig.worker_id, now=NOW, lease_for=timedelta(minutes=1))
         queue.requeue_expired(session, now=NOW + timedelta(minutes=2))
     assert before is not None
     assert rig.bounds() == before

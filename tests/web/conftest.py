@@ -23,6 +23,7 @@ from db.tables import Job, Round, RoundState
 from orchestrator import engine
 from orchestrator.api.access import COOKIE
 from tests.api.conftest import client, make_client  # noqa: F401  (fixtures)
+from tests.claims import take_next
 from tests.orchestrator.factories import Rig, resolve, result
 from worker.job import JobResult, run_dir
 
@@ -91,7 +92,7 @@ def claim(rig: Rig) -> Lease:
     """The next job begins to run."""
     now = datetime.now(UTC)
     with rig.database.write() as session:
-        lease = queue.claim(session, worker_id=rig.worker_id, now=now, lease_for=timedelta(hours=1))
+        lease = take_next(session, worker_id=rig.worker_id, now=now, lease_for=timedelta(hours=1))
     assert lease is not None
     return lease
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from db.errors import DatabaseUnreachable
 from db.session import Database
-from db.tables import Event, Job, JobState
+from db.tables import Event, Job, JobState, Round
 from orchestrator import engine
 from tests.orchestrator.factories import resolve, result
 from worker.errors import UnreadableJob
@@ -91,11 +92,12 @@ def test_end__does_not_put_off_the_look_for_expired_leases(
     submit(database, tmp_path)
     submit(database, tmp_path, round="r2", seeds=[7])
     lease = must_claim(queue).lease
+    monkeypatch.setattr(queue, "_look_at", math.inf)
     left = {"state": JobState.RUNNING, "lease_expires_at": datetime(2020, 1, 1, tzinfo=UTC)}
     with database.write() as session:
         session.execute(update(Job).where(Job.seed == 7).values(**left))
     ended = queue.end(lease, result(0.2), [], go_on=True)
-    assert ended.next is not None  # it has just been looked
+    assert ended.next is not None
     monkeypatch.setattr(queue, "_look_at", 0.0)
     assert queue.end(ended.next.lease, result(0.2), [], go_on=True).next is None
     assert must_claim(queue).job.seed == 7
@@ -174,25 +176,22 @@ def test_end__whose_answer_was_lost_is_not_told_twice(
 
 
 @pytest.mark.parametrize("at_an_end", [True, False])
-def test_claim__stores_a_job_under_what_this_version_calls_it(
+def test_claim__a_result_of_one_version_is_never_reused_as_the_others(
     at_an_end: bool, queue: QueueClient, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Results of two versions never pass for each other's, whichever queued the job."""
+    """Whichever version queued the job: it is stored under what the version that runs it calls its result."""
     submit(database, tmp_path)
-    submit(database, tmp_path, round="r2", seeds=[7])
-    first = must_claim(queue)
-    before = names(database)["r2"]
+    submit(database, tmp_path, round="twin")
+    of_old = must_claim(queue)
     monkeypatch.setattr("worker.job.RESULT_VERSION", "the next")
-    ended = queue.end(first.lease, result(0.2), [], go_on=at_an_end)
+    ended = queue.end(of_old.lease, result(0.2), [], go_on=at_an_end)
     claim = ended.next or must_claim(queue)
-    assert (ended.next is not None) == at_an_end
-    spec = claim.job.spec
-    assert (claim.job.round, names(database)["r2"]) == ("r2", (spec.fingerprint, spec.trajectory))
-    assert set(before).isdisjoint(names(database)["r2"])
-
-
-def names(database: Database) -> dict[str, tuple[str, str | None]]:
-    """By round, the fingerprint and trajectory that its first job is stored under."""
+    assert (ended.next is not None, claim.job.round, claim.job.variant) == (at_an_end, "twin", "baseline")
     with database.read() as session:
-        jobs = session.scalars(select(Job).order_by(Job.id.desc()))
-        return {job.round.name: (job.fingerprint, job.trajectory) for job in jobs}
+        row = session.get_one(Job, claim.lease.job_id)
+        assert (row.fingerprint, row.trajectory) == (claim.job.spec.fingerprint, claim.job.spec.trajectory)
+    queue.end(claim.lease, result(0.3), [], go_on=False)
+    submit(database, tmp_path, round="of_next")
+    with database.read() as session:
+        of_next = select(Job.cached_from_id).join(Round).where(Round.name == "of_next").order_by(Job.id)
+        assert session.scalars(of_next).first() == claim.lease.job_id
