@@ -6,8 +6,8 @@ BIN    := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 # Python compiles what it imports when it does so; compiling all of PyTorch beforehand doubles the set-up
 PIP    := $(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt
-# one more than there are cores: many tests wait for processes
-WORKERS := $(shell $(PYTHON) -c "import os; print(1 + (os.cpu_count() or 1))")
+# two more than there are cores: many tests wait for processes
+WORKERS := $(shell $(PYTHON) -c "import os; print(2 + (os.cpu_count() or 1))")
 TORCH  := $(shell grep '^torch==' constraints.txt)
 
 .PHONY: setup demo test lint format typecheck clean fuzz chaos

@@ -41,7 +41,7 @@ typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias))
 typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef float row[N];
 #define ALIGNED __attribute__((aligned(64)))
-/* Unrolls a loop over values that are to stay in registers: unasked, gcc does so at -O3 only, and takes half as long again. */
+/* Unrolls a loop over values that are to stay in registers: unasked, gcc does so at -O3 only, and takes longer. */
 #define UNROLL _Pragma("GCC unroll 16")
 #define INLINE static inline __attribute__((always_inline))
 
