@@ -81,6 +81,8 @@ class NextJob(NamedTuple):
     variant: str
     seed: int
     payload: dict[str, Any]
+    fingerprint: str
+    trajectory: str | None
     attempts: int
     fencing_token: int
     round: str
@@ -103,17 +105,8 @@ def next_job(session: Session, *, now: datetime, round_id: int | None = None) ->
             return NextJob(**job._mapping)
 
 
-def take(
-    session: Session,
-    job: NextJob,
-    *,
-    worker_id: int,
-    now: datetime,
-    lease_for: timedelta,
-    fingerprint: str | None = None,
-    trajectory: str | None = None,
-) -> Lease:
-    """Leases the next job, under the fingerprint and trajectory it was queued under unless others are given."""
+def take(session: Session, job: NextJob, *, worker_id: int, now: datetime, lease_for: timedelta) -> Lease:
+    """Leases the next job, and stores it under the fingerprint and trajectory that `job` has."""
     lease = Lease(job_id=job.id, round_id=job.round_id, worker_id=worker_id, token=job.fencing_token + 1)
     taken = {
         "state": JobState.RUNNING,
@@ -122,10 +115,10 @@ def take(
         "fencing_token": lease.token,
         "lease_expires_at": now + lease_for,
         "started_at": now,
+        "fingerprint": job.fingerprint,
+        "trajectory": job.trajectory,
     }
-    names = {"fingerprint": fingerprint, "trajectory": trajectory}
-    renamed = {column: name for column, name in names.items() if name is not None}
-    session.execute(OF_JOB, taken | renamed | {"job": job.id})
+    session.execute(OF_JOB, taken | {"job": job.id})
     if job.fencing_token:
         session.execute(FORGET, {"job": job.id})  # the evaluations of an attempt that was cut short
     _tell(session, lease, EventKind.JOB_STARTED, now, attempt=job.attempts + 1)

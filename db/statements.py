@@ -53,6 +53,8 @@ _OF_NEXT = (
     "variant",
     "seed",
     "payload",
+    "fingerprint",
+    "trajectory",
     "attempts",
     "fencing_token",
 )

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from tenacity import (
 from db import queue
 from db.changes import Changes
 from db.errors import DatabaseUnreachable, LeaseLost
-from db.queue import Lease, NextJob
+from db.queue import KnownResult, Lease, NextJob
 from db.session import Database, clock
 from db.tables import Worker
 from worker.errors import UnreadableJob
@@ -46,6 +47,14 @@ class Claim(NamedTuple):
 
     lease: Lease
     job: RunningJob
+
+
+class Found(NamedTuple):
+    """A job that may be claimed, and its result where that is known."""
+
+    job: NextJob
+    spec: JobSpec
+    known: KnownResult | None
 
 
 class Ended(NamedTuple):
@@ -147,15 +156,13 @@ class QueueClient:
         expired = queue.requeue_expired(session, now=now, max_attempts=self.limits.max_attempts)
         self._look_at = time.monotonic() + LONGEST_WAIT
         self._advance_all(session, expired)
-        job = queue.next_job(session, now=now, round_id=self.round_id)
-        if job is None:
+        found = self._find(session, now)
+        if found is None:
             return None
-        spec = _read(job)
-        claim = self._take(session, now, job, spec)
-        known = queue.known_result(session, spec.fingerprint, MEASURED)
-        if known is None:
+        claim = self._take(session, now, found)
+        if found.known is None:
             return claim
-        queue.complete_from_cache(session, claim.lease, known, now=now, outcome=Outcome.CACHED)
+        queue.complete_from_cache(session, claim.lease, found.known, now=now, outcome=Outcome.CACHED)
         self._advance_all(session, [claim.lease.job_id])
         return claim.lease
 
@@ -169,30 +176,27 @@ class QueueClient:
             if queue.has_expired(session, now=now):
                 return None
             self._look_at = time.monotonic() + LONGEST_WAIT
+        with suppress(UnreadableJob):
+            found = self._find(session, now)
+            if found is not None and found.known is None:
+                return self._take(session, now, found)
+        return None
+
+    def _find(self, session: Session, now: datetime) -> Found | None:
+        """The next job, under the names that this version has for its result: another may have queued it."""
         job = queue.next_job(session, now=now, round_id=self.round_id)
         if job is None:
             return None
-        try:
-            spec = _read(job)
-        except UnreadableJob:
-            return None
-        is_known = queue.known_result(session, spec.fingerprint, MEASURED) is not None
-        return None if is_known else self._take(session, now, job, spec)
+        spec = _read(job)
+        job = job._replace(fingerprint=spec.fingerprint, trajectory=spec.trajectory)
+        return Found(job, spec, queue.known_result(session, job.fingerprint, MEASURED))
 
-    def _take(self, session: Session, now: datetime, job: NextJob, spec: JobSpec) -> Claim:
-        """Claims a job under the names that this version has for its result: another version may have queued it."""
-        lease = queue.take(
-            session,
-            job,
-            worker_id=self.worker_id,
-            now=now,
-            lease_for=self.limits.lease,
-            fingerprint=spec.fingerprint,
-            trajectory=spec.trajectory,
-        )
+    def _take(self, session: Session, now: datetime, found: Found) -> Claim:
+        job = found.job
+        lease = queue.take(session, job, worker_id=self.worker_id, now=now, lease_for=self.limits.lease)
         arm = (job.task, job.stage, job.variant, job.seed)
         log = self.home / run_dir(job.round, *arm) / LOG_FILE
-        return Claim(lease, RunningJob(job.round, *arm, attempt=job.attempts + 1, spec=spec, log=log))
+        return Claim(lease, RunningJob(job.round, *arm, attempt=job.attempts + 1, spec=found.spec, log=log))
 
     def report(self, lease: Lease, evaluations: Sequence[dict[str, Any]], *, beat: bool) -> bool:
         """Stores evaluations and renews the lease, or only asks whether it stands; raises LeaseLost.
