@@ -329,7 +329,9 @@ def _die_with_parent(parent: int) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """`python -m worker.child CONNECTION_FD PARENT_PID DEVICE HOME SNAPSHOT_BYTES ACTIVATION_BYTES`."""
+    """Trains until its supervisor is gone; takes
+    CONNECTION_FD PARENT_PID DEVICE HOME SNAPSHOT_BYTES ACTIVATION_BYTES.
+    """
     descriptor, parent, device, home, quota, activation_bytes = arguments
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to answer
     _die_with_parent(int(parent))
@@ -355,7 +357,3 @@ def main(arguments: Sequence[str]) -> None:
         except Exception:
             traceback.print_exc()
             raise SystemExit(1) from None
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
