@@ -30,7 +30,6 @@ $(VENV)/.everything: $(VENV)/.base
 demo: $(VENV)/.base             ## the quickstart round, from submit to summary
 	@FSQ_HOME=$(CURDIR)/demo $(BIN)/fsq run examples/quickstart.yaml
 
-# by name, acceptance comes first: what takes long must not be left to the end, with nothing beside it
 test: setup                     ## the test suite
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 

@@ -22,6 +22,12 @@ settings.register_profile("fsq", deadline=None, suppress_health_check=[HealthChe
 settings.load_profile("fsq")
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+SHORT = CHECKOUT / "tests" / "orchestrator"  # many tests, none of which takes long
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long comes first: left to the end it would have no other tests beside it."""
+    items.sort(key=lambda item: item.path.is_relative_to(SHORT))
 
 
 @pytest.fixture(scope="session")
