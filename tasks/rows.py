@@ -43,9 +43,9 @@ class Row:
 
     @property
     def id(self) -> str:
-        """The value of the column `id` as text; "" where there is none."""
+        """The value of the column `id` as text; "" where there is none, or a NaN, as tables with gaps have it."""
         value = self.values.get("id")
-        return "" if value is None else str(value)
+        return "" if value is None or value != value else str(value)
 
     @property
     def key(self) -> str:

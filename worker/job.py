@@ -92,7 +92,7 @@ class RandomInit(Strict):
     layers: Annotated[int, Field(gt=0, le=1000)]
     dim: Annotated[int, Field(gt=0, le=2**16)]
     vocab: Annotated[int, Field(gt=0, le=2**20)]
-    head_size: Annotated[int, Field(gt=0, le=1024)] = 64
+    head_size: Annotated[int, Field(gt=1, le=1024)] = 64
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @model_validator(mode="after")

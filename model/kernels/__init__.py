@@ -41,10 +41,10 @@ def wkv7(
     here, or not able to compute these tensors.
     """
     _check_shapes(r, w, k, v, a, b, s0)
-    B, T, H, N = r.shape
+    B, _, H, N = r.shape
     dtype = torch.float64 if r.dtype == torch.float64 else torch.float32
     s0 = torch.zeros(B, H, N, N, dtype=dtype, device=r.device) if s0 is None else s0.to(dtype)
-    if T == 0:
+    if r.numel() == 0:  # no token, or no sequence
         return r.to(dtype), s0
     name = default_backend(r.device, dtype, N) if backend is None else backend
     if name not in _BACKENDS:

@@ -21,6 +21,10 @@ from tasks.task import Task
 
 DEFAULT_BLANKS = {4: 8, 9: 40}
 MOST_BLANKS = {4: 12, 9: 64}  # no puzzle has fewer than 17 clues (McGuire et al. 2014), or 4 of 16
+MOST_ON_END = {4: 7, 9: 17}  # blanks side by side at an end: two blank rows in a band of boxes can be swapped
+FEW_BOARDS = (
+    "use more blanks or mask_region: random, or fewer examples (of 4x4 there are only 288 full boards)"
+)
 
 
 class SudokuConfig(TaskConfig):
@@ -37,9 +41,10 @@ class SudokuConfig(TaskConfig):
     max_prompt_tokens: PromptLimit = 128
     max_answer_tokens: AnswerLimit = 81
     size: Annotated[Literal[4, 9], Field(description="Cells in a row.")] = 9
-    blanks: Annotated[Count, Field(description="Blank cells; if not given, 40 of 81 or 8 of 16.")] = (
-        DEFAULT_BLANKS[9]
-    )
+    blanks: Annotated[
+        Count,
+        Field(description="Blank cells; if not given, 40 of 81 or 8 of 16, as a prefix or suffix 17 or 7."),
+    ] = DEFAULT_BLANKS[9]
     mask_region: Annotated[
         Region, Field(description="Which cells are blank: the first, the last, or any at random.")
     ] = "random"
@@ -47,9 +52,11 @@ class SudokuConfig(TaskConfig):
     @model_validator(mode="before")
     @classmethod
     def _default_blanks(cls, options: Any) -> Any:
-        if isinstance(options, Mapping) and "blanks" not in options and options.get("size") == 4:
-            return {**options, "blanks": DEFAULT_BLANKS[4]}
-        return options
+        if not isinstance(options, Mapping) or "blanks" in options:
+            return options
+        size = 4 if options.get("size") == 4 else 9
+        is_anywhere = options.get("mask_region", "random") == "random"
+        return {**options, "blanks": (DEFAULT_BLANKS if is_anywhere else MOST_ON_END)[size]}
 
     @model_validator(mode="after")
     def _blanks_fit(self) -> Self:
@@ -66,8 +73,8 @@ class Sudoku(Task[SudokuConfig]):
 
     Every puzzle has exactly one solution and exactly `blanks` blanks: an answer is right as a whole (sequence
     accuracy) just when it makes a valid board. No 9x9 solution is used twice. Of
-    4x4 there are only 288 full boards, so there puzzles are distinct, but not solutions. Whole rows must
-    not be blank twice in a band of boxes, so prefix and suffix allow 17 blanks of 81 or 7 of 16 at most.
+    4x4 there are only 288 full boards, so there puzzles are distinct, but not solutions. A prefix or suffix
+    has 17 blanks of 81 or 7 of 16 at most: with more no solution is the only one.
     """
 
     Config = SudokuConfig
@@ -76,8 +83,8 @@ class Sudoku(Task[SudokuConfig]):
     advice: ClassVar[Mapping[str, str]] = {
         "not_unique": "use fewer blanks or mask_region: random (two blank rows in a band of boxes can "
         "always be swapped)",
-        "duplicate_content": "use more blanks or mask_region: random, or fewer examples (of 4x4 there are "
-        "only 288 full boards)",
+        "duplicate_content": FEW_BOARDS,
+        "in_val": FEW_BOARDS,
     }
 
     def candidate(self, row: Row) -> Candidate:

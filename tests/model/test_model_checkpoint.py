@@ -52,6 +52,14 @@ def test_read__keeps_the_dtype(tmp_path: Path, name: str, dtype: torch.dtype) ->
     assert {tensor.dtype for tensor in checkpoint.read(path).values()} == {dtype}
 
 
+def test_read__tied_weights(tmp_path: Path) -> None:
+    shape = ModelShape.random(1, 64, 3000, 32)
+    tensors = live_state_dict(shape)
+    tensors["head.weight"] = tensors["emb.weight"]
+    read = checkpoint.read(save(tmp_path / "model.pth", tensors))
+    assert torch.equal(read["head.weight"], tensors["emb.weight"])
+
+
 def test_read__a_pickle_of_old_versions(tmp_path: Path) -> None:
     path = save(tmp_path / "old.pth", live_state_dict(SHAPE), zipped=False)
     assert checkpoint.inspect(path) == SHAPE

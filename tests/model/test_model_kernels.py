@@ -146,6 +146,11 @@ def test_wkv7__no_tokens_leave_the_state(backend: str) -> None:
     assert torch.equal(sT, inputs[6])
 
 
+def test_wkv7__no_sequences(backend: str) -> None:
+    y, sT = wkv7(*(x.float() for x in wkv_inputs(0, 20, 2, 16)), backend=backend)
+    assert (y.shape, sT.shape) == ((0, 20, 2, 16), (0, 2, 16, 16))
+
+
 def test_wkv7__computes_in_float32_whatever_comes_in(backend: str) -> None:
     inputs = [x.bfloat16() for x in wkv_inputs(1, 20, 1, 16)]
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -143,6 +143,7 @@ def test_parse_round__forms_of_variants(variants: str, names: list[str]) -> None
             "model.checkpoint.random.layer: unknown key 'layer'; did you mean 'layers'?",
         ),
         ("dim: 64", "dim: 65", "dim 65 is not a multiple of head_size 64"),
+        ("dim: 64", "dim: 64, head_size: 1", "head_size: expected greater than 1, not 1"),
         (
             "{random: {layers: 2, dim: 64, vocab: 256}}",
             "[1]",

@@ -152,7 +152,22 @@ def test_build__drops_duplicates_and_validation_rows(tmp_path: Path, tokenizer: 
     )
     assert "train: 5 rows read, dropped: in_val 2, duplicate_id 1." in message
     assert "val: 4 rows read, dropped: duplicate_content 2." in message
-    assert message.endswith("To do: lower train to 2; lower val to 2; give more data.")
+    assert message.endswith(
+        "To do: lower train to 2; lower val to 2; rows of equal id count as the same: give each row an id of its "
+        "own, or leave the ids out; give more data."
+    )
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_build__rows_without_an_id_are_told_apart_by_content(
+    tmp_path: Path, tokenizer: Bytes, missing: float | None
+) -> None:
+    rows = [arc_row(number, id=missing) for number in range(60)]
+    data = {"path": write_jsonl(tmp_path / "a.jsonl", rows)}
+
+    train, val, _ = build({"kind": "arc", "data": data, "train": 20, "val": 4}, tokenizer)
+
+    assert len({one.id for one in [*train, *val]}) == 24
 
 
 def test_build__content_ignores_case_and_space(tmp_path: Path, tokenizer: Bytes) -> None:

@@ -79,6 +79,26 @@ def test_build__only_the_answer_makes_a_valid_board(tokenizer: Bytes, size: int)
             assert is_valid(full, size) is (answer == right)
 
 
+@pytest.mark.parametrize(
+    ("size", "region", "blanks"),
+    [
+        (9, "random", 40),
+        (9, "prefix", 17),
+        (9, "suffix", 17),
+        (4, "random", 8),
+        (4, "prefix", 7),
+        (4, "suffix", 7),
+    ],
+)
+def test_build__as_many_blanks_as_the_region_allows_if_none_are_given(
+    tokenizer: Bytes, size: int, region: str, blanks: int
+) -> None:
+    options = {"kind": "sudoku", "size": size, "mask_region": region, "train": 20, "val": 8}
+    train, val, _ = build(options, tokenizer)
+
+    assert {board(one, size).count("0") for one in [*train, *val]} == {blanks}
+
+
 def test_build__four_times_four_has_more_puzzles_than_boards(tokenizer: Bytes) -> None:
     train, val, _ = build({"kind": "sudoku", "size": 4, "train": 500, "val": 50}, tokenizer)
 
