@@ -28,18 +28,24 @@ def lines(database: Database, name: str, form: str) -> Iterator[str]:
         yield from summary(resolved, state, list(records(database, name))).splitlines()
 
 
-def write_files(ask: Callable[[str, str], Iterable[str]], name: str, folder: Path) -> Sequence[Path]:
-    """Writes `_<round>_records.jsonl` and `_summary_<round>.txt`; returns their paths.
+Ask = Callable[[str, str], Iterable[str]]  # gives the lines of a round in a form, such as `lines` does
 
-    ask: gives the lines of a round in a form, such as `lines` does. Raises what that raises, and FsqError.
+
+def write_file(ask: Ask, name: str, form: str, path: Path) -> Path:
+    """Writes a round in one form, and returns the path; raises what `ask` raises, and FsqError."""
+    write_whole(path, "".join(f"{line}\n" for line in ask(name, form)).encode())
+    return path
+
+
+def write_files(ask: Ask, name: str, folder: Path, *, is_csv: bool = False) -> Sequence[Path]:
+    """Writes `_<round>_records.jsonl`, `.csv` if asked for, and `_summary_<round>.txt`; returns their paths.
+
+    Raises what `ask` raises, and FsqError.
     """
-    contents = {
-        folder / f"_{name}_records.jsonl": "jsonl",
-        folder / f"_summary_{name}.txt": "summary",
-    }
-    for path, form in contents.items():
-        write_whole(path, "".join(f"{line}\n" for line in ask(name, form)).encode())
-    return tuple(contents)
+    contents = {folder / f"_{name}_records.jsonl": "jsonl", folder / f"_summary_{name}.txt": "summary"}
+    if is_csv:
+        contents[folder / f"_{name}_records.csv"] = "csv"
+    return [write_file(ask, name, form, path) for path, form in contents.items()]
 
 
 def _csv(rows: Sequence[Record]) -> Iterator[str]:

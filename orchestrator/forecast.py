@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydantic import Field
 from sqlalchemy import select
@@ -83,7 +83,7 @@ def of_round(session: Session, resolved: ResolvedRound) -> Forecast:
         no_ops=tuple(sorted(resolved.search.no_ops)),
         waits_for=tuple(unended),
         variants=resolved.search.variants,
-        same_as=_duplicates(resolved),
+        same_as=resolved.same_as,
         warnings=(*_seed_warnings(resolved), *_spread_warnings(session, resolved)),
         tasks=tuple(_task(session, resolved, task) for task in resolved.search.tasks),
     )
@@ -121,16 +121,6 @@ def _spread_warnings(session: Session, resolved: ResolvedRound) -> Iterator[str]
                 f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} cannot tell less than {points(found)} from chance "
                 f"(80 % power), and the threshold is {points(search.rule.min_delta)}; `fsq calibrate` says more"
             )
-
-
-def _duplicates(resolved: ResolvedRound) -> dict[str, str]:
-    """Variants that compute the same as an earlier one of the round: run once, answered from its result."""
-    first: dict[Any, str] = {}
-    same: dict[str, str] = {}
-    for name, settings in resolved.canonical.items():
-        if settings is not None and first.setdefault(settings, name) != name:
-            same[name] = first[settings]
-    return same
 
 
 def _task(session: Session, resolved: ResolvedRound, task: str) -> TaskForecast:

@@ -103,6 +103,9 @@ class SearchSpec:
     baseline_seeds: tuple[int, ...] = ()  # further ones, that only the baseline is run with
     confirmation: Confirmation | None = None
     control: str | None = None  # the variant that is the baseline under another seed
+    same_as: Mapping[str, str] = field(
+        default_factory=dict, hash=False
+    )  # variants that compute what an earlier one does
 
     @property
     def lanes(self) -> tuple[Lane, ...]:
@@ -299,7 +302,8 @@ class _Walk:
         for judged in measured:
             if judged.failure is None and p_values[judged.key.variant] is None:
                 judged.fail(Verdict.UNDECIDED, "how far the choice of examples moves its delta is not known")
-        discoveries = false_discovery({name: p for name, p in p_values.items() if p is not None})
+        known = {name: p for name, p in p_values.items() if p is not None}
+        discoveries = false_discovery(known, self.spec.same_as)
         for judged in measured:
             yield judged.confirm(discoveries.get(judged.key.variant), last.level)
 

@@ -119,10 +119,10 @@ class _Writer:
     statistics: RoundStatistics
 
     @cached_property
-    def _by_seed(self) -> dict[JobKey, SeedEvidence]:
-        """What is known of each run's delta, whether it was decided by itself or with others."""
+    def _by_seed(self) -> dict[JobKey, tuple[SeedEvidence, Evidence]]:
+        """What is known of each run's delta, and what was decided with it: by itself or with others."""
         return {
-            key._replace(seed=seed): one
+            key._replace(seed=seed): (one, found)
             for key, found in self.evidence.items()
             for seed, one in found.by_seed.items()
         }
@@ -144,7 +144,9 @@ class _Writer:
         trained = metrics or partial  # what was spent, whatever came of it
         baseline = self._baseline(key)
         val = self.resolved.report(key.task, key.stage).val
-        rests_on = self._by_seed.get(key) if self._metric == "best_val_tok_acc" else None
+        rests_on, _ = (
+            self._by_seed.get(key, (None, None)) if self._metric == "best_val_tok_acc" else (None, None)
+        )
         failed = metrics is None
         return self._head(key) | {
             "stage": key.stage,
@@ -225,11 +227,11 @@ class _Writer:
         return self.resolved.spec.prune.metric
 
     def _on_run(self, key: JobKey) -> Evidence | None:
-        """What a single run's delta rests on."""
-        found = self._by_seed.get(key)
-        if found is None:
+        """What a single run's delta rests on, among the seeds that were decided together."""
+        if key not in self._by_seed:
             return None
-        return Evidence(d_acc_ci=found.d_acc_ci, p_value=found.p_value, seeds=(found,))
+        one, decided = self._by_seed[key]
+        return Evidence(d_acc_ci=one.d_acc_ci, p_value=one.p_value, seeds=decided.seeds)
 
     def _caveats(self, job: StoredJob, baseline: Metrics | None, evidence: Evidence | None) -> list[Caveat]:
         if job.partial is not None:

@@ -1,8 +1,9 @@
 """What a round's decisions say together: over seeds, over all variants tried, and against the spread between runs.
 
-The family of the false-discovery control at a stage that selects is every (task, variant) that was measured at the
-first stage, the control arm left out: those that did not come so far count with p = 1, or a later stage would judge
-the best on the data they were chosen by. Where a stage confirms, it is the one that decided: the task's candidates.
+The family of the false-discovery control at a stage that selects is every (task, variant) that was tried at the first
+stage, the control arm left out, and variants that compute the same once: those that did not come so far, diverged or
+were stopped count with p = 1, or a later stage would judge the best on the data they were chosen by. Where a stage
+confirms, it is the one that decided: the task's candidates.
 That of the comparison with the control is all variants of a task that reached the last stage that selects.
 """
 
@@ -19,12 +20,12 @@ from sqlalchemy.orm import Session
 from db.tables import Job, JobState
 from orchestrator import caveats
 from orchestrator.evidence import Evidence, SeedEvidence
-from orchestrator.planner import JobKey, Measurement, SearchSpec
+from orchestrator.planner import VERDICTS_WITHOUT_A_NUMBER, JobKey, Measurement, SearchSpec
 from orchestrator.points import difference
 from orchestrator.spec import CONTROL_ARM, ResolvedRound
 from orchestrator.statistics.seeds import AcrossSeeds, across_seeds, estimate
-from orchestrator.statistics.variants import Spread, dunnett, false_discovery, holm, pooled_spread
-from worker.job import BASELINE, Outcome
+from orchestrator.statistics.variants import Spread, distinct, dunnett, false_discovery, holm, pooled_spread
+from worker.job import BASELINE
 
 MOST_RUNS = 5000  # of the baseline that the spread between runs is taken from, the latest
 
@@ -97,7 +98,7 @@ def of_round(
     stopped = {
         Arm(key.task, key.stage, key.variant)
         for key, found in measured.items()
-        if found.outcome is Outcome.STOPPED
+        if found.outcome in VERDICTS_WITHOUT_A_NUMBER and key.variant != BASELINE
     }
     by_arm = {arm: seeds for arm, seeds in by_arm.items() if arm not in stopped}  # what is left would flatter
     counts = {arm: _count(search, by_arm, arm) for arm in by_arm}
@@ -115,16 +116,20 @@ def of_round(
         family = {arm: p for arm, p in tried.items() if arm.stage == stage and arm.task in tasks}
         if stage in search.stages:
             family = dict.fromkeys((arm._replace(stage=stage) for arm in at_first), 1.0) | family
-        q_values |= {arm: q for arm, q in false_discovery(family).items() if arm in tried}
-        sizes |= {(task, stage): len(family) for task in tasks}
+        same = {arm: _first(search, arm) for arm in family}
+        q_values |= {arm: q for arm, q in false_discovery(family, same).items() if arm in tried}
+        sizes |= {(task, stage): len(distinct(family, same)) for task in tasks}
     adjusted: dict[Arm, Adjusted] = {}
     for task in search.tasks:
         reached = {
             arm.variant: p for arm, p in tried.items() if (arm.task, arm.stage) == (task, search.stages[-1])
         }
         are_whole = not any((task, search.stages[-1], variant) in stopped for variant in reached)
-        found = _adjusted(search, task, reached, measured if are_whole else {})
-        adjusted |= {Arm(task, search.stages[-1], variant): one for variant, one in found.items()}
+        found = _adjusted(search, task, distinct(reached, search.same_as), measured if are_whole else {})
+        adjusted |= {
+            Arm(task, search.stages[-1], variant): found[search.same_as.get(variant, variant)]
+            for variant in reached
+        }
     return RoundStatistics(
         seeds={arm: across_seeds([one.d_acc for one in seeds]) for arm, seeds in by_arm.items()},
         selected=selected,
@@ -135,6 +140,11 @@ def of_round(
         adjusted=adjusted,
         spreads=spreads,
     )
+
+
+def _first(search: SearchSpec, arm: Arm) -> Arm:
+    """The arm that this one computes the same as, or itself."""
+    return arm._replace(variant=search.same_as.get(arm.variant, arm.variant))
 
 
 def _count(search: SearchSpec, by_arm: Mapping[Arm, Sequence[SeedEvidence]], arm: Arm) -> caveats.Seeds:

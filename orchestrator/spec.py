@@ -279,8 +279,10 @@ class RoundSpec(Strict):
         """The first seed of the confirm stage, by the round's name: no other round's runs answer it."""
         return MOST_FRESH * (1 + int(sha256_of(self.round)[:8], 16) % 10**6)
 
-    def search(self, no_ops: frozenset[str]) -> SearchSpec:
-        """What the planner needs to know, given the variants that are no-ops on this model."""
+    def search(
+        self, no_ops: frozenset[str] = frozenset(), same_as: Mapping[str, str] | None = None
+    ) -> SearchSpec:
+        """What the planner needs to know, given the variants that are no-ops on this model, or another once more."""
         seeds = self.prune.seeds(self.seeds)
         named = tuple(variant.name for variant in self.named)
         tried = len(named) - len(no_ops)
@@ -304,6 +306,7 @@ class RoundSpec(Strict):
                 last.confirm.level,
             ),
             control=CONTROL_ARM if self.control else None,
+            same_as=same_as or {},
         )
 
     def held_out(self) -> dict[str, TaskConfig]:
@@ -362,9 +365,16 @@ class ResolvedRound:
     @cached_property
     def search(self) -> SearchSpec:
         """What the planner needs to know."""
-        return self.spec.search(
-            frozenset(name for name, settings in self.canonical.items() if settings is None)
-        )
+        no_ops = frozenset(name for name, settings in self.canonical.items() if settings is None)
+        return self.spec.search(no_ops, self.same_as)
+
+    @cached_property
+    def same_as(self) -> dict[str, str]:
+        """Variants that compute the same as an earlier one: run once, answered from its result."""
+        first: dict[FutureSeedSettings, str] = {}
+        trained = {name: settings for name, settings in self.canonical.items() if settings is not None}
+        earliest = {name: first.setdefault(settings, name) for name, settings in trained.items()}
+        return {name: other for name, other in earliest.items() if other != name}
 
     @cached_property
     def _held_out(self) -> dict[str, TaskConfig]:

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 
 from orchestrator.caveats import EXPLANATIONS, Caveat
 from orchestrator.planner import SearchSpec, Verdict
-from orchestrator.points import interval_text, points
+from orchestrator.points import difference, interval_text, points
 from orchestrator.records import Record
 from orchestrator.spec import ResolvedRound
-from worker.job import CONCLUSIVE, Outcome
+from worker.job import BASELINE, CONCLUSIVE, Outcome
 
 WIDTH = 118
 FALSE_DISCOVERY = 0.05
@@ -46,21 +46,38 @@ def _task_lines(resolved: ResolvedRound, task: str, records: Sequence[Record]) -
         f"  majority answer {val.majority_accuracy:.2%}, uniform guess {val.uniform_accuracy:.2%}"
         f"{_padding(records)}"
     )
+    if resolved.spec.prune.metric != "best_val_tok_acc":
+        yield f"  acc and delta: {resolved.spec.prune.metric}"
     yield _COLUMNS.format(
         "config", "seed", "stage", "acc", "delta", "95 % interval", "d_loss", "steps", "time", "decision"
     ).rstrip()
     verdicts = {_key(record, record["decided_stage"]): record for record in records if _is_decision(record)}
+    metric = resolved.spec.prune.metric
+    baselines = {
+        (record["stage"], record["seed"]): record.get(metric)
+        for record in records
+        if record["config"] == BASELINE
+    }
     for record in records:
         if _is_decision(record):
             if record["status"] == Verdict.NO_OP:
-                yield _row(record, record["decided_stage"], record["status"])
+                yield _row(record, None, record["decided_stage"], record["status"])
         else:
             verdict = verdicts.get(_key(record, record["stage"]))
-            own = verdict and (verdict if verdict["seeds"] == [record["seed"]] else None)
-            by_rule = {"d_acc": own["d_acc"], "d_acc_ci": own["d_acc_ci"]} if own else {}  # its metric
-            shown = record | by_rule
-            yield _row(shown, record["stage"], verdict["status"] if verdict else _standing(record))
+            baseline = baselines.get((record["stage"], record["seed"]))
+            shown = (
+                record if metric == "best_val_tok_acc" else record | _by(metric, record, baseline, verdict)
+            )
+            yield _row(shown, metric, record["stage"], verdict["status"] if verdict else _standing(record))
     yield from _seed_lines(list(verdicts.values()))
+
+
+def _by(metric: str, record: Record, baseline: float | None, verdict: Record | None) -> Record:
+    """A run's delta by the rule's metric; the interval is known where it was decided by itself."""
+    if record["d_acc"] is None or baseline is None:
+        return {"d_acc": None, "d_acc_ci": None}
+    own = verdict if verdict and verdict["seeds"] == [record["seed"]] else {}
+    return {"d_acc": difference(record[metric], baseline), "d_acc_ci": own.get("d_acc_ci")}
 
 
 def _seed_lines(decisions: Sequence[Record]) -> Iterator[str]:
@@ -126,8 +143,8 @@ def _padding(records: Sequence[Record]) -> str:
     return f"; padding {max(shares):.1%} of the positions trained on" if shares else ""
 
 
-def _row(record: Record, stage: str, decision: str) -> str:
-    accuracy, delta, d_loss = record["best_val_tok_acc"], record["d_acc"], record["d_loss"]
+def _row(record: Record, metric: str | None, stage: str, decision: str) -> str:
+    accuracy, delta, d_loss = metric and record[metric], record["d_acc"], record["d_loss"]
     seconds = record.get("seconds")
     return _COLUMNS.format(
         record["config"],

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.errors import FsqError
+from orchestrator.errors import BadInput
 from orchestrator.wiring import read_settings
 
 RoundPath = Annotated[Path, typer.Argument(metavar="ROUND.yaml", help="The round file.")]
@@ -24,7 +24,7 @@ class LogFormat(StrEnum):
 
 def refuse_a_server(command: str, advice: str = "") -> None:
     if read_settings().server:
-        raise FsqError(f"`fsq {command}` works on this machine's database; unset FSQ_SERVER{advice}")
+        raise BadInput(f"`fsq {command}` works on this machine's database; unset FSQ_SERVER{advice}")
 
 
 def to_stderr(message: str) -> None:

@@ -81,21 +81,36 @@ def workers(
 
 def export(
     name: RoundName,
-    form: Annotated[Format, typer.Option("--format", help="jsonl, summary or csv.")] = Format.JSONL,
+    form: Annotated[
+        Format | None,
+        typer.Option("--format", help="jsonl, summary or csv; default: jsonl, or by the file's ending."),
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="A folder: writes records and summary there.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="PATH",
+            help="A file (.jsonl, .csv or .txt), or a folder: writes records and summary there.",
+        ),
     ] = None,
 ) -> None:
     """Write a round's records or summary, also while it runs."""
-    from orchestrator.exports import write_files
+    from orchestrator.exports import write_file, write_files
 
+    ending = None if output is None or output.is_dir() else _ENDINGS.get(output.suffix.lower())
     with open_client() as client:
-        if output is not None:
-            for written in write_files(client.lines, name, output):
-                typer.echo(written)
-        else:
-            for line in client.lines(name, form):
+        if output is None:
+            for line in client.lines(name, form or Format.JSONL):
                 typer.echo(line)
+        elif ending is not None:
+            typer.echo(write_file(client.lines, name, form or ending, output))
+        else:
+            for written in write_files(client.lines, name, output, is_csv=form is Format.CSV):
+                typer.echo(written)
+
+
+_ENDINGS = {".jsonl": Format.JSONL, ".csv": Format.CSV, ".txt": Format.SUMMARY}
 
 
 def plot(

@@ -16,7 +16,7 @@ from db.tables import Decision, Job
 from orchestrator import caveats, engine, forecast, lookup, progress, round_statistics, status
 from orchestrator.evidence import Evidence, Pair, SeedEvidence, of_pairs
 from orchestrator.exports import lines
-from orchestrator.planner import Confirmation, JobKey, SearchSpec
+from orchestrator.planner import Confirmation, JobKey, Measurement, SearchSpec
 from orchestrator.reading import parse_round
 from orchestrator.records import Record, records
 from orchestrator.spec import CONTROL_SEEDS, MOST_FRESH
@@ -24,7 +24,7 @@ from orchestrator.statistics.examples import Outcomes, compare
 from orchestrator.statistics.seeds import estimate
 from orchestrator.web import findings
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
-from worker.job import BASELINE
+from worker.job import BASELINE, Outcome
 from worker.preparation import Unusable
 
 OF = (4,) * 10
@@ -236,8 +236,9 @@ def test_confirm__fresh_seeds_on_unseen_examples(
     assert last["status"] == verdict
     assert last["seeds"] == [first + seed for seed in range(5)]
     assert "false-discovery level" in last["reason"]
-    assert "selected_of_n" not in last["caveats"]
-    assert "selected_of_n" in found["med", "l1", 0, "decision"]["caveats"]
+    assert not {"selected_of_n", "single_seed"} & set(last["caveats"])
+    assert "single_seed" not in found["confirm", "l1", first, "job"]["caveats"]  # one of five
+    assert {"selected_of_n", "single_seed"} <= set(found["med", "l1", 0, "decision"]["caveats"])
     assert (last["d_acc_ci"][0] > 0) == (verdict == "confirmed")
     assert last["q_value"] == pytest.approx(last["p_value"])
     assert (last["n_tried"], last["q_level"], found["med", "l1", 0, "decision"]["q_level"]) == (1, 0.05, None)
@@ -278,6 +279,26 @@ def test_med__counts_what_did_not_come_so_far() -> None:
     decisions.append(decided_with("t", "med", "a", 0.02))
     told = round_statistics.of_round(search, decisions, {}, {}).of(decisions[-1][0])
     assert (told["n_tried"], told["q_value"]) == (5, pytest.approx(0.1))
+
+
+def test_family__variants_that_compute_the_same_count_once() -> None:
+    search = SearchSpec(("t",), tuple("abc"), ("quick",), same_as={"b": "a"})
+    decisions = [decided_with("t", "quick", one, p) for one, p in (("a", 0.03), ("b", 0.03), ("c", 1.0))]
+    found = round_statistics.of_round(search, decisions, {}, {})
+    told = [found.of(key) for key, _ in decisions]
+    assert [(one["n_tried"], one["q_value"], one["adjusted_p"]) for one in told] == [
+        (2, pytest.approx(0.06), pytest.approx(0.06)),
+        (2, pytest.approx(0.06), pytest.approx(0.06)),
+        (2, 1.0, 1.0),
+    ]
+
+
+def test_family__a_variant_that_diverged_was_tried() -> None:
+    search = SearchSpec(("t",), ("a", "b"), ("quick",))
+    diverged = {JobKey("t", "quick", "b", 0): Measurement(Outcome.DIVERGED)}
+    decisions = [decided_with("t", "quick", "a", 0.03)]
+    told = round_statistics.of_round(search, decisions, diverged, {}).of(decisions[0][0])
+    assert (told["n_tried"], told["q_value"]) == (2, pytest.approx(0.06))
 
 
 def test_confirm__the_record_has_the_family_and_the_level_that_decided() -> None:

@@ -141,6 +141,33 @@ def test_records__caveats_of_a_run(
     assert not {"at_chance", "single_seed"} & set(job["caveats"])
 
 
+def test_summary__accuracies_and_deltas_are_of_the_metric_that_decides(
+    database: Database, tmp_path: Path
+) -> None:
+    rig = Rig(database)
+    rule = {"rule": "threshold", "metric": "best_val_seq_acc", "min_delta": 0.0}
+    rig.submit(resolve(tmp_path, prune=rule))
+    rig.run_all({("quick", "l1"): 0.5})
+    text = "\n".join(exports.lines(database, "r1", "summary"))
+    assert "acc and delta: best_val_seq_acc" in text
+    assert (
+        "baseline                        0 quick      10.00%          -" in text
+    )  # half of the tokens' 20 %
+    assert "l1                              0 quick      25.00%  +15.00 pp" in text
+
+
+def test_exports__one_file_of_any_form(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+    rig.run_all({})
+    ask = partial(exports.lines, database)
+    written = exports.write_file(ask, "r1", "csv", tmp_path / "x.csv")
+    table = list(csv.DictReader(written.read_text().splitlines()))
+    assert [row["config"] for row in table] == [line["config"] for line in exported(database)]
+    names = {path.name for path in exports.write_files(ask, "r1", tmp_path / "out", is_csv=True)}
+    assert names == {"_r1_records.jsonl", "_r1_records.csv", "_summary_r1.txt"}
+
+
 def test_exports__files_and_csv(database: Database, tmp_path: Path) -> None:
     rig = Rig(database)
     rig.submit(resolve(tmp_path))

@@ -92,6 +92,34 @@ def test_confirm__equal_deltas_are_no_certainty(right: int | None, verdict: Verd
     assert plan(spec, results).decisions[-1].verdict is verdict
 
 
+@pytest.mark.parametrize(("same_as", "verdict"), [({}, Verdict.CONFIRMED), ({"w": "v"}, Verdict.REJECTED)])
+def test_confirm__the_same_under_two_names_is_one_candidate(
+    same_as: dict[str, str], verdict: Verdict
+) -> None:
+    """A gain among two tried has a q-value of 0.009, two gains among three have 0.007: a second name is no gain."""
+
+    def ended(right: int) -> Measurement:
+        outcomes = Outcomes((1,) * right + (0,) * (40 - right), (1,) * 40)
+        return Measurement(Outcome.OK, right / 40, 1.0, outcomes=outcomes)
+
+    right = {BASELINE: 10, "v": 16, "w": 16, "x": 10}
+    results = {
+        JobKey("t", stage, arm, seed): ended(right[arm])
+        for stage, seed in (("quick", 0), ("confirm", 1000))
+        for arm in right
+    }
+    spec = SearchSpec(
+        ("t",),
+        ("v", "w", "x"),
+        ("quick",),
+        rule=Threshold(min_delta=0.0),
+        confirmation=Confirmation("confirm", (1000,), level=0.008),
+        same_as=same_as,
+    )
+    confirmed = {one.key.variant: one.verdict for one in plan(spec, results).decisions[-3:]}
+    assert confirmed == {"v": verdict, "w": verdict, "x": Verdict.REJECTED}
+
+
 def test_evidence__seeds_go_on_from_those_of_the_round() -> None:
     assert EVIDENCE.seeds((0,)) == (0, 1, 2, 3, 4)
     assert EVIDENCE.seeds((7, 1)) == (7, 1, 0, 2, 3)
