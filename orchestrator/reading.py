@@ -148,7 +148,7 @@ def parse_task(kind: str, options: Mapping[str, Any]) -> TaskConfig:
 
 def _problems(error: ValidationError, data: Mapping[str, Any], file: RoundFile) -> list[Problem]:
     """What is wrong and where; of very many problems the first, and how many there are."""
-    details = error.errors(include_url=False)[:MAX_PROBLEMS]
+    details = [one for one in error.errors(include_url=False)[:MAX_PROBLEMS] if not _follows(one)]
     places = [_place_in_file(detail["loc"], data) for detail in details]
     problems = [
         Problem(dotted(place), file.line_of(place), _message(detail, place, data))
@@ -158,6 +158,11 @@ def _problems(error: ValidationError, data: Mapping[str, Any], file: RoundFile) 
         left = error.error_count() - MAX_PROBLEMS
         problems.append(Problem("", None, f"and {left:,} more problems"))
     return problems
+
+
+def _follows(detail: ErrorDetails) -> bool:
+    """Whether a list is too short only because what is in it is wrong, which is told of by itself."""
+    return detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]
 
 
 def _place_in_file(location: Location, data: Mapping[str, Any]) -> Location:
@@ -178,10 +183,13 @@ def _message(detail: ErrorDetails, location: Location, data: Mapping[str, Any]) 
         return "is required and missing"
     if kind == "value_error":
         return one_line(str(detail["ctx"]["error"]))
+    if kind == "too_short":
+        return f"expected at least {detail['ctx']['min_length']}, found {len(detail['input'])}"
     if kind == "string_pattern_mismatch":
         return f"{given} is no name: letters, digits and _ . = + - are allowed, the first a letter or digit"
     expected = detail["msg"].replace("Input should be ", "expected ")
-    return one_line(f"{expected}, not {given}")
+    is_number = kind == "string_type" and isinstance(detail["input"], int | float)
+    return one_line(f"{expected}, not {given}{'; put it in quotes' if is_number else ''}")
 
 
 def _shown(value: Any, limit: int = 60) -> str:

@@ -155,6 +155,8 @@ def test_parse_round__forms_of_variants(variants: str, names: list[str]) -> None
             "line 2, model.tokenizer: expected 'world' or 'bytes', not 'byte'",
         ),
         ("round: r1", "round: .nan", "line 1, round: expected a valid string, not nan"),
+        ("round: r1", "round: 21", "line 1, round: expected a valid string, not 21; put it in quotes"),
+        ("[head_l8, scalar_l8_trainable]", "[]", "line 8, variants: expected at least 1, found 0"),
         ("steps: 10", "steps: 10, seconds: .inf", "line 4, stages.0.seconds: expected a finite number"),
         ("round: r1\n", "", "round: is required and missing"),
     ],
@@ -248,6 +250,13 @@ def test_parse_round__whatever_comes_in_gives_a_round_or_problems(data: Any) -> 
         parse_round(yaml.safe_dump(data).encode(), "r.yaml")
     except BadRound as error:
         assert error.problems
+
+
+def test_parse__a_list_of_which_everything_is_wrong_is_not_empty() -> None:
+    (problem,) = problems(
+        GOOD.replace(", steps: 10", "").replace("  - {name: med, steps: 20, seconds: 5}\n", "")
+    )
+    assert problem.startswith("line 4, stages.0: ")
 
 
 def test_parse__date_in_names() -> None:
