@@ -90,14 +90,8 @@ def submit(session: Session, resolved: ResolvedRound, source: str, *, by: str, n
     when it comes after a round that is not known; BadRound when it takes variants that cannot come.
     """
     name = resolved.spec.round
-    existing = session.scalars(select(tables.Round).where(tables.Round.name == name)).first()
-    if existing is not None:
-        if existing.digest != resolved.digest:
-            raise Conflict(
-                f"a round named {name!r} exists and differs from this one (its settings, its data or its "
-                "checkpoint); give this one another name"
-            )
-        return Submission(existing.id, is_new=False)
+    if (existing := submitted(session, resolved)) is not None:
+        return Submission(existing, is_new=False)
     after = resolved.spec.parent
     parent = locked(session, find(session, after.round).id) if after else None
     _check_sources(session, resolved.spec)
@@ -123,6 +117,20 @@ def submit(session: Session, resolved: ResolvedRound, source: str, *, by: str, n
     else:
         start(session, row, parent, now)
     return Submission(row.id, is_new=True)
+
+
+def submitted(session: Session, resolved: ResolvedRound) -> int | None:
+    """The round's id if it has been submitted; raises Conflict when its name is taken by one that differs."""
+    name = resolved.spec.round
+    row = session.scalars(select(tables.Round).where(tables.Round.name == name)).first()
+    if row is None:
+        return None
+    if row.digest != resolved.digest:
+        raise Conflict(
+            f"a round named {name!r} exists and differs from this one (its settings, its data or its "
+            "checkpoint); give this one another name"
+        )
+    return row.id
 
 
 def _check_sources(session: Session, spec: RoundSpec) -> None:

@@ -16,6 +16,7 @@ from orchestrator import caveats, engine
 from orchestrator.build_report import report_lines
 from orchestrator.caveats import EXPLANATIONS, Caveat
 from orchestrator.durations import duration
+from orchestrator.errors import Conflict
 from orchestrator.outlook import job_seconds
 from orchestrator.planner import JobKey
 from orchestrator.points import points
@@ -64,6 +65,7 @@ class Forecast(View):
     variants: tuple[str, ...]
     same_as: dict[str, str] = Field(description="Variants that compute the same as an earlier one.")
     warnings: tuple[str, ...] = Field(description="What the round can never show.")
+    conflict: str | None = Field(None, description="Why it cannot be submitted: its name is taken.")
     tasks: tuple[TaskForecast, ...]
 
 
@@ -72,6 +74,7 @@ def of_round(session: Session, resolved: ResolvedRound) -> Forecast:
 
     Raises NotFound where variants are to come from a round that is not known.
     """
+    conflict = _conflict(session, resolved)
     unended = engine.unended_sources(session, resolved.spec)
     if resolved.spec.selections and not unended:
         resolved = ResolvedRound(engine.with_selected(session, resolved.spec), resolved.facts)
@@ -85,8 +88,17 @@ def of_round(session: Session, resolved: ResolvedRound) -> Forecast:
         variants=resolved.search.variants,
         same_as=resolved.same_as,
         warnings=(*_seed_warnings(resolved), *_spread_warnings(session, resolved)),
+        conflict=conflict,
         tasks=tuple(_task(session, resolved, task) for task in resolved.search.tasks),
     )
+
+
+def _conflict(session: Session, resolved: ResolvedRound) -> str | None:
+    try:
+        engine.submitted(session, resolved)
+    except Conflict as error:
+        return str(error)
+    return None
 
 
 ENOUGH_SEEDS = 5  # the fewest with which a sign test can come below 0.05
@@ -205,6 +217,7 @@ def _seconds(
 def as_text(view: Forecast) -> str:
     """A forecast for people."""
     lines = [f"{view.round}: {view.n_layer} layers, {view.n_params:,} parameters"]
+    lines += [f"  cannot be submitted: {view.conflict}"] if view.conflict else []
     lines += [f"  variants of {source} come once it has ended" for source in view.waits_for]
     lines += [f"  no-op on this model: {name} (decided at once, never trained)" for name in view.no_ops]
     lines += [f"  {name} computes the same as {first}: run once" for name, first in view.same_as.items()]

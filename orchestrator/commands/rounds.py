@@ -17,7 +17,7 @@ from orchestrator.commands.options import (
     json_text,
     refuse_a_server,
 )
-from orchestrator.errors import FsqError
+from orchestrator.errors import Conflict, FsqError
 from orchestrator.wiring import (
     Terminated,
     child_on,
@@ -102,6 +102,8 @@ def submit(
     with open_client() as client:
         if dry_run:
             forecast = client.forecast(path, after)
+            if forecast.conflict is not None:
+                raise Conflict(forecast.conflict)
             jobs = sum(stage.jobs for task in forecast.tasks for stage in task.stages.values())
             typer.echo(f"{path.name} is in order: at most {jobs} jobs.")
         else:

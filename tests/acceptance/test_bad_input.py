@@ -147,3 +147,15 @@ def test_submit__dry_run_stores_nothing(fsq: Fsq, home: Path, tmp_path: Path) ->
     assert done.returncode == 0
     assert "is in order: at most 6 jobs" in done.stdout
     assert fsq("status", "small").returncode == 3
+
+
+def test_submit__dry_run_of_a_name_that_is_taken(fsq: Fsq, tmp_path: Path) -> None:
+    assert fsq("submit", write_round(tmp_path)).returncode == 0
+    assert fsq("submit", "--dry-run", write_round(tmp_path)).returncode == 0
+    changed = write_round(tmp_path, seeds=[7])
+    dry, real, planned = (
+        fsq(*command, changed) for command in (("submit", "--dry-run"), ("submit",), ("plan",))
+    )
+    assert (dry.returncode, real.returncode, planned.returncode) == (4, 4, 0)
+    assert dry.stderr == real.stderr
+    assert "cannot be submitted: a round named 'small' exists and differs" in planned.stdout
