@@ -94,8 +94,9 @@ _TOKENIZERS: dict[str, Tokenizer] = {tokenizer.name: tokenizer for tokenizer in 
 
 
 def get_tokenizer(name: str) -> Tokenizer:
-    """Return the tokenizer called `bytes` or `world`, the same one each time: the table of `world` takes a quarter
-    of a second. Raises `TokenizerError` for any other name.
+    """Return the tokenizer called `bytes` or `world`, the same one each time: the table of `world` is slow to build.
+
+    Raises `TokenizerError` for any other name.
     """
     if name not in _TOKENIZERS:
         raise TokenizerError(f"unknown tokenizer {name!r}: expected one of {', '.join(_TOKENIZERS)}")

@@ -146,7 +146,7 @@ def of_pair(variant: Metrics, baseline: Metrics) -> Iterator[Caveat]:
 def of_selection(resolved: ResolvedRound, stage: str) -> Iterator[Caveat]:
     """Whether the stage's arms are there because they did best on the same seed and data."""
     search = resolved.search
-    if stage in search.stages[1:] and len(set(search.candidates) - search.same_as.keys()) > 1:
+    if stage in search.stages[1:] and len({search.first(name) for name in search.candidates}) > 1:
         yield Caveat.SELECTED_OF_N
 
 

@@ -103,9 +103,7 @@ class SearchSpec:
     baseline_seeds: tuple[int, ...] = ()  # further ones, that only the baseline is run with
     confirmation: Confirmation | None = None
     control: str | None = None  # the variant that is the baseline under another seed
-    same_as: Mapping[str, str] = field(
-        default_factory=dict, hash=False
-    )  # variants that compute what an earlier one does
+    same_as: Mapping[str, str] = field(default_factory=dict)  # variants that compute what an earlier one does
 
     @property
     def lanes(self) -> tuple[Lane, ...]:
@@ -139,6 +137,10 @@ class SearchSpec:
     def candidates(self) -> tuple[str, ...]:
         """The variants that are tried: neither no-ops nor the control."""
         return tuple(name for name in self.arms[1:] if name != self.control)
+
+    def first(self, variant: str) -> str:
+        """The variant that this one computes the same as, or itself: what is counted of all that were tried."""
+        return self.same_as.get(variant, variant)
 
     def largest_plan(self) -> Iterator[JobKey]:
         """Every job there is when every variant is promoted at every stage."""
@@ -302,10 +304,10 @@ class _Walk:
         for judged in measured:
             if judged.failure is None and p_values[judged.key.variant] is None:
                 judged.fail(Verdict.UNDECIDED, "how far the choice of examples moves its delta is not known")
-        known = {name: p for name, p in p_values.items() if p is not None}
-        discoveries = false_discovery(known, self.spec.same_as)
+        first = self.spec.first
+        discoveries = false_discovery({first(name): p for name, p in p_values.items() if p is not None})
         for judged in measured:
-            yield judged.confirm(discoveries.get(judged.key.variant), last.level)
+            yield judged.confirm(discoveries.get(first(judged.key.variant)), last.level)
 
     def _measure(self, judged: _Judged, seed: int) -> Generator[JobKey | Decision, None, bool]:
         """Asks for a variant's run and the baseline's; True once both have ended, whatever came of them."""

@@ -119,13 +119,16 @@ class _Writer:
     statistics: RoundStatistics
 
     @cached_property
-    def _by_seed(self) -> dict[JobKey, tuple[SeedEvidence, Evidence]]:
-        """What is known of each run's delta, and what was decided with it: by itself or with others."""
+    def _decided_with(self) -> dict[JobKey, Evidence]:
+        """What the decision on each run rests on, by itself or with others."""
         return {
-            key._replace(seed=seed): (one, found)
-            for key, found in self.evidence.items()
-            for seed, one in found.by_seed.items()
+            key._replace(seed=seed): found for key, found in self.evidence.items() for seed in found.by_seed
         }
+
+    def _of_run(self, key: JobKey) -> SeedEvidence | None:
+        """What is known of a run's delta."""
+        decided = self._decided_with.get(key)
+        return None if decided is None else decided.by_seed[key.seed]
 
     @cached_property
     def _protocols(self) -> dict[tuple[str, str, str], str]:
@@ -144,9 +147,7 @@ class _Writer:
         trained = metrics or partial  # what was spent, whatever came of it
         baseline = self._baseline(key)
         val = self.resolved.report(key.task, key.stage).val
-        rests_on, _ = (
-            self._by_seed.get(key, (None, None)) if self._metric == "best_val_tok_acc" else (None, None)
-        )
+        rests_on = self._of_run(key) if self._metric == "best_val_tok_acc" else None
         failed = metrics is None
         return self._head(key) | {
             "stage": key.stage,
@@ -228,10 +229,10 @@ class _Writer:
 
     def _on_run(self, key: JobKey) -> Evidence | None:
         """What a single run's delta rests on, among the seeds that were decided together."""
-        if key not in self._by_seed:
+        one = self._of_run(key)
+        if one is None:
             return None
-        one, decided = self._by_seed[key]
-        return Evidence(d_acc_ci=one.d_acc_ci, p_value=one.p_value, seeds=decided.seeds)
+        return Evidence(d_acc_ci=one.d_acc_ci, p_value=one.p_value, seeds=self._decided_with[key].seeds)
 
     def _caveats(self, job: StoredJob, baseline: Metrics | None, evidence: Evidence | None) -> list[Caveat]:
         if job.partial is not None:

@@ -24,7 +24,7 @@ from orchestrator.planner import VERDICTS_WITHOUT_A_NUMBER, JobKey, Measurement,
 from orchestrator.points import difference
 from orchestrator.spec import CONTROL_ARM, ResolvedRound
 from orchestrator.statistics.seeds import AcrossSeeds, across_seeds, estimate
-from orchestrator.statistics.variants import Spread, distinct, dunnett, false_discovery, holm, pooled_spread
+from orchestrator.statistics.variants import Spread, dunnett, false_discovery, holm, pooled_spread
 from worker.job import BASELINE
 
 MOST_RUNS = 5000  # of the baseline that the spread between runs is taken from, the latest
@@ -95,41 +95,45 @@ def of_round(
     by_arm: dict[Arm, list[SeedEvidence]] = {}
     for key, evidence in decided:
         by_arm.setdefault(Arm(key.task, key.stage, key.variant), []).extend(evidence.seeds)
-    stopped = {
+    unnumbered = {
         Arm(key.task, key.stage, key.variant)
         for key, found in measured.items()
-        if found.outcome in VERDICTS_WITHOUT_A_NUMBER and key.variant != BASELINE
+        if found.outcome in VERDICTS_WITHOUT_A_NUMBER
+        and key.stage in search.stages
+        and key.variant != BASELINE
     }
-    by_arm = {arm: seeds for arm, seeds in by_arm.items() if arm not in stopped}  # what is left would flatter
+    # the other seeds of an arm would flatter it
+    by_arm = {arm: seeds for arm, seeds in by_arm.items() if arm not in unnumbered}
     counts = {arm: _count(search, by_arm, arm) for arm in by_arm}
     selected = frozenset(arm for arm, n in counts.items() if caveats.are_selected(search, arm.stage, n))
-    p_values = dict.fromkeys(stopped, 1.0) | {  # tried, and no gain
+    p_values = dict.fromkeys(unnumbered, 1.0) | {  # tried, and no gain
         arm: p for arm, seeds in by_arm.items() if arm not in selected and (p := _p_value(seeds)) is not None
     }
     tried = {arm: p for arm, p in p_values.items() if arm.variant != search.control}
     q_values: dict[Arm, float] = {}
     sizes: dict[tuple[str, str], int] = {}
     at_first = [
-        arm for arm in (*by_arm, *stopped) if arm.stage == search.stages[0] and arm.variant != search.control
+        arm
+        for arm in (*by_arm, *unnumbered)
+        if arm.stage == search.stages[0] and arm.variant != search.control
     ]
     for tasks, stage in _families(search):
-        family = {arm: p for arm, p in tried.items() if arm.stage == stage and arm.task in tasks}
+        here = {arm: p for arm, p in tried.items() if arm.stage == stage and arm.task in tasks}
+        family = {_first(search, arm): p for arm, p in here.items()}
         if stage in search.stages:
-            family = dict.fromkeys((arm._replace(stage=stage) for arm in at_first), 1.0) | family
-        same = {arm: _first(search, arm) for arm in family}
-        q_values |= {arm: q for arm, q in false_discovery(family, same).items() if arm in tried}
-        sizes |= {(task, stage): len(distinct(family, same)) for task in tasks}
+            family = {_first(search, arm)._replace(stage=stage): 1.0 for arm in at_first} | family
+        found = false_discovery(family)
+        q_values |= {arm: found[_first(search, arm)] for arm in here}
+        sizes |= {(task, stage): len(family) for task in tasks}
     adjusted: dict[Arm, Adjusted] = {}
     for task in search.tasks:
         reached = {
             arm.variant: p for arm, p in tried.items() if (arm.task, arm.stage) == (task, search.stages[-1])
         }
-        are_whole = not any((task, search.stages[-1], variant) in stopped for variant in reached)
-        found = _adjusted(search, task, distinct(reached, search.same_as), measured if are_whole else {})
-        adjusted |= {
-            Arm(task, search.stages[-1], variant): found[search.same_as.get(variant, variant)]
-            for variant in reached
-        }
+        are_whole = not any((task, search.stages[-1], variant) in unnumbered for variant in reached)
+        different = {search.first(variant): p for variant, p in reached.items()}
+        by_name = _adjusted(search, task, different, measured if are_whole else {})
+        adjusted |= {Arm(task, search.stages[-1], name): by_name[search.first(name)] for name in reached}
     return RoundStatistics(
         seeds={arm: across_seeds([one.d_acc for one in seeds]) for arm, seeds in by_arm.items()},
         selected=selected,
@@ -144,7 +148,7 @@ def of_round(
 
 def _first(search: SearchSpec, arm: Arm) -> Arm:
     """The arm that this one computes the same as, or itself."""
-    return arm._replace(variant=search.same_as.get(arm.variant, arm.variant))
+    return arm._replace(variant=search.first(arm.variant))
 
 
 def _count(search: SearchSpec, by_arm: Mapping[Arm, Sequence[SeedEvidence]], arm: Arm) -> caveats.Seeds:
@@ -177,7 +181,7 @@ def _adjusted(
 ) -> dict[str, Adjusted]:
     """By Dunnett for a few variants where the control has the runs for it, else by Holm from the paired p-values.
 
-    measured: empty where an arm's runs were stopped, whose scores nobody knows.
+    measured: empty where some arm has no number, for the scores of its runs are not known.
     """
 
     def scores(variant: str) -> list[float]:

@@ -267,7 +267,7 @@ class RoundSpec(Strict):
     @property
     def most_jobs(self) -> int:
         """Jobs there are when every variant that is known by now is promoted at every stage."""
-        return self.search(frozenset()).most_jobs
+        return self.search(frozenset(), {}).most_jobs
 
     @property
     def selecting(self) -> tuple[Stage, ...]:
@@ -279,9 +279,7 @@ class RoundSpec(Strict):
         """The first seed of the confirm stage, by the round's name: no other round's runs answer it."""
         return MOST_FRESH * (1 + int(sha256_of(self.round)[:8], 16) % 10**6)
 
-    def search(
-        self, no_ops: frozenset[str] = frozenset(), same_as: Mapping[str, str] | None = None
-    ) -> SearchSpec:
+    def search(self, no_ops: frozenset[str], same_as: Mapping[str, str]) -> SearchSpec:
         """What the planner needs to know, given the variants that are no-ops on this model, or another once more."""
         seeds = self.prune.seeds(self.seeds)
         named = tuple(variant.name for variant in self.named)
@@ -306,7 +304,7 @@ class RoundSpec(Strict):
                 last.confirm.level,
             ),
             control=CONTROL_ARM if self.control else None,
-            same_as=same_as or {},
+            same_as=same_as,
         )
 
     def held_out(self) -> dict[str, TaskConfig]:

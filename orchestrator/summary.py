@@ -14,6 +14,7 @@ from worker.job import BASELINE, CONCLUSIVE, Outcome
 
 WIDTH = 118
 FALSE_DISCOVERY = 0.05
+RECORDED = "best_val_tok_acc"  # the accuracy that a job's record has the delta of
 _COLUMNS = "{:<28} {:>4} {:<8} {:>8} {:>10} {:>18} {:>9} {:>6} {:>7}  {}"
 
 
@@ -46,13 +47,13 @@ def _task_lines(resolved: ResolvedRound, task: str, records: Sequence[Record]) -
         f"  majority answer {val.majority_accuracy:.2%}, uniform guess {val.uniform_accuracy:.2%}"
         f"{_padding(records)}"
     )
-    if resolved.spec.prune.metric != "best_val_tok_acc":
-        yield f"  acc and delta: {resolved.spec.prune.metric}"
+    metric = resolved.spec.prune.metric
+    if metric != RECORDED:
+        yield f"  acc and delta: {metric}"
     yield _COLUMNS.format(
         "config", "seed", "stage", "acc", "delta", "95 % interval", "d_loss", "steps", "time", "decision"
     ).rstrip()
     verdicts = {_key(record, record["decided_stage"]): record for record in records if _is_decision(record)}
-    metric = resolved.spec.prune.metric
     baselines = {
         (record["stage"], record["seed"]): record.get(metric)
         for record in records
@@ -61,13 +62,11 @@ def _task_lines(resolved: ResolvedRound, task: str, records: Sequence[Record]) -
     for record in records:
         if _is_decision(record):
             if record["status"] == Verdict.NO_OP:
-                yield _row(record, None, record["decided_stage"], record["status"])
+                yield _row(record, metric, record["decided_stage"], record["status"])
         else:
             verdict = verdicts.get(_key(record, record["stage"]))
             baseline = baselines.get((record["stage"], record["seed"]))
-            shown = (
-                record if metric == "best_val_tok_acc" else record | _by(metric, record, baseline, verdict)
-            )
+            shown = record if metric == RECORDED else record | _by(metric, record, baseline, verdict)
             yield _row(shown, metric, record["stage"], verdict["status"] if verdict else _standing(record))
     yield from _seed_lines(list(verdicts.values()))
 
@@ -143,8 +142,8 @@ def _padding(records: Sequence[Record]) -> str:
     return f"; padding {max(shares):.1%} of the positions trained on" if shares else ""
 
 
-def _row(record: Record, metric: str | None, stage: str, decision: str) -> str:
-    accuracy, delta, d_loss = metric and record[metric], record["d_acc"], record["d_loss"]
+def _row(record: Record, metric: str, stage: str, decision: str) -> str:
+    accuracy, delta, d_loss = record.get(metric), record["d_acc"], record["d_loss"]
     seconds = record.get("seconds")
     return _COLUMNS.format(
         record["config"],

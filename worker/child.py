@@ -329,8 +329,9 @@ def _die_with_parent(parent: int) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Trains until its supervisor is gone; takes
-    CONNECTION_FD PARENT_PID DEVICE HOME SNAPSHOT_BYTES ACTIVATION_BYTES.
+    """Trains until its supervisor is gone.
+
+    arguments: CONNECTION_FD PARENT_PID DEVICE HOME SNAPSHOT_BYTES ACTIVATION_BYTES.
     """
     descriptor, parent, device, home, quota, activation_bytes = arguments
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to answer

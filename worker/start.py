@@ -7,7 +7,7 @@ import sys
 
 
 def main() -> None:
-    """Imports what training takes without looking for garbage, which takes a tenth of the time and finds none.
+    """Imports what training takes without looking for garbage, which takes its time and finds none.
 
     What is imported stays; no later look for garbage goes through it.
     """

@@ -21,6 +21,9 @@ class Format(StrEnum):
     CSV = "csv"
 
 
+BY_ENDING = {".jsonl": Format.JSONL, ".csv": Format.CSV, ".txt": Format.SUMMARY}
+
+
 class ReportFormat(StrEnum):
     TEXT = "text"
     MARKDOWN = "markdown"
@@ -98,7 +101,7 @@ def export(
     """Write a round's records or summary, also while it runs."""
     from orchestrator.exports import write_file, write_files
 
-    ending = None if output is None or output.is_dir() else _ENDINGS.get(output.suffix.lower())
+    ending = None if output is None or output.is_dir() else BY_ENDING.get(output.suffix.lower())
     with open_client() as client:
         if output is None:
             for line in client.lines(name, form or Format.JSONL):
@@ -108,9 +111,6 @@ def export(
         else:
             for written in write_files(client.lines, name, output, is_csv=form is Format.CSV):
                 typer.echo(written)
-
-
-_ENDINGS = {".jsonl": Format.JSONL, ".csv": Format.CSV, ".txt": Format.SUMMARY}
 
 
 def plot(

@@ -1,8 +1,9 @@
 """What rounds say together of each task, variant and stage: the pooled delta, and how far it can be believed.
 
 Deltas are of best token accuracy, one for every run that the records hold with a baseline of its own stage and seed.
-Runs with equal fingerprints are one run, whatever their rounds are called. Nothing is left out: variants that compute
-nothing new, those that could not be measured and those with a run that was stopped early have a row without a delta.
+Runs with equal fingerprints are one run, whatever their rounds are called, and variants of the same runs count once
+among those tried. Nothing is left out: variants that compute nothing new, those that could not be measured and those
+with a run that diverged or was stopped early have a row without a delta.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from orchestrator.caveats import Caveat
+from orchestrator.planner import VERDICTS_WITHOUT_A_NUMBER
 from orchestrator.records import Record
 from orchestrator.reports.gathering import RoundResults
 from orchestrator.spec import CONTROL_ARM
@@ -42,7 +44,7 @@ class Effect:
     variant: str
     stage: str
     protocol: str | None  # what its runs share but the seed; None: not known
-    across: AcrossSeeds | None  # its distinct runs; None: none was measured, or some were stopped early
+    across: AcrossSeeds | None  # its distinct runs; None: none was measured, or some have no number
     interval: Interval | None  # 95 %
     p_value: float | None  # one-sided, that there is no gain
     repeats: int  # runs left out because they equal another
@@ -53,7 +55,10 @@ class Effect:
     caveats: tuple[Caveat, ...]
     is_alone: bool = True  # no other protocol goes by the same task, variant and stage
     is_control: bool = False  # the baseline under another seed and name: its delta is noise
-    was_stopped: bool = False  # some run, early: the pooled delta of the others would flatter
+    is_unnumbered: bool = (
+        False  # some run diverged or was stopped: the pooled delta of the others would flatter
+    )
+    fingerprints: frozenset[str] = frozenset()  # of all its runs
     tried: int = 0  # variants measured on the task
     family: int = 0  # variants that the false-discovery rate is taken over
     q_value: float | None = (
@@ -141,9 +146,9 @@ def _effect(key: Row, runs: Sequence[Record], decisions: Sequence[Record]) -> Ef
     task, variant, stage, protocol = key
     measured = [run for run in runs if run["d_acc"] is not None]
     known = {run["fingerprint"] for run in measured}
-    was_stopped = any(run["status"] == Outcome.STOPPED and run["fingerprint"] not in known for run in runs)
+    is_unnumbered = any(_has_no_number(run) and run["fingerprint"] not in known for run in runs)
     distinct = list({run["fingerprint"]: run for run in reversed(measured)}.values())[::-1]
-    distinct = [] if was_stopped else distinct
+    distinct = [] if is_unnumbered else distinct
     across = across_seeds([run["d_acc"] for run in distinct]) if distinct else None
     seeds = tuple(sorted({run["seed"] for run in distinct}))
     inherited = {Caveat(caveat) for record in (*runs, *decisions) for caveat in record["caveats"]}
@@ -167,9 +172,16 @@ def _effect(key: Row, runs: Sequence[Record], decisions: Sequence[Record]) -> Ef
         rounds=tuple(dict.fromkeys(record["round"] for record in (*runs, *decisions))),
         protocols=len({(run["bsz"], run["n_val"], run["n_val_tokens"]) for run in distinct}),
         decisions=Counter(record["status"] for record in decisions),
-        was_stopped=was_stopped,
+        is_unnumbered=is_unnumbered,
+        fingerprints=frozenset(run["fingerprint"] for run in runs),
         caveats=tuple(sorted((inherited - OF_ONE_RUN) | {each for each, holds in found.items() if holds})),
     )
+
+
+def _has_no_number(run: Record) -> bool:
+    """Whether a run ended in a verdict without a number, or had its result from one that did."""
+    is_cached = run["status"] == Outcome.CACHED and run["best_val_tok_acc"] is None
+    return is_cached or run["status"] in VERDICTS_WITHOUT_A_NUMBER
 
 
 def _evidence(distinct: Sequence[Record], across: AcrossSeeds) -> tuple[Interval | None, float | None]:
@@ -199,22 +211,25 @@ def _in_company(effects: Sequence[Effect], rounds: Sequence[RoundResults]) -> li
     views = {one.view.round: one.view for one in rounds}
     tried: dict[str, set[str]] = {}
     families: dict[tuple[str | None, str], dict[Tested, float]] = {}
-    for effect in effects:
-        if effect.is_control or (effect.across is None and not effect.was_stopped):
+    first = _earliest(effects)
+    for i, effect in enumerate(effects):
+        if effect.is_control or (effect.across is None and not effect.is_unnumbered):
             continue
-        tried.setdefault(effect.task, set()).add(effect.variant)
+        arm = (effect.task, effects[first[i]].variant)
+        tried.setdefault(effect.task, set()).add(arm[1])
         for view in (views[name] for name in effect.rounds):
             if effect.stage != view.confirm_stage:
                 for stage in view.stages[view.stages.index(effect.stage) :]:
                     if stage != view.confirm_stage:
-                        families.setdefault((None, stage), {})[effect.task, effect.variant] = 1.0
+                        families.setdefault((None, stage), {})[arm] = 1.0
     place = [_family_of(effect, views) for effect in effects]
     for i, effect in enumerate(effects):
-        p_value = 1.0 if effect.was_stopped else effect.p_value  # tried, and no gain
+        confirms = place[i][0] is not None  # where what has no number was in no family that decided
+        p_value = 1.0 if effect.is_unnumbered and not confirms else effect.p_value  # tried, and no gain
         if not effect.is_control and p_value is not None:
             family = families.setdefault(place[i], {})
-            family.pop((effect.task, effect.variant), None)
-            family[i] = p_value
+            family.pop((effect.task, effects[first[i]].variant), None)
+            family[first[i]] = p_value
     adjusted: dict[Tested, float] = {}
     for family in families.values():
         adjusted |= {tested: q for tested, q in false_discovery(family).items() if isinstance(tested, int)}
@@ -223,8 +238,17 @@ def _in_company(effects: Sequence[Effect], rounds: Sequence[RoundResults]) -> li
             effect,
             tried=len(tried.get(effect.task, ())),
             family=len(families.get(place[i], ())),
-            q_value=adjusted.get(i),
+            q_value=adjusted.get(first[i]),
         )
+        for i, effect in enumerate(effects)
+    ]
+
+
+def _earliest(effects: Sequence[Effect]) -> list[int]:
+    """For each effect the place of the first that consists of the same runs, which may be its own."""
+    places: dict[tuple[str, str, object], int] = {}
+    return [
+        places.setdefault((effect.task, effect.stage, effect.fingerprints or i), i)
         for i, effect in enumerate(effects)
     ]
 

@@ -14,31 +14,18 @@ DUNNETT_SEED = 0  # its integral is computed from random points
 DUNNETT_MOST = 12  # variants; the time of its integral grows fast with them: 30 take seconds, 60 a minute
 
 
-def distinct(p_values: Mapping[Name, float], same_as: Mapping[Name, Name]) -> dict[Name, float]:
-    """The p-values of different results: what computes the same as another stands under the other's name."""
-    found: dict[Name, float] = {}
-    for name, p in p_values.items():
-        found.setdefault(same_as.get(name, name), p)
-    return found
-
-
-def false_discovery(
-    p_values: Mapping[Name, float], same_as: Mapping[Name, Name] | None = None
-) -> dict[Name, float]:
+def false_discovery(p_values: Mapping[Name, float]) -> dict[Name, float]:
     """Benjamini-Hochberg q-values: calling all up to a q discoveries, that share of them is false at most.
 
-    same_as: what computes the same as another; together they count once.
     Plain arithmetic: loading a library for it takes longer than an export.
     """
-    same_as = same_as or {}
-    different = distinct(p_values, same_as)
-    n, least, found = len(different), 1.0, {}
+    n, least, found = len(p_values), 1.0, {}
     for rank, name in zip(
-        range(n, 0, -1), sorted(different, key=different.__getitem__, reverse=True), strict=True
+        range(n, 0, -1), sorted(p_values, key=p_values.__getitem__, reverse=True), strict=True
     ):
-        least = min(least, different[name] * n / rank)
+        least = min(least, p_values[name] * n / rank)
         found[name] = least
-    return {name: found[same_as.get(name, name)] for name in p_values}
+    return {name: found[name] for name in p_values}
 
 
 def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:

@@ -327,7 +327,7 @@ def test_effects__what_was_stopped_is_tried_and_never_pooled() -> None:
     report = effects.of_rounds([samples.of_round([*rows, gone])])
     found = {(one.variant, one.stage): one for one in report.effects}
     assert [found[name, "quick"].delta for name in ("l2", "l3")] == [None, None]
-    assert found["l3", "quick"].tried == 3
+    assert found["l3", "quick"].tried == 4  # with one that diverged
     before = effects.of_rounds([samples.of_round(samples.two_seeds())])
     alone = next(one for one in before.effects if (one.variant, one.stage) == ("l1", "quick"))
     q_value = found["l1", "quick"].q_value

@@ -313,6 +313,14 @@ def test_confirm__the_record_has_the_family_and_the_level_that_decided() -> None
     ]
 
 
+def test_confirm__what_diverged_there_was_in_no_family_that_decided() -> None:
+    search = SearchSpec(("t",), ("v", "w"), ("quick",), confirmation=Confirmation("confirm", (1000,)))
+    diverged = {JobKey("t", "confirm", "w", 1000): Measurement(Outcome.DIVERGED)}
+    decisions = [decided_with("t", "confirm", "v", 0.03)]
+    told = round_statistics.of_round(search, decisions, diverged, {}).of(decisions[0][0])
+    assert (told["n_tried"], told["q_value"]) == (1, 0.03)
+
+
 def test_confirm__its_examples_are_not_those_of_the_selection(tmp_path: Path) -> None:
     from model.tokenizers import get_tokenizer
     from tasks import build

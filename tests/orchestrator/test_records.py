@@ -150,9 +150,8 @@ def test_summary__accuracies_and_deltas_are_of_the_metric_that_decides(
     rig.run_all({("quick", "l1"): 0.5})
     text = "\n".join(exports.lines(database, "r1", "summary"))
     assert "acc and delta: best_val_seq_acc" in text
-    assert (
-        "baseline                        0 quick      10.00%          -" in text
-    )  # half of the tokens' 20 %
+    # a result's accuracy by sequence is half of that by token
+    assert "baseline                        0 quick      10.00%          -" in text
     assert "l1                              0 quick      25.00%  +15.00 pp" in text
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,11 +29,11 @@ def test_effects__whole_report() -> None:
         ("bad", "quick", None, None, {"pruned": 2}),
         ("noop", "quick", None, None, {"no_op": 2}),
     ]
-    assert {effect.tried for effect in report.effects} == {2}
+    assert {effect.tried for effect in report.effects} == {3}  # one diverged
     quick = report.effects[0]
     assert quick.interval == across_seeds([0.05, 0.025]).interval
-    assert (quick.p_value, quick.q_value) == (0.25, 0.5)
-    assert report.effects[1].q_value == 1.0  # alone at its stage, and two were tried
+    assert (quick.p_value, quick.q_value) == (0.25, 0.75)
+    assert report.effects[1].q_value == 1.0  # alone at its stage, and three were tried
     assert report.effects[2].caveats == (Caveat.AT_CHANCE,)  # two seeds are not one
     assert report.caveats == {Caveat.AT_CHANCE: ["s4"], Caveat.NOT_SIGNIFICANT: ["s4"]}
 
@@ -48,6 +50,25 @@ def test_effects__equal_runs_count_once() -> None:
     assert (quick.across.n, quick.repeats, quick.seeds) == (3, 2, (0, 1, 2))
     assert quick.rounds == ("r1", "again", "new")
     assert dict(quick.decisions) == {"promoted": 4}
+
+
+def test_effects__variants_of_the_same_runs_count_once() -> None:
+    def named(config: str, d_acc: float, p_value: float, run: str) -> dict[str, Any]:
+        return job(config, d_acc=d_acc, d_acc_ci=[-0.01, 0.1], p_value=p_value, fingerprint=run)
+
+    twins = [named("a", 0.05, 0.03, "f"), named("b", 0.05, 0.03, "f"), named("c", 0.0, 1.0, "g")]
+    effects = of_rounds([of_round(twins)]).effects
+    assert {one.variant: one.q_value for one in effects} == {"a": 0.06, "b": 0.06, "c": 1.0}
+    assert {(one.tried, one.family) for one in effects} == {(2, 2)}
+
+
+@pytest.mark.parametrize("status", ["diverged", "stopped", "cached"])
+def test_effects__a_run_without_a_number_was_tried_and_leaves_no_mean(status: str) -> None:
+    runs = [job("a", d_acc=0.05, p_value=0.03), job("b", d_acc=0.1, p_value=0.01)]
+    runs.append(job("b", seed=1, d_acc=None, status=status))
+    effects = {one.variant: one for one in of_rounds([of_round(runs)]).effects}
+    assert (effects["b"].delta, effects["b"].q_value) == (None, 1.0)
+    assert (effects["a"].tried, effects["a"].q_value) == (2, 0.06)
 
 
 def test_effects__one_run_has_the_evidence_of_its_record() -> None:

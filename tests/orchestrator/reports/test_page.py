@@ -50,6 +50,6 @@ def test_page__is_whole_and_escaped() -> None:
 def test_page__every_row_of_the_report() -> None:
     html = as_html(of_rounds([of_round(two_seeds())]), [])
     assert html.count('<th scope="row"') == 1 + 5
-    assert "s4: 2 variants tried" in html
+    assert "s4: 3 variants tried" in html
     assert "+3.75 pp" in html
     assert "at_chance (s4): the baseline is not above" in html

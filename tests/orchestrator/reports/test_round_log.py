@@ -26,7 +26,7 @@ def test_entry__keeps_what_did_not_work() -> None:
     ):
         assert line in text.splitlines()
     assert (
-        "Verdict: 2 promoted, 2 rejected, 4 pruned, 2 no_op. Best of 2 at its last stage: l1 -1.88 pp at med"
+        "Verdict: 2 promoted, 2 rejected, 4 pruned, 2 no_op. Best of 3 at its last stage: l1 -1.88 pp at med"
         in text
     )
     assert "- at_chance (s4): the baseline is not above" in text

@@ -21,7 +21,7 @@ def report() -> Report:
 def test_text__every_row_and_note(report: Report) -> None:
     text = tables.as_text(report, 200)
     assert "2 rounds: r1, again" in text
-    assert "s4: 2 variants tried" in text
+    assert "s4: 3 variants tried" in text
     row = next(line for line in text.splitlines() if line.startswith(" l1 ") and " quick " in line)
     for cell in (
         "+3.75 pp",
