@@ -28,7 +28,7 @@ def test_text__every_row_and_note(report: Report) -> None:
         "[-12.13, +19.63] pp",
         "2+/0=/0- (2 repeated, 2 rounds)",
         "0.250",
-        "0.500",
+        "0.750",
         "4 promoted",
     ):
         assert cell in row
