@@ -33,7 +33,7 @@ def test_text__every_row_and_note(report: Report) -> None:
     ):
         assert cell in row
     assert "at_chance (s4): the baseline is not above" in text
-    assert "(2 at quick, 2 at med)" in text
+    assert "(3 at quick, 3 at med)" in text
 
 
 def test_text__a_narrow_terminal_loses_nothing(report: Report) -> None:
