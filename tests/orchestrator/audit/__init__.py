@@ -1,0 +1,1 @@
+"""What audits find, theme by theme, on records made for it; then what holds for any records."""

@@ -1,0 +1,59 @@
+"""Which runs are compared, and on how many steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestrator.audit.comparisons import base_task, comparisons, labelled_seed, steps_of_runs
+from tests.orchestrator.audit.made import run
+
+
+@pytest.mark.parametrize(
+    ("task", "base", "seed"),
+    [
+        ("arc_mc_seed3_discovery", "arc_mc", 3),
+        ("punc_seed12_anchor_recheck2", "punc", 12),
+        ("mbpp_low", "mbpp_low", None),
+        ("seed5", "seed5", 5),
+    ],
+)
+def test_base_task(task: str, base: str, seed: int | None) -> None:
+    assert (base_task(task), labelled_seed(task)) == (base, seed)
+
+
+@pytest.mark.parametrize(
+    "different", [{"seed": 1}, {"round": "2"}, {"task": "u"}, {"batch_size": 4}, {"stage": "med"}]
+)
+def test_comparisons__only_of_one_arm_and_stage(different: dict[str, Any]) -> None:
+    baseline, variant = run(), run("head_l8", 0.75)
+    assert [each.delta for each in comparisons([variant, baseline])] == [0.25]
+    assert comparisons([run("head_l8", **different), baseline]) == []
+    assert comparisons([variant, run(status="fail", accuracy=None)]) == []
+
+
+def test_steps_of_runs__each_stage_against_its_own_baseline() -> None:
+    runs = [
+        run(accuracy=0.25),
+        run("head_l8", 0.5),
+        run(accuracy=0.5, stage="med"),
+        run("head_l8", 0.375, stage="med"),
+    ]
+    (step,) = steps_of_runs(runs)
+    assert (step.earlier, step.later) == (0.25, -0.125)
+    assert step.records == (runs[1].source, runs[0].source, runs[3].source, runs[2].source)
+
+
+def test_steps_of_runs__repeated_runs_count_once() -> None:
+    runs = [
+        run(accuracy=accuracy, config=config, stage=stage, round=round_, loss=accuracy)
+        for round_ in ("1", "2")
+        for stage, config, accuracy in [
+            ("quick", "baseline", 0.25),
+            ("quick", "head_l8", 0.5),
+            ("med", "baseline", 0.375),
+            ("med", "head_l8", 0.5),
+        ]
+    ]
+    assert len(steps_of_runs(runs)) == 1

@@ -1,0 +1,112 @@
+"""Decisions, and what their reasons say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.audit import decisions
+from orchestrator.history.entries import History
+from tests.orchestrator.audit.made import decision, run, texts
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("quick_drop -4.17pp < -0.50pp", (-4.17, "<", "", -0.5)),
+        ("best_quick scalar_l8_train1e4 +0.78pp < promote_gate +0.80pp", (0.78, "<", "promote_gate", 0.8)),
+        ("strong_med_negative -6.45pp <= -0.50pp", (-6.45, "<=", "", -0.5)),
+        ("quick_d_acc=-0.61 < prune_pp=-0.50", (-0.61, "<", "prune_pp", -0.5)),
+        ("+0.25 pp reaches +0.10 pp", (0.25, "reaches", "", 0.1)),
+        ("+0.00 pp is below +0.10 pp", (0.0, "is below", "", 0.1)),
+        ("quick_baseline_failed", None),
+        ("cooldown_active_until_round_115", None),
+    ],
+)
+def test_statement(reason: str, expected: tuple[float, str, str, float] | None) -> None:
+    said = decisions.statement(reason)
+    assert (said and said[:4]) == expected
+
+
+@given(st.floats(-20, 20), st.floats(-5, 5))
+def test_statement__what_is_said_of_a_delta_holds(delta: float, threshold: float) -> None:
+    said = decisions.statement(f"quick_drop {delta:+.2f}pp < {threshold:+.2f}pp")
+    assert said is not None
+    if abs(delta - said.threshold) > 0.01:
+        assert said.holds(delta) == (delta < threshold)
+
+
+def decided(reason: str, accuracy: float, status: str = "pruned", **changes: Any) -> list[str]:
+    runs = [run(accuracy=0.5), run("head_l8", accuracy)]
+    return texts(decisions.judge(History(runs, [decision("head_l8", status, reason, **changes)])))
+
+
+def test_decisions__in_order() -> None:
+    assert decided("quick_drop -0.75pp < -0.50pp", 0.4925) == []
+    assert decided("+0.75 pp reaches +0.10 pp", 0.5075, "promoted") == []
+    assert decided("quick_drop -2.00pp < -0.50pp", 0.48, cooldown_until=9) == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "accuracy", "status", "says"),
+    [
+        ("quick_drop -2.00pp < -0.50pp", 0.4925, "pruned", "while the records say -0.75 pp"),
+        ("quick_drop -0.25pp < -0.50pp", 0.4975, "pruned", "which is not so"),
+        ("+0.75 pp reaches +0.10 pp", 0.5075, "pruned", "which says the opposite"),
+        ("+0.00 pp is below +0.10 pp", 0.5, "promoted", "which says the opposite"),
+        ("quick_drop -2.00pp < -0.50pp", 0.48, "pruned", "no cooldown; the rule gives until round 9"),
+    ],
+)
+def test_decisions__contradicted(reason: str, accuracy: float, status: str, says: str) -> None:
+    (found,) = decided(reason, accuracy, status)
+    assert says in found
+
+
+def test_decisions__a_cooldown_for_nothing() -> None:
+    (found,) = decided("quick_drop -0.75pp < -0.50pp", 0.4925, cooldown_until=9)
+    assert found.endswith("a cooldown until round 9; the rule gives none")
+
+
+def test_decisions__not_the_best() -> None:
+    runs = [run(accuracy=0.5), run("a", 0.5025), run("b", 0.505)]
+    reason = "best_quick a +0.25pp < promote_gate +0.80pp"
+    (found,) = decisions.judge(History(runs, [decision("a", "pruned", reason, stage="med")]))
+    assert found.text.endswith("while b was better at +0.50 pp")
+
+
+def test_decisions__two_of_one() -> None:
+    pair = [decision("a", "pruned", ""), decision("a", "promoted", "")]
+    (found,) = decisions.judge(History(decisions=pair))
+    assert found.text == "round 1 t quick a was decided pruned and promoted"
+
+
+def test_decisions__what_was_not_pruned() -> None:
+    runs = [run(accuracy=0.5), run("a", 0.4925), run("b", 0.4925)]
+    (found,) = decisions.judge(History(runs, [decision("a", "pruned", "quick_drop -0.75pp < -0.50pp")]))
+    assert found.text == "round 1 t quick b: -0.75 pp is below the stated -0.50 pp, and nothing was decided"
+
+
+def test_decisions__pruned_and_named_best() -> None:
+    pair = [
+        decision("a", "pruned", "quick_drop -0.75pp < -0.50pp"),
+        decision("a", "pruned", "best_quick a -0.75pp < promote_gate +0.80pp", stage="med"),
+    ]
+    (found,) = decisions.judge(History(decisions=pair))
+    assert found.records == [each.source for each in pair]
+
+
+def test_decisions__against_the_gate_of_a_round() -> None:
+    """Round 27 kept MBPP variants from +0.40 pp on."""
+    runs = [
+        run(accuracy=0.5, round="27", task="mbpp_low"),
+        run("a", 0.5025, round="27", task="mbpp_low"),
+        run("a", 0.6, round="27", task="mbpp_low", stage="med"),
+        run("b", 0.505, round="27", task="mbpp_low"),
+    ]
+    assert texts(decisions.judge(History(runs))) == [
+        "round 27 mbpp_low a went on at +0.25 pp; the gate was +0.40 pp",
+        "round 27 mbpp_low b did not go on at +0.50 pp; the gate was +0.40 pp",
+    ]

@@ -1,0 +1,79 @@
+"""What holds of the audit of any records."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.audit import reporting
+from orchestrator.audit.findings import EXPLANATIONS, Check
+from orchestrator.audit.judging import audit
+from orchestrator.history.entries import History
+from tests.orchestrator.audit.made import DELTAS, decision, row, run
+
+NAMES = st.sampled_from(["baseline", "head_l8", "scalar_l12"])
+
+RUNS = st.builds(
+    run,
+    NAMES,
+    st.none() | st.sampled_from([0.0, 1.0, 0.25, 0.5]) | st.floats(0, 1),
+    loss=st.none() | st.sampled_from([1.0, 2.0]) | st.floats(-10, 10),
+    round=st.sampled_from(["20", "98", "r"]),
+    task=st.sampled_from(["mbpp", "arc_mc_seed1", "(x)"]),
+    stage=st.sampled_from(["quick", "med", "probe", ""]),
+    seed=st.none() | st.integers(0, 2),
+    status=st.sampled_from(["ok", "fail", "cached", ""]),
+    steps=st.none() | st.integers(0, 100),
+    n_tokens=st.none() | st.integers(0, 100),
+)
+
+DECISIONS = st.builds(
+    decision,
+    NAMES,
+    st.sampled_from(["pruned", "promoted", "flagged"]),
+    st.sampled_from(
+        ["", "quick_drop -1.00pp < -0.50pp", "best_quick x +1.00pp < promote_gate +0.80pp", "1 < 2"]
+    ),
+    round=st.sampled_from(["20", "98", "r"]),
+    task=st.sampled_from(["mbpp", "arc_mc_seed1"]),
+    stage=st.sampled_from(["quick", "med"]),
+)
+
+HISTORIES = st.builds(
+    History,
+    st.lists(RUNS, max_size=25),
+    st.lists(DECISIONS, max_size=5),
+    st.lists(st.builds(row, DELTAS), max_size=5),
+)
+
+
+@given(HISTORIES)
+def test_audit__every_finding_rests_on_records_that_are_there(history: History) -> None:
+    found = audit(history)
+    known = {each.source for each in (*history.runs, *history.decisions, *history.ledger)}
+    assert set(found.findings) == set(Check)
+    for check, findings in found.findings.items():
+        for finding in findings:
+            assert finding.check is check
+            assert finding.text.isprintable()
+            assert finding.records
+            assert set(finding.records) <= known
+    json.dumps(reporting.as_json(found), allow_nan=False)
+    assert reporting.as_text(found).count("\n  - ") == sum(map(len, found.findings.values()))
+    assert reporting.as_markdown(found).count("\n- ") == sum(map(len, found.findings.values()))
+
+
+@given(HISTORIES)
+def test_audit__is_the_same_every_time(history: History) -> None:
+    assert reporting.as_json(audit(history)) == reporting.as_json(audit(history))
+
+
+def test_audit__of_nothing() -> None:
+    assert not any(audit(History()).findings.values())
+    assert reporting.as_text(audit(History())).startswith("0 findings on 0 runs")
+
+
+def test_explanations__of_every_check() -> None:
+    assert set(EXPLANATIONS) == set(Check)

@@ -1,0 +1,79 @@
+"""The device that trains."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.worker.diagnosis.findings import is_problem
+from worker.diagnosis import Finding, device
+
+
+def nvidia_smi(folder: Path, script: str) -> None:
+    command = folder / "nvidia-smi"
+    command.write_text(f"#!/bin/sh\n{script}\n")
+    command.chmod(0o755)
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is the whole PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return folder
+
+
+TWO_DEVICES = "echo 'NVIDIA H100, 1000 MiB, 81559 MiB'; echo 'NVIDIA H100, 80000 MiB, 81559 MiB'"
+
+FOR_CPU = device.Torch("2.9.0+cpu", None, 0)
+
+
+def test_device__none(tools: Path) -> None:
+    assert device.device(FOR_CPU, driver=tools / "none") == Finding(
+        "device", True, f"no CUDA device; {len(os.sched_getaffinity(0))} CPU cores"
+    )
+
+
+def test_device__free_memory_of_each(tools: Path) -> None:
+    nvidia_smi(tools, TWO_DEVICES)
+    found = device.device(device.Torch("2.9.0", "12.8", 2))
+    assert found == Finding(
+        "device",
+        True,
+        "NVIDIA H100, 1000 MiB of 81559 MiB free; NVIDIA H100, 80000 MiB of 81559 MiB free",
+    )
+
+
+def test_device__torch_for_the_cpu_only(tools: Path) -> None:
+    nvidia_smi(tools, TWO_DEVICES)
+    assert is_problem(device.device(FOR_CPU), "2.9.0+cpu is built for the CPU only", "install a CUDA build")
+
+
+def test_device__torch_sees_fewer_than_the_driver(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvidia_smi(tools, TWO_DEVICES)
+    old_driver = device.Torch("2.9.0", "12.8", 0)
+    assert is_problem(device.device(old_driver), "can use 0 of them", "update the driver")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert is_problem(device.device(old_driver), "CUDA_VISIBLE_DEVICES (1)", "--device cuda:N")
+
+
+def test_device__driver_without_its_tools(tools: Path) -> None:
+    (tools / "version").touch()
+    assert is_problem(device.device(FOR_CPU, driver=tools / "version"), "no nvidia-smi", "PATH")
+
+
+def test_device__driver_that_fails(tools: Path) -> None:
+    nvidia_smi(tools, "echo 'Driver/library version mismatch' >&2; exit 18")
+    assert is_problem(device.device(FOR_CPU), "ended with 18: Driver/library version mismatch", "restart")
+    (tools / "nvidia-smi").write_bytes(b"\0not a program")
+    assert is_problem(device.device(FOR_CPU), "cannot be run", "restart")
+
+
+def test_device__driver_that_hangs(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvidia_smi(tools, "while :; do :; done")
+    monkeypatch.setattr(device, "PATIENCE_SECONDS", 0.2)
+    assert is_problem(device.device(FOR_CPU), "has not answered for 0.2 s", "restart")
