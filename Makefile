@@ -29,6 +29,7 @@ $(VENV)/.everything: $(VENV)/.base
 
 demo: $(VENV)/.base             ## the quickstart round, from submit to summary
 	@FSQ_HOME=$(CURDIR)/demo $(BIN)/fsq run examples/quickstart.yaml
+	@echo "to look at it again: FSQ_HOME=demo $(BIN)/fsq status quickstart, or its pages: FSQ_HOME=demo $(BIN)/fsq serve"
 
 test: setup                     ## the test suite
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder

@@ -95,7 +95,7 @@ def test_commands__over_http_as_on_the_database(
         submitted = fsq("submit", path, env=over)
         assert (submitted.returncode, submitted.stderr) == (0, "small: submitted\n")
         assert fsq("submit", path, env=over).stderr == "small: known already\n"
-        assert fsq("run", path, env=over).returncode == 1
+        assert fsq("run", path, env=over).returncode == 2
         assert fsq("work", "--drain").returncode == 0
 
         taken, wrong = tmp_path / "taken", tmp_path / "wrong"
