@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
@@ -68,8 +68,12 @@ class Decided:
     d_acc: float | None  # a fraction; None where it was not measured, or not at the stage that ranks
 
 
-def choose(decided: Sequence[Decided], where: Where, top: int | None) -> list[str]:
+def choose(
+    decided: Sequence[Decided], where: Where, top: int | None, same_as: Mapping[str, str]
+) -> list[str]:
     """The variants that a later round takes over, best first; `top` of them, or all.
+
+    same_as: variants that compute what an earlier one does; only one of them is taken.
 
     A variant qualifies where one (task, seed) has the verdict asked for (`any`: was measured). It ranks by its mean
     delta over every (task, seed) measured at that stage, not only over those that went well; ties keep their order.
@@ -81,4 +85,8 @@ def choose(decided: Sequence[Decided], where: Where, top: int | None) -> list[st
             deltas.setdefault(one.variant, []).append(one.d_acc)
     qualified = {one.variant for one in decided if where == "any" or one.verdict in wanted}
     ranked = sorted(deltas, key=lambda variant: -fmean(deltas[variant]))
-    return [variant for variant in ranked if variant in qualified][:top]
+    chosen: dict[str, str] = {}
+    for variant in ranked:
+        if variant in qualified:
+            chosen.setdefault(same_as.get(variant, variant), variant)
+    return list(chosen.values())[:top]

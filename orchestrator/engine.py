@@ -297,9 +297,10 @@ def with_selected(session: Session, spec: RoundSpec) -> RoundSpec:
     variants = {variant.name: variant for variant in spec.named}
     for selection in spec.selections:
         source = find(session, selection.source)
-        offered = {variant.name: variant for variant in resolve(source).spec.named}
+        resolved = resolve(source)
+        offered = {variant.name: variant for variant in resolved.spec.named}
         decided = _decided(source, selection.by, selection.where)
-        for name in chains.choose(decided, selection.where, selection.top):
+        for name in chains.choose(decided, selection.where, selection.top, resolved.same_as):
             taken = offered[name]
             if variants.setdefault(name, taken) != taken:
                 new_name = _free_name(f"{name}.{source.name}", variants)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.errors import FsqError
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file under its name only once it is complete; raises FsqError."""
+    """Writes a file under its name only once it is complete, or into a device or pipe; raises FsqError."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished.write_bytes(content)
         unfinished.replace(path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
         raise FsqError(f"{path} cannot be written: {error.strerror}") from error

@@ -279,11 +279,14 @@ class _Walk:
                     if judged.failure is None and not (yield from self._measure(judged, seed)):
                         return
             alive = []
-            field = [judged for judged in measured if judged.is_rival]
-            places = {rival.key: place for place, rival in enumerate(field)}
-            everyone = Rivals.of([rival.trials for rival in field])
+            field: dict[str, _Judged] = {}  # what computes the same takes one place
             for judged in measured:
-                place = places.get(judged.key)
+                if judged.is_rival:
+                    field.setdefault(self.spec.first(judged.key.variant), judged)
+            places = {name: place for place, name in enumerate(field)}
+            everyone = Rivals.of([rival.trials for rival in field.values()])
+            for judged in measured:
+                place = places.get(self.spec.first(judged.key.variant))
                 rivals = everyone if place is None else everyone.without(place)
                 decision = judged.decide(is_last=True, rivals=rivals)
                 assert decision is not None  # noqa: S101  (after the last seed there is one)
@@ -300,7 +303,7 @@ class _Walk:
             for seed in last.seeds:
                 if judged.failure is None and not (yield from self._measure(judged, seed)):
                     return
-        p_values = {one.key.variant: one.p_value for one in measured if one.failure is None}
+        p_values = {one.key.variant: one.p_value for one in measured if one.is_tried}
         for judged in measured:
             if judged.failure is None and p_values[judged.key.variant] is None:
                 judged.fail(Verdict.UNDECIDED, "how far the choice of examples moves its delta is not known")
@@ -411,8 +414,15 @@ class _Judged:
             raise RuleFailed(f"the prune rule {rule.rule!r} failed on {place}: {cause}") from error
 
     @property
+    def is_tried(self) -> bool:
+        """Whether it counts among those tried: it was measured, or ended in a verdict without a number."""
+        return self.failure is None or self.failure[0] is self._failed
+
+    @property
     def p_value(self) -> float | None:
-        """Of its gain, over seeds and examples; None where the examples' part is not known."""
+        """Of its gain, over seeds and examples; None where the examples' part is not known; 1 without a number."""
+        if self.failure is not None:
+            return 1.0
         errors = [trial.standard_error for trial in self.trials if trial.standard_error is not None]
         if len(errors) < len(self.trials):
             return None

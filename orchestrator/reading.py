@@ -193,7 +193,7 @@ def _message(detail: ErrorDetails, location: Location, data: Mapping[str, Any]) 
 
 
 def _shown(value: Any, limit: int = 60) -> str:
-    text = repr(value)
+    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)  # as YAML has them
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 

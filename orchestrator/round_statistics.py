@@ -3,13 +3,14 @@
 The family of the false-discovery control at a stage that selects is every (task, variant) that was tried at the first
 stage, the control arm left out, and variants that compute the same once: those that did not come so far, diverged or
 were stopped count with p = 1, or a later stage would judge the best on the data they were chosen by. Where a stage
-confirms, it is the one that decided: the task's candidates.
+confirms, it is the one that decided: the task's candidates, with p = 1 those that diverged there.
 That of the comparison with the control is all variants of a task that reached the last stage that selects.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -95,16 +96,18 @@ def of_round(
     by_arm: dict[Arm, list[SeedEvidence]] = {}
     for key, evidence in decided:
         by_arm.setdefault(Arm(key.task, key.stage, key.variant), []).extend(evidence.seeds)
-    unnumbered = {
+    unnumbered = Counter(
         Arm(key.task, key.stage, key.variant)
         for key, found in measured.items()
-        if found.outcome in VERDICTS_WITHOUT_A_NUMBER
-        and key.stage in search.stages
-        and key.variant != BASELINE
-    }
+        if found.outcome in VERDICTS_WITHOUT_A_NUMBER and key.variant != BASELINE
+    )
+    n_tried = Counter({arm: len(seeds) for arm, seeds in by_arm.items()}) + unnumbered
     # the other seeds of an arm would flatter it
     by_arm = {arm: seeds for arm, seeds in by_arm.items() if arm not in unnumbered}
-    counts = {arm: _count(search, by_arm, arm) for arm in by_arm}
+    counts = {
+        arm: caveats.Seeds(len(seeds), n_tried[arm._replace(stage=search.stages[0])])
+        for arm, seeds in by_arm.items()
+    }
     selected = frozenset(arm for arm, n in counts.items() if caveats.are_selected(search, arm.stage, n))
     p_values = dict.fromkeys(unnumbered, 1.0) | {  # tried, and no gain
         arm: p for arm, seeds in by_arm.items() if arm not in selected and (p := _p_value(seeds)) is not None
@@ -119,7 +122,9 @@ def of_round(
     ]
     for tasks, stage in _families(search):
         here = {arm: p for arm, p in tried.items() if arm.stage == stage and arm.task in tasks}
-        family = {_first(search, arm): p for arm, p in here.items()}
+        # of arms that compute the same, the one with the most seeds: while a round runs, one may be ahead
+        furthest = sorted(here, key=lambda arm: len(by_arm.get(arm, ())))
+        family = {_first(search, arm): here[arm] for arm in furthest}
         if stage in search.stages:
             family = {_first(search, arm)._replace(stage=stage): 1.0 for arm in at_first} | family
         found = false_discovery(family)
@@ -149,12 +154,6 @@ def of_round(
 def _first(search: SearchSpec, arm: Arm) -> Arm:
     """The arm that this one computes the same as, or itself."""
     return arm._replace(variant=search.first(arm.variant))
-
-
-def _count(search: SearchSpec, by_arm: Mapping[Arm, Sequence[SeedEvidence]], arm: Arm) -> caveats.Seeds:
-    """The seeds of an arm, and those it had at the first stage."""
-    at_first = by_arm.get(arm._replace(stage=search.stages[0]), ())
-    return caveats.Seeds(len(by_arm[arm]), len(at_first))
 
 
 def _families(search: SearchSpec) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -283,7 +283,7 @@ class RoundSpec(Strict):
         """What the planner needs to know, given the variants that are no-ops on this model, or another once more."""
         seeds = self.prune.seeds(self.seeds)
         named = tuple(variant.name for variant in self.named)
-        tried = len(named) - len(no_ops)
+        tried = len(named) - len(no_ops) - len(same_as)
         runs = control_runs(tried) if self.baseline_seeds == "auto" else self.baseline_seeds
         baseline_seeds = _unused(0, max(0, runs - len(seeds)), seeds)
         last = self.stages[-1]

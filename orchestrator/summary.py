@@ -40,14 +40,13 @@ def _lines(resolved: ResolvedRound, state: str, records: Sequence[Record]) -> It
 
 
 def _task_lines(resolved: ResolvedRound, task: str, records: Sequence[Record]) -> Iterator[str]:
-    val = resolved.facts.tasks[task].val
+    val, metric = resolved.facts.tasks[task].val, resolved.spec.prune.metric
     yield ""
     yield f"[{task}] {val.kept} validation examples, {val.n_tokens} answer tokens (one is {val.symbol_pp:.2f} pp)"
     yield (
         f"  majority answer {val.majority_accuracy:.2%}, uniform guess {val.uniform_accuracy:.2%}"
-        f"{_padding(records)}"
+        f"{'' if metric == RECORDED else ' of the tokens'}{_padding(records)}"
     )
-    metric = resolved.spec.prune.metric
     if metric != RECORDED:
         yield f"  acc and delta: {metric}"
     yield _COLUMNS.format(
@@ -112,14 +111,14 @@ def _family_lines(resolved: ResolvedRound, decisions: Sequence[Record]) -> Itera
                 families.setdefault((stage, task), []).append(one)
     for (stage, task), family in families.items():
         level = family[0]["q_level"] or FALSE_DISCOVERY
-        q_values = {f"{one['task']}/{one['config']}": one["q_value"] for one in family}
+        q_values = {_same(search, one): one["q_value"] for one in family}
         found = [f"{arm} (q {q:.3f})" for arm, q in q_values.items() if q <= level]
         yield (
             f"gains among the {family[0]['n_tried']} tried at {stage}{f' of {task}' if task else ''}, "
             f"at most {100 * level:g}% of them false: {', '.join(found) or 'none'}"
         )
     adjusted = {
-        f"{one['task']}/{one['config']}": f"{one['adjusted_p']:.3f} ({one['adjusted_by'].capitalize()})"
+        _same(search, one): f"{one['adjusted_p']:.3f} ({one['adjusted_by'].capitalize()})"
         for one in decisions
         if one["adjusted_p"] is not None
     }
@@ -130,6 +129,11 @@ def _family_lines(resolved: ResolvedRound, decisions: Sequence[Record]) -> Itera
         judged = [one for one in decisions if _is_control(search, one) and one["status"] != Verdict.UNDECIDED]
         promoted = sum(one["status"] == Verdict.PROMOTED for one in judged)
         yield f"noise floor: the baseline under another seed was promoted {promoted} of {len(judged)} times"
+
+
+def _same(search: SearchSpec, record: Record) -> str:
+    """A decision's arm under the first name of those that compute the same."""
+    return f"{record['task']}/{search.first(record['config'])}"
 
 
 def _is_control(search: SearchSpec, record: Record) -> bool:

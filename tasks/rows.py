@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -45,7 +46,8 @@ class Row:
     def id(self) -> str:
         """The value of the column `id` as text; "" where there is none, or a NaN, as tables with gaps have it."""
         value = self.values.get("id")
-        return "" if value is None or value != value else str(value)
+        is_nan = isinstance(value, float) and math.isnan(value)
+        return "" if value is None or is_nan else str(value)
 
     @property
     def key(self) -> str:

@@ -8,12 +8,13 @@ from tasks.errors import BuildError
 from tasks.selection import Chosen
 
 EQUAL_IDS = "rows of equal id count as the same: give each row an id of its own, or leave the ids out"
+IN_VAL = "give train rows that are not in val, by content or by id"
 ADVICE = {
     "prompt_too_long": "raise max_prompt_tokens",
     "prompt_too_short": "lower min_prompt_tokens",
     "answer_too_long": "raise max_answer_tokens",
     "duplicate_id": EQUAL_IDS,
-    "in_val": EQUAL_IDS,
+    "in_val": IN_VAL,
 }
 
 

@@ -49,7 +49,3 @@ class NoSuchDevice(Exception):
 
 class BadFailureTable(Exception):
     """The user's table of log patterns cannot be used."""
-
-
-class UnreadableJob(Exception):
-    """What is to be run cannot be read here: another version stored it, or a task kind's own code failed on it."""

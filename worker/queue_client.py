@@ -27,13 +27,12 @@ from db.errors import DatabaseUnreachable, LeaseLost
 from db.queue import KnownResult, Lease, NextJob
 from db.session import Database, clock
 from db.tables import Worker
-from worker.errors import UnreadableJob
 from worker.interrupts import uninterrupted
 from worker.job import LOG_FILE, MEASURED, JobResult, JobSpec, Outcome, run_dir
 from worker.limits import Limits
 from worker.running import RunningJob
 
-LONGEST_REASON = 500  # characters shown of why a worker is paused
+LONGEST_REASON = 500  # characters shown of why a worker is paused or a job cannot be read
 SHORTEST_WAIT = 0.02  # seconds, when a job could be had but others were just at it
 LONGEST_WAIT = 5.0  # seconds between looks for expired leases
 BETWEEN_TRIES = wait_exponential_jitter(multiplier=0.1, max=5)  # seconds
@@ -57,19 +56,20 @@ class Found(NamedTuple):
     known: KnownResult | None
 
 
+class _UnreadableJob(Exception):
+    """A job cannot be read here: another version stored it, or a task kind's code is gone or failed on it."""
+
+    def __init__(self, job: NextJob, error: Exception) -> None:
+        said = " ".join(f"cannot be read here: {type(error).__name__}: {error}".split())
+        super().__init__(said[:LONGEST_REASON])
+        self.job = job
+
+
 class Ended(NamedTuple):
     """What became of a job whose attempt is over, and what comes next if that is known already."""
 
     will_retry: bool
     next: Claim | None = None
-
-
-def _read(job: NextJob) -> JobSpec:
-    """The job as it was planned; raises UnreadableJob."""
-    try:
-        return JobSpec.from_json(job.payload)
-    except Exception as error:  # of a task kind's own code: anything
-        raise UnreadableJob(f"job {job.id} cannot be read: {type(error).__name__}: {error}") from error
 
 
 @dataclass
@@ -144,19 +144,22 @@ class QueueClient:
         return enter
 
     def claim(self) -> Claim | None:
-        """The next job that must be run; those whose result is known are ended on the way."""
+        """The next job that must be run; those whose result is known are ended on the way, unreadable ones put off."""
         while True:
             claimed = self._patiently(self._claim)
             if not isinstance(claimed, Lease):
                 return claimed
 
     def _claim(self, session: Session, now: datetime) -> Claim | Lease | None:
-        """A claim; or the lease of a job that has been ended from the cache; or None."""
+        """A claim; or the lease of a job that has been ended from the cache or put off; or None."""
         queue.hand_back_all(session, worker_id=self.worker_id, now=now)
         expired = queue.requeue_expired(session, now=now, max_attempts=self.limits.max_attempts)
         self._look_at = time.monotonic() + LONGEST_WAIT
         self._advance_all(session, expired)
-        found = self._find(session, now)
+        try:
+            found = self._find(session, now)
+        except _UnreadableJob as error:
+            return self._put_off(session, now, error)
         if found is None:
             return None
         claim = self._take(session, now, found)
@@ -176,20 +179,35 @@ class QueueClient:
             if queue.has_expired(session, now=now):
                 return None
             self._look_at = time.monotonic() + LONGEST_WAIT
-        with suppress(UnreadableJob):
+        with suppress(_UnreadableJob):
             found = self._find(session, now)
             if found is not None and found.known is None:
                 return self._take(session, now, found)
         return None
 
     def _find(self, session: Session, now: datetime) -> Found | None:
-        """The next job, under the names that this version has for its result: another may have queued it."""
+        """The next job, under the names that this version has for its result: another may have queued it.
+
+        Raises _UnreadableJob.
+        """
         job = queue.next_job(session, now=now, round_id=self.round_id)
         if job is None:
             return None
-        spec = _read(job)
+        try:
+            spec = JobSpec.from_json(job.payload)
+        except Exception as error:  # of a task kind's own code: anything
+            raise _UnreadableJob(job, error) from error
         job = job._replace(fingerprint=spec.fingerprint, trajectory=spec.trajectory)
         return Found(job, spec, queue.known_result(session, job.fingerprint, MEASURED))
+
+    def _put_off(self, session: Session, now: datetime, unreadable: _UnreadableJob) -> Lease:
+        """Counts an attempt at a job that cannot be read, as if a file of it were missing: it holds up no other."""
+        job = unreadable.job
+        self.trouble(f"job {job.id} of round {job.round} {unreadable}")
+        lease = queue.take(session, job, worker_id=self.worker_id, now=now, lease_for=self.limits.lease)
+        self._fail(session, now, lease, Outcome.INFRA_FAILED, str(unreadable))
+        self._advance_all(session, [lease.job_id])
+        return lease
 
     def _take(self, session: Session, now: datetime, found: Found) -> Claim:
         job = found.job
@@ -243,24 +261,30 @@ class QueueClient:
     ) -> bool:
         if evaluations:
             queue.record_evaluations(session, lease, evaluations, now=now)
-        limits, is_infrastructure = self.limits, result.outcome is Outcome.INFRA_FAILED
-        will_retry = result.outcome.is_retried and queue.give_up(
-            session,
-            lease,
-            now=now,
-            outcome=result.outcome,
-            reason=result.reason or "",
-            back_off=limits.back_off,
-            max_attempts=limits.max_infra_attempts if is_infrastructure else limits.max_attempts,
-            is_infrastructure=is_infrastructure,
-        )
-        if not result.outcome.is_retried:
+        will_retry = False
+        if result.outcome.is_retried:
+            will_retry = self._fail(session, now, lease, result.outcome, result.reason or "")
+        else:
             content = result.model_dump(mode="json")
             queue.complete(
                 session, lease, now=now, outcome=result.outcome, reason=result.reason, result=content
             )
         self._advance_all(session, [lease.job_id])
         return will_retry
+
+    def _fail(self, session: Session, now: datetime, lease: Lease, outcome: Outcome, reason: str) -> bool:
+        """Stores a failed attempt; returns whether there will be another."""
+        limits, is_infrastructure = self.limits, outcome is Outcome.INFRA_FAILED
+        return queue.give_up(
+            session,
+            lease,
+            now=now,
+            outcome=outcome,
+            reason=reason,
+            back_off=limits.back_off,
+            max_attempts=limits.max_infra_attempts if is_infrastructure else limits.max_attempts,
+            is_infrastructure=is_infrastructure,
+        )
 
     def hand_back(self) -> None:
         """Requeues whatever this worker holds, if the database can hear it; the attempt does not count."""

@@ -44,11 +44,11 @@ def wkv7(
     B, _, H, N = r.shape
     dtype = torch.float64 if r.dtype == torch.float64 else torch.float32
     s0 = torch.zeros(B, H, N, N, dtype=dtype, device=r.device) if s0 is None else s0.to(dtype)
-    if r.numel() == 0:  # no token, or no sequence
-        return r.to(dtype), s0
     name = default_backend(r.device, dtype, N) if backend is None else backend
     if name not in _BACKENDS:
         raise KernelError(f"unknown WKV-7 backend {name!r}: expected one of {', '.join(_BACKENDS)}")
+    if r.numel() == 0:  # no token, or no sequence: the sum of nothing, which every input has a gradient of
+        return (r + w + k + v + a + b).to(dtype), s0
     as_they_are = {dtype}
     if name == "triton":  # else it would read, and keep for the backward pass, twice as much
         as_they_are.add(torch.bfloat16)

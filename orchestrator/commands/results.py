@@ -94,23 +94,30 @@ def export(
             "-o",
             "--output",
             metavar="PATH",
-            help="A file (.jsonl, .csv or .txt), or a folder: writes records and summary there.",
+            help="A file (.jsonl, .csv, .txt; another ending with --format), or a folder for records and summary.",
         ),
     ] = None,
 ) -> None:
     """Write a round's records or summary, also while it runs."""
     from orchestrator.exports import write_file, write_files
 
-    ending = None if output is None or output.is_dir() else BY_ENDING.get(output.suffix.lower())
     with open_client() as client:
-        if output is None:
+        if output is None or output == Path("-"):
             for line in client.lines(name, form or Format.JSONL):
                 typer.echo(line)
-        elif ending is not None:
+        elif _is_file(output, form):
+            ending = BY_ENDING.get(output.suffix.lower(), Format.JSONL)
             typer.echo(write_file(client.lines, name, form or ending, output))
         else:
             for written in write_files(client.lines, name, output, is_csv=form is Format.CSV):
                 typer.echo(written)
+
+
+def _is_file(path: Path, form: Format | None) -> bool:
+    """Whether a path to write to means a file: there is one, or its ending says so, any ending beside a format."""
+    if path.exists():
+        return not path.is_dir()
+    return path.suffix.lower() in BY_ENDING or (form is not None and path.suffix != "")
 
 
 def plot(

@@ -1,9 +1,9 @@
 """What rounds say together of each task, variant and stage: the pooled delta, and how far it can be believed.
 
 Deltas are of best token accuracy, one for every run that the records hold with a baseline of its own stage and seed.
-Runs with equal fingerprints are one run, whatever their rounds are called, and variants of the same runs count once
-among those tried. Nothing is left out: variants that compute nothing new, those that could not be measured and those
-with a run that diverged or was stopped early have a row without a delta.
+Runs with equal fingerprints are one run, whatever their rounds are called. Variants that run by one protocol compute
+the same, and count once among those tried. Nothing is left out: variants that compute nothing new, those that could
+not be measured and those with a run that diverged or was stopped early have a row without a delta.
 """
 
 from __future__ import annotations
@@ -58,7 +58,6 @@ class Effect:
     is_unnumbered: bool = (
         False  # some run diverged or was stopped: the pooled delta of the others would flatter
     )
-    fingerprints: frozenset[str] = frozenset()  # of all its runs
     tried: int = 0  # variants measured on the task
     family: int = 0  # variants that the false-discovery rate is taken over
     q_value: float | None = (
@@ -173,7 +172,6 @@ def _effect(key: Row, runs: Sequence[Record], decisions: Sequence[Record]) -> Ef
         protocols=len({(run["bsz"], run["n_val"], run["n_val_tokens"]) for run in distinct}),
         decisions=Counter(record["status"] for record in decisions),
         is_unnumbered=is_unnumbered,
-        fingerprints=frozenset(run["fingerprint"] for run in runs),
         caveats=tuple(sorted((inherited - OF_ONE_RUN) | {each for each, holds in found.items() if holds})),
     )
 
@@ -199,7 +197,11 @@ def _evidence(distinct: Sequence[Record], across: AcrossSeeds) -> tuple[Interval
     return found.interval(), found.p_value
 
 
-Tested = int | tuple[str, str]  # the place of an effect with a p-value, or task and variant of what has none
+Place = tuple[str, str]  # task and variant
+Experiment = tuple[
+    str, str, str | int
+]  # task, stage and protocol; the effect's number where that is not known
+Tested = int | Place  # the number of an effect with a p-value, or what has none
 
 
 def _in_company(effects: Sequence[Effect], rounds: Sequence[RoundResults]) -> list[Effect]:
@@ -211,11 +213,11 @@ def _in_company(effects: Sequence[Effect], rounds: Sequence[RoundResults]) -> li
     views = {one.view.round: one.view for one in rounds}
     tried: dict[str, set[str]] = {}
     families: dict[tuple[str | None, str], dict[Tested, float]] = {}
-    first = _earliest(effects)
-    for i, effect in enumerate(effects):
+    names = _one_name_each(effects)
+    for effect in effects:
         if effect.is_control or (effect.across is None and not effect.is_unnumbered):
             continue
-        arm = (effect.task, effects[first[i]].variant)
+        arm = (effect.task, names[effect.task, effect.variant])
         tried.setdefault(effect.task, set()).add(arm[1])
         for view in (views[name] for name in effect.rounds):
             if effect.stage != view.confirm_stage:
@@ -223,13 +225,13 @@ def _in_company(effects: Sequence[Effect], rounds: Sequence[RoundResults]) -> li
                     if stage != view.confirm_stage:
                         families.setdefault((None, stage), {})[arm] = 1.0
     place = [_family_of(effect, views) for effect in effects]
-    for i, effect in enumerate(effects):
-        confirms = place[i][0] is not None  # where what has no number was in no family that decided
-        p_value = 1.0 if effect.is_unnumbered and not confirms else effect.p_value  # tried, and no gain
+    speaker = _speakers(effects)
+    for i in dict.fromkeys(speaker):
+        effect, p_value = effects[i], _p_value(effects[i])
         if not effect.is_control and p_value is not None:
             family = families.setdefault(place[i], {})
-            family.pop((effect.task, effects[first[i]].variant), None)
-            family[first[i]] = p_value
+            family.pop((effect.task, names[effect.task, effect.variant]), None)
+            family[i] = p_value
     adjusted: dict[Tested, float] = {}
     for family in families.values():
         adjusted |= {tested: q for tested, q in false_discovery(family).items() if isinstance(tested, int)}
@@ -238,19 +240,54 @@ def _in_company(effects: Sequence[Effect], rounds: Sequence[RoundResults]) -> li
             effect,
             tried=len(tried.get(effect.task, ())),
             family=len(families.get(place[i], ())),
-            q_value=adjusted.get(first[i]),
+            q_value=adjusted.get(speaker[i]),
         )
         for i, effect in enumerate(effects)
     ]
 
 
-def _earliest(effects: Sequence[Effect]) -> list[int]:
-    """For each effect the place of the first that consists of the same runs, which may be its own."""
-    places: dict[tuple[str, str, object], int] = {}
-    return [
-        places.setdefault((effect.task, effect.stage, effect.fingerprints or i), i)
-        for i, effect in enumerate(effects)
-    ]
+def _p_value(effect: Effect) -> float | None:
+    return 1.0 if effect.is_unnumbered else effect.p_value  # tried, and no gain
+
+
+def _one_name_each(effects: Sequence[Effect]) -> dict[Place, str]:
+    """For each variant of a task one name of those that compute the same: that ran by one protocol at some stage."""
+    others: dict[Place, Place] = {}
+
+    def last(place: Place) -> Place:
+        while place in others:
+            place = others[place]
+        return place
+
+    alike: dict[Experiment, Place] = {}
+    for i, effect in enumerate(effects):
+        here = last((effect.task, effect.variant))
+        there = last(alike.setdefault(_experiment(effect, i), here))
+        if here != there:
+            others[here] = there
+    return {place: last(place)[1] for place in ((one.task, one.variant) for one in effects)}
+
+
+def _speakers(effects: Sequence[Effect]) -> list[int]:
+    """For each effect the number of the one that speaks for all that compute the same.
+
+    It has a p-value, if any has, and the most runs.
+    """
+    found: dict[Experiment, int] = {}
+    for i, effect in enumerate(effects):
+        other = found.setdefault(_experiment(effect, i), i)
+        if _weight(effect) > _weight(effects[other]):
+            found[_experiment(effect, i)] = i
+    return [found[_experiment(effect, i)] for i, effect in enumerate(effects)]
+
+
+def _weight(effect: Effect) -> tuple[bool, int]:
+    return _p_value(effect) is not None, effect.across.n if effect.across else 0
+
+
+def _experiment(effect: Effect, i: int) -> Experiment:
+    """What an effect, the i-th, has in common with those that compute the same."""
+    return effect.task, effect.stage, effect.protocol or i
 
 
 def _family_of(effect: Effect, views: Mapping[str, RoundView]) -> tuple[str | None, str]:

@@ -20,10 +20,13 @@ from tasks.splits import Split
 from tasks.task import Task
 
 DEFAULT_BLANKS = {4: 8, 9: 40}
+BLANKS_ON_END = {
+    4: 6,
+    9: 17,
+}  # where they lie side by side: with 7 of 16 two boards in three have several solutions
 MOST_BLANKS = {4: 12, 9: 64}  # no puzzle has fewer than 17 clues (McGuire et al. 2014), or 4 of 16
-MOST_ON_END = {4: 7, 9: 17}  # blanks side by side at an end: two blank rows in a band of boxes can be swapped
 FEW_BOARDS = (
-    "use more blanks or mask_region: random, or fewer examples (of 4x4 there are only 288 full boards)"
+    "use mask_region: random, and more blanks, or fewer examples (of 4x4 there are only 288 full boards)"
 )
 
 
@@ -43,7 +46,7 @@ class SudokuConfig(TaskConfig):
     size: Annotated[Literal[4, 9], Field(description="Cells in a row.")] = 9
     blanks: Annotated[
         Count,
-        Field(description="Blank cells; if not given, 40 of 81 or 8 of 16, as a prefix or suffix 17 or 7."),
+        Field(description="Blank cells; if not given, 40 of 81 or 8 of 16, as a prefix or suffix 17 or 6."),
     ] = DEFAULT_BLANKS[9]
     mask_region: Annotated[
         Region, Field(description="Which cells are blank: the first, the last, or any at random.")
@@ -56,7 +59,7 @@ class SudokuConfig(TaskConfig):
             return options
         size = 4 if options.get("size") == 4 else 9
         is_anywhere = options.get("mask_region", "random") == "random"
-        return {**options, "blanks": (DEFAULT_BLANKS if is_anywhere else MOST_ON_END)[size]}
+        return {**options, "blanks": (DEFAULT_BLANKS if is_anywhere else BLANKS_ON_END)[size]}
 
     @model_validator(mode="after")
     def _blanks_fit(self) -> Self:

@@ -147,8 +147,11 @@ def test_wkv7__no_tokens_leave_the_state(backend: str) -> None:
 
 
 def test_wkv7__no_sequences(backend: str) -> None:
-    y, sT = wkv7(*(x.float() for x in wkv_inputs(0, 20, 2, 16)), backend=backend)
+    inputs = [x.float().requires_grad_() for x in wkv_inputs(0, 20, 2, 16)]
+    y, sT = wkv7(*inputs, backend=backend)
     assert (y.shape, sT.shape) == ((0, 20, 2, 16), (0, 2, 16, 16))
+    (y.sum() + sT.sum()).backward()
+    assert [x.grad is not None and x.grad.shape == x.shape for x in inputs] == [True] * 7
 
 
 def test_wkv7__computes_in_float32_whatever_comes_in(backend: str) -> None:
@@ -188,6 +191,8 @@ def test_wkv7__shapes_that_do_not_fit() -> None:
 def test_wkv7__unknown_backend() -> None:
     with pytest.raises(KernelError, match="'cuda': expected one of reference, chunked, compiled, triton"):
         wkv7(*wkv_inputs(1, 4, 1, 8), backend="cuda")
+    with pytest.raises(KernelError):
+        wkv7(*wkv_inputs(0, 4, 1, 8), backend="cuda")
 
 
 def test_wkv7__compiled_refuses_what_it_cannot_compute() -> None:

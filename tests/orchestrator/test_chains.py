@@ -186,11 +186,16 @@ DECIDED = [
     ],
 )
 def test_choose(where: Any, top: int | None, expected: list[str]) -> None:
-    assert choose(DECIDED, where, top) == expected
+    assert choose(DECIDED, where, top, {}) == expected
+
+
+def test_choose__one_of_those_that_compute_the_same() -> None:
+    assert choose(DECIDED, "promoted", 2, {"c": "b"}) == ["c", "f"]
+    assert choose(DECIDED, "confirmed", None, {"c": "b"}) == ["c"]  # b was not
 
 
 def test_choose__from_nothing() -> None:
-    assert choose([], "any", None) == []
+    assert choose([], "any", None, {}) == []
 
 
 WINNERS = {"from": "r1", "where": "promoted", "top": 1, "by": "med"}

@@ -313,12 +313,37 @@ def test_confirm__the_record_has_the_family_and_the_level_that_decided() -> None
     ]
 
 
-def test_confirm__what_diverged_there_was_in_no_family_that_decided() -> None:
+def test_confirm__what_diverged_there_was_tried() -> None:
     search = SearchSpec(("t",), ("v", "w"), ("quick",), confirmation=Confirmation("confirm", (1000,)))
     diverged = {JobKey("t", "confirm", "w", 1000): Measurement(Outcome.DIVERGED)}
     decisions = [decided_with("t", "confirm", "v", 0.03)]
     told = round_statistics.of_round(search, decisions, diverged, {}).of(decisions[0][0])
-    assert (told["n_tried"], told["q_value"]) == (1, 0.03)
+    assert (told["n_tried"], told["q_value"]) == (2, 0.06)
+
+
+def test_seeds__one_that_diverged_leaves_those_that_did_well() -> None:
+    """Of three seeds one diverges, one is pruned, one is promoted: at med that one shows nothing."""
+    search = SearchSpec(("t",), ("v", "w"), ("quick", "med"), seeds=(0, 1, 2))
+    diverged = {JobKey("t", "quick", "v", 0): Measurement(Outcome.DIVERGED)}
+    decisions = [decided_with("t", "quick", "v", p, seed) for seed, p in ((1, 0.5), (2, 0.01))]
+    decisions += [decided_with("t", "quick", "w", 0.5, seed) for seed in (0, 1, 2)]
+    decisions.append(decided_with("t", "med", "v", 0.004, 2))
+    found = round_statistics.of_round(search, decisions, diverged, {})
+    arm = round_statistics.Arm("t", "med", "v")
+    assert found.counts[arm] == caveats.Seeds(here=1, first=3)
+    assert found.selected == {arm}
+    told = found.of(decisions[-1][0])
+    assert (told["q_value"], told["adjusted_p"], told["sign_test_p"]) == (None, None, None)
+
+
+def test_family__while_a_round_runs_the_one_with_more_seeds_speaks() -> None:
+    search = SearchSpec(("t",), tuple("abc"), ("quick",), seeds=(0, 1), same_as={"b": "a"})
+    decisions = [decided_with("t", "quick", "a", 0.03, seed) for seed in (0, 1)]
+    decisions += [decided_with("t", "quick", "b", 0.03), decided_with("t", "quick", "c", 1.0)]
+    found = round_statistics.of_round(search, decisions, {}, {})
+    both = round_statistics.of_round(search, [*decisions[:2], decisions[3]], {}, {})
+    told = [found.of(key)["q_value"] for key, _ in decisions]
+    assert told[0] == told[2] == both.of(decisions[0][0])["q_value"] < 0.03
 
 
 def test_confirm__its_examples_are_not_those_of_the_selection(tmp_path: Path) -> None:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from db.session import Database
+from db.session import Database, open_current
 from orchestrator import exports
+from orchestrator.cli import app
+from orchestrator.errors import FsqError
+from orchestrator.files import write_whole
 from orchestrator.planner import JobKey
+from orchestrator.points import interval_text
 from orchestrator.records import Record, records
 from orchestrator.summary import has_failures
 from tests.orchestrator.factories import USAGE, Rig, resolve, result
@@ -155,6 +161,46 @@ def test_summary__accuracies_and_deltas_are_of_the_metric_that_decides(
     assert "l1                              0 quick      25.00%  +15.00 pp" in text
 
 
+def test_summary__a_run_decided_by_itself_has_its_interval_whatever_the_metric(
+    database: Database, tmp_path: Path
+) -> None:
+    rig = Rig(database, by_example=True)
+    rig.submit(resolve(tmp_path, prune={"rule": "threshold", "metric": "best_val_seq_acc", "min_delta": 0.0}))
+    for accuracy in (0.2, 0.8):  # baseline and variant, as their evaluations have it
+        ended = result(accuracy)
+        assert ended.metrics is not None
+        metrics = ended.metrics.model_copy(update={"best_val_seq_acc": accuracy})
+        rig.run_next(ended.model_copy(update={"metrics": metrics}))
+    (own,) = [
+        one for one in exported(database) if one.get("decided_stage") == "quick" and one["config"] == "l1"
+    ]
+    text = "\n".join(exports.lines(database, "r1", "summary"))
+    (line,) = [line for line in text.splitlines() if line.startswith("l1 ") and " quick " in line]
+    assert own["d_acc_ci"] is not None
+    assert interval_text(own["d_acc_ci"]) in line
+    assert "uniform guess" in text
+    assert " of the tokens" in text
+
+
+def test_caveats__two_names_of_one_variant_are_no_selection(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path, variants={name: {"layer_start": 1} for name in ("a", "b")}))
+    rig.run_all({("quick", "a"): 0.5, ("quick", "b"): 0.5})
+    of_med = [one for one in exported(database) if one.get("decided_stage") == "med"]
+    assert {one["config"] for one in of_med} == {"a", "b"}
+    assert not [one for one in of_med if "selected_of_n" in one["caveats"]]
+
+
+def test_summary__one_gain_under_two_names_is_one(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database, by_example=True)
+    rig.submit(resolve(tmp_path, variants={name: {"layer_start": 1} for name in ("a", "b")}))
+    rig.run_all({("quick", "a"): 0.9, ("quick", "b"): 0.9})
+    lines = list(exports.lines(database, "r1", "summary"))
+    (gains,) = [line for line in lines if line.startswith("gains among the 1 tried at quick")]
+    assert gains.count("s4/a (q ") == 1
+    assert "s4/b" not in gains
+
+
 def test_exports__one_file_of_any_form(database: Database, tmp_path: Path) -> None:
     rig = Rig(database)
     rig.submit(resolve(tmp_path))
@@ -165,6 +211,54 @@ def test_exports__one_file_of_any_form(database: Database, tmp_path: Path) -> No
     assert [row["config"] for row in table] == [line["config"] for line in exported(database)]
     names = {path.name for path in exports.write_files(ask, "r1", tmp_path / "out", is_csv=True)}
     assert names == {"_r1_records.jsonl", "_r1_records.csv", "_summary_r1.txt"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "written"),
+    [
+        ("-o x.csv", {"x.csv": "csv"}),
+        ("-o x.TXT", {"x.TXT": "summary"}),
+        ("-o new/x.jsonl", {"new/x.jsonl": "jsonl"}),
+        ("-o report.md --format summary", {"report.md": "summary"}),
+        ("-o there", {"there": "jsonl"}),
+        ("-o there --format csv", {"there": "csv"}),
+        ("-o v1.0", {"v1.0/_r1_records.jsonl": "jsonl", "v1.0/_summary_r1.txt": "summary"}),
+        ("-o folder.csv", {"folder.csv/_r1_records.jsonl": "jsonl", "folder.csv/_summary_r1.txt": "summary"}),
+        ("-o -", {}),
+    ],
+)
+def test_export__a_path_is_a_file_or_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, written: dict[str, str]
+) -> None:
+    monkeypatch.setenv("FSQ_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    for folder in ("home", "folder.csv"):
+        Path(folder).mkdir()
+    Path("there").write_text("old")
+    database = open_current(f"sqlite:///{tmp_path / 'home' / 'fsq.db'}")
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+    rig.run_all({})
+    texts = {form: [*exports.lines(database, "r1", form)] for form in ("jsonl", "csv", "summary")}
+    database.close()
+    done = CliRunner().invoke(app, ["export", "r1", *arguments.split()])
+    assert done.exit_code == 0
+    assert done.stdout.splitlines() == (list(written) or texts["jsonl"])
+    for path, form in written.items():
+        assert Path(path).read_text().splitlines() == texts[form]
+
+
+def test_write_whole__what_cannot_be_written_and_what_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for wrong in (tmp_path / "file" / "x.csv", tmp_path):
+        with pytest.raises(FsqError, match="cannot be written"):
+            write_whole(wrong, b"x")
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_whole(tmp_path / "pipe", b"x")
+    assert os.read(reader, 9) == b"x"
+    os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_exports__files_and_csv(database: Database, tmp_path: Path) -> None:

@@ -120,6 +120,31 @@ def test_confirm__the_same_under_two_names_is_one_candidate(
     assert confirmed == {"v": verdict, "w": verdict, "x": Verdict.REJECTED}
 
 
+@pytest.mark.parametrize(
+    ("outcome", "verdict"),
+    [(Outcome.DIVERGED, Verdict.REJECTED), (Outcome.INFRA_FAILED, Verdict.CONFIRMED)],
+)
+def test_confirm__a_candidate_that_diverged_was_tried(outcome: Outcome, verdict: Verdict) -> None:
+    """The gain has p = 0.004: among two that is 0.009."""
+
+    def ended(right: int) -> Measurement:
+        return Measurement(
+            Outcome.OK, right / 40, 1.0, outcomes=Outcomes((1,) * right + (0,) * (40 - right), (1,) * 40)
+        )
+
+    results = {
+        JobKey("t", stage, arm, seed): ended(right)
+        for stage, seed in (("quick", 0), ("confirm", 1000))
+        for arm, right in ((BASELINE, 10), ("v", 16), ("w", 16))
+    }
+    results[JobKey("t", "confirm", "w", 1000)] = Measurement(outcome, reason="nan")
+    confirmation = Confirmation("confirm", (1000,), level=0.008)
+    spec = SearchSpec(
+        ("t",), ("v", "w"), ("quick",), rule=Threshold(min_delta=0.0), confirmation=confirmation
+    )
+    assert plan(spec, results).decisions[-2].verdict is verdict
+
+
 def test_evidence__seeds_go_on_from_those_of_the_round() -> None:
     assert EVIDENCE.seeds((0,)) == (0, 1, 2, 3, 4)
     assert EVIDENCE.seeds((7, 1)) == (7, 1, 0, 2, 3)
@@ -166,6 +191,20 @@ def test_plan__averages_each_variant_once_however_many_there_are(
     results = {JobKey("t", "quick", arm, 0): Measurement(Outcome.OK, 0.2) for arm in spec.arms}
     assert len(plan(spec, results).decisions) == 200
     assert len(averaged) == 2 * 200  # for the field, and as the variant is judged
+
+
+def test_top_k__what_computes_the_same_takes_one_place() -> None:
+    variants, deltas = ("a", "b", "c", "d"), {BASELINE: 0.2, "a": 0.5, "b": 0.5, "c": 0.4, "d": 0.3}
+    results = {JobKey("t", "quick", arm, 0): Measurement(Outcome.OK, score) for arm, score in deltas.items()}
+    spec = SearchSpec(("t",), variants, ("quick",), rule=TopK(keep=2), same_as={"b": "a"})
+    decisions = plan(spec, results).decisions
+    assert [one.verdict for one in decisions] == [Verdict.PROMOTED] * 3 + [Verdict.PRUNED]
+    assert [one.reason.split(", ")[1].split(":")[0] for one in decisions] == [
+        "rank 1 of 3",
+        "rank 1 of 3",
+        "rank 2 of 3",
+        "rank 3 of 3",
+    ]
 
 
 def test_top_k__none_below_the_threshold() -> None:

@@ -153,8 +153,8 @@ def test_build__drops_duplicates_and_validation_rows(tmp_path: Path, tokenizer: 
     assert "train: 5 rows read, dropped: in_val 2, duplicate_id 1." in message
     assert "val: 4 rows read, dropped: duplicate_content 2." in message
     assert message.endswith(
-        "To do: lower train to 2; lower val to 2; rows of equal id count as the same: give each row an id of its "
-        "own, or leave the ids out; give more data."
+        "To do: lower train to 2; lower val to 2; give train rows that are not in val, by content or by id; rows of "
+        "equal id count as the same: give each row an id of its own, or leave the ids out; give more data."
     )
 
 

@@ -6,7 +6,8 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -20,7 +21,6 @@ from db.session import Database
 from db.tables import Event, Job, JobState, Round
 from orchestrator import engine
 from tests.orchestrator.factories import resolve, result
-from worker.errors import UnreadableJob
 from worker.job import JobSpec
 from worker.limits import Limits
 from worker.queue_client import Claim, QueueClient
@@ -146,8 +146,27 @@ def test_end__is_stored_although_the_next_job_cannot_be_read(
         monkeypatch.setattr(JobSpec, "from_json", Mock(side_effect=failure))
     assert queue.end(claim.lease, result(0.2), [], go_on=True).next is None
     assert states(database)["r1 baseline"] == (JobState.DONE, "ok", 1)
-    with pytest.raises(UnreadableJob, match=r"^job \d+ cannot be read: "):
-        queue.claim()
+    monkeypatch.undo()
+    assert must_claim(queue).job.round == "r1"  # what cannot be read holds up no other
+    assert states(database)["r2 baseline"] == (JobState.QUEUED, None, 2)  # twice at once, then later
+
+
+def test_claim__gives_up_what_cannot_be_read_as_if_a_file_of_it_were_missing(
+    queue: QueueClient, database: Database, tmp_path: Path
+) -> None:
+    submit(database, tmp_path)
+    with database.write() as session:
+        session.scalars(select(Job)).one().payload = {"of": "another\nversion"}
+    queue.limits = replace(queue.limits, back_off=timedelta(0))
+    assert queue.claim() is None
+    assert states(database) == {
+        "r1 baseline": (JobState.DONE, "infra_failed", queue.limits.max_infra_attempts)
+    }
+    with database.read() as session:
+        reason = session.scalars(select(Job)).one().reason
+    assert reason is not None
+    assert reason.startswith("cannot be read here: ValidationError: ")
+    assert "\n" not in reason
 
 
 def test_end__whose_answer_was_lost_is_not_told_twice(

@@ -52,14 +52,35 @@ def test_effects__equal_runs_count_once() -> None:
     assert dict(quick.decisions) == {"promoted": 4}
 
 
-def test_effects__variants_of_the_same_runs_count_once() -> None:
-    def named(config: str, d_acc: float, p_value: float, run: str) -> dict[str, Any]:
-        return job(config, d_acc=d_acc, d_acc_ci=[-0.01, 0.1], p_value=p_value, fingerprint=run)
+def named(config: str, protocol: str, d_acc: float, p_value: float, **more: Any) -> dict[str, Any]:
+    return job(config, d_acc=d_acc, d_acc_ci=[-0.01, 0.1], p_value=p_value, protocol=protocol, **more)
 
-    twins = [named("a", 0.05, 0.03, "f"), named("b", 0.05, 0.03, "f"), named("c", 0.0, 1.0, "g")]
+
+def test_effects__variants_that_compute_the_same_count_once() -> None:
+    twins = [named("a", "f", 0.05, 0.03), named("b", "f", 0.05, 0.03), named("c", "g", 0.0, 1.0)]
     effects = of_rounds([of_round(twins)]).effects
     assert {one.variant: one.q_value for one in effects} == {"a": 0.06, "b": 0.06, "c": 1.0}
     assert {(one.tried, one.family) for one in effects} == {(2, 2)}
+
+
+def test_effects__more_seeds_of_a_variant_are_no_other_variant() -> None:
+    """A winner runs again with one more seed: its other name keeps the one, and the p-value is that of both."""
+    first = of_round([named("b", "f", 0.05, 0.03, d_acc_se=0.02), named("c", "g", 0.0, 1.0)])
+    again = of_round([named("a", "f", 0.05, 0.03, seed=seed, d_acc_se=0.02) for seed in (0, 1)], "r2")
+    for rounds in ([first, again], [again, first]):
+        found = {one.variant: one for one in of_rounds(rounds).effects}
+        assert {(one.tried, one.family) for one in found.values()} == {(2, 2)}
+        p_value = found["a"].p_value
+        assert p_value is not None
+        assert found["a"].q_value == found["b"].q_value == pytest.approx(2 * p_value)
+
+
+def test_effects__what_is_the_same_at_one_stage_is_the_same_at_the_next() -> None:
+    """Under one name it is pruned, under the other it goes on, and at the next stage it is one of two."""
+    records = [named(name, protocol, 0.05, 0.5) for name, protocol in (("a", "f"), ("b", "f"), ("c", "g"))]
+    records.append(named("b", "med f", 0.05, 0.02, stage="med"))
+    found = {(one.variant, one.stage): one for one in of_rounds([of_round(records)]).effects}
+    assert (found["b", "med"].family, found["b", "med"].q_value) == (2, 0.04)
 
 
 @pytest.mark.parametrize("status", ["diverged", "stopped", "cached"])
