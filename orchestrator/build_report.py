@@ -20,7 +20,10 @@ def report_lines(report: BuildReport) -> Iterator[str]:
     yield f"answers    {_lengths(train.answer_tokens)} tokens in train, {_lengths(val.answer_tokens)} in val"
     yield f"truncated  {train.truncated:.1%} of the prompts in train, {val.truncated:.1%} in val{_cut(report)}"
     yield f"leak       answer in the prompt: {train.leak:.1%} in train, {val.leak:.1%} in val"
-    yield f"chance     majority answer {val.majority_accuracy:.2%}, uniform guess {val.uniform_accuracy:.2%}"
+    yield (
+        f"chance     majority answer {val.majority_accuracy:.2%}, best constant answer {val.constant_accuracy:.2%}, "
+        f"uniform guess {val.uniform_accuracy:.2%}"
+    )
     yield f"symbol     {val.n_tokens} answer tokens in val, one is {val.symbol_pp:.3g} pp"
 
 

@@ -132,7 +132,8 @@ def of_run(usage: Usage, metrics: Metrics, batch_size: int) -> Iterator[Caveat]:
 
 def of_baseline(baseline: Metrics, report: BuildReport) -> Iterator[Caveat]:
     """Whether a baseline has learned anything that a constant answer does not have."""
-    chance = max(report.val.majority_accuracy, report.val.uniform_accuracy)
+    val = report.val
+    chance = max(val.majority_accuracy, val.constant_accuracy, val.uniform_accuracy)
     if baseline.best_val_tok_acc <= chance + ROUNDING:
         yield Caveat.AT_CHANCE
 

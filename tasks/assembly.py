@@ -11,7 +11,7 @@ import numpy as np
 from tasks.encoding import Draft
 from tasks.example import Example, digest
 from tasks.notes import NotePool
-from tasks.report import BuildReport, Lengths, SplitReport, ValReport, majority_accuracy
+from tasks.report import BuildReport, Lengths, SplitReport, ValReport, constant_accuracy, majority_accuracy
 from tasks.selection import Chosen
 from tasks.tokens import Tokenizer
 
@@ -80,6 +80,7 @@ def report(
             n_tokens=n_tokens,
             symbols_per_answer=n_tokens / len(drafts) if symbols else None,
             majority_accuracy=majority_accuracy(train.examples, val.examples),
+            constant_accuracy=constant_accuracy(val.examples),
             uniform_accuracy=hits / n_tokens,
             symbol_pp=100 / n_tokens,
         ),

@@ -54,6 +54,9 @@ class ValReport(SplitReport):
     symbols_per_answer: float | None  # mean; None for free text
     majority_accuracy: float  # token accuracy of always saying the most frequent answer token of train
     uniform_accuracy: float  # token accuracy of a uniform guess
+    constant_accuracy: float = (
+        0.0  # the most that one token can have, always said; 0 in reports before it was known
+    )
     symbol_pp: float  # what one answer token is worth, in percentage points
 
 
@@ -73,9 +76,20 @@ Built = tuple[Sequence["Example"], Sequence["Example"], BuildReport]  # train, v
 
 def majority_accuracy(train: Sequence[Example], val: Sequence[Example]) -> float:
     """Token accuracy on `val` of always predicting the most frequent answer token of `train`."""
-    import numpy as np
-
-    counts = Counter(token for example in train for token in example.answer.tolist())
+    counts = _answer_tokens(train)
     best = min(counts, key=lambda token: (-counts[token], token))
-    answers = np.concatenate([example.answer for example in val])
-    return float(np.mean(answers == best))
+    of_val = _answer_tokens(val)
+    return of_val[best] / of_val.total()
+
+
+def constant_accuracy(val: Sequence[Example]) -> float:
+    """Token accuracy on `val` of always predicting its most frequent answer token.
+
+    A model that has collapsed to one answer reaches this if it is the right one; the best of many evaluations may be.
+    """
+    counts = _answer_tokens(val)
+    return max(counts.values()) / counts.total()
+
+
+def _answer_tokens(examples: Sequence[Example]) -> Counter[int]:
+    return Counter(token for example in examples for token in example.answer.tolist())

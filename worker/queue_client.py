@@ -144,7 +144,7 @@ class QueueClient:
         return enter
 
     def claim(self) -> Claim | None:
-        """The next job that must be run; on the way those are ended whose result is known, unreadable ones put off."""
+        """The next job that must be run; known results and unreadable jobs are dealt with on the way."""
         while True:
             claimed = self._patiently(self._claim)
             if not isinstance(claimed, Lease):

@@ -25,6 +25,7 @@ BLANKS_ON_END = {
     9: 17,
 }  # where they lie side by side: with 7 of 16 two boards in three have several solutions
 MOST_BLANKS = {4: 12, 9: 64}  # no puzzle has fewer than 17 clues (McGuire et al. 2014), or 4 of 16
+MOST_GENERATED = 57  # with 58 of 81 a puzzle takes a quarter of a second, with 60 no end is in sight
 FEW_BOARDS = (
     "use mask_region: random, and more blanks, or fewer examples (of 4x4 there are only 288 full boards)"
 )
@@ -67,6 +68,11 @@ class SudokuConfig(TaskConfig):
             raise ValueError(
                 f"blanks ({self.blanks}) exceeds {MOST_BLANKS[self.size]}: with more, no board of size "
                 f"{self.size} has exactly one solution"
+            )
+        if self.size == 9 and self.blanks > MOST_GENERATED and self.data is None:
+            raise ValueError(
+                f"blanks ({self.blanks}) exceeds {MOST_GENERATED}: puzzles with fewer than "
+                f"{81 - MOST_GENERATED} clues are too rare to be generated; give a file of them (data)"
             )
         return self
 

@@ -410,6 +410,15 @@ def test_plan__what_is_certain_of_a_rule_over_seeds(database: Database, tmp_path
     assert (task.seconds_certain, task.seconds_at_most) == (30.0, 150.0)
 
 
+def test_caveats__a_baseline_that_says_what_val_has_most_is_at_chance(tmp_path: Path) -> None:
+    report = resolve(tmp_path).report("s4", "quick")
+    val = report.val.model_copy(update={"majority_accuracy": 0.25, "constant_accuracy": 0.3})
+    for accuracy, expected in ((0.3, [caveats.Caveat.AT_CHANCE]), (0.35, [])):
+        metrics = result(accuracy).metrics
+        assert metrics is not None
+        assert list(caveats.of_baseline(metrics, report.model_copy(update={"val": val}))) == expected
+
+
 def test_caveats__a_delta_without_a_baseline_of_its_stage(tmp_path: Path) -> None:
     resolved = resolve(tmp_path)
     run = result(0.5)

@@ -311,6 +311,7 @@ def test_build__majority_token_of_train_on_val(tmp_path: Path, tokenizer: Bytes)
     _, _, report = build({"kind": "arc", "data": data, "train": 6, "val": 4}, tokenizer)
 
     assert report.val.majority_accuracy == 0.25
+    assert report.val.constant_accuracy == 0.75
     assert report.val.uniform_accuracy == 0.25
     assert (report.val.n_tokens, report.val.symbols_per_answer, report.val.symbol_pp) == (4, 1.0, 25.0)
 

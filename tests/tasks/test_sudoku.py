@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from task_samples import Bytes
 
 from tasks import BuildError, Example, build
@@ -126,6 +127,13 @@ def test_build__impossible_request_ends(
     assert reason in str(caught.value)
     assert advice in str(caught.value)
     assert "give more data" not in str(caught.value)
+
+
+def test_build__puzzles_that_are_too_rare_are_not_generated(tokenizer: Bytes) -> None:
+    options = {"kind": "sudoku", "train": 5, "val": 5}
+    build(options | {"blanks": 57}, tokenizer)
+    with pytest.raises(ValidationError, match=r"blanks \(58\) exceeds 57: .*give a file of them \(data\)"):
+        build(options | {"blanks": 58}, tokenizer)
 
 
 def write_boards(path: Path, boards: list[str]) -> Path:
