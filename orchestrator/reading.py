@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from datetime import date
 from difflib import get_close_matches
@@ -14,10 +15,11 @@ from typing import Any, get_args
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from orchestrator.consistency import Conflict, Inconsistent, conflicts
 from orchestrator.errors import BadRound, NotFound, Problem
-from orchestrator.round_file import RoundFile, dotted, one_line, parse, read
+from orchestrator.round_file import Location, RoundFile, dotted, one_line, parse, read
 from orchestrator.rules.registry import DEFAULT, rule_class
-from orchestrator.spec import MAX_JOBS, Location, Name, RoundSpec, Selection, spell_out
+from orchestrator.spec import MAX_JOBS, Name, RoundSpec, Selection, spell_out
 from worker.job import AnyTaskConfig, FutureSeedSettings, TaskConfig, task_options
 
 TASK: TypeAdapter[TaskConfig] = TypeAdapter(AnyTaskConfig)
@@ -147,17 +149,57 @@ def parse_task(kind: str, options: Mapping[str, Any]) -> TaskConfig:
 
 
 def _problems(error: ValidationError, data: Mapping[str, Any], file: RoundFile) -> list[Problem]:
-    """What is wrong and where; of very many problems the first, and how many there are."""
+    """What is wrong and where, also between parts that are right; of very many problems the first, and how many."""
     details = [one for one in error.errors(include_url=False)[:MAX_PROBLEMS] if not _follows(one)]
-    places = [_place_in_file(detail["loc"], data) for detail in details]
-    problems = [
-        Problem(dotted(place), file.line_of(place), _message(detail, place, data))
-        for detail, place in zip(details, places, strict=True)
-    ]
-    if error.error_count() > MAX_PROBLEMS:
-        left = error.error_count() - MAX_PROBLEMS
-        problems.append(Problem("", None, f"and {left:,} more problems"))
-    return problems
+    found: list[Conflict] = []
+    for detail in details:
+        if _inconsistency(detail) is None:
+            place = _place_in_file(detail["loc"], data)
+            found.append((place, _message(detail, place, data)))
+    left = error.error_count() - MAX_PROBLEMS
+    if left <= 0:
+        found += [(_place_in_file(place, data), message) for place, message in _conflicts(details, data)]
+        left = len(found) - MAX_PROBLEMS
+    problems = [Problem(dotted(place), file.line_of(place), said) for place, said in found[:MAX_PROBLEMS]]
+    return problems if left <= 0 else [*problems, Problem("", None, f"and {left:,} more problems")]
+
+
+def _inconsistency(detail: ErrorDetails) -> Inconsistent | None:
+    """What is wrong between the parts of a round, each of which is right."""
+    cause = detail.get("ctx", {}).get("error")
+    return cause if isinstance(cause, Inconsistent) else None
+
+
+def _conflicts(details: Sequence[ErrorDetails], data: Mapping[str, Any]) -> Iterator[Conflict]:
+    """The conflicts within a round, or between what is right in one that is not right as a whole."""
+    wrong: dict[str, set[Any]] = {}  # by field: items of it
+    for detail in details:
+        if (inconsistent := _inconsistency(detail)) is not None:
+            yield from inconsistent.conflicts
+            return
+        field, *inner = detail["loc"]
+        wrong.setdefault(str(field), set()).add(inner[0] if inner else None)
+    parts: dict[str, Any] = {}
+    kept: dict[str, list[int]] = {}  # by field: the items that are compared
+    for name, info in RoundSpec.model_fields.items():
+        value, left_out = data.get(name), wrong.get(name, set())
+        if name not in data:
+            parts |= {} if info.is_required() else {name: info.default}
+            continue
+        if name == "variants" and None not in left_out:
+            value = [entry for _, entry in spell_out(value)]
+        if left_out and not (isinstance(value, list) and None not in left_out):
+            continue
+        if isinstance(value, list):
+            kept[name] = [i for i in range(len(value)) if i not in left_out]
+            value = [value[i] for i in kept[name]]
+        with suppress(ValidationError):
+            parts[name] = TypeAdapter(info.rebuild_annotation()).validate_json(json.dumps(value))
+    for place, message in conflicts(parts):
+        field, *inner = place
+        if field in kept and inner:
+            inner[0] = kept[str(field)][int(inner[0])]  # its place before any was left out
+        yield (field, *inner), message
 
 
 def _follows(detail: ErrorDetails) -> bool:

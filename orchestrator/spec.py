@@ -6,7 +6,6 @@ can therefore name every job that the round may need.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +25,10 @@ from pydantic import (
 )
 
 from orchestrator.chains import When, Where
+from orchestrator.consistency import CONTROL_ARM as CONTROL_ARM
+from orchestrator.consistency import Inconsistent, conflicts
 from orchestrator.planner import Confirmation, JobKey, SearchSpec
+from orchestrator.round_file import Location
 from orchestrator.rules import AnyRule, Threshold
 from orchestrator.statistics.variants import control_runs
 from orchestrator.variants import expand_grid, look_up
@@ -47,13 +49,11 @@ from worker.job import (
 
 MAX_NAME = 100
 MAX_JOBS = 100_000  # of a round
-CONTROL_ARM = "aa"  # the baseline under another name and seed, where a round asks for it
 CONTROL_SEEDS = 2**30  # its seeds lie so far above those it is compared with
 MOST_FRESH = 1000  # seeds of a confirm stage
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.=+-]*$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=MAX_NAME)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Location = tuple[str | int, ...]
 
 
 class Confirm(Strict):
@@ -92,17 +92,13 @@ class Variant(Strict):
     @model_validator(mode="before")
     @classmethod
     def _from_catalogue(cls, data: Any) -> Any:
-        if isinstance(data, Mapping) and data.get("settings", data) is None:
-            return {**data, "settings": look_up(data["name"])}
-        return data
-
-    @model_validator(mode="after")
-    def _name_is_free(self) -> Self:
-        if self.name == BASELINE:
+        if not isinstance(data, Mapping):
+            return data
+        if data.get("name") == BASELINE:
             raise ValueError(
                 f"{BASELINE!r} is the arm without Future-Seed and always run; choose another name"
             )
-        return self
+        return data if data.get("settings", data) is not None else {**data, "settings": look_up(data["name"])}
 
 
 class Selection(Strict):
@@ -219,49 +215,9 @@ class RoundSpec(Strict):
         return self.after or (After(round=sources[0]) if sources else None)
 
     @model_validator(mode="after")
-    def _comes_after_another(self) -> Self:
-        if self.parent is not None and self.parent.round == self.round:
-            raise ValueError(f"after: the round {self.round!r} cannot come after itself")
-        if any(selection.source == self.round for selection in self.selections):
-            raise ValueError(f"variants: the round {self.round!r} cannot take its variants from itself")
-        return self
-
-    @model_validator(mode="after")
-    def _names_are_unique(self) -> Self:
-        _refuse_twice("stage", [stage.name for stage in self.stages])
-        _refuse_twice("variant", [variant.name for variant in self.named])
-        _refuse_twice("seed", [str(seed) for seed in self.seeds])
-        if self.control and CONTROL_ARM in {variant.name for variant in self.named}:
-            raise ValueError(f"variants: {CONTROL_ARM!r} is the name of the control arm; choose another name")
-        return self
-
-    @model_validator(mode="after")
-    def _confirms_last(self) -> Self:
-        if any(stage.confirm for stage in self.stages[:-1]) or self.stages[0].confirm:
-            raise ValueError("stages: a stage that confirms comes last, after at least one that selects")
-        return self
-
-    @model_validator(mode="after")
-    def _schedule_has_its_length(self) -> Self:
-        endless = [stage.name for stage in self.stages if stage.steps is None]
-        if self.optimizer.depends_on_length and endless:
-            raise ValueError(
-                f"schedule: {self.optimizer.schedule} needs steps in every stage; {endless[0]} has none"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _can_stop_early(self) -> Self:
-        if self.early_stop is None:
-            return self
-        if not self.prune.prunes_below_min_delta:
-            raise ValueError(
-                f"early_stop: the rule {self.prune.rule!r} does not prune each run below min_delta by itself, as "
-                "'threshold' does; a run that is stopped would change what it decides"
-            )
-        endless = [stage.name for stage in self.selecting if stage.steps is None]
-        if endless:
-            raise ValueError(f"early_stop: needs steps in every stage that selects; {endless[0]} has none")
+    def _is_consistent(self) -> Self:
+        if found := conflicts(dict(self)):
+            raise Inconsistent(found)
         return self
 
     @property
@@ -339,12 +295,6 @@ def _expanded(path: Path) -> Path:
 def _unused(first: int, wanted: int, taken: tuple[int, ...]) -> tuple[int, ...]:
     """The least seeds from `first` on that are not taken."""
     return tuple(islice((seed for seed in count(first) if seed not in taken), wanted))
-
-
-def _refuse_twice(what: str, names: list[str]) -> None:
-    twice = sorted(name for name, count in Counter(names).items() if count > 1)
-    if twice:
-        raise ValueError(f"the {what} {', '.join(twice)} stands more than once")
 
 
 @dataclass(frozen=True)

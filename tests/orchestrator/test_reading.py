@@ -123,6 +123,11 @@ def test_parse_round__forms_of_variants(variants: str, names: list[str]) -> None
         ("name: quick", "name: decision", "line 4, stages.0: 'decision' is what decision records carry"),
         ("name: med", "name: quick", "the stage quick stands more than once"),
         ("name: quick", "name: a/b", "line 4, stages.0.name: 'a/b' is no name"),
+        (
+            "[head_l8,",
+            "[baseline,",
+            "line 8, variants.0: 'baseline' is the arm without Future-Seed and always run",
+        ),
         ("[head_l8, scalar_l8_trainable]", "[]", "line 8, variants: "),
         (
             "[head_l8, scalar_l8_trainable]",
@@ -174,6 +179,51 @@ def test_parse_round__reports_all_at_once() -> None:
         .replace("head_l8,", "hed_l8, hed_l10,")
     )
     assert len(problems(text)) == 5  # unknown and missing round, steps, two variants
+
+
+def test_parse_round__reports_what_does_not_fit_together_beside_what_is_wrong() -> None:
+    text = (
+        GOOD.replace("tokenizer:", "tokeniser:")
+        .replace(
+            "  - {name: med, steps: 20, seconds: 5}",
+            "  - {name: quick, seconds: 5}\n  - {name: med, stps: 1}",
+        )
+        .replace(
+            "[head_l8, scalar_l8_trainable]",
+            "\n  - head_l88\n  - head_l8\n  - mine: {layer_start: 1}\n  - head_l8",
+        )
+        + "seeds:\n  - 1\n  - -1\n  - 1\nafter: {round: r1}\n"
+        + "optimizer: {schedule: cosine}\nearly_stop: {}\nprune: {rule: top_k}\n"
+    )
+    assert [problem.removesuffix(" (`fsq variants` lists the catalogue)") for problem in problems(text)] == [
+        "line 2, model.tokeniser: unknown key 'tokeniser'; did you mean 'tokenizer'?",
+        "line 6, stages.2.stps: unknown key 'stps'; did you mean 'steps'?",
+        "line 16, seeds.1: expected greater than or equal to 0, not -1",
+        "line 10, variants.0: unknown variant 'head_l88'; did you mean 'head_l8'?",
+        "line 18, after.round: the round 'r1' cannot come after itself",
+        "line 5, stages.1.name: the stage quick stands more than once",
+        "line 13, variants.3: the variant head_l8 stands more than once",
+        "line 17, seeds.2: the seed 1 stands more than once",
+        "line 19, optimizer.schedule: cosine needs steps in every stage; quick has none",
+        "line 20, early_stop: the rule 'top_k' does not prune each run below min_delta by itself, as 'threshold' "
+        "does; a run that is stopped would change what it decides",
+        "line 20, early_stop: needs steps in every stage that selects; quick has none",
+    ]
+
+
+@pytest.mark.parametrize("key", ["tokeniser", "tokenizer"])  # whatever else is wrong, or nothing
+def test_parse_round__one_that_confirms_and_a_variant_of_a_control_arm_s_name(key: str) -> None:
+    text = GOOD.replace("tokenizer:", f"{key}:") + "control: aa\n"
+    text = text.replace("[head_l8,", "[{aa: {layer_start: 1}}, {from: r1},").replace(
+        "name: quick", "name: confirm"
+    )
+    found = problems(text)
+    for expected in (
+        "line 4, stages.0: a stage that confirms comes last, after at least one that selects",
+        "line 8, variants.0.aa: 'aa' is the name of the control arm; choose another name",
+        "line 8, variants.1: the round 'r1' cannot take its variants from itself",
+    ):
+        assert expected in found
 
 
 def test_read_round__resolves_paths_against_the_file(tmp_path: Path) -> None:

@@ -1,0 +1,127 @@
+"""What the parts of a round say against each other, each valid by itself.
+
+Every check names the parts that it looks at by its parameters, so that those which fit can be compared while others
+are still wrong: a round file's problems are told all at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.round_file import Location, dotted
+
+if TYPE_CHECKING:
+    from orchestrator.rules import Rule
+    from orchestrator.spec import After, EarlyStopping, Selection, Stage, Variant
+    from worker.job import OptimizerConfig
+
+CONTROL_ARM = "aa"  # the baseline under another name and seed, where a round asks for it
+
+Conflict = tuple[Location, str]  # where in the round, and what
+
+
+class Inconsistent(ValueError):
+    """Parts of a round do not fit together; carries every conflict found."""
+
+    def __init__(self, conflicts: Sequence[Conflict]) -> None:
+        self.conflicts = tuple(conflicts)
+        super().__init__("; ".join(f"{dotted(place)}: {message}" for place, message in conflicts))
+
+
+def conflicts(parts: Mapping[str, Any]) -> list[Conflict]:
+    """The conflicts between those parts of a round that are given, by their names in `RoundSpec`."""
+    found: list[Conflict] = []
+    for check in _CHECKS:
+        needed = signature(check).parameters
+        if needed.keys() <= parts.keys():
+            found += check(**{name: parts[name] for name in needed})
+    return found
+
+
+def _stages_once(stages: Sequence[Stage]) -> Iterator[Conflict]:
+    for i in _again([stage.name for stage in stages]):
+        yield ("stages", i, "name"), f"the stage {stages[i].name} stands more than once"
+
+
+def _variants_once(variants: Sequence[Variant | Selection]) -> Iterator[Conflict]:
+    names = [getattr(variant, "name", None) for variant in variants]
+    for i in _again(names):
+        if names[i] is not None:
+            yield ("variants", i), f"the variant {names[i]} stands more than once"
+
+
+def _seeds_once(seeds: Sequence[int]) -> Iterator[Conflict]:
+    for i in _again(seeds):
+        yield ("seeds", i), f"the seed {seeds[i]} stands more than once"
+
+
+def _control_has_its_name(variants: Sequence[Variant | Selection], control: str | None) -> Iterator[Conflict]:
+    for i, variant in enumerate(variants):
+        if control and getattr(variant, "name", None) == CONTROL_ARM:
+            yield ("variants", i), f"{CONTROL_ARM!r} is the name of the control arm; choose another name"
+
+
+def _follows_another(round: str, after: After | None) -> Iterator[Conflict]:
+    if after is not None and after.round == round:
+        yield ("after", "round"), f"the round {round!r} cannot come after itself"
+
+
+def _takes_from_another(round: str, variants: Sequence[Variant | Selection]) -> Iterator[Conflict]:
+    for i, variant in enumerate(variants):
+        if getattr(variant, "source", None) == round:
+            yield ("variants", i), f"the round {round!r} cannot take its variants from itself"
+
+
+def _confirms_last(stages: Sequence[Stage]) -> Iterator[Conflict]:
+    for i, stage in enumerate(stages):
+        if stage.confirm and (i == 0 or i < len(stages) - 1):
+            yield ("stages", i), "a stage that confirms comes last, after at least one that selects"
+
+
+def _schedule_has_its_length(optimizer: OptimizerConfig, stages: Sequence[Stage]) -> Iterator[Conflict]:
+    endless = [stage.name for stage in stages if stage.steps is None]
+    if optimizer.depends_on_length and endless:
+        message = f"{optimizer.schedule} needs steps in every stage; {endless[0]} has none"
+        yield ("optimizer", "schedule"), message
+
+
+def _rule_can_stop_early(early_stop: EarlyStopping | None, prune: Rule) -> Iterator[Conflict]:
+    if early_stop is not None and not prune.prunes_below_min_delta:
+        yield (
+            ("early_stop",),
+            (
+                f"the rule {prune.rule!r} does not prune each run below min_delta by itself, as 'threshold' does; a "
+                "run that is stopped would change what it decides"
+            ),
+        )
+
+
+def _stages_can_stop_early(early_stop: EarlyStopping | None, stages: Sequence[Stage]) -> Iterator[Conflict]:
+    endless = [stage.name for stage in stages if stage.confirm is None and stage.steps is None]
+    if early_stop is not None and endless:
+        yield ("early_stop",), f"needs steps in every stage that selects; {endless[0]} has none"
+
+
+_CHECKS: tuple[Callable[..., Iterator[Conflict]], ...] = (
+    _follows_another,
+    _takes_from_another,
+    _stages_once,
+    _confirms_last,
+    _variants_once,
+    _control_has_its_name,
+    _seeds_once,
+    _schedule_has_its_length,
+    _rule_can_stop_early,
+    _stages_can_stop_early,
+)
+
+
+def _again(values: Sequence[Any]) -> Iterator[int]:
+    """The places of values that stand at an earlier place, too."""
+    seen: set[Any] = set()
+    for i, value in enumerate(values):
+        if value in seen:
+            yield i
+        seen.add(value)
