@@ -94,7 +94,7 @@ def submit(session: Session, resolved: ResolvedRound, source: str, *, by: str, n
         return Submission(existing, is_new=False)
     after = resolved.spec.parent
     parent = locked(session, find(session, after.round).id) if after else None
-    _check_sources(session, resolved.spec)
+    check_sources(session, resolved.spec)
     row = tables.Round(
         name=name,
         state=RoundState.WAITING if parent else RoundState.ACTIVE,
@@ -133,7 +133,7 @@ def submitted(session: Session, resolved: ResolvedRound) -> int | None:
     return row.id
 
 
-def _check_sources(session: Session, spec: RoundSpec) -> None:
+def check_sources(session: Session, spec: RoundSpec) -> None:
     """Raises NotFound, or BadRound where a round that variants come from will not have ended or lacks the stage."""
     for selection in spec.selections:
         source = find(session, selection.source)

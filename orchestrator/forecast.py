@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
 
@@ -12,11 +13,11 @@ from sqlalchemy.orm import Session
 
 from db import queue
 from db.tables import Job, JobState
-from orchestrator import caveats, engine
+from orchestrator import caveats, engine, lookup
 from orchestrator.build_report import report_lines
 from orchestrator.caveats import EXPLANATIONS, Caveat
 from orchestrator.durations import duration
-from orchestrator.errors import Conflict
+from orchestrator.errors import Conflict, NotFound
 from orchestrator.outlook import job_seconds
 from orchestrator.planner import JobKey
 from orchestrator.points import points
@@ -66,15 +67,18 @@ class Forecast(View):
     same_as: dict[str, str] = Field(description="Variants that compute the same as an earlier one.")
     warnings: tuple[str, ...] = Field(description="What the round can never show.")
     conflict: str | None = Field(None, description="Why it cannot be submitted: its name is taken.")
+    missing: str | None = Field(None, description="The round that it comes after, where there is none yet.")
     tasks: tuple[TaskForecast, ...]
 
 
 def of_round(session: Session, resolved: ResolvedRound) -> Forecast:
     """The forecast of a round on this database; variants that other rounds have yet to yield are not in it.
 
-    Raises NotFound where variants are to come from a round that is not known.
+    Raises NotFound where variants are to come from a round that is not known, BadRound where they cannot come.
     """
-    conflict = _conflict(session, resolved)
+    conflict, missing = _conflict(session, resolved), _missing(session, resolved)
+    if missing is None:
+        engine.check_sources(session, resolved.spec)
     unended = engine.unended_sources(session, resolved.spec)
     if resolved.spec.selections and not unended:
         resolved = ResolvedRound(engine.with_selected(session, resolved.spec), resolved.facts)
@@ -87,8 +91,13 @@ def of_round(session: Session, resolved: ResolvedRound) -> Forecast:
         waits_for=tuple(unended),
         variants=resolved.search.variants,
         same_as=resolved.same_as,
-        warnings=(*_seed_warnings(resolved), *_spread_warnings(session, resolved)),
+        warnings=(
+            *_length_warnings(resolved),
+            *_seed_warnings(resolved),
+            *_spread_warnings(session, resolved),
+        ),
         conflict=conflict,
+        missing=missing,
         tasks=tuple(_task(session, resolved, task) for task in resolved.search.tasks),
     )
 
@@ -101,8 +110,31 @@ def _conflict(session: Session, resolved: ResolvedRound) -> str | None:
     return None
 
 
+def _missing(session: Session, resolved: ResolvedRound) -> str | None:
+    after = resolved.spec.after
+    if after is None:
+        return None
+    try:
+        lookup.find(session, after.round)
+    except NotFound:
+        return after.round
+    return None
+
+
 ENOUGH_SEEDS = 5  # the fewest with which a sign test can come below 0.05
 NUMBERS = {1: "one paired seed", 2: "two paired seeds", 3: "three paired seeds", 4: "four paired seeds"}
+
+
+def _length_warnings(resolved: ResolvedRound) -> Iterator[str]:
+    """Where a stage is shorter than the one before it, whose runs it can then not continue."""
+    for earlier, later in pairwise(resolved.spec.selecting):
+        for unit in ("steps", "seconds"):
+            before, after = getattr(earlier, unit), getattr(later, unit)
+            if before is not None and after is not None and after < before:
+                yield (
+                    f"{later.name} has fewer {unit} ({after:g}) than {earlier.name} ({before:g}): a later stage is "
+                    "meant to be longer, and continues its runs"
+                )
 
 
 def _seed_warnings(resolved: ResolvedRound) -> Iterator[str]:
@@ -218,6 +250,7 @@ def as_text(view: Forecast) -> str:
     """A forecast for people."""
     lines = [f"{view.round}: {view.n_layer} layers, {view.n_params:,} parameters"]
     lines += [f"  cannot be submitted: {view.conflict}"] if view.conflict else []
+    lines += [f"  cannot be submitted yet: there is no round named {view.missing!r}"] if view.missing else []
     lines += [f"  variants of {source} come once it has ended" for source in view.waits_for]
     lines += [f"  no-op on this model: {name} (decided at once, never trained)" for name in view.no_ops]
     lines += [f"  {name} computes the same as {first}: run once" for name, first in view.same_as.items()]

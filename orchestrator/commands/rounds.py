@@ -17,7 +17,7 @@ from orchestrator.commands.options import (
     json_text,
     refuse_a_server,
 )
-from orchestrator.errors import Conflict, FsqError
+from orchestrator.errors import Conflict, FsqError, no_such_round
 from orchestrator.wiring import (
     Terminated,
     child_on,
@@ -104,6 +104,8 @@ def submit(
             forecast = client.forecast(path, after)
             if forecast.conflict is not None:
                 raise Conflict(forecast.conflict)
+            if forecast.missing is not None:
+                raise no_such_round(forecast.missing)
             jobs = sum(stage.jobs for task in forecast.tasks for stage in task.stages.values())
             typer.echo(f"{path.name} is in order: at most {jobs} jobs.")
         else:

@@ -384,6 +384,27 @@ def test_plan__says_what_so_few_seeds_can_never_show(database: Database, tmp_pat
     assert forecasts[1].tasks[0].stages["confirm"].jobs == 15
 
 
+def test_plan__says_that_a_later_stage_is_shorter(database: Database, tmp_path: Path) -> None:
+    stages = [{"name": "quick", "steps": 8, "seconds": 5}, {"name": "med", "steps": 4, "seconds": 5}]
+    with database.read() as session:
+        found = forecast.of_round(session, resolve(tmp_path, stages=stages))
+    assert found.warnings[0] == (
+        "med has fewer steps (4) than quick (8): a later stage is meant to be longer, and continues its runs"
+    )
+    assert "fewer" not in found.warnings[1]
+
+
+def test_plan__says_that_the_round_before_it_is_not_there(database: Database, tmp_path: Path) -> None:
+    resolved = resolve(tmp_path, after={"round": "nope"})
+    with database.read() as session:
+        found = forecast.of_round(session, resolved)
+    assert found.missing == "nope"
+    assert "  cannot be submitted yet: there is no round named 'nope'" in forecast.as_text(found)
+    Rig(database).submit(resolve(tmp_path, round="nope"))
+    with database.read() as session:
+        assert forecast.of_round(session, resolved).missing is None
+
+
 def test_plan__says_what_the_spread_between_runs_hides(database: Database, tmp_path: Path) -> None:
     rig = Rig(database, by_example=True)
     rig.submit(resolve(tmp_path, seeds=[0, 1], variants={"noop": {"layer_start": 9}}))

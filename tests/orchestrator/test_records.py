@@ -201,6 +201,15 @@ def test_summary__one_gain_under_two_names_is_one(database: Database, tmp_path: 
     assert "s4/b" not in gains
 
 
+def test_summary__seeds_that_are_alike_have_no_interval(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path, seeds=[0, 1, 2], prune={"min_delta": 0.5}))
+    rig.run_all({})
+    lines = list(exports.lines(database, "r1", "summary"))
+    assert any("l1 at quick: mean" in line and line.endswith(": no interval") for line in lines)
+    assert not any("t interval" in line for line in lines)
+
+
 def test_exports__one_file_of_any_form(database: Database, tmp_path: Path) -> None:
     rig = Rig(database)
     rig.submit(resolve(tmp_path))
