@@ -4,19 +4,21 @@
 may be rounded: it agrees if the figure lies within half a unit of its last digit, or below it after a `<`. With `%`,
 `pp` or `percentage point` after it, it is compared with a hundred times the figure. Without `#figure` the result only
 has to exist. File names of records and summaries (`_round_records.jsonl`, `_summary_round.txt`) have to be of rounds
-that exist. Code in fences, and links right within backticks, are left out.
+that exist. A run that is named without a link, round/task/stage/variant/seed0, has to exist, too, and percentages and
+percentage points beside it in the sentence, if they are not in links, have to be figures of it. Code in fences, and
+links right within backticks, are left out.
 """
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from difflib import get_close_matches
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from math import isfinite
 
 from orchestrator.reports.manifest import Figure, Manifest, Result
@@ -31,6 +33,12 @@ _FILE = re.compile(
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d{1,2})?", re.ASCII)
 _HUNDREDTHS = re.compile(r"\s*(?:\\?%|pp\b|percentage point)")
+_LINK = re.compile(r"\[[^\]\[]{0,300}\]\(fsq:[^()]{0,700}\)")
+_RUN = re.compile(r"(?<![\w/.:#=+-])(?:[A-Za-z0-9][\w.=+-]{0,99}/){4}seed\d{1,10}(?![\w/=+-])", re.ASCII)
+_PERCENT = re.compile(rf"(?<![\w.,/])(?:{_NUMBER.pattern})(?={_HUNDREDTHS.pattern})", re.ASCII)
+_OF_NO_RUN = re.compile(r"\s*\\?%\s*(?:t )?(?:interval|confidence|bound|level)")  # 95 % interval
+_SENTENCE_END = re.compile(r"[.!?](?=\s)|\n\s*\n|\n(?=\s*(?:[-*+|#>]|\d+\.)\s?)")
+_SIGNS = str.maketrans("\u2212\u2013", "--")  # the typographic minus, and the dash that stands for it
 MOST_NAMES = 2000  # that a suggestion is looked for among
 
 
@@ -58,11 +66,20 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class Sentence:
+    """Runs that a sentence names, and the numbers in it that are of no link."""
+
+    ids: tuple[str, ...]
+    numbers: tuple[tuple[int, str], ...]  # with their lines
+
+
+@dataclass(frozen=True)
 class Document:
     """What a Markdown file refers to."""
 
     name: str
     references: tuple[Reference, ...]
+    sentences: tuple[Sentence, ...]
     broken: tuple[int, ...]  # lines of links that are none
 
 
@@ -104,7 +121,27 @@ def read(text: str, name: str) -> Document:
         Reference(line_of(found.start()), found["summary"] or found["records"])
         for found in _FILE.finditer(visible)
     ]
-    return Document(name, tuple(sorted(references, key=lambda one: one.line)), tuple(broken))
+    references += [
+        Reference(line_of(found.start()), found[0].partition("/")[0], found[0])
+        for found in _RUN.finditer(visible)
+    ]
+    in_order = tuple(sorted(references, key=lambda one: one.line))
+    return Document(name, in_order, tuple(_sentences(visible, line_of)), tuple(broken))
+
+
+def _sentences(visible: str, line_of: Callable[[int], int]) -> Iterator[Sentence]:
+    """The sentences that name runs."""
+    plain = _LINK.sub(lambda link: " " * len(link[0]), visible).translate(_SIGNS)
+    ends = [0, *(found.end() for found in _SENTENCE_END.finditer(plain)), len(plain)]
+    for start, end in pairwise(ends):
+        ids = tuple(found[0] for found in _RUN.finditer(plain, start, end))
+        if ids:
+            numbers = tuple(
+                (line_of(found.start()), found[0])
+                for found in _PERCENT.finditer(plain, start, end)
+                if not _OF_NO_RUN.match(plain, found.end())
+            )
+            yield Sentence(ids, numbers)
 
 
 def check(document: Document, known: Known) -> list[Finding]:
@@ -115,6 +152,8 @@ def check(document: Document, known: Known) -> list[Finding]:
     ]
     for reference in document.references:
         found += [(reference.line, message) for message in _problems(reference, known)]
+    for sentence in document.sentences:
+        found += _unknown_numbers(sentence, known)
     return [
         Finding(document.name, line, message) for line, message in sorted(found, key=lambda each: each[0])
     ]
@@ -139,6 +178,17 @@ def _problems(reference: Reference, known: Known) -> Iterator[str]:
                 f"{_shown(reference.id)} has no figure {_shown(reference.figure)}"
                 f"{_nearest(reference.figure, list(result.figures))}"
             )
+
+
+def _unknown_numbers(sentence: Sentence, known: Known) -> Iterator[tuple[int, str]]:
+    """The numbers of a sentence that are no figure of any run that it names, with their lines."""
+    results = [known.results[id_] for id_ in sentence.ids if id_ in known.results]
+    figures = [each for result in results for each in result.figures.values() if not isinstance(each, str)]
+    for line, number in sentence.numbers:
+        shown = Decimal(number)
+        if results and not any(agrees(shown, 100 * figure) for figure in figures):
+            runs = " and ".join(_shown(result.id) for result in results)
+            yield line, f"says {number} (in hundredths), which is no figure of {runs}"
 
 
 def _difference(reference: Reference, figure: Figure) -> str | None:
@@ -171,7 +221,7 @@ def agrees(shown: Decimal, figure: float) -> bool:
 
 def _plain(text: str) -> str:
     """The text of a link without emphasis, with ASCII signs."""
-    bare = " ".join(text.split()).strip("*_` ").replace("\u2212", "-").replace("\u2013", "-")
+    bare = " ".join(text.split()).strip("*_` ").translate(_SIGNS)
     return re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", bare)
 
 

@@ -42,6 +42,13 @@ def findings(text: str) -> list[str]:
         "`[+9.99 pp](fsq:no/such/thing#d_acc)` shows the form",
         "```\n[+9.99 pp](fsq:no/such/thing#d_acc)\n```\n",
         "[a page](https://example.org/fsq:x)",
+        f"`{RUN[4:]}` reached 52.5 % (+2.50 pp). The threshold is +0.10 pp.",
+        f"{RUN[4:]}: the baseline had 50 %.",
+        f"| {RUN[4:]} | 95 % interval | +2.5 pp |\n| another | 99 % |",
+        f"{RUN[4:]} and r1/s4/quick/l1/seed0 gained 2.5 and 5.00\npercentage points, [+9 pp](fsq:r1/s4)".split(
+            ", ["
+        )[0],
+        "runs/r9/s4/quick/l1/seed1/log.txt and a/b/c/d have 3 %",
     ],
 )
 def test_check__agrees(text: str) -> None:
@@ -64,6 +71,16 @@ def test_check__agrees(text: str) -> None:
             f"[2.5 of 3]({RUN}#d_acc)",
             f"the text 2.5 of 3 of a link to {RUN[4:]}#d_acc has 2 numbers; link the one number that it is of",
         ),
+        (f"{RUN[4:]} gained +2.60 pp.", f"says +2.60 (in hundredths), which is no figure of {RUN[4:]}"),
+        (
+            f"With `{RUN[4:]}` it is \u22122.5 \\%",
+            f"says -2.5 (in hundredths), which is no figure of {RUN[4:]}",
+        ),
+        (
+            "r1/s4/quik/l1/seed1",
+            "there is no result r1/s4/quik/l1/seed1; the nearest is r1/s4/quick/l1/seed1",
+        ),
+        ("(r2/s4/quick/l1/seed1)", "there is no round r2"),
         (f"[2]({RUN}#d_ack)", f"{RUN[4:]} has no figure d_ack; the nearest is d_acc"),
         (
             "[x](fsq:r1/s4/quik/l1/seed1)",
