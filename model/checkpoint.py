@@ -19,7 +19,7 @@ from model.shapes import ModelShape
 if TYPE_CHECKING:
     from torch import Tensor
 
-_FLOATS = ("F32", "F16", "BF16", "float32", "float16", "bfloat16")
+_FLOATS = ("F64", "F32", "F16", "BF16", "float64", "float32", "float16", "bfloat16")
 _ZIP_START = b"PK"
 _PICKLE_START = b"\x80"  # a bare pickle, as old versions of torch wrote it
 _PICKLES = 5  # that such a file begins with: magic number, version, machine, tensors, names of their storages
@@ -215,6 +215,6 @@ def _check_dtypes(dtypes: Mapping[str, str]) -> None:
     for key, dtype in dtypes.items():
         if dtype not in _FLOATS:
             raise CheckpointError(
-                f"tensor {key!r} is {dtype}: expected float32, float16 or bfloat16; "
+                f"tensor {key!r} is {dtype}: expected float64, float32, float16 or bfloat16; "
                 "use a checkpoint that is not quantised"
             )

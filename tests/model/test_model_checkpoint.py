@@ -13,7 +13,7 @@ from model_samples import live_state_dict
 from safetensors.torch import save as save_bytes
 from safetensors.torch import save_file
 
-from model import checkpoint
+from model import checkpoint, load
 from model.errors import CheckpointError
 from model.shapes import ModelShape
 
@@ -45,11 +45,12 @@ def test_read__every_tensor_bit_by_bit(file: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_read__keeps_the_dtype(tmp_path: Path, name: str, dtype: torch.dtype) -> None:
     path = save(tmp_path / name, {key: x.to(dtype) for key, x in live_state_dict(SHAPE).items()})
     assert checkpoint.inspect(path) == SHAPE
     assert {tensor.dtype for tensor in checkpoint.read(path).values()} == {dtype}
+    assert {parameter.dtype for parameter in load(path).parameters()} == {torch.float32}
 
 
 def test_read__tied_weights(tmp_path: Path) -> None:
@@ -150,7 +151,7 @@ def test_readers__what_is_no_file(tmp_path: Path, reader: Any) -> None:
         ([torch.zeros(2)], "it holds a list: expected a dict of tensors"),
         ({"model": {"emb.weight": torch.zeros(2)}}, "'model' in it is a dict: expected only tensors"),
         ({"emb.weight": torch.zeros(4, 4)}, "no tensor 'blocks.0.att.r_k' among 1 tensors"),
-        ({"emb.weight": torch.zeros(4, 4, dtype=torch.uint8)}, "'emb.weight' is uint8: expected float32"),
+        ({"emb.weight": torch.zeros(4, 4, dtype=torch.uint8)}, "'emb.weight' is uint8: expected float64"),
     ],
 )
 def test_readers__other_content(tmp_path: Path, reader: Any, content: Any, message: str) -> None:
@@ -161,7 +162,7 @@ def test_readers__other_content(tmp_path: Path, reader: Any, content: Any, messa
 @pytest.mark.parametrize("reader", READERS)
 def test_readers__quantised_safetensors(tmp_path: Path, reader: Any) -> None:
     tensors = live_state_dict(SHAPE) | {"head.weight": torch.zeros(20, 64, dtype=torch.int8)}
-    with pytest.raises(CheckpointError, match=r"'head.weight' is (I8|int8): expected float32"):
+    with pytest.raises(CheckpointError, match=r"'head.weight' is (I8|int8): expected float64"):
         reader(save(tmp_path / "file.safetensors", tensors))
 
 
