@@ -131,11 +131,12 @@ def round_of(data: Any, file: str) -> str:
     """The round of a record: its own, or that in its file's name; raises NotARecord."""
     if not isinstance(data, dict):
         raise NotARecord("expected an object with the keys of a record")
-    own = data.get("round")
-    if isinstance(own, int) and not isinstance(own, bool):
-        own = str(own)
-    if own is not None:
-        return _text({"round": own}, "round")
+    said = data.get("round")
+    if isinstance(said, int | float):
+        number = _whole(data, "round")
+        said = None if number is None else str(number)
+    if said is not None:
+        return _text({"round": said}, "round")
     named = re.search(r"round_?(\d+)", file)
     stem = file.rpartition("/")[2].partition(".")[0].strip("_").removesuffix("_records")
     return named[1] if named else one_line(stem, MAX_TEXT)
