@@ -252,6 +252,7 @@ def test_entry_of__own_records() -> None:
         "task": "s4",
         "stage": "med",
         "config": "l1",
+        "variant_of": "baseline",
         "seed": 2,
         "status": "cached",
         "best_val_tok_acc": 0.5,
@@ -262,6 +263,7 @@ def test_entry_of__own_records() -> None:
     }
     run = entry_of(job, "r1", "job 7")
     assert isinstance(run, Run)
+    assert run.is_own
     assert (run.is_measured, run.n_tokens, run.steps, run.caveats, run.trainer) == (
         True,
         40,
@@ -271,7 +273,9 @@ def test_entry_of__own_records() -> None:
     )
     decision = entry_of(job | {"stage": "decision", "decided_stage": "med", "d_acc": 0.1}, "r1", "job 7")
     assert isinstance(decision, Decision)
+    assert decision.is_own
     assert (decision.stage, decision.seed, decision.d_acc) == ("med", 2, 0.1)
+    assert isinstance(entry_of(job | {"stage": "quick_decision"}, "r1", "job 7"), Run)  # a stage's own name
 
 
 @given(
