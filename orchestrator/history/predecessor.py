@@ -6,6 +6,7 @@ None of it holds of own records, whatever their rounds and tasks are called.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -51,10 +52,29 @@ GATES: Mapping[str, Mapping[str, Gate]] = {
 COOLDOWN_ROUNDS = 8
 COOLDOWN_FROM = {"quick": -0.010, "med": -0.005}  # deltas, fractions: at or below, a configuration rests
 
-# What a guess is right, by beginning of the task's name.
-GUESS: Mapping[str, tuple[float, str]] = {
-    "arc_mc": (1 / 4, "one of four options"),
-    "sudoku9": (1 / 81, "a token of two digits of nine"),
+
+class Guess(NamedTuple):
+    """How often an answer that nothing was learned for is right."""
+
+    share: float
+    answer: str
+    is_best: bool = False  # `share` is of the best of a run's evaluations already
+
+
+# By a pattern of the beginning of the task's name; the first that fits.
+GUESSES: Mapping[str, Guess] = {
+    "arc_mc": Guess(1 / 4, "a guess (one of four options)"),  # 5
+    "sudoku4": Guess(
+        1 / 16, "a guess (a token of two digits of four)"
+    ),  # 1.3: a board of 16 digits is 8 tokens
+    "sudoku9": Guess(1 / 81, "a guess (a token of two digits of nine)"),  # 6, number 9
+    # 1.2: half of the 32 bits are 1; 1.3: they are 16 tokens
+    "protein_contact.*balanced": Guess(1 / 4, "a guess (a token of two bits)"),
+    # 5: rounds 77 to 569, whose evaluations had the same batches
+    "protein_contact_seed": Guess(124 / 128, "a constant answer (no contact anywhere)", is_best=True),
+    "protein_ss_seed": Guess(
+        0.2968304843304843, "a constant answer (one class for all residues)", is_best=True
+    ),
 }
 
 # Which program asks the question that the beginning of a label names; what else a label ran is something else.
@@ -76,3 +96,8 @@ def gate_of(round_: str, task: str) -> Gate | None:
     """Which variants of this task were to be kept; None where that is not known."""
     gates = GATES.get(round_, {})
     return next((gate for begin, gate in gates.items() if task.startswith(begin)), None)
+
+
+def guess_of(task: str) -> Guess | None:
+    """How often a guess is right on this task; None where that is not known."""
+    return next((guess for pattern, guess in GUESSES.items() if re.match(pattern, task)), None)
