@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from db.session import Database
 from orchestrator import lookup
+from orchestrator.errors import BrokenRound
 from orchestrator.lookup import Found, Slice
 from orchestrator.views import (
     ChangeView,
@@ -49,6 +50,26 @@ class Client(Protocol):
 
     def submit(self, path: Path, after: str | None) -> SubmissionView: ...
     def forecast(self, path: Path, after: str | None = None) -> Forecast: ...
+
+
+def of_each_round(
+    client: Client,
+    names: Sequence[str],
+    read: Callable[[str], Item],
+    warn: Callable[[str], None] | None = None,
+) -> Iterator[Item]:
+    """What is read of these rounds, in this order, or of all there are, the oldest first; raises what `read` raises.
+
+    warn: is told of those that are broken, where all are asked for; without it, they are raised.
+    """
+    wanted: Iterable[str] = dict.fromkeys(names) or [line.round for line in client.rounds()][::-1]
+    for name in wanted:
+        try:
+            yield read(name)
+        except BrokenRound as error:
+            if names or warn is None:
+                raise
+            warn(f"left out: {error}")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from orchestrator.audit.comparisons import Arm, arm_of, base_task, baselines, comparisons, name_of, result_of
+from orchestrator.audit.comparisons import Arm, arm_name, arm_of, baselines, comparisons, in_words, result_of
 from orchestrator.audit.findings import Check, Finding, listed, percent, share
 from orchestrator.caveats import STEPS_TOLERANCE
 from orchestrator.history.entries import History, Run
@@ -15,7 +15,7 @@ from orchestrator.points import points
 def judge(history: History) -> Iterator[Finding]:
     """Deltas that compare unlike with unlike, or cannot be taken at all."""
     known = baselines(history.runs)
-    variants = [run for run in history.runs if run.is_measured and not run.is_baseline]
+    variants = [run for run in history.runs if run.is_measured and run.is_variant]
     lonely = [run for run in variants if (arm_of(run), run.stage) not in known]
     if lonely:
         yield Finding(
@@ -36,7 +36,7 @@ def judge(history: History) -> Iterator[Finding]:
 def _unmatched(group: Sequence[Run], known: dict[tuple[Arm, str], Run], runs: Sequence[Run]) -> Finding:
     """What a group's deltas look like against the only baseline that there is."""
     first = group[0]
-    what = f"{name_of(first)} {first.stage}{_seed(first)}: {listed([run.config for run in group])}"
+    what = f"{arm_name(first)}: {listed([run.config for run in group])}"
     earlier = [run for (arm, _), run in known.items() if arm == arm_of(first)]
     if earlier:
         base = earlier[-1]
@@ -68,8 +68,7 @@ def _unequal_steps(runs: Sequence[Run]) -> Iterator[Finding]:
         if abs(variant - baseline) > STEPS_TOLERANCE * max(variant, baseline):
             yield Finding(
                 Check.UNMATCHED_BASELINE,
-                f"{name_of(each.variant)} {each.variant.stage} {each.variant.config} was trained for {variant} "
-                f"steps, its baseline for {baseline}",
+                f"{in_words(each.variant)} was trained for {variant} steps, its baseline for {baseline}",
                 each.records,
                 {"steps": variant, "baseline_steps": baseline},
             )
@@ -84,9 +83,5 @@ def _unlike_baselines(runs: Sequence[Run]) -> Iterator[Finding]:
     for group in groups.values():
         if len({result_of(run) for run in group}) > 1:
             accuracies = listed([percent(run.accuracy or 0.0, 2) for run in group])
-            text = f"{name_of(group[0])} {group[0].stage} has baselines that differ: {accuracies}"
+            text = f"{arm_name(group[0])} has baselines that differ: {accuracies}"
             yield Finding(Check.UNMATCHED_BASELINE, text, [run.source for run in group])
-
-
-def _seed(run: Run) -> str:
-    return f" seed {run.seed}" if run.seed is not None and base_task(run.task) == run.task else ""

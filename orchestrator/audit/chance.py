@@ -6,12 +6,12 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from orchestrator.audit.comparisons import Arm, arm_of, base_task, name_of
+from orchestrator.audit.comparisons import Arm, arm_name, arm_of, base_task
 from orchestrator.audit.findings import Check, Finding, percent, share
 from orchestrator.audit.grids import implied_questions
 from orchestrator.caveats import EXPLANATIONS, Caveat
 from orchestrator.history.entries import History, LedgerRow, Run
-from orchestrator.history.predecessor import EVALUATIONS, GUESS
+from orchestrator.history.predecessor import EVALUATIONS, Guess, guess_of
 
 FEWEST_ARMS = 3  # with one accuracy, for it to count as constant
 FEWEST_ROWS = 5  # of a family of the ledger
@@ -36,28 +36,39 @@ def expected_best(questions: int, guess: float, evaluations: int) -> float:
 
 
 def _guesses(runs: Sequence[Run]) -> Iterator[Finding]:
-    for begin, (guess, what) in GUESS.items():
-        group = [run for run in runs if run.is_measured and run.task.startswith(begin)]
-        baselines = [run.accuracy or 0.0 for run in group if run.is_baseline]
-        if not baselines:
-            continue
-        questions = implied_questions(run.accuracy or 0.0 for run in group)
-        luck = expected_best(questions, guess, EVALUATIONS) if questions else None
-        if min(baselines) > max(NEAR * guess, luck or 0.0):
-            continue
-        text = (
-            f"{base_task(group[0].task)}: baselines reach {_range(baselines)}; "
-            f"a guess ({what}) is right in {percent(guess, 2)}"
-        )
-        if luck is not None:
-            text += (
-                f", the best of {EVALUATIONS} evaluations of {questions} guesses {percent(luck)} on average"
-            )
-        losses = [run.loss for run in group if run.loss is not None]
-        if losses and begin == "arc_mc":
-            text += f"; best losses are {min(losses):.3f} to {max(losses):.3f}, and ln 4 is {math.log(4):.3f}"
-        figures = {"guess": guess, "lowest": min(baselines), "highest": max(baselines), "best_by_luck": luck}
-        yield Finding(Check.AT_CHANCE, text, [run.source for run in group], figures)
+    """Of the predecessor's tasks whose names say what a guess gives; own records have a caveat where it matters."""
+    groups: dict[tuple[str, Guess], list[Run]] = defaultdict(list)
+    for run in runs:
+        guess = guess_of(run.task)
+        if run.is_measured and not run.is_own and guess is not None:
+            groups[base_task(run.task), guess].append(run)
+    for (task, guess), group in groups.items():
+        yield from _near_a_guess(task, group, guess)
+
+
+def _near_a_guess(task: str, group: Sequence[Run], guess: Guess) -> Iterator[Finding]:
+    baselines = [run.accuracy or 0.0 for run in group if run.is_baseline]
+    if not baselines:
+        return
+    questions = None if guess.is_best else implied_questions(run.accuracy or 0.0 for run in group)
+    luck = expected_best(questions, guess.share, EVALUATIONS) if questions else None
+    if min(baselines) > (guess.share if guess.is_best else max(NEAR * guess.share, luck or 0.0)):
+        return
+    text = (
+        f"{task}: baselines reach {_range(baselines)}; {guess.answer} is right in {percent(guess.share, 2)}"
+    )
+    if luck is not None:
+        text += f", the best of {EVALUATIONS} evaluations of {questions} guesses {percent(luck)} on average"
+    losses = [run.loss for run in group if run.loss is not None]
+    if losses and task == "arc_mc":
+        text += f"; best losses are {min(losses):.3f} to {max(losses):.3f}, and ln 4 is {math.log(4):.3f}"
+    figures = {
+        "guess": guess.share,
+        "lowest": min(baselines),
+        "highest": max(baselines),
+        "best_by_luck": luck,
+    }
+    yield Finding(Check.AT_CHANCE, text, [run.source for run in group], figures)
 
 
 def _range(values: Sequence[float]) -> str:
@@ -66,18 +77,22 @@ def _range(values: Sequence[float]) -> str:
 
 
 def _constant_arms(runs: Sequence[Run]) -> Iterator[Finding]:
-    """Arms trained differently, as their losses say, that all give the same answers."""
+    """Arms trained differently, as their losses say, that all give the same answers.
+
+    Equal accuracies of own records are no more than a tie: whether the answer was constant, they say themselves.
+    """
     groups: dict[tuple[Arm, str], list[Run]] = defaultdict(list)
     for run in runs:
         if run.is_measured and run.loss is not None:
             groups[arm_of(run), run.stage].append(run)
     for group in groups.values():
         losses = {run.loss for run in group}
-        if len(losses) >= FEWEST_ARMS and len({run.accuracy for run in group}) == 1:
+        is_tie = any(run.is_own and Caveat.DEGENERATE not in run.caveats for run in group)
+        if len(losses) >= FEWEST_ARMS and len({run.accuracy for run in group}) == 1 and not is_tie:
             first = group[0]
             yield Finding(
                 Check.AT_CHANCE,
-                f"{name_of(first)} {first.stage}: all {len(group)} arms have the accuracy "
+                f"{arm_name(first)}: all {len(group)} arms have the accuracy "
                 f"{percent(first.accuracy or 0.0, 4)}, with {len(losses)} different losses: a constant answer",
                 [run.source for run in group],
                 {"arms": len(group), "accuracy": first.accuracy},

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from orchestrator.history.entries import History, LedgerRow, Run
+from orchestrator.history.entries import Decision, History, LedgerRow, Run
 
 Arm = tuple[str, str, int | None, int | None]
 
@@ -23,21 +23,36 @@ def base_task(task: str) -> str:
     return re.sub(r"_?seed-?\d+.*$", "", task) or task
 
 
+def family_of(run: Run) -> str:
+    """What tasks that differ in their seed have in common; an own task, whatever it is called, is itself."""
+    return run.task if run.is_own else base_task(run.task)
+
+
 def labelled_seed(task: str) -> int | None:
     """The seed in a task's name."""
     found = re.search(r"seed(\d{1,9})(?!\d)", task)
     return int(found[1]) if found else None
 
 
-def in_words(run: Run) -> str:
-    """round 22 sudoku4_refine med head_l8."""
-    seed = "" if run.seed is None or labelled_seed(run.task) == run.seed else f" seed {run.seed}"
-    return f"{name_of(run)} {run.stage} {run.config}{seed}"
-
-
-def name_of(run: Run | LedgerRow) -> str:
+def name_of(record: Run | Decision | LedgerRow) -> str:
     """round 22 sudoku4_refine."""
-    return f"round {run.round} {run.task}"
+    return f"round {record.round} {record.task}"
+
+
+def arm_name(record: Run | Decision) -> str:
+    """round 27 mbpp_low med seed 0."""
+    return f"{name_of(record)} {record.stage}{seed_in_words(record)}"
+
+
+def in_words(record: Run | Decision) -> str:
+    """round 27 mbpp_low med head_l8 seed 0."""
+    return f"{name_of(record)} {record.stage} {record.config}{seed_in_words(record)}"
+
+
+def seed_in_words(record: Run | Decision) -> str:
+    """With a space before it; nothing where there is no seed, or where the task's name has it."""
+    named = record.seed is None or labelled_seed(record.task) == record.seed
+    return "" if named else f" seed {record.seed}"
 
 
 class Comparison(NamedTuple):
@@ -80,7 +95,7 @@ def comparisons(runs: Sequence[Run]) -> list[Comparison]:
     return [
         Comparison(run, known[arm_of(run), run.stage])
         for run in runs
-        if run.is_measured and not run.is_baseline and (arm_of(run), run.stage) in known
+        if run.is_measured and run.is_variant and (arm_of(run), run.stage) in known
     ]
 
 
@@ -115,7 +130,7 @@ def steps_of_runs(runs: Sequence[Run]) -> list[Step]:
     for (arm, stage, config), first in later.items():
         second = later.get((arm, following.get((arm[0], stage), ""), config))
         if second is not None:
-            family = base_task(first.variant.task)
+            family = family_of(first.variant)
             records = first.records + second.records
             results = tuple(result_of(run) for run in (*first, *second))
             found.setdefault(

@@ -7,10 +7,20 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from orchestrator.audit.comparisons import Comparison, base_task, comparisons, stages
+from orchestrator.audit.comparisons import (
+    Arm,
+    Comparison,
+    arm_of,
+    base_task,
+    comparisons,
+    in_words,
+    name_of,
+    seed_in_words,
+    stages,
+)
 from orchestrator.audit.findings import Check, Finding
 from orchestrator.history.entries import Decision, History, Run
-from orchestrator.history.predecessor import COOLDOWN_FROM, COOLDOWN_ROUNDS, kept_from
+from orchestrator.history.predecessor import COOLDOWN_FROM, COOLDOWN_ROUNDS, Gate, gate_of
 from orchestrator.points import ROUNDING, points
 
 STATED = re.compile(
@@ -114,7 +124,7 @@ def _key(run: Run) -> Key:
 
 def _of_decision(one: Checked, compared: Sequence[Comparison]) -> Iterator[Finding]:
     decision, said, delta = one.decision, one.said, one.delta
-    what = f"{_name(decision)}: {decision.status} because {decision.reason!r}"
+    what = f"{in_words(decision)}: {decision.status} because {decision.reason!r}"
     if abs(said.figure - delta) > said.half_digit + 100 * ROUNDING:
         yield _finding(f"{what}, while the records say {points(delta / 100)}", one.records, delta)
     elif not said.holds(delta):
@@ -137,9 +147,10 @@ def _not_the_best(one: Checked, compared: Sequence[Comparison], what: str) -> It
 
 
 def _cooldown(one: Checked) -> Iterator[Finding]:
-    """A rest of eight rounds, if and only if the delta was bad enough."""
+    """The predecessor's rest of eight rounds, if and only if the delta was bad enough."""
     decision, stage = one.decision, one.each.variant.stage
-    if stage not in COOLDOWN_FROM or not decision.round.isdecimal() or decision.status not in RESTED:
+    may_rest = not decision.is_own and decision.round.isdecimal() and decision.status in RESTED
+    if stage not in COOLDOWN_FROM or not may_rest:
         return
     due = one.delta <= 100 * (COOLDOWN_FROM[stage] + ROUNDING)
     until = int(decision.round) + COOLDOWN_ROUNDS if due else None
@@ -148,7 +159,7 @@ def _cooldown(one: Checked) -> Iterator[Finding]:
             f"a cooldown until round {decision.cooldown_until}" if decision.cooldown_until else "no cooldown"
         )
         expected = f"until round {until}" if until else "none"
-        text = f"{_name(decision)}: {points(one.delta / 100)} and {has}; the rule gives {expected}"
+        text = f"{in_words(decision)}: {points(one.delta / 100)} and {has}; the rule gives {expected}"
         yield _finding(text, one.records, one.delta)
 
 
@@ -159,7 +170,7 @@ def _contradicting_each_other(decisions: Sequence[Decision]) -> Iterator[Finding
     for group in groups.values():
         statuses = list(dict.fromkeys(each.status for each in group))
         if len(statuses) > 1:
-            text = f"{_name(group[0])} was decided {' and '.join(statuses)}"
+            text = f"{in_words(group[0])} was decided {' and '.join(statuses)}"
             yield Finding(Check.CONTRADICTED_RULE, text, [each.source for each in group])
 
 
@@ -180,7 +191,7 @@ def _unpruned(decisions: Sequence[Decision], compared: Sequence[Comparison]) -> 
             and _key(run) not in decided
         ):
             text = (
-                f"round {run.round} {run.task} {run.stage} {run.config}: {points(pair.delta)} is below the stated "
+                f"{in_words(run)}: {points(pair.delta)} is below the stated "
                 f"{points(threshold / 100)}, and nothing was decided"
             )
             yield _finding(text, pair.records, 100 * pair.delta)
@@ -195,35 +206,54 @@ def _pruned_and_named_best(decisions: Sequence[Decision]) -> Iterator[Finding]:
         earlier = pruned.get((each.round, each.task, each.config))
         if "best_quick" in each.reason and earlier is not None and earlier.stage != each.stage:
             text = (
-                f"{_name(each)}: named the best candidate though pruned before; pruning ended nothing, as every "
+                f"{in_words(each)}: named the best candidate though pruned before; pruning ended nothing, as every "
                 "candidate had run by then"
             )
             yield Finding(Check.CONTRADICTED_RULE, text, [earlier.source, each.source])
 
 
 def _promotions(history: History, compared: Sequence[Comparison]) -> Iterator[Finding]:
-    """Variants that went on below the gate of their round, or did not go on above it."""
+    """The predecessor's variants that went on below the gate of their round, or did not go on above it."""
     first = _first_stages(history)
     later = {
-        (run.round, run.task, run.seed, run.batch_size, run.config)
+        (*arm_of(run), run.config)
         for run in history.runs
         if run.stage not in (first.get(run.round), "probe") and not run.is_baseline
     }
+    rivals: dict[Arm, list[Comparison]] = defaultdict(list)
     for each in compared:
-        run = each.variant
-        gate = kept_from(run.round, base_task(run.task))
-        if gate is None or run.stage != first[run.round]:
+        if not each.variant.is_own and each.variant.stage == first[each.variant.round]:
+            rivals[arm_of(each.variant)].append(each)
+    for arm, group in rivals.items():
+        gate = gate_of(group[0].variant.round, base_task(group[0].variant.task))
+        if gate is None:
             continue
-        went_on = (run.round, run.task, run.seed, run.batch_size, run.config) in later
-        if went_on != (each.delta >= gate - ROUNDING):
-            did = "went on" if went_on else "did not go on"
-            what = f"round {run.round} {run.task} {run.config}"
-            text = f"{what} {did} at {points(each.delta)}; the gate was {points(gate)}"
-            yield _finding(text, each.records, 100 * each.delta)
+        for each in group:
+            went_on = (*arm, each.variant.config) in later
+            against = _kept_too_many(each, group, gate) if went_on else _kept_too_few(each, group, gate)
+            if against:
+                did = "went on" if went_on else "did not go on"
+                what = f"{name_of(each.variant)} {each.variant.config}{seed_in_words(each.variant)}"
+                yield _finding(
+                    f"{what} {did} at {points(each.delta)}; {against}", each.records, 100 * each.delta
+                )
 
 
-def _name(decision: Decision) -> str:
-    return f"round {decision.round} {decision.task} {decision.stage} {decision.config}"
+def _kept_too_many(each: Comparison, group: Sequence[Comparison], gate: Gate) -> str:
+    """Why a variant should not have gone on; nothing where it should."""
+    better = sum(rival.delta > each.delta + ROUNDING for rival in group)
+    if each.delta < gate.delta - ROUNDING:
+        return f"the gate was {points(gate.delta)}"
+    if gate.best is not None and better >= gate.best:
+        return f"it was not among the best {gate.best:g}"
+    return ""
+
+
+def _kept_too_few(each: Comparison, group: Sequence[Comparison], gate: Gate) -> str:
+    """Why a variant should have gone on; nothing where it need not."""
+    as_good = sum(rival.delta >= each.delta - ROUNDING for rival in group)  # itself among them
+    is_due = gate.best is not None and as_good <= gate.best
+    return f"the gate was {points(gate.delta)}" if is_due and each.delta >= gate.delta - ROUNDING else ""
 
 
 def _finding(text: str, records: Sequence[str], delta: float) -> Finding:

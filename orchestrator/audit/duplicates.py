@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from orchestrator.audit.comparisons import labelled_seed, name_of, result_of
+from orchestrator.audit.comparisons import labelled_seed, name_of, result_of, seed_in_words
 from orchestrator.audit.findings import Check, Finding, listed, share
 from orchestrator.history.entries import History, LedgerRow, Run
 
@@ -81,8 +81,8 @@ def _replays(runs: Sequence[Run]) -> Iterator[Finding]:
             first, last = group[0], group[-1]
             yield Finding(
                 Check.DUPLICATES,
-                f"{name_of(first)} {first.config}: {last.stage} is {first.stage} over again, bit for bit; "
-                "the longer run found nothing better",
+                f"{name_of(first)} {first.config}{seed_in_words(first)}: {last.stage} is {first.stage} over again, "
+                "bit for bit; the longer run found nothing better",
                 [run.source for run in group],
             )
 

@@ -6,7 +6,15 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from orchestrator.audit.comparisons import Comparison, base_task, comparisons, labelled_seed, name_of, stages
+from orchestrator.audit.comparisons import (
+    Comparison,
+    base_task,
+    comparisons,
+    in_words,
+    labelled_seed,
+    name_of,
+    stages,
+)
 from orchestrator.audit.findings import Check, Figure, Finding, listed
 from orchestrator.history.entries import OK, History, LedgerRow, Run
 from orchestrator.history.predecessor import TRAINERS
@@ -50,8 +58,9 @@ def _begins(task: str, begin: str) -> bool:
 
 
 def _seeds(runs: Sequence[Run]) -> Iterator[Finding]:
+    """Tasks of the predecessor named after another seed; the names of own tasks are free."""
     for run in runs:
-        claimed = labelled_seed(run.task)
+        claimed = None if run.is_own else labelled_seed(run.task)
         signed = run.signed_seed if run.signed_seed is not None else run.seed
         if claimed is not None and signed is not None and claimed != signed:
             text = f"{name_of(run)} {run.stage} {run.config} was run with seed {signed}"
@@ -62,8 +71,8 @@ def _modes(runs: Sequence[Run]) -> Iterator[Finding]:
     for run in runs:
         in_folder = run.run_dir.rpartition("/")[2] if run.trainer else ""
         for mode in {run.mode, in_folder} & {"no_fs", "prompt_fs"}:
-            if run.is_baseline != (mode == "no_fs") and run.stage != "probe":
-                text = f"{name_of(run)} {run.stage} {run.config} ran as {mode}"
+            if run.is_variant == (mode == "no_fs") and run.stage != "probe":
+                text = f"{in_words(run)} ran as {mode}"
                 yield Finding(Check.LABELS, text, [run.source])
 
 
@@ -72,7 +81,7 @@ def _statuses(runs: Sequence[Run]) -> Iterator[Finding]:
         has_numbers = run.accuracy is not None or run.loss is not None or run.has_other_metrics
         if run.stage != "probe" and has_numbers != (run.status in OK) and run.status != "diverged":
             numbers = "with numbers" if has_numbers else "without numbers"
-            text = f"{name_of(run)} {run.stage} {run.config} is {run.status!r} {numbers}"
+            text = f"{in_words(run)} is {run.status!r} {numbers}"
             yield Finding(Check.LABELS, text, [run.source])
 
 

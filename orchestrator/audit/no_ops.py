@@ -6,13 +6,24 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
-from orchestrator.audit.comparisons import Arm, Comparison, arm_of, comparisons, name_of, result_of
+from orchestrator.audit.comparisons import (
+    Arm,
+    Comparison,
+    arm_name,
+    arm_of,
+    comparisons,
+    in_words,
+    result_of,
+)
 from orchestrator.audit.findings import Check, Finding, listed, percent, share
 from orchestrator.history.entries import History, LedgerRow, Run
 
 
 def judge(history: History, layers: int) -> Iterator[Finding]:
-    """No-ops and ties; `layers` are those of the model, beyond which a variant does nothing."""
+    """No-ops and ties; `layers` are those of the predecessor's model, beyond which a variant does nothing.
+
+    fsq measures no variant that does nothing on the round's model, whatever it is called.
+    """
     compared = comparisons(history.runs)
     yield from _no_ops(compared, layers)
     yield from _equal_variants(history.runs)
@@ -26,34 +37,29 @@ def layer_start(config: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def is_beyond(config: str, layers: int) -> bool:
-    """Whether a configuration, by its name, starts at or beyond the last layer's end."""
-    start = layer_start(config)
-    return start is not None and start >= layers
-
-
 def _no_ops(compared: Sequence[Comparison], layers: int) -> Iterator[Finding]:
     for each in compared:
-        what = f"{name_of(each.variant)} {each.variant.stage} {each.variant.config}"
-        beyond = is_beyond(each.variant.config, layers)
+        what = in_words(each.variant)
+        start = None if each.variant.is_own else layer_start(each.variant.config)
+        beyond = start is not None and start >= layers
         if each.is_identical:
             why = f": the model has {layers} layers, so it seeds none" if beyond else ""
             text = f"{what} is the baseline, bit for bit in loss and accuracy{why}"
-            yield Finding(Check.NO_OPS, text, each.records, {"layer_start": layer_start(each.variant.config)})
+            yield Finding(Check.NO_OPS, text, each.records, {"layer_start": start})
         elif beyond:
             text = f"{what} differs from the baseline, though a model of {layers} layers has no such layer"
-            yield Finding(Check.NO_OPS, text, each.records, {"layer_start": layer_start(each.variant.config)})
+            yield Finding(Check.NO_OPS, text, each.records, {"layer_start": start})
 
 
 def _equal_variants(runs: Sequence[Run]) -> Iterator[Finding]:
     groups: dict[tuple[Arm, str, object], dict[str, Run]] = defaultdict(dict)
     for run in runs:
-        if run.is_measured and not run.is_baseline and run.loss is not None:
+        if run.is_measured and run.is_variant and run.loss is not None:
             groups[arm_of(run), run.stage, result_of(run)].setdefault(run.config, run)
     for group in groups.values():
         if len(group) > 1:
             first = next(iter(group.values()))
-            text = f"{name_of(first)} {first.stage}: {' and '.join(group)} are one variant, bit for bit"
+            text = f"{arm_name(first)}: {' and '.join(group)} are one variant, bit for bit"
             yield Finding(Check.NO_OPS, text, [run.source for run in group.values()])
 
 
@@ -69,7 +75,7 @@ def _ties(compared: Sequence[Comparison]) -> Iterator[Finding]:
         if tied:
             first = tied[0].variant
             text = (
-                f"{name_of(first)} {first.stage}: {share(len(tied), len(group))} variants tie with the baseline at "
+                f"{arm_name(first)}: {share(len(tied), len(group))} variants tie with the baseline at "
                 f"{percent(first.accuracy or 0.0, 4)} exactly, though their losses differ"
             )
             records = [tied[0].baseline.source, *(each.variant.source for each in tied)]

@@ -19,8 +19,8 @@ from orchestrator.audit.comparisons import (
     Comparison,
     Step,
     arm_of,
-    base_task,
     comparisons,
+    family_of,
     populations,
     stages,
 )
@@ -116,7 +116,7 @@ def _lucky_baselines(runs: Sequence[Run]) -> Iterator[Finding]:
     """Where a low baseline comes with a high delta, part of the delta is the baseline's bad luck."""
     first = {name: all_[0] for name, all_ in stages(runs).items()}
     quick = [each for each in comparisons(runs) if each.variant.stage == first[each.variant.round]]
-    for task, group in sorted(_grouped(quick, lambda each: base_task(each.variant.task)).items()):
+    for task, group in sorted(_grouped(quick, lambda each: family_of(each.variant)).items()):
         best: dict[tuple[float | None, float | None], Comparison] = {}
         for each in group:  # a baseline that was run again is one baseline
             key = (each.baseline.loss, each.baseline.accuracy)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from orchestrator.audit.comparisons import base_task, comparisons, labelled_seed
+from orchestrator.audit.comparisons import comparisons, family_of, labelled_seed, name_of
 from orchestrator.audit.findings import Check, Finding
 from orchestrator.history.entries import History
 from orchestrator.points import points
@@ -27,9 +27,9 @@ def judge(history: History) -> Iterator[Finding]:
     groups: dict[tuple[str, ...], list[Delta]] = defaultdict(list)
     for each in comparisons(history.runs):
         run = each.variant
-        task, seed = base_task(run.task), run.seed if run.seed is not None else labelled_seed(run.task)
+        task, seed = family_of(run), run.seed if run.seed is not None else labelled_seed(run.task)
         # an own or early round has its seeds within it; later ones of the predecessor spread them over rounds
-        scope = (f"round {run.round} {task}",) if task == run.task else ("records:", task)
+        scope = (name_of(run),) if task == run.task else ("records:", task)
         batch = () if run.batch_size is None else (f"batch size {run.batch_size}",)
         groups[*scope, run.stage, run.config, *batch].append(Delta(seed, each.delta, each.records))
     for row in history.ledger:

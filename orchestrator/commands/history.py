@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.commands.options import AsJson, json_text, refuse_a_server, to_stderr
-from orchestrator.wiring import open_client, open_database
+from orchestrator.errors import NotFound
+from orchestrator.wiring import open_client, open_database, read_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from orchestrator.history.entries import Entry
 
@@ -59,7 +60,8 @@ def audit(
         bool, typer.Option("--imported", help="Judge imported records: all, or those of the ROUNDs.")
     ] = False,
     layers: Annotated[
-        int, typer.Option(min=1, help="Layers of the model, for variants named after a layer.")
+        int,
+        typer.Option(min=1, help="Layers of the predecessor's model, for its variants named after a layer."),
     ] = 12,
     markdown: Annotated[bool, typer.Option("--markdown", help="For a document, with all records.")] = False,
     as_json: AsJson = False,
@@ -74,6 +76,9 @@ def audit(
     from orchestrator.history.entries import History
 
     judged = judging.audit(History.of(_entries(what or [], imported=imported)), layers)
+    if not (what or imported or judged.judged["rounds"]) and (others := _imported_rounds()):
+        records = sum(others.values())
+        to_stderr(f"fsq: no own round has records; {records} imported ones are judged with --imported")
     if as_json:
         typer.echo(json_text(reporting.as_json(judged)))
     elif markdown:
@@ -94,5 +99,30 @@ def _entries(what: list[str], *, imported: bool) -> Iterator[Entry]:
         with open_database() as database:
             yield from sources.of_imported(database, names)
     elif names or not paths:
-        with open_client() as client:
-            yield from sources.of_rounds(client, names or [row.round for row in client.rounds()][::-1])
+        yield from _own(names)
+
+
+def _own(names: Sequence[str]) -> Iterator[Entry]:
+    """The records of own rounds, these or all; raises NotFound, which tells of imported ones of that name."""
+    from orchestrator.history import sources
+
+    with open_client() as client:
+        if not names:
+            yield from sources.of_rounds(client, warn=to_stderr)
+        for name in dict.fromkeys(names):
+            try:
+                yield from sources.of_rounds(client, [name])
+            except NotFound as error:
+                if name not in _imported_rounds():
+                    raise
+                raise NotFound(f"{error}; imported records of it are judged with --imported") from None
+
+
+def _imported_rounds() -> Mapping[str, int]:
+    """How many records of each round were imported; where a server is asked, none can be."""
+    from orchestrator.history import sources
+
+    if read_settings().server:
+        return {}
+    with open_database() as database:
+        return sources.imported_rounds(database)

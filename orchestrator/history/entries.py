@@ -15,11 +15,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.round_file import one_line
+from orchestrator.spec import CONTROL_ARM
+from worker.job import BASELINE
 
 MAX_TEXT = 500  # characters of a name
 MOST = 1e15  # of any number in a record
 KEYS = ("stage", "config", "variant", "mode", "status", "best_val_loss", "best_val_tok_acc")  # one is there
 LEDGER_KEY = "quick_delta_pp"
+OWN_KEY = "variant_of"  # in every record that fsq writes, and in none of the predecessor's
 OK = frozenset({"ok", "cached", "skip_reuse"})
 BASELINES = frozenset({"baseline", "no_fs"})
 
@@ -49,10 +52,23 @@ class Run:
     signed_seed: int | None = None  # the one in its signature
     error: str = ""
     caveats: tuple[str, ...] = ()
+    is_own: bool = (
+        False  # written by fsq: it says itself what is known of the predecessor's records by their names
+    )
 
     @property
     def is_baseline(self) -> bool:
-        return self.config in BASELINES
+        return self.config == BASELINE if self.is_own else self.config in BASELINES
+
+    @property
+    def is_control(self) -> bool:
+        """Whether this is fsq's control arm: the baseline under another seed."""
+        return self.is_own and self.config == CONTROL_ARM and self.mode == "no_fs"
+
+    @property
+    def is_variant(self) -> bool:
+        """Whether it is to be held against a baseline."""
+        return not (self.is_baseline or self.is_control)
 
     @property
     def is_measured(self) -> bool:
@@ -79,6 +95,7 @@ class Decision:
     reason: str = ""
     d_acc: float | None = None  # a fraction, where the record has it
     cooldown_until: int | None = None
+    is_own: bool = False  # as of a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +148,12 @@ def round_of(data: Any, file: str) -> str:
     """The round of a record: its own, or that in its file's name; raises NotARecord."""
     if not isinstance(data, dict):
         raise NotARecord("expected an object with the keys of a record")
-    own = data.get("round")
-    if isinstance(own, int) and not isinstance(own, bool):
-        own = str(own)
-    if own is not None:
-        return _text({"round": own}, "round")
+    said = data.get("round")
+    if isinstance(said, int | float):
+        number = _whole(data, "round")
+        said = None if number is None else str(number)
+    if said is not None:
+        return _text({"round": said}, "round")
     named = re.search(r"round_?(\d+)", file)
     stem = file.rpartition("/")[2].partition(".")[0].strip("_").removesuffix("_records")
     return named[1] if named else one_line(stem, MAX_TEXT)
@@ -148,7 +166,7 @@ def entry_of(data: Data, round_: str, source: str) -> Entry:
     if not any(key in data for key in KEYS):
         raise NotARecord(f"none of the keys of a record: {', '.join(KEYS)}")
     stage = _text(data, "stage")
-    if stage == "decision" or stage.endswith("_decision"):
+    if stage == "decision" or (stage.endswith("_decision") and OWN_KEY not in data):
         return _decision(data, round_, source, stage)
     return _run(data, round_, source, stage)
 
@@ -177,6 +195,7 @@ def _run(data: Data, round_: str, source: str, stage: str) -> Run:
         signed_seed=_whole(signature, "seed"),
         error=one_line(str(data.get("error") or ""), MAX_TEXT),
         caveats=_texts(data, "caveats"),
+        is_own=OWN_KEY in data,
     )
     return run if run.task else _with_task_of_trainer(run)
 
@@ -204,6 +223,7 @@ def _decision(data: Data, round_: str, source: str, stage: str) -> Decision:
         reason=one_line(str(data.get("reason") or ""), MAX_TEXT),
         d_acc=_number(data, "d_acc"),
         cooldown_until=_whole(data, "cooldown_until_round"),
+        is_own=OWN_KEY in data,
     )
 
 

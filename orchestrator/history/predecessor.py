@@ -1,33 +1,80 @@
-"""What is known of the predecessor beyond its records (seed-facts, sections 0 to 5)."""
+"""What is known of the predecessor beyond its records (seed-facts, sections 0 to 6).
+
+None of it holds of own records, whatever their rounds and tasks are called.
+"""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 LAYERS = 12  # of the model that all its rounds trained, numbered from 0
 
-# From which quick delta a variant was to be kept for med, by round and beginning of the task's name; a fraction.
-KEPT_FROM: Mapping[str, Mapping[str, float]] = {
-    "20": {"": 0.001},
-    "21": {"": 0.002},
-    "22": {"mbpp": 0.003, "protein": 0.004, "sudoku": 0.002},
-    "23": {"mbpp": 0.002, "hotpot": 0.002, "punc": 0.003, "protein": 0.004},
-    "24": {"punc": 0.003, "protein": 0.004},
-    "25": {"": 0.003},
-    "26": {"": 0.002},
-    "27": {"mbpp": 0.004, "punc": 0.003},
-    "28": {"": 0.002},
-    "29": {"": 0.001},
-    "32": {"": 0.004},
+
+class Gate(NamedTuple):
+    """Which variants of a task were to be kept for med."""
+
+    delta: float  # from this quick delta on, a fraction
+    best: float | None = math.inf  # at most so many, the best; None: it is not known whether all went on
+
+
+# By round and beginning of the task's name (3.1). Rounds 30 and 31 had one stage, and round 41 quick runs only.
+GATES: Mapping[str, Mapping[str, Gate]] = {
+    "20": {"": Gate(0.001)},
+    "21": {"": Gate(0.002)},
+    "22": {"mbpp": Gate(0.003), "protein": Gate(0.004), "sudoku": Gate(0.002)},
+    "23": {"mbpp": Gate(0.002), "hotpot": Gate(0.002), "punc": Gate(0.003), "protein": Gate(0.004)},
+    "24": {"punc": Gate(0.003), "protein": Gate(0.004)},
+    "25": {"": Gate(0.003)},
+    "26": {"": Gate(0.002)},
+    "27": {"mbpp": Gate(0.004), "punc": Gate(0.003)},
+    "28": {"": Gate(0.002)},
+    "29": {"": Gate(0.001)},
+    "32": {"": Gate(0.004)},
+    "33": {"": Gate(0.001)},
+    "34": {"": Gate(0.001)},
+    "35": {"": Gate(0.003, best=1)},
+    "36": {"": Gate(0.005, best=None)},  # rounds 36 and 37 add tasks to those of 35
+    "37": {"": Gate(0.003, best=None)},
+    "38": {"": Gate(0.010)},
+    "39": {"": Gate(0.005, best=2)},
+    "40": {"punc": Gate(0.005, best=2), "hotpot": Gate(0.003, best=1), "mbpp": Gate(0.003, best=1)},
+    "42": {
+        "punc_hotpot": Gate(0.005, best=2),
+        "punc_mbpp": Gate(0.008, best=2),
+        "punc_squad": Gate(0.005, best=2),
+        "mbpp_longctx": Gate(0.004, best=2),
+    },
 }
 
 COOLDOWN_ROUNDS = 8
 COOLDOWN_FROM = {"quick": -0.010, "med": -0.005}  # deltas, fractions: at or below, a configuration rests
 
-# What a guess is right, by beginning of the task's name.
-GUESS: Mapping[str, tuple[float, str]] = {
-    "arc_mc": (1 / 4, "one of four options"),
-    "sudoku9": (1 / 81, "a token of two digits of nine"),
+
+class Guess(NamedTuple):
+    """How often an answer that nothing was learned for is right."""
+
+    share: float
+    answer: str
+    is_best: bool = False  # `share` is of the best of a run's evaluations already
+
+
+# By a pattern of the beginning of the task's name; the first that fits.
+GUESSES: Mapping[str, Guess] = {
+    "arc_mc": Guess(1 / 4, "a guess (one of four options)"),  # 5
+    "sudoku4": Guess(
+        1 / 16, "a guess (a token of two digits of four)"
+    ),  # 1.3: a board of 16 digits is 8 tokens
+    "sudoku9": Guess(1 / 81, "a guess (a token of two digits of nine)"),  # 6, number 9
+    # 1.2: half of the 32 bits are 1; 1.3: they are 16 tokens
+    "protein_contact.*balanced": Guess(1 / 4, "a guess (a token of two bits)"),
+    # 5: rounds 77 to 569, whose evaluations had the same batches
+    "protein_contact_seed": Guess(124 / 128, "a constant answer (no contact anywhere)", is_best=True),
+    "protein_ss_seed": Guess(
+        0.2968304843304843, "a constant answer (one class for all residues)", is_best=True
+    ),
 }
 
 # Which program asks the question that the beginning of a label names; what else a label ran is something else.
@@ -45,7 +92,12 @@ TRAINERS: Mapping[str, str] = {
 EVALUATIONS = 9  # of a quick run of 160 steps: at step 0 and every 20
 
 
-def kept_from(round_: str, task: str) -> float | None:
-    """From which quick delta a variant of this task was to be kept; None where that is not known."""
-    gates = KEPT_FROM.get(round_, {})
+def gate_of(round_: str, task: str) -> Gate | None:
+    """Which variants of this task were to be kept; None where that is not known."""
+    gates = GATES.get(round_, {})
     return next((gate for begin, gate in gates.items() if task.startswith(begin)), None)
+
+
+def guess_of(task: str) -> Guess | None:
+    """How often a guess is right on this task; None where that is not known."""
+    return next((guess for pattern, guess in GUESSES.items() if re.match(pattern, task)), None)

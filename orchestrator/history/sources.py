@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from db import history
 from db.session import Database
-from orchestrator.client import Client
+from orchestrator.client import Client, of_each_round
 from orchestrator.errors import NotFound
 from orchestrator.history.entries import Entry, entry_of
 from orchestrator.history.importing import told
@@ -36,6 +38,12 @@ def of_files(paths: Sequence[Path], tell: Callable[[str], None]) -> Iterator[Ent
                 yield line.entry
 
 
+def imported_rounds(database: Database) -> Mapping[str, int]:
+    """How many records there are of each imported round."""
+    with database.read() as session:
+        return history.rounds(session)
+
+
 def of_imported(database: Database, names: Collection[str] = ()) -> Iterator[Entry]:
     """Imported records, all or those of some rounds; raises NotFound."""
     with database.read() as session:
@@ -48,14 +56,21 @@ def of_imported(database: Database, names: Collection[str] = ()) -> Iterator[Ent
             yield entry_of(data, record.round, f"{record.file}:{record.line}")
 
 
-def of_rounds(client: Client, names: Sequence[str]) -> Iterator[Entry]:
-    """The records of own rounds, each named by its job; raises NotFound."""
-    for name in names:
-        jobs = {(job.task, job.stage, job.config, job.seed): job.id for job in client.jobs(name)}
-        for text in client.lines(name, "jsonl"):
-            data = plain_json(text)
-            stage = data.get("decided_stage") or data["stage"]
-            job = jobs.get((data["task"], stage, data["config"], data["seed"]))
-            where = f"job {job}" if job else f"{name}/{data['task']}/{data['config']}"
-            is_decision = data["stage"] == "decision"
-            yield entry_of(data, name, f"{where} (decision)" if is_decision else where)
+def of_rounds(
+    client: Client, names: Sequence[str] = (), warn: Callable[[str], None] | None = None
+) -> Iterator[Entry]:
+    """The records of own rounds, these or all, each named by its job; see `client.of_each_round`."""
+    return chain.from_iterable(of_each_round(client, names, partial(_of_round, client), warn))
+
+
+def _of_round(client: Client, name: str) -> list[Entry]:
+    jobs = {(job.task, job.stage, job.config, job.seed): job.id for job in client.jobs(name)}
+    found = []
+    for text in client.lines(name, "jsonl"):
+        data = plain_json(text)
+        stage = data.get("decided_stage") or data["stage"]
+        job = jobs.get((data["task"], stage, data["config"], data["seed"]))
+        where = f"job {job}" if job else f"{name}/{data['task']}/{data['config']}"
+        is_decision = data["stage"] == "decision"
+        found.append(entry_of(data, name, f"{where} (decision)" if is_decision else where))
+    return found

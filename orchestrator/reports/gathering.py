@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Self
 
 from orchestrator.charts.data import Curve
-from orchestrator.client import Client
-from orchestrator.errors import BrokenRound
+from orchestrator.client import Client, of_each_round
 from orchestrator.records import Record
 from orchestrator.views import RoundView
 
@@ -68,20 +67,12 @@ class RoundResults:
 def gather(
     client: Client, names: Sequence[str] = (), warn: Callable[[str], None] | None = None
 ) -> list[RoundResults]:
-    """These rounds, in this order, or all there are, the oldest first; raises what the client raises.
+    """These rounds, or all there are; see `client.of_each_round`."""
 
-    warn: is told of those that are broken, where all are asked for; without it, they are raised.
-    """
-    wanted: Iterable[str] = dict.fromkeys(names) or [line.round for line in client.rounds()][::-1]
-    found: list[RoundResults] = []
-    for name in wanted:
-        try:
-            found.append(RoundResults(client.round(name), tuple(client.lines(name, "jsonl"))))
-        except BrokenRound as error:
-            if names or warn is None:
-                raise
-            warn(f"left out: {error}")
-    return found
+    def read(name: str) -> RoundResults:
+        return RoundResults(client.round(name), tuple(client.lines(name, "jsonl")))
+
+    return list(of_each_round(client, names, read, warn))
 
 
 def curves(client: Client, rounds: Sequence[RoundResults]) -> list[Curve]:

@@ -66,6 +66,17 @@ def test_audit__files_and_imported_records_alike(fsq: Fsq, records: Path) -> Non
     (found,) = [each for each in of_files["findings"] if each["check"] == "no_ops"]
     assert found["records"] == ["_round27_x_records.jsonl:2", "_round27_x_records.jsonl:1"]
     assert fsq("audit", "--imported", "28").returncode == 3
+    own = fsq("audit")
+    assert (own.returncode, own.stderr) == (
+        0,
+        "fsq: no own round has records; 2 imported ones are judged with --imported\n",
+    )
+    of_own = fsq("audit", "27")
+    assert (of_own.returncode, of_own.stderr) == (
+        3,
+        "fsq: there is no round named '27' (`fsq status` lists them); imported records of it are judged with "
+        "--imported\n",
+    )
     assert fsq("audit", "28").returncode == 3
     assert fsq("audit", "28.jsonl").returncode == 2
 
@@ -93,7 +104,8 @@ def test_audit__own_rounds_by_their_jobs_and_their_export(fsq: Fsq, tmp_path: Pa
 
 
 def test_audit__forms(fsq: Fsq, records: Path) -> None:
-    assert fsq("audit").stdout.startswith("0 findings on 0 runs")
+    nothing = fsq("audit")
+    assert (nothing.stdout[:20], nothing.stderr) == ("0 findings on 0 runs", "")
     assert "\nno_ops (1): Variants that computed the same" in fsq("audit", records).stdout
     assert "\n## No ops\n" in fsq("audit", records, "--markdown").stdout
     assert "so it seeds none" not in fsq("audit", records, "--layers", "24").stdout

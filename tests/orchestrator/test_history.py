@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -174,6 +175,8 @@ def test_read_file__a_whole_last_line_without_its_end(tmp_path: Path) -> None:
         ('{"stage": "quick", "best_val_tok_acc": 24.66}', "24.66, expected a fraction between 0 and 1"),
         ('{"stage": "quick", "best_val_loss": "low"}', "best_val_loss is 'low', expected a number"),
         ('{"stage": "quick", "best_val_loss": true}', "best_val_loss is True, expected a number"),
+        ('{"round": 61.5, "stage": "quick"}', "round is 61.5, expected a whole number"),
+        ('{"round": true, "stage": "quick"}', "round is True, expected a number"),
         ('{"stage": "quick", "seed": 1.5}', "seed is 1.5, expected a whole number"),
         ('{"stage": "quick", "seed": 1' + "0" * 300 + "}", "which is too large"),
         ('{"stage": "quick", "seed": ' + "9" * 5000 + "}", "not valid JSON"),
@@ -231,6 +234,8 @@ def test_read_lines__numbers_every_line(lines: list[bytes]) -> None:
     ("data", "file", "expected"),
     [
         ({"round": 79}, "x", "79"),
+        ({"round": 61.0}, "x", "61"),
+        ({"round": math.nan}, "_round20_x", "20"),
         ({"round": "round21_targeted"}, "_round3_x", "round21_targeted"),
         ({}, "_round20_serial_earlystop_records.jsonl", "20"),
         ({}, "_night_records.jsonl", "night"),
@@ -247,6 +252,7 @@ def test_entry_of__own_records() -> None:
         "task": "s4",
         "stage": "med",
         "config": "l1",
+        "variant_of": "baseline",
         "seed": 2,
         "status": "cached",
         "best_val_tok_acc": 0.5,
@@ -257,6 +263,7 @@ def test_entry_of__own_records() -> None:
     }
     run = entry_of(job, "r1", "job 7")
     assert isinstance(run, Run)
+    assert run.is_own
     assert (run.is_measured, run.n_tokens, run.steps, run.caveats, run.trainer) == (
         True,
         40,
@@ -266,7 +273,9 @@ def test_entry_of__own_records() -> None:
     )
     decision = entry_of(job | {"stage": "decision", "decided_stage": "med", "d_acc": 0.1}, "r1", "job 7")
     assert isinstance(decision, Decision)
+    assert decision.is_own
     assert (decision.stage, decision.seed, decision.d_acc) == ("med", 2, 0.1)
+    assert isinstance(entry_of(job | {"stage": "quick_decision"}, "r1", "job 7"), Run)  # a stage's own name
 
 
 @given(

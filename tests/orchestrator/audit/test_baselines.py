@@ -48,4 +48,4 @@ def test_baselines__unequal_steps() -> None:
 
 def test_baselines__two_that_differ() -> None:
     (found,) = baselines.judge(History([run(accuracy=0.25), run(accuracy=0.5)]))
-    assert found.text == "round 1 t quick has baselines that differ: 25.00 %, 50.00 %"
+    assert found.text == "round 1 t quick seed 0 has baselines that differ: 25.00 %, 50.00 %"

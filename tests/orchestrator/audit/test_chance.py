@@ -36,11 +36,39 @@ def test_chance__guesses() -> None:
 
 def test_chance__constant_answers() -> None:
     (found,) = chance.judge(History([run(), run("a"), run("b")]))
+    assert found.text.startswith("round 1 t quick seed 0: all 3 arms have the accuracy 50.0000 %")
     assert found.figures == {"arms": 3, "accuracy": 0.5}
     assert not list(chance.judge(History([run(), run("a"), run("b", 0.6)])))
     assert not list(
         chance.judge(History([run(loss=2.0), run("a", loss=2.0), run("b", loss=2.0)]))
     )  # duplicates
+
+
+def test_chance__own_arms_that_tie_say_themselves_whether_they_are_constant() -> None:
+    arms = ("baseline", "a", "b")
+    assert not list(chance.judge(History([run(config, is_own=True) for config in arms])))
+    constant = [run(config, is_own=True, caveats=("degenerate",)) for config in arms]
+    tie, marked = chance.judge(History(constant))
+    assert "a constant answer" in tie.text
+    assert marked.text.startswith("3 of 3 (100.0 %) records carry the caveat degenerate")
+    assert len(list(chance.judge(History([*constant, run("c", is_own=True)])))) == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "accuracy", "says"),
+    [
+        ("sudoku4_prefix", 0.07, "a guess (a token of two digits of four) is right in 6.25 %"),
+        ("sudoku9_probe", 0.0135, "a guess (a token of two digits of nine) is right in 1.23 %"),
+        ("protein_contact_balanced", 0.26, "a guess (a token of two bits) is right in 25.00 %"),
+        ("protein_contact_seed3_discovery", 124 / 128, "(no contact anywhere) is right in 96.88 %"),
+        ("protein_ss_seed1", 0.2968304843304843, "(one class for all residues) is right in 29.68 %"),
+    ],
+)
+def test_chance__what_a_guess_gives_on_the_predecessor_s_tasks(task: str, accuracy: float, says: str) -> None:
+    (found,) = chance.judge(History([run(task=task, accuracy=accuracy)]))
+    assert says in found.text
+    assert not list(chance.judge(History([run(task=task, accuracy=accuracy, is_own=True)])))
+    assert not list(chance.judge(History([run(task=task, accuracy=0.99)])))
 
 
 def test_chance__families_that_never_react_and_own_caveats() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.audit.comparisons import base_task, comparisons, labelled_seed, steps_of_runs
+from orchestrator.audit.comparisons import base_task, comparisons, family_of, labelled_seed, steps_of_runs
 from tests.orchestrator.audit.made import run
 
 
@@ -23,6 +23,11 @@ def test_base_task(task: str, base: str, seed: int | None) -> None:
     assert (base_task(task), labelled_seed(task)) == (base, seed)
 
 
+def test_family_of__an_own_task_is_itself() -> None:
+    assert family_of(run(task="punc_seed12")) == "punc"
+    assert family_of(run(task="punc_seed12", is_own=True)) == "punc_seed12"
+
+
 @pytest.mark.parametrize(
     "different", [{"seed": 1}, {"round": "2"}, {"task": "u"}, {"batch_size": 4}, {"stage": "med"}]
 )
@@ -31,6 +36,13 @@ def test_comparisons__only_of_one_arm_and_stage(different: dict[str, Any]) -> No
     assert [each.delta for each in comparisons([variant, baseline])] == [0.25]
     assert comparisons([run("head_l8", **different), baseline]) == []
     assert comparisons([variant, run(status="fail", accuracy=None)]) == []
+
+
+def test_comparisons__the_control_arm_is_no_variant() -> None:
+    arms = [run(is_own=True), run("aa", 0.75, mode="no_fs", is_own=True), run("b", 0.75, is_own=True)]
+    assert [each.variant.config for each in comparisons(arms)] == ["b"]
+    named = run("aa", 0.75, mode="prompt_fs", is_own=True)  # by a round that has no control arm
+    assert [each.variant for each in comparisons([arms[0], named])] == [named]
 
 
 def test_steps_of_runs__each_stage_against_its_own_baseline() -> None:

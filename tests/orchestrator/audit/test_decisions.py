@@ -86,7 +86,10 @@ def test_decisions__two_of_one() -> None:
 def test_decisions__what_was_not_pruned() -> None:
     runs = [run(accuracy=0.5), run("a", 0.4925), run("b", 0.4925)]
     (found,) = decisions.judge(History(runs, [decision("a", "pruned", "quick_drop -0.75pp < -0.50pp")]))
-    assert found.text == "round 1 t quick b: -0.75 pp is below the stated -0.50 pp, and nothing was decided"
+    assert (
+        found.text
+        == "round 1 t quick b seed 0: -0.75 pp is below the stated -0.50 pp, and nothing was decided"
+    )
 
 
 def test_decisions__pruned_and_named_best() -> None:
@@ -107,6 +110,71 @@ def test_decisions__against_the_gate_of_a_round() -> None:
         run("b", 0.505, round="27", task="mbpp_low"),
     ]
     assert texts(decisions.judge(History(runs))) == [
-        "round 27 mbpp_low a went on at +0.25 pp; the gate was +0.40 pp",
-        "round 27 mbpp_low b did not go on at +0.50 pp; the gate was +0.40 pp",
+        "round 27 mbpp_low a seed 0 went on at +0.25 pp; the gate was +0.40 pp",
+        "round 27 mbpp_low b seed 0 did not go on at +0.50 pp; the gate was +0.40 pp",
     ]
+
+
+@pytest.mark.parametrize(
+    ("round_", "task", "deltas", "went_on", "says"),
+    [
+        ("34", "punc_mbpp", [0.0009, 0.002], "a", ["a went on at +0.09 pp", "b did not go on at +0.20 pp"]),
+        ("34", "punc_mbpp", [0.001, 0.0009], "a", []),
+        ("35", "punc_hotpot", [0.004, 0.005], "b", []),
+        (
+            "35",
+            "punc_hotpot",
+            [0.004, 0.005],
+            "a",
+            ["a went on at +0.40 pp; it was not among the best 1", "b did not go on"],
+        ),
+        ("36", "punc_squad", [0.006, 0.007], "b", []),
+        ("36", "punc_squad", [0.006, 0.004], "ab", ["b went on at +0.40 pp; the gate was +0.50 pp"]),
+        ("37", "punc_agnews", [0.0029, 0.003], "ab", ["a went on at +0.29 pp; the gate was +0.30 pp"]),
+        ("38", "punc_squad[L768]", [0.009], "a", ["a went on at +0.90 pp; the gate was +1.00 pp"]),
+        ("39", "punc_mbpp", [0.02, 0.01, 0.005], "ab", []),
+        (
+            "39",
+            "punc_mbpp",
+            [0.02, 0.01, 0.005],
+            "ac",
+            ["b did not", "c went on at +0.50 pp; it was not among the best 2"],
+        ),
+        ("40", "punc_squad", [0.006, 0.005], "ab", []),
+        ("40", "hotpot_longctx_qafter", [0.003, 0.002], "a", []),
+        (
+            "40",
+            "mbpp_longctx_qafter",
+            [0.006, 0.005],
+            "ab",
+            ["b went on at +0.50 pp; it was not among the best 1"],
+        ),
+        ("41", "punc_squad", [-0.01], "a", []),
+        ("42", "punc_mbpp", [0.008, 0.007], "ab", ["b went on at +0.70 pp; the gate was +0.80 pp"]),
+        ("42", "punc_hotpot", [0.005, 0.007], "ab", []),
+        ("42", "mbpp_longctx", [0.004, 0.0039], "a", []),
+    ],
+)
+def test_decisions__against_the_gates_of_rounds_33_to_42(
+    round_: str, task: str, deltas: list[float], went_on: str, says: list[str]
+) -> None:
+    of: dict[str, Any] = {"round": round_, "task": task, "seed": None}
+    runs = [run(accuracy=0.5, **of), *(run(c, 0.5 + d, **of) for c, d in zip("abc", deltas, strict=False))]
+    runs += [run(config, 0.6, stage="med", **of) for config in went_on]
+    found = texts(decisions.judge(History(runs)))
+    assert len(found) == len(says)
+    assert all(text in one for text, one in zip(says, found, strict=True))
+
+
+def test_decisions__own_rounds_are_judged_by_their_own_rule() -> None:
+    """Whatever the round is called, the gates and cooldowns of the predecessor are not its own."""
+    own: dict[str, Any] = {"round": "29", "is_own": True}
+    runs = [run(**own), run("a", 0.505, **own), run("b", 0.48, **own), run("b", 0.6, stage="med", **own)]
+    pruned = [
+        decision("a", "pruned", "+0.50 pp is below +1.00 pp", **own),
+        decision("b", "pruned", "-2.00 pp is below +1.00 pp", **own),
+    ]
+    assert texts(decisions.judge(History(runs, pruned))) == []
+    wrong = decision("a", "pruned", "+0.50 pp is below +0.10 pp", **own)
+    (found,) = decisions.judge(History(runs, [wrong]))
+    assert found.text.endswith("which is not so")

@@ -27,7 +27,7 @@ def test_duplicates__equal_accuracy_alone_is_none() -> None:
 
 def test_duplicates__a_stage_that_repeats_another() -> None:
     _, found = duplicates.judge(History([run("head_l8", loss=2.0), run("head_l8", loss=2.0, stage="med")]))
-    assert found.text.startswith("round 1 t head_l8: med is quick over again")
+    assert found.text.startswith("round 1 t head_l8 seed 0: med is quick over again")
 
 
 def test_duplicates__rows_of_one_seed_only() -> None:

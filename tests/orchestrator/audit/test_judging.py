@@ -27,6 +27,7 @@ RUNS = st.builds(
     status=st.sampled_from(["ok", "fail", "cached", ""]),
     steps=st.none() | st.integers(0, 100),
     n_tokens=st.none() | st.integers(0, 100),
+    is_own=st.booleans(),
 )
 
 DECISIONS = st.builds(
@@ -39,6 +40,7 @@ DECISIONS = st.builds(
     round=st.sampled_from(["20", "98", "r"]),
     task=st.sampled_from(["mbpp", "arc_mc_seed1"]),
     stage=st.sampled_from(["quick", "med"]),
+    is_own=st.booleans(),
 )
 
 HISTORIES = st.builds(

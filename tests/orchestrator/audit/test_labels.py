@@ -19,8 +19,8 @@ PUNC = {"run_dir": "runs/1/punc_restore_sft/no_fs", "dataset": "hotpot_qa"}
             "tasks labelled hotpot ran punc_restore_sft on hotpot_qa",
         ),
         ([run(task="t_seed1", seed=2)], "round 1 t_seed1 quick baseline was run with seed 2"),
-        ([run(mode="prompt_fs")], "round 1 t quick baseline ran as prompt_fs"),
-        ([run("head_l8", run_dir="runs/1/x_sft/no_fs")], "round 1 t quick head_l8 ran as no_fs"),
+        ([run(mode="prompt_fs")], "round 1 t quick baseline seed 0 ran as prompt_fs"),
+        ([run("head_l8", run_dir="runs/1/x_sft/no_fs")], "round 1 t quick head_l8 seed 0 ran as no_fs"),
         ([run(status="fail")], "is 'fail' with numbers"),
         ([run(accuracy=None, loss=None)], "is 'ok' without numbers"),
         ([run(run_dir="x"), run("a", run_dir="x")], "2 records name the same folder x"),
@@ -31,6 +31,24 @@ PUNC = {"run_dir": "runs/1/punc_restore_sft/no_fs", "dataset": "hotpot_qa"}
 def test_labels__of_runs(runs: list[Run], says: str) -> None:
     (found,) = labels.judge(History(runs))
     assert says in found.text
+
+
+def test_labels__of_own_rounds() -> None:
+    """The control arm is the baseline under another seed, and tasks and variants may be called anything."""
+    own = {"is_own": True, "run_dir": ""}
+    runs = [
+        run(mode="no_fs", **own),
+        run("aa", mode="no_fs", **own),
+        run("no_fs", mode="prompt_fs", **own),
+        run("head_l8", task="arc_seed5", mode="prompt_fs", **own),
+    ]
+    assert texts(labels.judge(History(runs))) == []
+    wrong = [run("aa", mode="no_fs"), run("head_l8", mode="no_fs", **own), run(mode="prompt_fs", **own)]
+    assert texts(labels.judge(History(wrong))) == [
+        "round 1 t quick aa seed 0 ran as no_fs",
+        "round 1 t quick head_l8 seed 0 ran as no_fs",
+        "round 1 t quick baseline seed 0 ran as prompt_fs",
+    ]
 
 
 def test_labels__in_order() -> None:

@@ -13,8 +13,8 @@ def test_no_ops__a_layer_that_the_model_has_not() -> None:
     history = History([run(loss=2.0), run("scalar_l12_sched_cos", loss=2.0)])
     (found,) = no_ops.judge(history, 12)
     assert found.text == (
-        "round 1 t quick scalar_l12_sched_cos is the baseline, bit for bit in loss and accuracy: the model has 12 "
-        "layers, so it seeds none"
+        "round 1 t quick scalar_l12_sched_cos seed 0 is the baseline, bit for bit in loss and accuracy: the model "
+        "has 12 layers, so it seeds none"
     )
     assert "so it seeds none" not in next(no_ops.judge(history, 24)).text
 
@@ -24,9 +24,18 @@ def test_no_ops__a_layer_that_the_model_has_not_and_yet_a_difference() -> None:
     assert "differs from the baseline" in found.text
 
 
+def test_no_ops__the_names_of_own_variants_say_nothing() -> None:
+    """An own round's model may have more layers, and what does nothing on it is not run."""
+    runs = [run(is_own=True), run("scalar_l12_sched_cos", 0.6, is_own=True)]
+    assert not list(no_ops.judge(History(runs), 12))
+    equal = [run(loss=2.0, is_own=True), run("scalar_l12", loss=2.0, is_own=True)]
+    (found,) = no_ops.judge(History(equal), 12)
+    assert found.text == "round 1 t quick scalar_l12 seed 0 is the baseline, bit for bit in loss and accuracy"
+
+
 def test_no_ops__equal_variants() -> None:
     (found,) = no_ops.judge(History([run("a", loss=2.0), run("b", loss=2.0)]), 12)
-    assert found.text == "round 1 t quick: a and b are one variant, bit for bit"
+    assert found.text == "round 1 t quick seed 0: a and b are one variant, bit for bit"
 
 
 def test_no_ops__ties() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +27,15 @@ def test_seeds__disagree() -> None:
     assert found.text == "round 1 t quick head_l8: 1+/1=/1- (+25.00 pp, +0.00 pp, -12.50 pp)"
     assert len(found.records) == 6
     assert not list(seeds.judge(History([*runs[:2], *runs[3:5]])))
+
+
+def test_seeds__of_an_own_task_whose_name_has_one() -> None:
+    """Only the predecessor spread the seeds of a task over tasks and rounds."""
+    task: dict[str, Any] = {"task": "t_seed5", "is_own": True}
+    runs = [run(seed=seed, **task) for seed in range(2)]
+    runs += [run("head_l8", 0.5 + delta, seed=seed, **task) for seed, delta in enumerate((0.25, -0.125))]
+    (found,) = seeds.judge(History(runs))
+    assert found.text.startswith("round 1 t_seed5 quick head_l8: 1+/0=/1-")
 
 
 def test_seeds__over_the_rounds_of_the_ledger() -> None:
