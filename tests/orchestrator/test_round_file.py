@@ -27,6 +27,7 @@ def problem(content: bytes) -> str:
 def test_parse__numbers_as_in_yaml_1_2() -> None:
     text = (
         b"a: 1e-4\nb: 3.0e-5\nc: 012\nd: 1_000\ne: 2026-01-01\nf: yes\ng: ~\nh: .5\ni: 'x'\nj: none\nk: 1:30"
+        b"\nl: 0x14\nm: 0o24"
     )
     assert parse(text, "r").data == {
         "a": 1e-4,
@@ -40,6 +41,8 @@ def test_parse__numbers_as_in_yaml_1_2() -> None:
         "i": "x",
         "j": "none",
         "k": "1:30",
+        "l": 20,
+        "m": 20,
     }
 
 

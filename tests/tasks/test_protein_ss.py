@@ -78,6 +78,7 @@ def test_candidate__note_is_the_beginning_of_the_chain() -> None:
     [
         ({"dssp8": "HGIEBTSC"}, 8, "HGIEBTSC"),
         ({"Secondary_structure": "HGIEBT~P"}, 8, "HGIEBTCC"),
+        ({"Secondary_structure": "HG_EBTL."}, 8, "HGCEBTCC"),
         ({"dssp3": "HHHEECCC", "dssp8": "TTTTTTTT"}, 3, "HHHEECCC"),
         ({"dssp8": "HGIEBTSC"}, 3, "HHHEECCC"),
         ({"Secondary_structure": "HGIEBT -"}, 3, "HHHEECCC"),
