@@ -110,7 +110,9 @@ def _ledger(lines: Iterable[Line | Skipped], name: str) -> Iterator[Found | Skip
 
 def _columns(cells: Sequence[str]) -> list[str]:
     if LEDGER_KEY not in cells or len(set(cells)) < len(cells):
-        raise NotARecord(f"expected the names of a ledger's columns, {LEDGER_KEY} among them; records are read from JSON lines")
+        raise NotARecord(
+            f"expected the names of a ledger's columns, {LEDGER_KEY} among them; records are read from JSON lines"
+        )
     return list(cells)
 
 

@@ -147,7 +147,7 @@ def test_read_file__the_ledger(tmp_path: Path) -> None:
 def test_read_file__another_table(tmp_path: Path) -> None:
     path = write(tmp_path / "other.csv", "a,b", "1,2")
     assert [line.reason for line in read(path)] == 2 * [
-        "expected the names of a ledger's columns, quick_delta_pp among them"
+        "expected the names of a ledger's columns, quick_delta_pp among them; records are read from JSON lines"
     ]
 
 
