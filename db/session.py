@@ -105,6 +105,7 @@ def _reachable() -> Iterator[None]:
 
 _POSTGRESQL_PATIENCE = {
     "connect_timeout": BUSY_TIMEOUT_SECONDS,
+    "client_encoding": "utf8",
     "keepalives_idle": BUSY_TIMEOUT_SECONDS,
     "tcp_user_timeout": 1000 * BUSY_TIMEOUT_SECONDS,  # a server that vanished without a word
 }
@@ -118,6 +119,8 @@ def _open(url: str) -> Engine:
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
         sqlite = parsed.get_backend_name() == "sqlite"
+        if sqlite and parsed.database in (None, "", ":memory:"):
+            raise ArgumentError("it names no file, and all processes must see the same database")
         if sqlite and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         engine = create_engine(
@@ -143,6 +146,12 @@ def _prepare_postgresql(engine: Engine) -> None:
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: Any) -> None:
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            raise DatabaseUnreachable(
+                f"the database's encoding is {encoding}, which cannot hold all text; make one in UTF8: "
+                "createdb --encoding UTF8 --template template0 NAME"
+            )
         with connection.cursor() as cursor:
             cursor.execute(f"SET lock_timeout = '{BUSY_TIMEOUT_SECONDS}s'")
             cursor.execute(f"SET idle_in_transaction_session_timeout = '{2 * BUSY_TIMEOUT_SECONDS}s'")

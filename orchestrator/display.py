@@ -5,6 +5,7 @@ Both are told the same by the worker (`worker.service.Listener`) and by the engi
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,6 +59,7 @@ class Display(Protocol):
     def ended(self, job: RunningJob, result: JobResult, will_retry: bool) -> None: ...
     def troubled(self, message: str) -> None: ...
     def decided(self, taken: Sequence[Taken]) -> None: ...
+    def interrupted(self, message: str) -> None: ...
     def close(self) -> None: ...
 
 
@@ -112,6 +114,9 @@ class PlainDisplay:
     def decided(self, taken: Sequence[Taken]) -> None:
         for each in taken:
             self._line(_verdict(each))
+
+    def interrupted(self, message: str) -> None:
+        print(message, file=sys.stderr)
 
     def close(self) -> None:
         """Nothing to put away."""
@@ -192,6 +197,9 @@ class LiveDisplay:
     def decided(self, taken: Sequence[Taken]) -> None:
         for each in taken:
             self._print(Text(_verdict(each), style=COLOURS[each.decision.verdict]))
+
+    def interrupted(self, message: str) -> None:
+        print(message, file=sys.stderr)
 
     def close(self) -> None:
         self._live.stop()

@@ -17,7 +17,7 @@ from orchestrator import caveats, engine, lookup
 from orchestrator.build_report import report_lines
 from orchestrator.caveats import EXPLANATIONS, Caveat
 from orchestrator.durations import duration
-from orchestrator.errors import Conflict, NotFound
+from orchestrator.errors import Conflict, NotFound, no_such_round
 from orchestrator.outlook import job_seconds
 from orchestrator.planner import JobKey
 from orchestrator.points import points
@@ -69,6 +69,13 @@ class Forecast(View):
     conflict: str | None = Field(None, description="Why it cannot be submitted: its name is taken.")
     missing: str | None = Field(None, description="The round that it comes after, where there is none yet.")
     tasks: tuple[TaskForecast, ...]
+
+    def refuse(self) -> None:
+        """Raises what submitting the round now would: Conflict or NotFound."""
+        if self.conflict is not None:
+            raise Conflict(self.conflict)
+        if self.missing is not None:
+            raise no_such_round(self.missing)
 
 
 def of_round(session: Session, resolved: ResolvedRound) -> Forecast:

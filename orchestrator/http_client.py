@@ -119,7 +119,8 @@ class HttpClient:
 
     def _post_round(self, path: Path, after: str | None, *, dry_run: bool) -> httpx.Response:
         today = datetime.now().astimezone().date().isoformat()  # here, which need not be the server's
-        params = {"dry_run": str(dry_run).lower(), "today": today} | ({"after": after} if after else {})
+        params = {"today": today} | ({"dry_run": "true", "plan": "true"} if dry_run else {})
+        params |= {"after": after} if after else {}
         headers = {"Content-Type": "application/yaml", "X-Round-File": path.name.encode("ascii", "replace")}
         return self._request(
             "POST",
@@ -171,7 +172,18 @@ def _as(kind: type[V], response: httpx.Response) -> V:
     try:
         return kind.model_validate_json(response.content)
     except ValidationError as error:
-        raise FsqError(f"the server at {response.url} is of another version: {error}") from None
+        if not response.headers.get("content-type", "").startswith("application/json"):
+            raise _no_fsq(response) from None
+        one = error.errors()[0]
+        place = ".".join(map(str, one["loc"]))
+        raise FsqError(
+            f"the server at {response.url} is of another version: {place or 'its answer'}: {one['msg']}"
+        ) from None
+
+
+def _no_fsq(response: httpx.Response) -> OutOfReach:
+    """What to say of an answer that comes from something before the server, or in its place."""
+    return OutOfReach(f"{response.url} answered {response.status_code}, and not as an fsq server does")
 
 
 def _error(response: httpx.Response) -> FsqError:
@@ -180,7 +192,7 @@ def _error(response: httpx.Response) -> FsqError:
         problem = response.json()
         detail = str(problem["detail"])
     except (ValueError, KeyError, TypeError):
-        return FsqError(f"{response.url} answered {response.status_code}, and not as an fsq server does")
+        return _no_fsq(response)
     if response.status_code == 422 and "name" in problem:
         return BadRound(problem["name"], [Problem(**{"line": None} | each) for each in problem["problems"]])
     kinds = {401: Refused, 403: Refused, 404: NotFound, 409: Conflict, 422: BadInput}

@@ -17,9 +17,12 @@ from worker.job import CONCLUSIVE, Outcome
 
 
 def cancel(session: Session, name: str, *, by: str, now: datetime) -> ChangeView:
-    """Ends a round: nothing more is started, what is decided stays. Changes nothing once it has ended."""
+    """Ends a round: nothing more is started, what is decided stays.
+
+    A blocked one no longer waits for its parent's retry. Changes nothing once it has ended otherwise.
+    """
     row = engine.locked(session, lookup.find(session, name).id)
-    if row.state in chains.ENDED:
+    if row.state in chains.ENDED - {RoundState.BLOCKED}:
         return ChangeView(round=name, state=row.state, changed=False)
     row.state, row.reason, row.finished_at = RoundState.CANCELLED, None, now
     events.append(session, row.id, EventKind.CANCELLED, now=now, by=by)

@@ -57,6 +57,9 @@ class LogDisplay:
     def troubled(self, message: str) -> None:
         log.warning(message)
 
+    def interrupted(self, message: str) -> None:
+        log.info(message)
+
     def close(self) -> None:
         """Nothing to put away."""
 

@@ -97,8 +97,8 @@ def _batch(
         decisions = {decision.id: decision for decision in taken}
     for step in steps:
         if isinstance(step, Decision):
-            if step.key in decided:
-                found = decisions[decided[step.key].id]
+            found = decisions.get(decided[step.key].id) if step.key in decided else None
+            if found is not None:  # else a retry has taken it back meanwhile
                 yield writer.decision(step.key, found, ended.get(step.key))
         elif step in ended:
             yield writer.job(ended[step], sources)

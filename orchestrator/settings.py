@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from platformdirs import user_data_path
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -44,10 +44,23 @@ class Settings(BaseSettings):
 
     log_format: Literal["text", "json"] = "text"
 
+    @field_validator("home")
+    @classmethod
+    def _is_text(cls, home: Path) -> Path:
+        try:
+            str(home).encode()
+        except UnicodeEncodeError:
+            raise ValueError("is no UTF-8 text") from None
+        return home
+
     @property
     def database(self) -> str:
         """The database's URL: what was set, or an SQLite file in the home folder."""
-        return self.database_url or f"sqlite:///{self.home.absolute() / 'fsq.db'}"
+        if self.database_url:
+            return self.database_url
+        from sqlalchemy.engine import URL  # slow to import
+
+        return URL.create("sqlite", database=str(self.home.absolute() / "fsq.db")).render_as_string()
 
     @property
     def roots(self) -> list[Path]:

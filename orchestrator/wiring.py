@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from orchestrator.errors import BadRound, BrokenRound, FsqError, OutOfReach, Problem, as_text
+from orchestrator.errors import BadInput, BadRound, BrokenRound, FsqError, OutOfReach, Problem, as_text
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -41,10 +41,22 @@ if TYPE_CHECKING:
 
 
 def read_settings() -> Settings:
-    """The settings of this process, from its environment."""
+    """The settings of this process, from its environment; raises BadInput with the names of those that are wrong."""
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
     from orchestrator.settings import Settings
 
-    return Settings()
+    try:
+        return Settings()
+    except ValidationError as error:
+        said = [
+            f"FSQ_{str(one['loc'][0]).upper()}: {one['msg']}, not {one['input']!r}" for one in error.errors()
+        ]
+        raise BadInput("; ".join(said)) from None
+    except SettingsError as error:  # it names the field
+        field = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "")
+        raise BadInput(f'FSQ_{field.upper()}: expected a list in JSON, such as ["one", "two"]') from None
 
 
 @contextmanager
@@ -207,7 +219,7 @@ def working(database: Database, child: Child, display: Display, name: str | None
         yield WorkerService(queue, child, display, limits, tidy, own_patterns)
     except KeyboardInterrupt:
         display.close()
-        typer.echo("interrupted; the running job goes back to the queue", err=True)
+        display.interrupted("interrupted; the running job goes back to the queue")
         raise
     finally:
         display.close()

@@ -10,10 +10,11 @@ import json
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from itertools import accumulate
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -78,11 +79,18 @@ MEASURED = (Outcome.OK, Outcome.DIVERGED)  # what an equal fingerprint need not 
 CONCLUSIVE = (*MEASURED, Outcome.STOPPED)  # what a decision follows from: nothing failed
 
 
+def _inside(file: str) -> str:
+    path = PurePosixPath(file)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{file!r} is no path within a repository")
+    return file
+
+
 class HubFile(Strict):
     """One file of a Hugging Face repository."""
 
     repo: str
-    file: str
+    file: Annotated[str, AfterValidator(_inside)]
     revision: str | None = None
 
 

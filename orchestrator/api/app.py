@@ -75,7 +75,7 @@ def create_app(
     app.include_router(operations.router)
     site.install(app)
     inner = app.build_middleware_stack
-    app.build_middleware_stack = lambda: Guard(inner(), hosts, MAX_BYTES, metrics)  # type: ignore[method-assign]
+    app.build_middleware_stack = lambda: Guard(inner(), hosts, MAX_BYTES, metrics, is_open=is_open)  # type: ignore[method-assign]
     _complete_document(app)
     return app
 

@@ -20,7 +20,9 @@ from orchestrator.api.paths import template
 from orchestrator.api.problems import problem
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+ENDLESS = "/events"  # how paths end that answer with a stream
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")
 METHODS = SAFE_METHODS | {"POST", "PUT", "PATCH", "DELETE"}
 POLICY = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
@@ -35,14 +37,20 @@ log = structlog.get_logger("fsq.http")
 
 
 class Guard:
-    """Lets requests through to an app; `hosts` are the names by which it may be called, without port."""
+    """Lets requests through to an app; `hosts` are the names by which it may be called, without port.
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str], max_body: int, metrics: Metrics) -> None:
+    An app that `is_open` to whoever reaches it answers nothing that a proxy passes on: others could reach it then.
+    """
+
+    def __init__(
+        self, app: ASGIApp, hosts: Collection[str], max_body: int, metrics: Metrics, *, is_open: bool
+    ) -> None:
         self._app = app
         self._max_body = max_body
         self._too_large = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has at most {max_body:,} bytes"
         self._hosts = {host.lower() for host in hosts}
         self._metrics = metrics
+        self._is_open = is_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -61,7 +69,9 @@ class Guard:
 
         try:
             refusal = self._refusal(scope["method"], Headers(scope=scope))
-            if refusal is None:
+            if refusal is None and scope["method"] == "HEAD" and not scope["path"].endswith(ENDLESS):
+                await self._app({**scope, "method": "GET"}, receive, _without_body(send_guarded))
+            elif refusal is None:
                 await self._app(scope, self._limited(receive), send_guarded)
             else:
                 await problem(*refusal)(scope, receive, send_guarded)
@@ -91,6 +101,11 @@ class Guard:
             return HTTPStatus.MISDIRECTED_REQUEST, (
                 f"this server does not go by the name {host!r}; allow it with --allow-host"
             )
+        if self._is_open and any(name in headers for name in FORWARDED):
+            return HTTPStatus.FORBIDDEN, (
+                "a proxy has passed this on, and this server asks nobody for a token; make one and start it again: "
+                "fsq token create NAME --scope admin"
+            )
         if method not in SAFE_METHODS and not _is_own(headers, host):
             return HTTPStatus.FORBIDDEN, "a page of another origin may not change anything here"
         length = headers.get("content-length", "0")
@@ -114,6 +129,21 @@ class Guard:
             ms=round(1000 * seconds, 1),
             **names,
         )
+
+
+def _without_body(send: Send) -> Send:
+    """Sends a response's status and headers: what HEAD asks for of GET."""
+    is_done = False
+
+    async def send_head(message: Message) -> None:
+        nonlocal is_done
+        if message["type"] == "http.response.start":
+            await send(message)
+        elif not is_done:
+            is_done = True
+            await send({"type": "http.response.body"})
+
+    return send_head
 
 
 def names_of(host: str) -> set[str]:

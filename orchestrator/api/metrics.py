@@ -15,7 +15,8 @@ from db.session import Database
 from db.tables import Decision, Job, JobState
 from orchestrator import lookup
 from orchestrator.api.watch import Watch
-from worker.job import CONCLUSIVE
+from orchestrator.verdicts import Verdict
+from worker.job import CONCLUSIVE, Outcome
 
 
 class Metrics:
@@ -49,12 +50,12 @@ class FromDatabase(Collector):
         now = datetime.now(UTC)
         with self._database.read() as session:
             status = lookup.status(session, now)
-            outcomes = dict(
+            outcomes = dict.fromkeys(Outcome, 0) | dict(  # all from the start: from nothing nothing can rise
                 session.execute(
                     select(Job.outcome, func.count()).where(Job.state == JobState.DONE).group_by(Job.outcome)
                 ).all()
             )
-            decisions = dict(
+            decisions = dict.fromkeys(Verdict, 0) | dict(
                 session.execute(select(Decision.decision, func.count()).group_by(Decision.decision)).all()
             )
             of_whole, of_stopped = (Job.result[key]["seconds"].as_float() for key in ("metrics", "partial"))

@@ -91,6 +91,8 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
         for status in (
             HTTPStatus.UNAUTHORIZED,
             HTTPStatus.FORBIDDEN,
+            HTTPStatus.MISDIRECTED_REQUEST,
+            HTTPStatus.NOT_IMPLEMENTED,
             HTTPStatus.SERVICE_UNAVAILABLE,
             *statuses,
         )

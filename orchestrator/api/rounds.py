@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, date, datetime
 from enum import StrEnum
-from itertools import islice
+from itertools import chain, islice
 from typing import Annotated
 
 from anyio import to_thread
@@ -60,7 +60,14 @@ async def submit(
     response: Response,
     here: Here,
     user: Submitter,
-    dry_run: Annotated[bool, Query(description="Only say what the round would do.")] = False,
+    dry_run: Annotated[
+        bool,
+        Query(description="Store nothing, and say what the round would do; errors are those of submitting."),
+    ] = False,
+    plan: Annotated[
+        bool,
+        Query(description="With `dry_run`: also where its name is taken, or its parent is not there yet."),
+    ] = False,
     after: Annotated[
         str | None, Query(description="Start once this round has finished.", max_length=MAX_NAME)
     ] = None,
@@ -85,11 +92,12 @@ async def submit(
     def prepare() -> SubmissionView | Forecast:
         file = _round_file(kind, content, one_line(file_name))
         resolved = here.intake.read(file, here.roots[0], after, today=today)
-        return (
-            here.intake.forecast(resolved)
-            if dry_run
-            else here.intake.submit(resolved, file.text, by=user.name)
-        )
+        if not dry_run:
+            return here.intake.submit(resolved, file.text, by=user.name)
+        found = here.intake.forecast(resolved)
+        if not plan:
+            found.refuse()
+        return found
 
     done = await to_thread.run_sync(prepare, limiter=here.preparations)
     if isinstance(done, SubmissionView):
@@ -173,7 +181,8 @@ def get_records(
         return Response(status_code=304, headers=headers)
     headers["Content-Disposition"] = f'attachment; filename="_{name}_records.{form}"'
     lines = exports.lines(here.database, name, form)
-    return StreamingResponse(_chunks(lines), media_type=MEDIA_TYPES[form], headers=headers)
+    first = list(islice(lines, 1))  # what cannot be answered is told as an error, not as the end of a stream
+    return StreamingResponse(_chunks(chain(first, lines)), media_type=MEDIA_TYPES[form], headers=headers)
 
 
 @router.get(

@@ -28,8 +28,8 @@ log = structlog.get_logger("fsq.server")
 
 def serve(database: Database, prepare: Prepare, settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT; raises BadInput where that would not be safe."""
-    is_open = _is_open(database, settings)
     logs.configure(settings.log_format)
+    is_open = _is_open(database, settings)
     app = create_app(
         database,
         prepare,
@@ -76,19 +76,23 @@ def _listening(host: str, port: int) -> socket.socket:
 
 
 def _is_open(database: Database, settings: Settings) -> bool:
-    """Whether nobody needs a token: on loopback only, under its own names, and while there are no tokens.
+    """Whether nobody needs a token: on loopback only, under its own names, and as long as none was ever made.
 
-    Raises BadInput where tokens are needed and there are none.
+    A server that had tokens does not open because the last one has expired. Raises BadInput where tokens are needed
+    and none is valid.
     """
     is_private = is_loopback(settings.host) and all(map(is_loopback, settings.allowed_hosts))
     with database.read() as session:
-        valid = [token for token in tokens.all_of(session) if tokens.is_valid(token, datetime.now(UTC))]
+        made = tokens.all_of(session)
+        valid = [token for token in made if tokens.is_valid(token, datetime.now(UTC))]
     if not is_private and not valid:
         raise BadInput(
             f"on {settings.host} others could reach the server, so it needs tokens, and there is none that is "
             "valid; make one: fsq token create NAME --scope admin"
         )
-    return is_private and not valid
+    if made and not valid:
+        log.warning("no token is valid any more; make one: fsq token create NAME --scope admin")
+    return is_private and not made
 
 
 class _Server(uvicorn.Server):

@@ -17,7 +17,7 @@ from orchestrator.commands.options import (
     json_text,
     refuse_a_server,
 )
-from orchestrator.errors import Conflict, FsqError, no_such_round
+from orchestrator.errors import FsqError
 from orchestrator.wiring import (
     Terminated,
     child_on,
@@ -102,10 +102,7 @@ def submit(
     with open_client() as client:
         if dry_run:
             forecast = client.forecast(path, after)
-            if forecast.conflict is not None:
-                raise Conflict(forecast.conflict)
-            if forecast.missing is not None:
-                raise no_such_round(forecast.missing)
+            forecast.refuse()
             jobs = sum(stage.jobs for task in forecast.tasks for stage in task.stages.values())
             typer.echo(f"{path.name} is in order: at most {jobs} jobs.")
         else:
@@ -132,6 +129,8 @@ def work(
     ):
         if drain:
             service.run_until_idle()
+            if service.has_failed:
+                raise typer.Exit(1)
         else:
             service.run_forever()
 

@@ -159,3 +159,27 @@ def test_submit__dry_run_of_a_name_that_is_taken(fsq: Fsq, tmp_path: Path) -> No
     assert (dry.returncode, real.returncode, planned.returncode) == (4, 4, 0)
     assert dry.stderr == real.stderr
     assert "cannot be submitted: a round named 'small' exists and differs" in planned.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("FSQ_PORT", "abc", "fsq: FSQ_PORT: Input should be a valid integer"),
+        ("FSQ_DATA_ROOTS", "/data", "fsq: FSQ_DATA_ROOTS: expected a list in JSON"),
+        ("FSQ_LEASE_SECONDS", "0", "fsq: FSQ_LEASE_SECONDS: Input should be greater than or equal to 2"),
+        ("FSQ_DATABASE_URL", "sqlite://", "it names no file"),
+    ],
+)
+def test_settings__that_are_wrong(fsq: Fsq, name: str, value: str, message: str) -> None:
+    done = fsq("export", "r", env={name: value})
+    assert done.returncode == (5 if name == "FSQ_DATABASE_URL" else 2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("folder", ["a%20b", "a?b", "a b#c"])
+def test_home__whatever_its_folder_is_called(fsq: Fsq, tmp_path: Path, folder: str) -> None:
+    home = tmp_path / folder
+    assert fsq("status", "--json", env={"FSQ_HOME": str(home)}).returncode == 0
+    assert (home / "fsq.db").is_file()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("a")] == [folder]

@@ -15,7 +15,10 @@ from fastapi.testclient import TestClient
 from db import tokens
 from db.session import Database
 from db.tables import Token
+from orchestrator.api import server
 from orchestrator.api.guard import is_loopback, names_of
+from orchestrator.errors import BadInput
+from orchestrator.settings import Settings
 from tests.api.conftest import MakeClient, bearer, token
 from tests.orchestrator.factories import NOW, Rig, resolve, round_data
 from worker.job import JobResult, Outcome
@@ -91,6 +94,25 @@ def test_require__expired_and_revoked(closed: TestClient, database: Database) ->
     with database.write() as session:
         assert tokens.revoke(session, "lasting", now=datetime.now(UTC))
     assert closed.get("/api/v1/status", headers=bearer(lasting)).status_code == 401
+
+
+def test_server__that_had_tokens_does_not_open_when_the_last_one_ends(database: Database) -> None:
+    settings = Settings()
+    assert server._is_open(database, settings)
+    token(database, "admin", "old", lasts=timedelta(days=1))  # from a day long ago
+    assert not server._is_open(database, settings)
+    with pytest.raises(BadInput, match="others could reach the server, so it needs tokens"):
+        server._is_open(database, Settings(host="192.0.2.1"))
+
+
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "x-forwarded-host", "Forwarded", "Via"])
+def test_server__that_is_open_answers_no_proxy(
+    make_client: MakeClient, database: Database, name: str
+) -> None:
+    for is_open, status in ((True, 403), (False, 200)):
+        refused = make_client(is_open=is_open).get("/healthz", headers={name: "10.0.0.1"})
+        assert refused.status_code == status
+    assert make_client().get("/healthz").status_code == 200
 
 
 def test_create__stores_no_secret(database: Database) -> None:

@@ -7,16 +7,21 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import yaml
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 from structlog.testing import capture_logs
 
 from db.session import Database
+from db.tables import Round
+from orchestrator import interventions
 from orchestrator.records import records, to_jsonl
 from tests.api.conftest import MakeClient
 from tests.orchestrator.factories import Rig, resolve, result, round_data
+from worker.job import JobResult, Outcome
 
 YAML = {"Content-Type": "application/yaml"}
 
@@ -65,6 +70,73 @@ def test_submit__dry_run_stores_nothing(client: TestClient) -> None:
         3,
     )
     assert client.get("/api/v1/rounds").json() == {"items": [], "next": None}
+
+
+def test_submit__dry_run_refuses_what_submitting_would(client: TestClient) -> None:
+    def ask(where: str, **changes: Any) -> Any:
+        return client.post(f"/api/v1/rounds?dry_run=true{where}", content=body(**changes), headers=YAML)
+
+    nobody = {"after": {"round": "nobody"}}
+    assert client.post("/api/v1/rounds", content=body(), headers=YAML).status_code == 201
+    assert [ask("").status_code, ask("", seeds=[1]).status_code] == [200, 409]
+    assert ask("", round="r2", **nobody).status_code == 404
+    assert "exists and differs" in ask("&plan=true", seeds=[1]).json()["conflict"]
+    assert ask("&plan=true", round="r2", **nobody).json()["missing"] == "nobody"
+
+
+def test_submit__a_file_outside_its_repository(client: TestClient) -> None:
+    for file in ("../../etc/passwd", "/etc/passwd"):
+        model = {"checkpoint": {"hub": {"repo": "a/b", "file": file}}, "tokenizer": "bytes"}
+        response = client.post("/api/v1/rounds", content=body(model=model), headers=YAML)
+        assert response.status_code == 422
+        assert "is no path within a repository" in problem(response)["detail"]
+
+
+@pytest.mark.parametrize("what", ["records", "summary", ""])
+def test_broken_round__is_told_before_anything_is_sent(
+    client: TestClient, database: Database, tmp_path: Path, what: str
+) -> None:
+    finished(database, tmp_path)
+    with database.write() as session:
+        row = session.scalars(select(Round)).one()
+        row.spec = row.spec | {"prune": {"rule": "gone"}}
+    response = client.get(f"/api/v1/rounds/r1/{what}".rstrip("/"))
+    assert response.status_code == 501
+    assert "there is no prune rule 'gone'" in problem(response)["detail"]
+
+
+def test_records__while_a_retry_takes_decisions_back(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(
+        resolve(tmp_path, variants={f"v{n}": {"layer_start": 1, "alpha_init": n / 9} for n in range(9)})
+    )
+    rig.run_next(JobResult(outcome=Outcome.OOM, reason="too large"))
+    with patch("orchestrator.records.BATCH", 4):
+        lines = records(database, "r1")
+        first = [next(lines) for _ in range(3)]
+        with database.write() as session:
+            assert interventions.retry(session, "r1", by="me", now=datetime.now(UTC)).changed
+        rest = list(lines)
+    assert [line["status"] for line in first] == ["oom", "undecided", "undecided"]
+    assert {line["stage"] for line in rest} <= {"decision"}
+
+
+def test_head__is_the_head_of_what_get_answers(
+    client: TestClient, database: Database, tmp_path: Path
+) -> None:
+    finished(database, tmp_path)
+    for path in (
+        "/healthz",
+        "/",
+        "/api/v1/rounds",
+        "/api/v1/rounds/r1/records",
+        "/api/v1/rounds/none",
+        "/metrics",
+    ):
+        head, whole = client.head(path), client.get(path)
+        assert (head.status_code, head.content) == (whole.status_code, b"")
+        assert head.headers["content-type"] == whole.headers["content-type"]
+    assert client.head("/api/v1/rounds/r1/events").status_code == 405
 
 
 def test_submit__everything_that_is_wrong_with_its_line(client: TestClient) -> None:

@@ -9,7 +9,8 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect, select, text
+from sqlalchemy import create_engine, inspect, select, text
+from sqlalchemy.engine import make_url
 
 from alembic import command
 from db import migrations
@@ -74,11 +75,28 @@ def test_open_current__refuses_the_schema_of_a_newer_version(database: Database,
         ("mystery://u:secret@host/name", r"mystery://u:\*\*\*@host/name cannot be used"),
         ("postgresql+psycopg://nobody@127.0.0.1:1/none", "does not answer"),
         ("sqlite:////proc/fsq/fsq.db", "the folder of the database URL"),
+        ("sqlite://", "it names no file"),
+        ("sqlite:///:memory:", "it names no file"),
     ],
 )
 def test_open_current__unreachable(url: str, message: str) -> None:
     with pytest.raises(DatabaseUnreachable, match=message):
         open_current(url)
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_open_current__refuses_a_database_that_cannot_hold_all_text(
+    postgres_server: str, encoding: str
+) -> None:
+    name, engine = f"narrow_{encoding.lower()}", create_engine(postgres_server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as server:
+        options = f"ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+        server.execute(text(f"CREATE DATABASE {name} {options}"))
+        url = make_url(postgres_server).set(database=name).render_as_string(hide_password=False)
+        with pytest.raises(DatabaseUnreachable, match=f"encoding is {encoding}.*createdb --encoding UTF8"):
+            open_current(url)
+        server.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    engine.dispose()
 
 
 def test_open_current__several_at_once_on_an_empty_database(database_url: str) -> None:

@@ -133,6 +133,19 @@ def test_cancel__of_a_waiting_round(database: Database, tmp_path: Path) -> None:
     assert states(database)["r2"] == (RoundState.CANCELLED, None, 0)
 
 
+def test_cancel__of_a_blocked_round(database: Database, tmp_path: Path) -> None:
+    """It no longer waits for the round that blocks it to be tried again."""
+    rig = Rig(database)
+    chain(rig, tmp_path, r2=("r1", "finished"))
+    for name in ("r1", "r2"):
+        with database.write() as session:
+            assert interventions.cancel(session, name, by="me", now=NOW).changed
+    assert states(database)["r2"] == (RoundState.CANCELLED, None, 0)
+    with database.write() as session:
+        interventions.retry(session, "r1", by="me", now=NOW)
+    assert states(database)["r2"] == (RoundState.CANCELLED, None, 0)
+
+
 def test_advance__parent_that_fails_blocks(database: Database, tmp_path: Path) -> None:
     rig = Rig(database)
     chain(rig, tmp_path, r2=("r1", "finished"))
