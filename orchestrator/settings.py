@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -46,12 +47,13 @@ class Settings(BaseSettings):
 
     @field_validator("home")
     @classmethod
-    def _is_text(cls, home: Path) -> Path:
+    def _is_a_folder(cls, home: Path) -> Path:
+        """With ~ as the user's home, which no shell has replaced in a file of settings."""
         try:
             str(home).encode()
         except UnicodeEncodeError:
             raise ValueError("is no UTF-8 text") from None
-        return home
+        return Path(os.path.expanduser(home))  # noqa: PTH111  (as it is where there is no such home)
 
     @property
     def database(self) -> str:

@@ -37,7 +37,8 @@ def rounds_at_a_glance() -> Sequence[Glimpse] | None:
     environment = {name.upper(): value for name, value in os.environ.items()}
     if environment.get("FSQ_SERVER") or environment.get("FSQ_DATABASE_URL"):
         return None
-    return glance.rounds(Path(environment.get("FSQ_HOME", user_data_path("fsq"))) / "fsq.db")
+    home = os.path.expanduser(environment.get("FSQ_HOME", user_data_path("fsq")))  # noqa: PTH111  (as in Settings)
+    return glance.rounds(Path(home) / "fsq.db")
 
 
 def _print(text: str) -> None:

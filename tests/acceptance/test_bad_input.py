@@ -180,6 +180,7 @@ def test_settings__that_are_wrong(fsq: Fsq, name: str, value: str, message: str)
 @pytest.mark.parametrize("folder", ["a%20b", "a?b", "a b#c"])
 def test_home__whatever_its_folder_is_called(fsq: Fsq, tmp_path: Path, folder: str) -> None:
     home = tmp_path / folder
-    assert fsq("status", "--json", env={"FSQ_HOME": str(home)}).returncode == 0
+    assert fsq("workers", env={"FSQ_HOME": f"~/{folder}", "HOME": str(tmp_path)}).returncode == 0
+    assert fsq("status", env={"FSQ_HOME": str(home)}).returncode == 0
     assert (home / "fsq.db").is_file()
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("a")] == [folder]
