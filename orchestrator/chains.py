@@ -13,6 +13,7 @@ from orchestrator.planner import Verdict
 When = Literal["finished", "promoted", "any"]
 Where = Literal["promoted", "confirmed", "any"]
 ENDED = frozenset({RoundState.FINISHED, RoundState.CANCELLED, RoundState.BLOCKED})
+BEYOND_CANCELLING = ENDED - {RoundState.BLOCKED}  # a blocked one may yet start, when its parent is retried
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def cancel(session: Session, name: str, *, by: str, now: datetime) -> ChangeView
     A blocked one no longer waits for its parent's retry. Changes nothing once it has ended otherwise.
     """
     row = engine.locked(session, lookup.find(session, name).id)
-    if row.state in chains.ENDED - {RoundState.BLOCKED}:
+    if row.state in chains.BEYOND_CANCELLING:
         return ChangeView(round=name, state=row.state, changed=False)
     row.state, row.reason, row.finished_at = RoundState.CANCELLED, None, now
     events.append(session, row.id, EventKind.CANCELLED, now=now, by=by)

@@ -91,7 +91,7 @@ def _possible(found: Overview) -> list[Action]:
     """What can be done to a round as it is now."""
     state = found.view.state
     may = {
-        Action.CANCEL: state not in chains.ENDED,
+        Action.CANCEL: state not in chains.BEYOND_CANCELLING,
         Action.RETRY: found.unmeasured > 0 or state in {RoundState.CANCELLED, RoundState.BLOCKED},
     }
     return [action for action, is_possible in may.items() if is_possible]
