@@ -175,9 +175,9 @@ def _as(kind: type[V], response: httpx.Response) -> V:
         if not response.headers.get("content-type", "").startswith("application/json"):
             raise _no_fsq(response) from None
         one = error.errors()[0]
-        place = ".".join(map(str, one["loc"]))
-        raise FsqError(
-            f"the server at {response.url} is of another version: {place or 'its answer'}: {one['msg']}"
+        place = ".".join(map(str, one["loc"])) or "its answer"
+        raise OutOfReach(
+            f"the server at {response.url} is of another version: {place}: {one['msg']}"
         ) from None
 
 

@@ -268,6 +268,7 @@ class _Other(BaseHTTPRequestHandler):
         (404, "text/html", b"nothing here"),
         (200, "application/json", b'{"other": 1}'),
         (422, "application/json", b"[]"),
+        (502, "text/html", b"<p>Bad gateway</p>"),
     ],
 )
 def test_client__server_of_another_kind(fsq: Fsq, tmp_path: Path, answer: tuple[int, str, bytes]) -> None:
@@ -282,8 +283,9 @@ def test_client__server_of_another_kind(fsq: Fsq, tmp_path: Path, answer: tuple[
             ["export", "r", "-o", str(tmp_path / "out")],
         ):
             done = fsq(*command, env=server)
-            assert (done.returncode, done.stdout) == (1, ""), command
+            assert (done.returncode, done.stdout) == (5, ""), command  # it is not the server that was meant
             assert done.stderr.startswith("fsq: "), done.stderr
+            assert done.stderr.count("\n") == 1
             assert "Traceback" not in done.stderr
         other.shutdown()
     assert not (tmp_path / "out").exists()
