@@ -222,39 +222,36 @@ def test_exports__one_file_of_any_form(database: Database, tmp_path: Path) -> No
     assert names == {"_r1_records.jsonl", "_r1_records.csv", "_summary_r1.txt"}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "written"),
-    [
-        ("-o x.csv", {"x.csv": "csv"}),
-        ("-o x.TXT", {"x.TXT": "summary"}),
-        ("-o new/x.jsonl", {"new/x.jsonl": "jsonl"}),
-        ("-o report.md --format summary", {"report.md": "summary"}),
-        ("-o there", {"there": "jsonl"}),
-        ("-o there --format csv", {"there": "csv"}),
-        ("-o v1.0", {"v1.0/_r1_records.jsonl": "jsonl", "v1.0/_summary_r1.txt": "summary"}),
-        ("-o folder.csv", {"folder.csv/_r1_records.jsonl": "jsonl", "folder.csv/_summary_r1.txt": "summary"}),
-        ("-o -", {}),
-    ],
-)
-def test_export__a_path_is_a_file_or_a_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, written: dict[str, str]
-) -> None:
+def test_export__a_path_is_a_file_or_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FSQ_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     for folder in ("home", "folder.csv"):
         Path(folder).mkdir()
-    Path("there").write_text("old")
     database = open_current(f"sqlite:///{tmp_path / 'home' / 'fsq.db'}")
     rig = Rig(database)
     rig.submit(resolve(tmp_path))
     rig.run_all({})
     texts = {form: [*exports.lines(database, "r1", form)] for form in ("jsonl", "csv", "summary")}
     database.close()
-    done = CliRunner().invoke(app, ["export", "r1", *arguments.split()])
-    assert done.exit_code == 0
-    assert done.stdout.splitlines() == (list(written) or texts["jsonl"])
-    for path, form in written.items():
-        assert Path(path).read_text().splitlines() == texts[form]
+    both = {"_r1_records.jsonl": "jsonl", "_summary_r1.txt": "summary"}
+    expected: dict[str, dict[str, str]] = {
+        "-o x.csv": {"x.csv": "csv"},
+        "-o x.TXT": {"x.TXT": "summary"},
+        "-o new/x.jsonl": {"new/x.jsonl": "jsonl"},
+        "-o report.md --format summary": {"report.md": "summary"},
+        "-o there": {"there": "jsonl"},
+        "-o there --format csv": {"there": "csv"},
+        "-o v1.0": {f"v1.0/{name}": form for name, form in both.items()},
+        "-o folder.csv": {f"folder.csv/{name}": form for name, form in both.items()},
+        "-o -": {},
+    }
+    for arguments, written in expected.items():
+        Path("there").write_text("old")
+        done = CliRunner().invoke(app, ["export", "r1", *arguments.split()])
+        assert done.exit_code == 0
+        assert done.stdout.splitlines() == (list(written) or texts["jsonl"])
+        for path, form in written.items():
+            assert Path(path).read_text().splitlines() == texts[form]
 
 
 def test_write_whole__what_cannot_be_written_and_what_is_no_file(tmp_path: Path) -> None:
