@@ -11,7 +11,7 @@ from orchestrator.errors import FsqError
 
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file under its name only once it is complete, or into a device or pipe; raises FsqError."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    unfinished = path.parent / f"{path.name}.{os.getpid()}.tmp"
     try:
         if path.exists() and not path.is_file():
             path.write_bytes(content)

@@ -193,7 +193,7 @@ def _error(response: httpx.Response) -> FsqError:
         detail = str(problem["detail"])
     except (ValueError, KeyError, TypeError):
         return _no_fsq(response)
-    if response.status_code == 422 and "name" in problem:
+    if response.status_code == 422 and {"name", "problems"} <= problem.keys():
         return BadRound(problem["name"], [Problem(**{"line": None} | each) for each in problem["problems"]])
     kinds = {401: Refused, 403: Refused, 404: NotFound, 409: Conflict, 422: BadInput}
     kinds |= {501: BrokenRound, 503: OutOfReach}

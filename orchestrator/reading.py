@@ -19,7 +19,7 @@ from orchestrator.consistency import Conflict, Inconsistent, conflicts
 from orchestrator.errors import BadRound, NotFound, Problem
 from orchestrator.round_file import Location, RoundFile, dotted, one_line, parse, read
 from orchestrator.rules.registry import DEFAULT, rule_class
-from orchestrator.spec import MAX_JOBS, Name, RoundSpec, Selection, spell_out
+from orchestrator.spec import MAX_JOBS, Name, RoundSpec, Selection, entries, spell_out
 from worker.job import AnyTaskConfig, FutureSeedSettings, TaskConfig, task_options
 
 TASK: TypeAdapter[TaskConfig] = TypeAdapter(AnyTaskConfig)
@@ -150,7 +150,8 @@ def parse_task(kind: str, options: Mapping[str, Any]) -> TaskConfig:
 
 def _problems(error: ValidationError, data: Mapping[str, Any], file: RoundFile) -> list[Problem]:
     """What is wrong and where, also between parts that are right; of very many problems the first, and how many."""
-    details = [one for one in error.errors(include_url=False)[:MAX_PROBLEMS] if not _follows(one)]
+    told = error.errors(include_url=False)[:MAX_PROBLEMS]
+    details = [one for one in told if not _follows(one, told)]
     found: list[Conflict] = []
     for detail in details:
         if _inconsistency(detail) is None:
@@ -158,9 +159,13 @@ def _problems(error: ValidationError, data: Mapping[str, Any], file: RoundFile) 
             found.append((place, _message(detail, place, data)))
     left = error.error_count() - MAX_PROBLEMS
     if left <= 0:
-        found += [(_place_in_file(place, data), message) for place, message in _conflicts(details, data)]
-        left = len(found) - MAX_PROBLEMS
-    problems = [Problem(dotted(place), file.line_of(place), said) for place, said in found[:MAX_PROBLEMS]]
+        between = list(_conflicts(details, data))
+        left = len(found) + len(between) - MAX_PROBLEMS
+        shown = between[
+            : MAX_PROBLEMS - len(found)
+        ]  # each place in the variants is looked for from their beginning
+        found += [(_place_in_file(place, data), message) for place, message in shown]
+    problems = [Problem(dotted(place), file.line_of(place), said) for place, said in found]
     return problems if left <= 0 else [*problems, Problem("", None, f"and {left:,} more problems")]
 
 
@@ -187,7 +192,7 @@ def _conflicts(details: Sequence[ErrorDetails], data: Mapping[str, Any]) -> Iter
             parts |= {} if info.is_required() else {name: info.default}
             continue
         if name == "variants" and None not in left_out:
-            value = [entry for _, entry in spell_out(value)]
+            value = [entry for _, entry in entries(value)]
         if left_out and not (isinstance(value, list) and None not in left_out):
             continue
         if isinstance(value, list):
@@ -202,15 +207,18 @@ def _conflicts(details: Sequence[ErrorDetails], data: Mapping[str, Any]) -> Iter
         yield (field, *inner), message
 
 
-def _follows(detail: ErrorDetails) -> bool:
+def _follows(detail: ErrorDetails, told: Sequence[ErrorDetails]) -> bool:
     """Whether a list is too short only because what is in it is wrong, which is told of by itself."""
-    return detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]
+    place = detail["loc"]
+    return detail["type"] == "too_short" and any(
+        one["loc"][: len(place)] == place and len(one["loc"]) > len(place) for one in told
+    )
 
 
 def _place_in_file(location: Location, data: Mapping[str, Any]) -> Location:
     """Where a validated value stands in the file: variants are expanded before validation."""
     if location[:1] == ("variants",) and len(location) > 1 and isinstance(location[1], int):
-        place, _ = next(islice(spell_out(data["variants"]), location[1], None))
+        place, _ = next(islice(entries(data["variants"]), location[1], None))
         inner = location[3:]  # after the index and the kind of entry
         rest = inner[1:] if inner[:1] == ("settings",) else inner
         return ("variants", *place, *rest)

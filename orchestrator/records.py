@@ -98,10 +98,14 @@ def _batch(
     for step in steps:
         if isinstance(step, Decision):
             found = decisions.get(decided[step.key].id) if step.key in decided else None
-            if found is not None:  # else a retry has taken it back meanwhile
+            if found is not None and _key(found) == step.key:  # else a retry has taken it back meanwhile
                 yield writer.decision(step.key, found, ended.get(step.key))
         elif step in ended:
             yield writer.job(ended[step], sources)
+
+
+def _key(row: tables.Decision) -> JobKey:
+    return JobKey(row.task, row.stage, row.variant, row.seed)
 
 
 def to_jsonl(record: Record) -> str:

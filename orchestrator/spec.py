@@ -98,7 +98,8 @@ class Variant(Strict):
             raise ValueError(
                 f"{BASELINE!r} is the arm without Future-Seed and always run; choose another name"
             )
-        return data if data.get("settings", data) is not None else {**data, "settings": look_up(data["name"])}
+        is_named = isinstance(data.get("name"), str) and data.get("settings", data) is None
+        return {**data, "settings": look_up(data["name"])} if is_named else data
 
 
 class Selection(Strict):
@@ -154,12 +155,16 @@ def _spell_out_entry(place: Location, entry: Any) -> Iterator[tuple[Location, di
         )
 
 
+def entries(variants: Any) -> Iterator[tuple[Location, Any]]:
+    """Every variant with its place, as a person writes them (see `spell_out`) or as a stored round has them."""
+    if isinstance(variants, list) and variants and all(_is_spelled_out(entry) for entry in variants):
+        yield from (((index,), entry) for index, entry in enumerate(variants))
+    else:
+        yield from spell_out(variants)
+
+
 def _read_variants(value: Any) -> Any:
-    if isinstance(value, tuple) or (
-        isinstance(value, list) and all(_is_spelled_out(entry) for entry in value)
-    ):
-        return tuple(value)
-    return tuple(variant for _, variant in spell_out(value))
+    return value if isinstance(value, tuple) else tuple(variant for _, variant in entries(value))
 
 
 def _is_spelled_out(entry: Any) -> bool:

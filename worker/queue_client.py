@@ -94,6 +94,7 @@ class QueueClient:
         self._advanced: list[Any] = []
         self._look_at = 0.0  # when to look for expired leases again
         self._is_away = False
+        self.has_given_up = False  # whether a job that cannot be read has come to its end
 
     def register(self, device: str, lock: Path) -> None:
         """Enters this worker; the jobs of earlier holders of its device lock, which must be dead, are taken back."""
@@ -205,7 +206,7 @@ class QueueClient:
         job = unreadable.job
         self.trouble(f"job {job.id} of round {job.round} {unreadable}")
         lease = queue.take(session, job, worker_id=self.worker_id, now=now, lease_for=self.limits.lease)
-        self._fail(session, now, lease, Outcome.INFRA_FAILED, str(unreadable))
+        self.has_given_up |= not self._fail(session, now, lease, Outcome.INFRA_FAILED, str(unreadable))
         self._advance_all(session, [lease.job_id])
         return lease
 

@@ -70,7 +70,9 @@ class Guard:
         try:
             refusal = self._refusal(scope["method"], Headers(scope=scope))
             if refusal is None and scope["method"] == "HEAD" and not scope["path"].endswith(ENDLESS):
-                await self._app({**scope, "method": "GET"}, receive, _without_body(send_guarded))
+                routed = {**scope, "method": "GET"}
+                await self._app(routed, receive, _without_body(send_guarded))
+                scope.update({**routed, "method": "HEAD"})  # with its route, for the log
             elif refusal is None:
                 await self._app(scope, self._limited(receive), send_guarded)
             else:

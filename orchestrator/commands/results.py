@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.commands.options import AsJson, RoundName, json_text, to_stderr
+from orchestrator.errors import BadInput
 from orchestrator.wiring import open_client
 
 if TYPE_CHECKING:
@@ -114,9 +115,15 @@ def export(
 
 
 def _is_file(path: Path, form: Format | None) -> bool:
-    """Whether a path to write to means a file: there is one, or its ending says so, any ending beside a format."""
-    if path.exists():
-        return not path.is_dir()
+    """Whether a path to write to means a file: there is one, or its ending says so, any ending beside a format.
+
+    Raises BadInput for what can be no path.
+    """
+    try:
+        if path.exists():
+            return not path.is_dir()
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}") from None
     return path.suffix.lower() in BY_ENDING or (form is not None and path.suffix != "")
 
 

@@ -197,11 +197,11 @@ def _evidence(distinct: Sequence[Record], across: AcrossSeeds) -> tuple[Interval
     return found.interval(), found.p_value
 
 
-Place = tuple[str, str]  # task and variant
+Arm = tuple[str, str, str]  # task, round and variant
 Experiment = tuple[
     str, str, str | int
 ]  # task, stage and protocol; the effect's number where that is not known
-Tested = int | Place  # the number of an effect with a p-value, or what has none
+Tested = int | Arm  # the number of an effect with a p-value, or what has none
 
 
 def _in_company(effects: Sequence[Effect], rounds: Sequence[RoundResults]) -> list[Effect]:
@@ -211,14 +211,13 @@ def _in_company(effects: Sequence[Effect], rounds: Sequence[RoundResults]) -> li
     unless the stage confirms.
     """
     views = {one.view.round: one.view for one in rounds}
-    tried: dict[str, set[str]] = {}
+    tried: dict[str, set[Arm]] = {}
     families: dict[tuple[str | None, str], dict[Tested, float]] = {}
-    names = _one_name_each(effects)
-    for effect in effects:
+    arms = _arms(effects)
+    for effect, arm in zip(effects, arms, strict=True):
         if effect.is_control or (effect.across is None and not effect.is_unnumbered):
             continue
-        arm = (effect.task, names[effect.task, effect.variant])
-        tried.setdefault(effect.task, set()).add(arm[1])
+        tried.setdefault(effect.task, set()).add(arm)
         for view in (views[name] for name in effect.rounds):
             if effect.stage != view.confirm_stage:
                 for stage in view.stages[view.stages.index(effect.stage) :]:
@@ -230,7 +229,7 @@ def _in_company(effects: Sequence[Effect], rounds: Sequence[RoundResults]) -> li
         effect, p_value = effects[i], _p_value(effects[i])
         if not effect.is_control and p_value is not None:
             family = families.setdefault(place[i], {})
-            family.pop((effect.task, names[effect.task, effect.variant]), None)
+            family.pop(arms[i], None)
             family[i] = p_value
     adjusted: dict[Tested, float] = {}
     for family in families.values():
@@ -250,28 +249,29 @@ def _p_value(effect: Effect) -> float | None:
     return 1.0 if effect.is_unnumbered else effect.p_value  # tried, and no gain
 
 
-def _one_name_each(effects: Sequence[Effect]) -> dict[Place, str]:
-    """For each variant of a task one name of those that compute the same: that ran by one protocol at some stage."""
-    others: dict[Place, Place] = {}
+def _arms(effects: Sequence[Effect]) -> list[Arm]:
+    """For each effect its variant, in one round of those that ran the same: by one protocol at some stage."""
+    others: dict[Arm, Arm] = {}
 
-    def last(place: Place) -> Place:
-        while place in others:
-            place = others[place]
-        return place
+    def last(arm: Arm) -> Arm:
+        while arm in others:
+            arm = others[arm]
+        return arm
 
-    alike: dict[Experiment, Place] = {}
+    alike: dict[Experiment, Arm] = {}
     for i, effect in enumerate(effects):
-        here = last((effect.task, effect.variant))
-        there = last(alike.setdefault(_experiment(effect, i), here))
-        if here != there:
-            others[here] = there
-    return {place: last(place)[1] for place in ((one.task, one.variant) for one in effects)}
+        for name in effect.rounds:  # within a round a name stands for one variant
+            here = last((effect.task, name, effect.variant))
+            there = last(alike.setdefault(_experiment(effect, i), here))
+            if here != there:
+                others[here] = there
+    return [last((one.task, one.rounds[0], one.variant)) for one in effects]
 
 
 def _speakers(effects: Sequence[Effect]) -> list[int]:
     """For each effect the number of the one that speaks for all that compute the same.
 
-    It has a p-value, if any has, and the most runs.
+    It has a run without a number, if any has, else a p-value, and the most runs.
     """
     found: dict[Experiment, int] = {}
     for i, effect in enumerate(effects):
@@ -281,8 +281,8 @@ def _speakers(effects: Sequence[Effect]) -> list[int]:
     return [found[_experiment(effect, i)] for i, effect in enumerate(effects)]
 
 
-def _weight(effect: Effect) -> tuple[bool, int]:
-    return _p_value(effect) is not None, effect.across.n if effect.across else 0
+def _weight(effect: Effect) -> tuple[bool, bool, int]:
+    return effect.is_unnumbered, effect.p_value is not None, effect.across.n if effect.across else 0
 
 
 def _experiment(effect: Effect, i: int) -> Experiment:

@@ -36,7 +36,9 @@ _HUNDREDTHS = re.compile(r"\s*(?:\\?%|pp\b|percentage point)")
 _LINK = re.compile(r"\[[^\]\[]{0,300}\]\(fsq:[^()]{0,700}\)")
 _RUN = re.compile(r"(?<![\w/.:#=+-])(?:[A-Za-z0-9][\w.=+-]{0,99}/){4}seed\d{1,10}(?![\w/=+-])", re.ASCII)
 _PERCENT = re.compile(rf"(?<![\w.,/])(?:{_NUMBER.pattern})(?={_HUNDREDTHS.pattern})", re.ASCII)
-_OF_NO_RUN = re.compile(r"\s*\\?%\s*(?:t )?(?:interval|confidence|bound|level)")  # 95 % interval
+_OF_NO_RUN = re.compile(
+    r"\s*\\?%\s*(?:t )?(?:interval|confidence|bound|level|CI\b|power|fewer|more|less)"
+)  # 95 % interval
 _SENTENCE_END = re.compile(r"[.!?](?=\s)|\n\s*\n|\n(?=\s*(?:[-*+|#>]|\d+\.)\s?)")
 _SIGNS = str.maketrans("\u2212\u2013", "--")  # the typographic minus, and the dash that stands for it
 MOST_NAMES = 2000  # that a suggestion is looked for among

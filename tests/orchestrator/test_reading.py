@@ -211,6 +211,27 @@ def test_parse_round__reports_what_does_not_fit_together_beside_what_is_wrong() 
     ]
 
 
+def test_parse_round__tells_of_a_hundred_conflicts_and_does_not_take_long() -> None:
+    found = problems(GOOD.replace("[head_l8, scalar_l8_trainable]", f"[{', '.join(['head_l8'] * 5000)}]"))
+    assert len(found) == 101
+    assert found[0] == "line 8, variants.1: the variant head_l8 stands more than once"
+    assert found[-1] == "and 4,899 more problems"
+
+
+@pytest.mark.parametrize(
+    "variants", ["[{}]", "[{name: null, settings: null}]", "[{name: 3, settings: null}]"]
+)
+def test_parse_round__variants_without_a_name(variants: str) -> None:
+    assert problems(GOOD.replace("[head_l8, scalar_l8_trainable]", variants))
+
+
+@pytest.mark.parametrize("seeds", ["[0]", "[-1]"])
+def test_parse_round__variants_as_a_stored_round_has_them(seeds: str) -> None:
+    stored = ", ".join(f"{{name: {name}, settings: {{layer_start: 1}}}}" for name in "aba")
+    found = problems(GOOD.replace("[head_l8, scalar_l8_trainable]", f"[{stored}]") + f"seeds: {seeds}\n")
+    assert "line 8, variants.2: the variant a stands more than once" in found
+
+
 @pytest.mark.parametrize("key", ["tokeniser", "tokenizer"])  # whatever else is wrong, or nothing
 def test_parse_round__one_that_confirms_and_a_variant_of_a_control_arm_s_name(key: str) -> None:
     text = GOOD.replace("tokenizer:", f"{key}:") + "control: aa\n"

@@ -256,7 +256,7 @@ def test_export__a_path_is_a_file_or_a_folder(tmp_path: Path, monkeypatch: pytes
 
 def test_write_whole__what_cannot_be_written_and_what_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for wrong in (tmp_path / "file" / "x.csv", tmp_path):
+    for wrong in (tmp_path / "file" / "x.csv", tmp_path, Path(), Path("/")):
         with pytest.raises(FsqError, match="cannot be written"):
             write_whole(wrong, b"x")
     os.mkfifo(tmp_path / "pipe")

@@ -75,6 +75,20 @@ def test_effects__more_seeds_of_a_variant_are_no_other_variant() -> None:
         assert found["a"].q_value == found["b"].q_value == pytest.approx(2 * p_value)
 
 
+def test_effects__one_name_for_two_settings_is_two_variants() -> None:
+    one = of_round([named("x", "f", 0.05, 0.5), named("x", "med f", 0.05, 0.01, stage="med")])
+    other = of_round([named("x", "g", 0.0, 0.5)], "r2")
+    (med,) = [effect for effect in of_rounds([one, other]).effects if effect.stage == "med"]
+    assert (med.tried, med.family, med.q_value) == (2, 2, 0.02)
+
+
+def test_effects__a_run_without_a_number_speaks_for_every_name() -> None:
+    measured = of_round([named("b", "f", 0.05, 0.001), named("c", "g", 0.0, 1.0)])
+    diverged = of_round([named("a", "f", 0.0, 1.0, seed=1) | {"d_acc": None, "status": "diverged"}], "r2")
+    found = {effect.variant: effect for effect in of_rounds([measured, diverged]).effects}
+    assert (found["a"].q_value, found["b"].q_value) == (1.0, 1.0)
+
+
 def test_effects__what_is_the_same_at_one_stage_is_the_same_at_the_next() -> None:
     """Under one name it is pruned, under the other it goes on, and at the next stage it is one of two."""
     records = [named(name, protocol, 0.05, 0.5) for name, protocol in (("a", "f"), ("b", "f"), ("c", "g"))]
