@@ -103,9 +103,9 @@ def _reachable() -> Iterator[None]:
         raise DatabaseUnreachable(f"the database does not answer: {said}") from error
 
 
-_POSTGRESQL_PATIENCE = {
+_POSTGRESQL_OPTIONS = {
+    "client_encoding": "utf8",  # else SQLAlchemy stumbles over an SQL_ASCII database before it can be refused
     "connect_timeout": BUSY_TIMEOUT_SECONDS,
-    "client_encoding": "utf8",
     "keepalives_idle": BUSY_TIMEOUT_SECONDS,
     "tcp_user_timeout": 1000 * BUSY_TIMEOUT_SECONDS,  # a server that vanished without a word
 }
@@ -119,16 +119,16 @@ def _open(url: str) -> Engine:
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
         sqlite = parsed.get_backend_name() == "sqlite"
-        if sqlite and parsed.database in (None, "", ":memory:"):
-            raise ArgumentError("it names no file, and all processes must see the same database")
-        if sqlite and parsed.database:
+        if sqlite:
+            if parsed.database in (None, "", ":memory:"):
+                raise ArgumentError("it names no file, and all processes must see the same database")
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         engine = create_engine(
             parsed,
             pool_pre_ping=not sqlite,
             pool_size=10,
             max_overflow=40,  # as many as a server has threads
-            connect_args={"timeout": BUSY_TIMEOUT_SECONDS} if sqlite else _POSTGRESQL_PATIENCE,
+            connect_args={"timeout": BUSY_TIMEOUT_SECONDS} if sqlite else _POSTGRESQL_OPTIONS,
         )
     except (ArgumentError, ModuleNotFoundError) as error:
         raise DatabaseUnreachable(f"{shown} cannot be used: {error}") from None
@@ -148,6 +148,7 @@ def _prepare_postgresql(engine: Engine) -> None:
     def configure(connection: Any, _record: Any) -> None:
         encoding = connection.info.parameter_status("server_encoding")
         if encoding != "UTF8":
+            connection.close()
             raise DatabaseUnreachable(
                 f"the database's encoding is {encoding}, which cannot hold all text; make one in UTF8: "
                 "createdb --encoding UTF8 --template template0 NAME"

@@ -6,7 +6,7 @@ are still wrong: a round file's problems are told all at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
@@ -33,9 +33,8 @@ class Inconsistent(ValueError):
 def conflicts(parts: Mapping[str, Any]) -> list[Conflict]:
     """The conflicts between those parts of a round that are given, by their names in `RoundSpec`."""
     found: list[Conflict] = []
-    for check in _CHECKS:
-        needed = signature(check).parameters
-        if needed.keys() <= parts.keys():
+    for check, needed in _CHECKS.items():
+        if needed <= parts.keys():
             found += check(**{name: parts[name] for name in needed})
     return found
 
@@ -104,18 +103,21 @@ def _stages_can_stop_early(early_stop: EarlyStopping | None, stages: Sequence[St
         yield ("early_stop",), f"needs steps in every stage that selects; {endless[0]} has none"
 
 
-_CHECKS: tuple[Callable[..., Iterator[Conflict]], ...] = (
-    _follows_another,
-    _takes_from_another,
-    _stages_once,
-    _confirms_last,
-    _variants_once,
-    _control_has_its_name,
-    _seeds_once,
-    _schedule_has_its_length,
-    _rule_can_stop_early,
-    _stages_can_stop_early,
-)
+_CHECKS: Mapping[Callable[..., Iterator[Conflict]], Set[str]] = {
+    check: signature(check).parameters.keys()
+    for check in (
+        _follows_another,
+        _takes_from_another,
+        _stages_once,
+        _confirms_last,
+        _variants_once,
+        _control_has_its_name,
+        _seeds_once,
+        _schedule_has_its_length,
+        _rule_can_stop_early,
+        _stages_can_stop_early,
+    )
+}
 
 
 def _again(values: Sequence[Any]) -> Iterator[int]:

@@ -83,9 +83,15 @@ def of_round(session: Session, resolved: ResolvedRound) -> Forecast:
 
     Raises NotFound where variants are to come from a round that is not known, BadRound where they cannot come.
     """
-    conflict, missing = _conflict(session, resolved), _missing(session, resolved)
-    if missing is None:
-        engine.check_sources(session, resolved.spec)
+    is_new, conflict, missing = False, None, None
+    try:
+        is_new = engine.submitted(session, resolved) is None
+    except Conflict as error:
+        conflict = str(error)
+    if is_new:
+        missing = _missing(session, resolved)
+        if missing is None:
+            engine.check_sources(session, resolved.spec)
     unended = engine.unended_sources(session, resolved.spec)
     if resolved.spec.selections and not unended:
         resolved = ResolvedRound(engine.with_selected(session, resolved.spec), resolved.facts)
@@ -109,15 +115,8 @@ def of_round(session: Session, resolved: ResolvedRound) -> Forecast:
     )
 
 
-def _conflict(session: Session, resolved: ResolvedRound) -> str | None:
-    try:
-        engine.submitted(session, resolved)
-    except Conflict as error:
-        return str(error)
-    return None
-
-
 def _missing(session: Session, resolved: ResolvedRound) -> str | None:
+    """The round that this one is to come after, if there is none of that name."""
     after = resolved.spec.after
     if after is None:
         return None

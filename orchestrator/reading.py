@@ -161,10 +161,9 @@ def _problems(error: ValidationError, data: Mapping[str, Any], file: RoundFile) 
     if left <= 0:
         between = list(_conflicts(details, data))
         left = len(found) + len(between) - MAX_PROBLEMS
-        shown = between[
-            : MAX_PROBLEMS - len(found)
-        ]  # each place in the variants is looked for from their beginning
-        found += [(_place_in_file(place, data), message) for place, message in shown]
+        # no more than are told: each place in the variants is looked for from their beginning
+        for place, message in between[: MAX_PROBLEMS - len(found)]:
+            found.append((_place_in_file(place, data), message))
     problems = [Problem(dotted(place), file.line_of(place), said) for place, said in found]
     return problems if left <= 0 else [*problems, Problem("", None, f"and {left:,} more problems")]
 
@@ -177,34 +176,41 @@ def _inconsistency(detail: ErrorDetails) -> Inconsistent | None:
 
 def _conflicts(details: Sequence[ErrorDetails], data: Mapping[str, Any]) -> Iterator[Conflict]:
     """The conflicts within a round, or between what is right in one that is not right as a whole."""
-    wrong: dict[str, set[Any]] = {}  # by field: items of it
     for detail in details:
         if (inconsistent := _inconsistency(detail)) is not None:
             yield from inconsistent.conflicts
             return
-        field, *inner = detail["loc"]
-        wrong.setdefault(str(field), set()).add(inner[0] if inner else None)
-    parts: dict[str, Any] = {}
-    kept: dict[str, list[int]] = {}  # by field: the items that are compared
-    for name, info in RoundSpec.model_fields.items():
-        value, left_out = data.get(name), wrong.get(name, set())
-        if name not in data:
-            parts |= {} if info.is_required() else {name: info.default}
-            continue
-        if name == "variants" and None not in left_out:
-            value = [entry for _, entry in entries(value)]
-        if left_out and not (isinstance(value, list) and None not in left_out):
-            continue
-        if isinstance(value, list):
-            kept[name] = [i for i in range(len(value)) if i not in left_out]
-            value = [value[i] for i in kept[name]]
-        with suppress(ValidationError):
-            parts[name] = TypeAdapter(info.rebuild_annotation()).validate_json(json.dumps(value))
-    for place, message in conflicts(parts):
-        field, *inner = place
+    parts, kept = _right_parts(details, data)
+    for (field, *inner), message in conflicts(parts):
         if field in kept and inner:
             inner[0] = kept[str(field)][int(inner[0])]  # its place before any was left out
         yield (field, *inner), message
+
+
+def _right_parts(
+    details: Sequence[ErrorDetails], data: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, list[int]]]:
+    """The fields of a round that are right, lists without the items that are not; and which items were kept."""
+    wrong: dict[str, set[Any]] = {}  # by field: items of it; None: the field itself
+    for detail in details:
+        field, *inner = detail["loc"]
+        wrong.setdefault(str(field), set()).add(inner[0] if inner else None)
+    parts: dict[str, Any] = {}
+    kept: dict[str, list[int]] = {}
+    for name, info in RoundSpec.model_fields.items():
+        left_out = wrong.get(name, set())
+        if name not in data:
+            parts |= {} if info.is_required() else {name: info.default}
+        elif None not in left_out:
+            value = [entry for _, entry in entries(data[name])] if name == "variants" else data[name]
+            if isinstance(value, list):
+                kept[name] = [i for i in range(len(value)) if i not in left_out]
+                value = [value[i] for i in kept[name]]
+            elif left_out:
+                continue
+            with suppress(ValidationError):
+                parts[name] = TypeAdapter(info.rebuild_annotation()).validate_json(json.dumps(value))
+    return parts, kept
 
 
 def _follows(detail: ErrorDetails, told: Sequence[ErrorDetails]) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
 from platformdirs import user_data_path
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from orchestrator.files import expanded
 
 
 class Settings(BaseSettings):
@@ -47,13 +48,13 @@ class Settings(BaseSettings):
 
     @field_validator("home")
     @classmethod
-    def _is_a_folder(cls, home: Path) -> Path:
+    def _expanded(cls, home: Path) -> Path:
         """With ~ as the user's home, which no shell has replaced in a file of settings."""
         try:
             str(home).encode()
         except UnicodeEncodeError:
             raise ValueError("is no UTF-8 text") from None
-        return Path(os.path.expanduser(home))  # noqa: PTH111  (as it is where there is no such home)
+        return expanded(home)
 
     @property
     def database(self) -> str:

@@ -27,6 +27,7 @@ from pydantic import (
 from orchestrator.chains import When, Where
 from orchestrator.consistency import CONTROL_ARM as CONTROL_ARM
 from orchestrator.consistency import Inconsistent, conflicts
+from orchestrator.files import expanded
 from orchestrator.planner import Confirmation, JobKey, SearchSpec
 from orchestrator.round_file import Location
 from orchestrator.rules import AnyRule, Threshold
@@ -283,18 +284,10 @@ class RoundSpec(Strict):
         tasks = {name: task.resolved(folder) for name, task in self.tasks.items()}
         checkpoint = self.model.checkpoint
         if isinstance(checkpoint, Path):
-            checkpoint = folder / _expanded(checkpoint)
+            checkpoint = folder / expanded(checkpoint)
         return self.model_copy(
             update={"tasks": tasks, "model": self.model.model_copy(update={"checkpoint": checkpoint})}
         )
-
-
-def _expanded(path: Path) -> Path:
-    """With ~ as somebody's home folder, if there is such a user."""
-    try:
-        return path.expanduser()
-    except RuntimeError:
-        return path
 
 
 def _unused(first: int, wanted: int, taken: tuple[int, ...]) -> tuple[int, ...]:

@@ -33,12 +33,12 @@ def rounds_at_a_glance() -> Sequence[Glimpse] | None:
     from platformdirs import user_data_path
 
     from db import glance
+    from orchestrator.files import expanded
 
     environment = {name.upper(): value for name, value in os.environ.items()}
     if environment.get("FSQ_SERVER") or environment.get("FSQ_DATABASE_URL"):
         return None
-    home = os.path.expanduser(environment.get("FSQ_HOME", user_data_path("fsq")))  # noqa: PTH111  (as in Settings)
-    return glance.rounds(Path(home) / "fsq.db")
+    return glance.rounds(expanded(Path(environment.get("FSQ_HOME", user_data_path("fsq")))) / "fsq.db")
 
 
 def _print(text: str) -> None:

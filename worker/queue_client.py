@@ -28,7 +28,7 @@ from db.queue import KnownResult, Lease, NextJob
 from db.session import Database, clock
 from db.tables import Worker
 from worker.interrupts import uninterrupted
-from worker.job import LOG_FILE, MEASURED, JobResult, JobSpec, Outcome, run_dir
+from worker.job import CONCLUSIVE, LOG_FILE, MEASURED, JobResult, JobSpec, Outcome, run_dir
 from worker.limits import Limits
 from worker.running import RunningJob
 
@@ -94,7 +94,7 @@ class QueueClient:
         self._advanced: list[Any] = []
         self._look_at = 0.0  # when to look for expired leases again
         self._is_away = False
-        self.has_given_up = False  # whether a job that cannot be read has come to its end
+        self.has_failed = False  # whether a job was not measured here, and is not tried again
 
     def register(self, device: str, lock: Path) -> None:
         """Enters this worker; the jobs of earlier holders of its device lock, which must be dead, are taken back."""
@@ -206,7 +206,7 @@ class QueueClient:
         job = unreadable.job
         self.trouble(f"job {job.id} of round {job.round} {unreadable}")
         lease = queue.take(session, job, worker_id=self.worker_id, now=now, lease_for=self.limits.lease)
-        self.has_given_up |= not self._fail(session, now, lease, Outcome.INFRA_FAILED, str(unreadable))
+        self.has_failed |= not self._fail(session, now, lease, Outcome.INFRA_FAILED, str(unreadable))
         self._advance_all(session, [lease.job_id])
         return lease
 
@@ -246,11 +246,15 @@ class QueueClient:
             return Ended(will_retry, self._next_to_run(session, now) if go_on else None)
 
         try:
-            return self._patiently(work)
+            ended = self._patiently(work)
         except LeaseLost:
-            if self._patiently_reading(lambda session, _: queue.has_ended(session, lease, result.outcome)):
-                return Ended(will_retry=False)  # it had been stored, but the database's answer never came
-            raise
+            if not self._patiently_reading(
+                lambda session, _: queue.has_ended(session, lease, result.outcome)
+            ):
+                raise
+            ended = Ended(will_retry=False)  # it had been stored, but the database's answer never came
+        self.has_failed |= not (ended.will_retry or result.outcome in CONCLUSIVE)
+        return ended
 
     def _end(
         self,

@@ -53,7 +53,6 @@ class WorkerService:
         self._lock_path = home / "locks" / f"{self.child.device.replace(':', '-')}.lock"
         self._show_life_at = 0.0
         self._has_worked = False
-        self.has_failed = False  # whether a job could not be measured, and is not tried again
         self._next: Claim | None = None  # claimed when the last job ended
 
     def run_until_idle(self) -> None:
@@ -129,8 +128,6 @@ class WorkerService:
             self.child.stop()
             self.queue.hand_back()
             raise
-        is_lost = result.outcome is Outcome.CANCELLED  # it was taken away: others know how it ends
-        self.has_failed |= not (will_retry or is_lost or result.outcome in CONCLUSIVE)
         self.listener.ended(claim.job, result, will_retry)
         return True
 

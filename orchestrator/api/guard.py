@@ -20,7 +20,6 @@ from orchestrator.api.paths import template
 from orchestrator.api.problems import problem
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
-ENDLESS = "/events"  # how paths end that answer with a stream
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")
 METHODS = SAFE_METHODS | {"POST", "PUT", "PATCH", "DELETE"}
@@ -69,7 +68,7 @@ class Guard:
 
         try:
             refusal = self._refusal(scope["method"], Headers(scope=scope))
-            if refusal is None and scope["method"] == "HEAD" and not scope["path"].endswith(ENDLESS):
+            if refusal is None and scope["method"] == "HEAD":
                 routed = {**scope, "method": "GET"}
                 await self._app(routed, receive, _without_body(send_guarded))
                 scope.update({**routed, "method": "HEAD"})  # with its route, for the log
@@ -134,7 +133,7 @@ class Guard:
 
 
 def _without_body(send: Send) -> Send:
-    """Sends a response's status and headers: what HEAD asks for of GET."""
+    """Sends a response's status and headers, what HEAD asks for of GET: with it a response, even a stream, ends."""
     is_done = False
 
     async def send_head(message: Message) -> None:

@@ -129,7 +129,7 @@ def work(
     ):
         if drain:
             service.run_until_idle()
-            if service.has_failed or service.queue.has_given_up:
+            if service.queue.has_failed:
                 raise typer.Exit(1)
         else:
             service.run_forever()

@@ -23,9 +23,9 @@ DEFAULT_BLANKS = {4: 8, 9: 40}
 BLANKS_ON_END = {
     4: 6,
     9: 17,
-}  # where they lie side by side: with 7 of 16 two boards in three have several solutions
+}  # where they lie side by side: with 7 of 16 most boards have several solutions
 MOST_BLANKS = {4: 12, 9: 64}  # no puzzle has fewer than 17 clues (McGuire et al. 2014), or 4 of 16
-MOST_GENERATED = 57  # with 58 of 81 a puzzle takes a quarter of a second, with 60 no end is in sight
+MOST_GENERATED = 57  # of 81: hardly a board can be dug further, and each that cannot takes its time
 FEW_BOARDS = (
     "use mask_region: random, and more blanks, or fewer examples (of 4x4 there are only 288 full boards)"
 )

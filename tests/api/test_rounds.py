@@ -118,7 +118,7 @@ def test_records__while_a_retry_takes_decisions_back(database: Database, tmp_pat
             assert interventions.retry(session, "r1", by="me", now=datetime.now(UTC)).changed
         rest = list(lines)
     assert [line["status"] for line in first] == ["oom", "undecided", "undecided"]
-    assert {line["stage"] for line in rest} <= {"decision"}
+    assert [line["config"] for line in rest] == ["v2"]  # of the batch that had been read
 
 
 def test_head__is_the_head_of_what_get_answers(
@@ -136,7 +136,10 @@ def test_head__is_the_head_of_what_get_answers(
         head, whole = client.head(path), client.get(path)
         assert (head.status_code, head.content) == (whole.status_code, b"")
         assert head.headers["content-type"] == whole.headers["content-type"]
-    assert client.head("/api/v1/rounds/r1/events").status_code == 405
+    stream = client.head("/api/v1/rounds/r1/events")
+    assert (stream.status_code, stream.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    counted = 'fsq_http_requests_total{method="HEAD",route="/api/v1/rounds/{name}/events",status="200"} 1.0'
+    assert counted in client.get("/metrics").text
 
 
 def test_submit__everything_that_is_wrong_with_its_line(client: TestClient) -> None:

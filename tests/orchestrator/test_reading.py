@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import BadRound
 from orchestrator.reading import parse_round, read_round
-from orchestrator.spec import Confirm, RoundSpec
+from orchestrator.spec import Confirm, RoundSpec, entries
 from tests.orchestrator.factories import round_data
 from worker.job import HubCheckpoint, RandomCheckpoint
 
@@ -211,11 +211,16 @@ def test_parse_round__reports_what_does_not_fit_together_beside_what_is_wrong() 
     ]
 
 
-def test_parse_round__tells_of_a_hundred_conflicts_and_does_not_take_long() -> None:
+def test_parse_round__looks_for_the_places_of_a_hundred_conflicts_at_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: list[int] = []
+    monkeypatch.setattr("orchestrator.reading.entries", lambda given: looked.append(1) or entries(given))
     found = problems(GOOD.replace("[head_l8, scalar_l8_trainable]", f"[{', '.join(['head_l8'] * 5000)}]"))
     assert len(found) == 101
     assert found[0] == "line 8, variants.1: the variant head_l8 stands more than once"
     assert found[-1] == "and 4,899 more problems"
+    assert len(looked) == 100
 
 
 @pytest.mark.parametrize(

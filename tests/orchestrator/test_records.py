@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from db.session import Database, open_current
 from orchestrator import exports
 from orchestrator.cli import app
-from orchestrator.errors import FsqError
+from orchestrator.errors import BadInput, FsqError
 from orchestrator.files import write_whole
 from orchestrator.planner import JobKey
 from orchestrator.points import interval_text
@@ -252,6 +252,8 @@ def test_export__a_path_is_a_file_or_a_folder(tmp_path: Path, monkeypatch: pytes
         assert done.stdout.splitlines() == (list(written) or texts["jsonl"])
         for path, form in written.items():
             assert Path(path).read_text().splitlines() == texts[form]
+    no_path = CliRunner().invoke(app, ["export", "r1", "-o", f"{'x' * 300}.csv"])
+    assert isinstance(no_path.exception, BadInput)
 
 
 def test_write_whole__what_cannot_be_written_and_what_is_no_file(tmp_path: Path) -> None:

@@ -165,6 +165,7 @@ def test_claim__gives_up_what_cannot_be_read_as_if_a_file_of_it_were_missing(
     with database.read() as session:
         reason = session.scalars(select(Job)).one().reason
     assert reason is not None
+    assert queue.has_failed
     assert reason.startswith("cannot be read here: ValidationError: ")
     assert "\n" not in reason
 

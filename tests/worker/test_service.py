@@ -132,7 +132,7 @@ def test_job__that_always_crashes_is_parked_with_its_log(database: Database, tmp
     witness.started = kill_soon  # type: ignore[method-assign]
     service.run_until_idle()
     assert witness.endings == [(Outcome.CRASHED, True), (Outcome.CRASHED, False)]
-    assert service.has_failed
+    assert service.queue.has_failed
     job = only_job(database)
     assert (job.state, job.outcome) == (JobState.DONE, "crashed")
     assert job.reason is not None
