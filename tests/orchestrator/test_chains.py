@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from db.session import Database
 from db.tables import Round, RoundState
-from orchestrator import engine, forecast, interventions, lookup, progress
+from orchestrator import engine, interventions, lookup, progress
 from orchestrator.chains import ENDED, Decided, Parent, choose, start
 from orchestrator.errors import BadRound, NotFound
 from orchestrator.planner import Verdict
@@ -131,28 +131,6 @@ def test_cancel__of_a_waiting_round(database: Database, tmp_path: Path) -> None:
     rig.run_all({})
 
     assert states(database)["r2"] == (RoundState.CANCELLED, None, 0)
-
-
-def test_forecast__of_a_round_that_is_known_whatever_became_of_its_source(
-    database: Database, tmp_path: Path
-) -> None:
-    """Submitting it again changes nothing, so a dry run refuses nothing, though its source runs again."""
-    rig = Rig(database)
-    for name, seed in (("r0", 7), ("r1", 8)):
-        rig.submit(resolve(tmp_path, round=name, seeds=[seed]))
-    rig.run_next(JobResult(outcome=Outcome.OOM, reason="too large"))
-    variants = [{"mine": {"layer_start": 1}}, {"from": "r0", "where": "any"}]
-    taker = resolve(tmp_path, round="r2", after={"round": "r1"}, variants=variants)
-    rig.submit(taker)
-    with database.write() as session:
-        assert interventions.retry(session, "r0", by="me", now=NOW).changed
-    with database.read() as session:
-        found = forecast.of_round(session, taker)
-        other = resolve(tmp_path, round="r3", after={"round": "r1"}, variants=variants)
-        with pytest.raises(BadRound, match="the round r0 has not ended"):
-            forecast.of_round(session, other)
-    found.refuse()
-    assert found.waits_for == ("r0",)
 
 
 def test_cancel__of_a_blocked_round(database: Database, tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ from sqlalchemy import select
 
 from db.session import Database
 from db.tables import Decision, Job
-from orchestrator import caveats, engine, forecast, lookup, progress, round_statistics, status
+from orchestrator import caveats, engine, lookup, progress, status
 from orchestrator.evidence import Evidence, Pair, SeedEvidence, of_pairs
 from orchestrator.exports import lines
-from orchestrator.planner import Confirmation, JobKey, Measurement, SearchSpec
+from orchestrator.planner import JobKey
 from orchestrator.reading import parse_round
 from orchestrator.records import Record, records
 from orchestrator.spec import CONTROL_SEEDS, MOST_FRESH
@@ -24,7 +24,7 @@ from orchestrator.statistics.examples import Outcomes, compare
 from orchestrator.statistics.seeds import estimate
 from orchestrator.web import findings
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
-from worker.job import BASELINE, Outcome
+from worker.job import BASELINE
 from worker.preparation import Unusable
 
 OF = (4,) * 10
@@ -266,86 +266,6 @@ def test_confirm__its_seeds_are_seeds_and_no_control_arm_s(name: str) -> None:
     assert 1000 <= spec.first_fresh_seed < CONTROL_SEEDS - 2 * MOST_FRESH
 
 
-def decided_with(task: str, stage: str, variant: str, p: float, seed: int = 0) -> tuple[JobKey, Evidence]:
-    one = SeedEvidence(seed=seed, d_acc=0.1, p_value=p, standard_error=0.01)
-    return JobKey(task, stage, variant, seed), Evidence(p_value=p, seeds=(one,))
-
-
-def test_med__counts_what_did_not_come_so_far() -> None:
-    """Of five tried, one reaches med with p = 0.02: that is 5 x 0.02 among five, not 0.02 by itself."""
-    variants = tuple("abcde")
-    search = SearchSpec(("t",), variants, ("quick", "med"))
-    decisions = [decided_with("t", "quick", one, 0.01 if one == "a" else 0.5) for one in variants]
-    decisions.append(decided_with("t", "med", "a", 0.02))
-    told = round_statistics.of_round(search, decisions, {}, {}).of(decisions[-1][0])
-    assert (told["n_tried"], told["q_value"]) == (5, pytest.approx(0.1))
-
-
-def test_family__variants_that_compute_the_same_count_once() -> None:
-    search = SearchSpec(("t",), tuple("abc"), ("quick",), same_as={"b": "a"})
-    decisions = [decided_with("t", "quick", one, p) for one, p in (("a", 0.03), ("b", 0.03), ("c", 1.0))]
-    found = round_statistics.of_round(search, decisions, {}, {})
-    told = [found.of(key) for key, _ in decisions]
-    assert [(one["n_tried"], one["q_value"], one["adjusted_p"]) for one in told] == [
-        (2, pytest.approx(0.06), pytest.approx(0.06)),
-        (2, pytest.approx(0.06), pytest.approx(0.06)),
-        (2, 1.0, 1.0),
-    ]
-
-
-def test_family__a_variant_that_diverged_was_tried() -> None:
-    search = SearchSpec(("t",), ("a", "b"), ("quick",))
-    diverged = {JobKey("t", "quick", "b", 0): Measurement(Outcome.DIVERGED)}
-    decisions = [decided_with("t", "quick", "a", 0.03)]
-    told = round_statistics.of_round(search, decisions, diverged, {}).of(decisions[0][0])
-    assert (told["n_tried"], told["q_value"]) == (2, pytest.approx(0.06))
-
-
-def test_confirm__the_record_has_the_family_and_the_level_that_decided() -> None:
-    confirmation = Confirmation("confirm", (1000,), level=0.01)
-    search = SearchSpec(("s", "t"), ("v",), ("quick",), confirmation=confirmation)
-    decisions = [decided_with("s", "confirm", "v", 0.03), decided_with("t", "confirm", "v", 0.04)]
-    found = round_statistics.of_round(search, decisions, {}, {})
-    told = [found.of(key) for key, _ in decisions]
-    assert [(one["q_value"], one["n_tried"], one["q_level"]) for one in told] == [
-        (0.03, 1, 0.01),
-        (0.04, 1, 0.01),
-    ]
-
-
-def test_confirm__what_diverged_there_was_tried() -> None:
-    search = SearchSpec(("t",), ("v", "w"), ("quick",), confirmation=Confirmation("confirm", (1000,)))
-    diverged = {JobKey("t", "confirm", "w", 1000): Measurement(Outcome.DIVERGED)}
-    decisions = [decided_with("t", "confirm", "v", 0.03)]
-    told = round_statistics.of_round(search, decisions, diverged, {}).of(decisions[0][0])
-    assert (told["n_tried"], told["q_value"]) == (2, 0.06)
-
-
-def test_seeds__one_that_diverged_leaves_those_that_did_well() -> None:
-    """Of three seeds one diverges, one is pruned, one is promoted: at med that one shows nothing."""
-    search = SearchSpec(("t",), ("v", "w"), ("quick", "med"), seeds=(0, 1, 2))
-    diverged = {JobKey("t", "quick", "v", 0): Measurement(Outcome.DIVERGED)}
-    decisions = [decided_with("t", "quick", "v", p, seed) for seed, p in ((1, 0.5), (2, 0.01))]
-    decisions += [decided_with("t", "quick", "w", 0.5, seed) for seed in (0, 1, 2)]
-    decisions.append(decided_with("t", "med", "v", 0.004, 2))
-    found = round_statistics.of_round(search, decisions, diverged, {})
-    arm = round_statistics.Arm("t", "med", "v")
-    assert found.counts[arm] == caveats.Seeds(here=1, first=3)
-    assert found.selected == {arm}
-    told = found.of(decisions[-1][0])
-    assert (told["q_value"], told["adjusted_p"], told["sign_test_p"]) == (None, None, None)
-
-
-def test_family__while_a_round_runs_the_one_with_more_seeds_speaks() -> None:
-    search = SearchSpec(("t",), tuple("abc"), ("quick",), seeds=(0, 1), same_as={"b": "a"})
-    decisions = [decided_with("t", "quick", "a", 0.03, seed) for seed in (0, 1)]
-    decisions += [decided_with("t", "quick", "b", 0.03), decided_with("t", "quick", "c", 1.0)]
-    found = round_statistics.of_round(search, decisions, {}, {})
-    both = round_statistics.of_round(search, [*decisions[:2], decisions[3]], {}, {})
-    told = [found.of(key)["q_value"] for key, _ in decisions]
-    assert told[0] == told[2] == both.of(decisions[0][0])["q_value"] < 0.03
-
-
 def test_confirm__its_examples_are_not_those_of_the_selection(tmp_path: Path) -> None:
     from model.tokenizers import get_tokenizer
     from tasks import build
@@ -368,67 +288,6 @@ def test_not_significant__where_interval_and_p_value_disagree() -> None:
     )
     assert list(caveats.of_evidence(doubtful)) == [caveats.Caveat.NOT_SIGNIFICANT]
     assert list(caveats.of_evidence(clear)) == []
-
-
-def test_plan__says_what_so_few_seeds_can_never_show(database: Database, tmp_path: Path) -> None:
-    few = resolve(tmp_path, seeds=[0, 1, 2], stages=CONFIRM)
-    enough = resolve(tmp_path, seeds=[0, 1, 2, 3, 4], stages=CONFIRM)
-    with database.read() as session:
-        forecasts = [forecast.of_round(session, one) for one in (few, enough)]
-    assert forecasts[0].warnings == (
-        "stages quick, med: three paired seeds can never reach p < 0.125, whatever they show; "
-        "five are the least for p < 0.05",
-    )
-    assert "  warning: stages quick, med: three paired seeds" in forecast.as_text(forecasts[0])
-    assert forecasts[1].warnings == ()
-    assert forecasts[1].tasks[0].stages["confirm"].jobs == 15
-
-
-def test_plan__says_that_a_later_stage_is_shorter(database: Database, tmp_path: Path) -> None:
-    stages = [{"name": "quick", "steps": 8, "seconds": 5}, {"name": "med", "steps": 4, "seconds": 5}]
-    with database.read() as session:
-        found = forecast.of_round(session, resolve(tmp_path, stages=stages))
-    assert found.warnings[0] == (
-        "med has fewer steps (4) than quick (8): a later stage is meant to be longer, and continues its runs"
-    )
-    assert "fewer" not in found.warnings[1]
-
-
-def test_plan__says_that_the_round_before_it_is_not_there(database: Database, tmp_path: Path) -> None:
-    resolved = resolve(tmp_path, after={"round": "nope"})
-    with database.read() as session:
-        found = forecast.of_round(session, resolved)
-    assert found.missing == "nope"
-    assert "  cannot be submitted yet: there is no round named 'nope'" in forecast.as_text(found)
-    Rig(database).submit(resolve(tmp_path, round="nope"))
-    with database.read() as session:
-        assert forecast.of_round(session, resolved).missing is None
-
-
-def test_plan__says_what_the_spread_between_runs_hides(database: Database, tmp_path: Path) -> None:
-    rig = Rig(database, by_example=True)
-    rig.submit(resolve(tmp_path, seeds=[0, 1], variants={"noop": {"layer_start": 9}}))
-    for accuracy in (0.5, 0.6):  # one baseline a seed: the no-op needs no run
-        rig.run_next(result(accuracy))
-    with database.read() as session:
-        found = forecast.of_round(session, resolve(tmp_path, round="r2"))
-    sd = 0.1 / 2**0.5
-    least = (1.644854 + 0.841621) * sd * 2**0.5  # of one seed
-    (warning,) = (warning for warning in found.warnings if "differ by" in warning)
-    assert warning.startswith(
-        f"s4 at quick: runs of the baseline differ by {100 * sd:.2f} pp (2 runs), so 1 seed "
-    )
-    assert f"cannot tell less than +{100 * least:.2f} pp" in warning
-    assert "the threshold is +0.10 pp" in warning
-
-
-def test_plan__what_is_certain_of_a_rule_over_seeds(database: Database, tmp_path: Path) -> None:
-    stages = [{"name": "quick", "seconds": 10, "eval_every": 2}]
-    with database.read() as session:
-        found = forecast.of_round(session, resolve(tmp_path, prune={"rule": "evidence"}, stages=stages))
-    task = found.tasks[0]
-    assert (task.stages["quick"].jobs, task.stages["quick"].certain) == (15, False)
-    assert (task.seconds_certain, task.seconds_at_most) == (30.0, 150.0)
 
 
 def test_caveats__a_baseline_that_says_what_val_has_most_is_at_chance(tmp_path: Path) -> None:

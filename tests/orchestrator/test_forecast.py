@@ -1,0 +1,98 @@
+"""What `fsq plan` says of a round before it runs: its cost, and what it can never show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from db.session import Database
+from orchestrator import forecast, interventions
+from orchestrator.errors import BadRound
+from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
+from worker.job import JobResult, Outcome
+
+CONFIRM = [*round_data()["stages"], {"name": "confirm", "steps": 8, "eval_every": 2, "confirm": {"seeds": 5}}]
+
+
+def test_plan__says_what_so_few_seeds_can_never_show(database: Database, tmp_path: Path) -> None:
+    few = resolve(tmp_path, seeds=[0, 1, 2], stages=CONFIRM)
+    enough = resolve(tmp_path, seeds=[0, 1, 2, 3, 4], stages=CONFIRM)
+    with database.read() as session:
+        forecasts = [forecast.of_round(session, one) for one in (few, enough)]
+    assert forecasts[0].warnings == (
+        "stages quick, med: three paired seeds can never reach p < 0.125, whatever they show; "
+        "five are the least for p < 0.05",
+    )
+    assert "  warning: stages quick, med: three paired seeds" in forecast.as_text(forecasts[0])
+    assert forecasts[1].warnings == ()
+    assert forecasts[1].tasks[0].stages["confirm"].jobs == 15
+
+
+def test_plan__says_that_a_later_stage_is_shorter(database: Database, tmp_path: Path) -> None:
+    stages = [{"name": "quick", "steps": 8, "seconds": 5}, {"name": "med", "steps": 4, "seconds": 5}]
+    with database.read() as session:
+        found = forecast.of_round(session, resolve(tmp_path, stages=stages))
+    assert found.warnings[0] == (
+        "med has fewer steps (4) than quick (8): a later stage is meant to be longer, and continues its runs"
+    )
+    assert "fewer" not in found.warnings[1]
+
+
+def test_plan__says_that_the_round_before_it_is_not_there(database: Database, tmp_path: Path) -> None:
+    resolved = resolve(tmp_path, after={"round": "nope"})
+    with database.read() as session:
+        found = forecast.of_round(session, resolved)
+    assert found.missing == "nope"
+    assert "  cannot be submitted yet: there is no round named 'nope'" in forecast.as_text(found)
+    Rig(database).submit(resolve(tmp_path, round="nope"))
+    with database.read() as session:
+        assert forecast.of_round(session, resolved).missing is None
+
+
+def test_plan__says_what_the_spread_between_runs_hides(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database, by_example=True)
+    rig.submit(resolve(tmp_path, seeds=[0, 1], variants={"noop": {"layer_start": 9}}))
+    for accuracy in (0.5, 0.6):  # one baseline a seed: the no-op needs no run
+        rig.run_next(result(accuracy))
+    with database.read() as session:
+        found = forecast.of_round(session, resolve(tmp_path, round="r2"))
+    sd = 0.1 / 2**0.5
+    least = (1.644854 + 0.841621) * sd * 2**0.5  # of one seed
+    (warning,) = (warning for warning in found.warnings if "differ by" in warning)
+    assert warning.startswith(
+        f"s4 at quick: runs of the baseline differ by {100 * sd:.2f} pp (2 runs), so 1 seed "
+    )
+    assert f"cannot tell less than +{100 * least:.2f} pp" in warning
+    assert "the threshold is +0.10 pp" in warning
+
+
+def test_plan__what_is_certain_of_a_rule_over_seeds(database: Database, tmp_path: Path) -> None:
+    stages = [{"name": "quick", "seconds": 10, "eval_every": 2}]
+    with database.read() as session:
+        found = forecast.of_round(session, resolve(tmp_path, prune={"rule": "evidence"}, stages=stages))
+    task = found.tasks[0]
+    assert (task.stages["quick"].jobs, task.stages["quick"].certain) == (15, False)
+    assert (task.seconds_certain, task.seconds_at_most) == (30.0, 150.0)
+
+
+def test_plan__of_a_round_that_is_known_whatever_became_of_its_source(
+    database: Database, tmp_path: Path
+) -> None:
+    """Submitting it again changes nothing, so a dry run refuses nothing, though its source runs again."""
+    rig = Rig(database)
+    for name, seed in (("r0", 7), ("r1", 8)):
+        rig.submit(resolve(tmp_path, round=name, seeds=[seed]))
+    rig.run_next(JobResult(outcome=Outcome.OOM, reason="too large"))
+    variants = [{"mine": {"layer_start": 1}}, {"from": "r0", "where": "any"}]
+    taker = resolve(tmp_path, round="r2", after={"round": "r1"}, variants=variants)
+    rig.submit(taker)
+    with database.write() as session:
+        assert interventions.retry(session, "r0", by="me", now=NOW).changed
+    with database.read() as session:
+        found = forecast.of_round(session, taker)
+        other = resolve(tmp_path, round="r3", after={"round": "r1"}, variants=variants)
+        with pytest.raises(BadRound, match="the round r0 has not ended"):
+            forecast.of_round(session, other)
+    found.refuse()
+    assert found.waits_for == ("r0",)

@@ -1,0 +1,90 @@
+"""What all variants of a round are counted among, and what seeds were selected: pure."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator import caveats, round_statistics
+from orchestrator.evidence import Evidence, SeedEvidence
+from orchestrator.planner import Confirmation, JobKey, Measurement, SearchSpec
+from worker.job import Outcome
+
+
+def decided_with(task: str, stage: str, variant: str, p: float, seed: int = 0) -> tuple[JobKey, Evidence]:
+    one = SeedEvidence(seed=seed, d_acc=0.1, p_value=p, standard_error=0.01)
+    return JobKey(task, stage, variant, seed), Evidence(p_value=p, seeds=(one,))
+
+
+def test_med__counts_what_did_not_come_so_far() -> None:
+    """Of five tried, one reaches med with p = 0.02: that is 5 x 0.02 among five, not 0.02 by itself."""
+    variants = tuple("abcde")
+    search = SearchSpec(("t",), variants, ("quick", "med"))
+    decisions = [decided_with("t", "quick", one, 0.01 if one == "a" else 0.5) for one in variants]
+    decisions.append(decided_with("t", "med", "a", 0.02))
+    told = round_statistics.of_round(search, decisions, {}, {}).of(decisions[-1][0])
+    assert (told["n_tried"], told["q_value"]) == (5, pytest.approx(0.1))
+
+
+def test_family__variants_that_compute_the_same_count_once() -> None:
+    search = SearchSpec(("t",), tuple("abc"), ("quick",), same_as={"b": "a"})
+    decisions = [decided_with("t", "quick", one, p) for one, p in (("a", 0.03), ("b", 0.03), ("c", 1.0))]
+    found = round_statistics.of_round(search, decisions, {}, {})
+    told = [found.of(key) for key, _ in decisions]
+    assert [(one["n_tried"], one["q_value"], one["adjusted_p"]) for one in told] == [
+        (2, pytest.approx(0.06), pytest.approx(0.06)),
+        (2, pytest.approx(0.06), pytest.approx(0.06)),
+        (2, 1.0, 1.0),
+    ]
+
+
+def test_family__a_variant_that_diverged_was_tried() -> None:
+    search = SearchSpec(("t",), ("a", "b"), ("quick",))
+    diverged = {JobKey("t", "quick", "b", 0): Measurement(Outcome.DIVERGED)}
+    decisions = [decided_with("t", "quick", "a", 0.03)]
+    told = round_statistics.of_round(search, decisions, diverged, {}).of(decisions[0][0])
+    assert (told["n_tried"], told["q_value"]) == (2, pytest.approx(0.06))
+
+
+def test_confirm__the_record_has_the_family_and_the_level_that_decided() -> None:
+    confirmation = Confirmation("confirm", (1000,), level=0.01)
+    search = SearchSpec(("s", "t"), ("v",), ("quick",), confirmation=confirmation)
+    decisions = [decided_with("s", "confirm", "v", 0.03), decided_with("t", "confirm", "v", 0.04)]
+    found = round_statistics.of_round(search, decisions, {}, {})
+    told = [found.of(key) for key, _ in decisions]
+    assert [(one["q_value"], one["n_tried"], one["q_level"]) for one in told] == [
+        (0.03, 1, 0.01),
+        (0.04, 1, 0.01),
+    ]
+
+
+def test_confirm__what_diverged_there_was_tried() -> None:
+    search = SearchSpec(("t",), ("v", "w"), ("quick",), confirmation=Confirmation("confirm", (1000,)))
+    diverged = {JobKey("t", "confirm", "w", 1000): Measurement(Outcome.DIVERGED)}
+    decisions = [decided_with("t", "confirm", "v", 0.03)]
+    told = round_statistics.of_round(search, decisions, diverged, {}).of(decisions[0][0])
+    assert (told["n_tried"], told["q_value"]) == (2, 0.06)
+
+
+def test_seeds__one_that_diverged_leaves_those_that_did_well() -> None:
+    """Of three seeds one diverges, one is pruned, one is promoted: at med that one shows nothing."""
+    search = SearchSpec(("t",), ("v", "w"), ("quick", "med"), seeds=(0, 1, 2))
+    diverged = {JobKey("t", "quick", "v", 0): Measurement(Outcome.DIVERGED)}
+    decisions = [decided_with("t", "quick", "v", p, seed) for seed, p in ((1, 0.5), (2, 0.01))]
+    decisions += [decided_with("t", "quick", "w", 0.5, seed) for seed in (0, 1, 2)]
+    decisions.append(decided_with("t", "med", "v", 0.004, 2))
+    found = round_statistics.of_round(search, decisions, diverged, {})
+    arm = round_statistics.Arm("t", "med", "v")
+    assert found.counts[arm] == caveats.Seeds(here=1, first=3)
+    assert found.selected == {arm}
+    told = found.of(decisions[-1][0])
+    assert (told["q_value"], told["adjusted_p"], told["sign_test_p"]) == (None, None, None)
+
+
+def test_family__while_a_round_runs_the_one_with_more_seeds_speaks() -> None:
+    search = SearchSpec(("t",), tuple("abc"), ("quick",), seeds=(0, 1), same_as={"b": "a"})
+    decisions = [decided_with("t", "quick", "a", 0.03, seed) for seed in (0, 1)]
+    decisions += [decided_with("t", "quick", "b", 0.03), decided_with("t", "quick", "c", 1.0)]
+    found = round_statistics.of_round(search, decisions, {}, {})
+    both = round_statistics.of_round(search, [*decisions[:2], decisions[3]], {}, {})
+    told = [found.of(key)["q_value"] for key, _ in decisions]
+    assert told[0] == told[2] == both.of(decisions[0][0])["q_value"] < 0.03
