@@ -41,13 +41,14 @@ from worker.job import (
     RandomCheckpoint,
     Usage,
 )
-from worker.memory import is_limited, is_out_of_memory
+from worker.memory import give_back, is_limited, is_out_of_memory
 from worker.snapshots import Keeping, Snapshots
 from worker.training import Report, Run, start_run, stopped, train
 
 log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 0.25
+IDLE_SECONDS = 2.0  # without a job, after which memory goes back to the system
 SIGN_SECONDS = 2.0  # between signs of life while loading
 LONGEST_LOADING = 3600.0
 ONE_THREAD_BELOW = 256  # model width under which a second thread costs more than it brings
@@ -347,6 +348,8 @@ def main(arguments: Sequence[str]) -> None:
     snapshots = Snapshots(folder, int(quota))
     report = ConnectionReport(connection)
     while True:
+        if not connection.poll(IDLE_SECONDS):
+            give_back()
         try:
             request = json.loads(connection.recv_bytes())
         except EOFError:

@@ -20,10 +20,15 @@ from worker.job import JobSpec
 from worker.limits import Limits
 from worker.snapshot_files import snapshot_folder
 
-_DEFAULTS = {
+ENVIRONMENT = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # reproducible matrix products
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait crawl when another process needs a core
+    # glibc's malloc keeps what a step frees for the next, and takes it by large pages: the system clears every page
+    "MALLOC_TRIM_THRESHOLD_": str(2**62),
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),  # the most that every version accepts
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
+"""Of a training process, where the worker's own says nothing else."""
 
 LONGEST_DEATH = 10.0  # seconds from SIGKILL to the end
 
@@ -109,7 +114,7 @@ class Child:
         command = [sys.executable, "-P", "-m", "worker.start"]  # -P: no module of the current folder
         arguments = [str(theirs.fileno()), str(os.getpid()), torch_name(self.device), str(self._home)]
         arguments += [str(self._limits.snapshot_bytes), str(self._limits.activation_bytes)]
-        environment = _DEFAULTS | os.environ
+        environment = ENVIRONMENT | os.environ
         with log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603  (our own interpreter and module)
                 command + arguments,

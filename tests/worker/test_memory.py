@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import subprocess
 import sys
 from functools import cache
@@ -14,6 +16,24 @@ import torch
 
 from tests.conftest import CHECKOUT
 from worker.memory import is_out_of_memory
+from worker.process import ENVIRONMENT
+
+MEMORY_OF_STEPS = """
+from pathlib import Path
+import resource, torch
+from worker.memory import give_back
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+torch.ones(1)
+print(resident())
+[torch.ones(2**18) for _ in range(200)]
+print(resident())
+give_back()
+print(resident())
+"""
+"""Prints how much memory the process has before and after a step that takes and frees 200 MiB, and in the end."""
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +46,7 @@ def run_with(folder: Path, megabytes: int) -> dict[str, Any]:
     """What tests/worker/limited_memory.py found with so much memory left; 0: no limit."""
     output = folder / f"{megabytes}.json"
     command = [sys.executable, "-m", "tests.worker.limited_memory", str(output), str(megabytes)]
-    subprocess.run(command, check=True, cwd=CHECKOUT, timeout=300)
+    subprocess.run(command, check=True, cwd=CHECKOUT, timeout=300, env=ENVIRONMENT | os.environ)
     found: dict[str, Any] = json.loads(output.read_text())
     return found
 
@@ -80,3 +100,19 @@ def test_is_out_of_memory__tells_it_from_other_errors() -> None:
     with pytest.raises(RuntimeError) as other:
         torch.ones(2) @ torch.ones(3)
     assert not is_out_of_memory(other.value)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc keeps what it likes")
+def test_give_back__what_steps_keep_for_the_next() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY_OF_STEPS],
+        check=True,
+        cwd=CHECKOUT,
+        env=ENVIRONMENT | os.environ,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    before, kept, given_back = map(int, done.stdout.split())
+    assert kept > before + 180 * 2**20
+    assert given_back < before + 20 * 2**20
