@@ -26,6 +26,7 @@ from machine import machine
 from service import SUDOKU, resolved, result, round_data
 from sqlalchemy import insert, text
 from step import Phases, examples, job
+from training_environment import as_in_training
 from wkv7_cpu import forward_backward, make_inputs
 
 from db import queue
@@ -193,6 +194,7 @@ def chart(found: dict[str, dict[int, float]], path: Path) -> None:
 
 
 def main() -> None:
+    as_in_training()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

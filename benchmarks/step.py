@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from machine import machine
 from torch import Tensor
+from training_environment import as_in_training
 
 from model import RWKV7, FutureSeedSettings, ModelShape, default_backend, random_state_dict, time_mix
 from tasks import Example
@@ -225,6 +226,7 @@ def measure(name: str, device: str, repeat: int) -> dict[str, Any]:
 
 
 def main() -> None:
+    as_in_training()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

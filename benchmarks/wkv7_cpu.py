@@ -1,6 +1,6 @@
 """Times every WKV-7 backend on the CPU, and the C kernel as processors with narrower vectors have it.
 
-    OMP_WAIT_POLICY=PASSIVE python benchmarks/wkv7_cpu.py [-o FILE.json] [--repeat 7] [--threads N]
+    python benchmarks/wkv7_cpu.py [-o FILE.json] [--repeat 7] [--threads N]
 
 All run in one process and take turns, so that a slow moment of the machine hits all of them. The fastest of the
 repetitions counts, of which there are fewer where they take long. Close other programs first: threads that must wait
@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import torch
 from machine import machine
 from torch import Tensor
+from training_environment import as_in_training
 
 from model.kernels import available_backends, build, wkv7
 from model.kernels.c_kernels import Kernels
@@ -164,6 +165,7 @@ def report(
 
 
 def main() -> None:
+    as_in_training()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

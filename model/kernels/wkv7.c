@@ -45,7 +45,8 @@ typedef float row[N];
 #define UNROLL _Pragma("GCC unroll 16")
 #define INLINE static inline __attribute__((always_inline))
 
-/* One input or gradient: a (B, T, H, N) tensor whose last two dimensions are contiguous. */
+/* One input or gradient: a (B, T, H, N) tensor whose last two dimensions are contiguous. What is written begins at a
+ * multiple of 64 bytes. */
 typedef struct {
     float *data;
     int64_t batch_stride, step_stride;
@@ -159,11 +160,37 @@ static group group_of(int64_t n, int64_t groups, int64_t H) {
     return (group){batch, head, batch * H + head, next - head};
 }
 
-/* Where one step of one head lies. */
+/* Where one step of one head lies: what is read, and what is written. */
 typedef struct {
     const float *r, *w, *k, *v, *a, *b, *u, *dy;
     float *y, *u_out, *dr, *dw, *dk, *dv, *da, *db;
 } moment;
+#define READ 8
+
+#if defined(__clang__)
+#define STORE_PAST_CACHE(to, x) __builtin_nontemporal_store(x, to)
+#elif defined(__x86_64__) && LANES == 16
+#define STORE_PAST_CACHE(to, x) __builtin_ia32_movntps512((float *)(to), x)
+#elif defined(__x86_64__) && LANES == 8
+#define STORE_PAST_CACHE(to, x) __builtin_ia32_movntps256((float *)(to), x)
+#elif defined(__x86_64__)
+#define STORE_PAST_CACHE(to, x) __builtin_ia32_movntps((float *)(to), x)
+#else
+#define STORE_PAST_CACHE(to, x) (*(to) = (x))
+#endif
+
+/* Writes a row of a result whole and past the cache, which need not fetch first what is overwritten. */
+INLINE void deliver(float *to, const float *from) {
+    typedef float whole __attribute__((vector_size(4 * LANES), may_alias));
+    for (int c = 0; c < V; c++) STORE_PAST_CACHE((whole *)to + c, at(from)[c]);
+}
+
+/* What was delivered is there for other threads. */
+INLINE void all_delivered(void) {
+#ifdef __x86_64__
+    __builtin_ia32_sfence();
+#endif
+}
 
 /* Steps that are needed next: products ask for them as they go, as memory delivers too slowly to be asked at once. */
 typedef struct {
@@ -176,7 +203,7 @@ INLINE void fetch(ahead next, int from, int to, int rows) {
     if (to > rows) to = rows;
     for (int t = from * next.count / rows; t < to * next.count / rows; t++) {
         const float *const *row = (const float *const *)&next.steps[t];
-        for (int i = 0; i < (int)(sizeof(moment) / sizeof *row); i++)
+        for (int i = 0; i < READ; i++)
             for (int line = 0; line < N; line += 16)
                 if (row[i]) __builtin_prefetch(row[i] + line);
     }
@@ -317,8 +344,8 @@ static void decay_keys_alone(chunk *x, const moment *m) { decay_keys(x, m, 0); }
 
 /* ---- forward: the state is [key][value] ---- */
 
-/* Turns `out` = queries x state into y_t and u_t; u_t becomes a value. */
-INLINE void outputs(chunk *x, const moment *m, const row *out) {
+/* Turns `out` = queries x state into y_t, in the place of D_t r_t, and u_t, which becomes a value. */
+INLINE void outputs(chunk *x, row *out) {
     for (int c = 0; c < V; c += GROUP)
         for (int t = 0; t < CHUNK; t++) {
             vec u[GROUP], y[GROUP];
@@ -333,9 +360,8 @@ INLINE void outputs(chunk *x, const moment *m, const row *out) {
                 }
             UNROLL for (int g = 0; g < GROUP; g++) {
                 at(x->value[2 * t])[c + g] = u[g];
-                if (m[t].u_out) at(m[t].u_out)[c + g] = u[g];
                 y[g] += u[g] * x->scores[of_r(t, 2 * t)];
-                at(m[t].y)[c + g] = y[g] + at(x->value[2 * t + 1])[c + g] * x->scores[of_r(t, 2 * t + 1)];
+                at(out[2 * t])[c + g] = y[g] + at(x->value[2 * t + 1])[c + g] * x->scores[of_r(t, 2 * t + 1)];
             }
         }
 }
@@ -374,19 +400,25 @@ static void forward_heads(group heads, int64_t T, const sequence *in, const floa
     for (int64_t start = 0; start < T; start += SPAN)
         for (int i = 0; i < heads.count; i++) {
             int64_t end = smaller(start + SPAN, T);
-            if (checkpoints) memcpy(checkpoints + (i * spans + start / SPAN) * N * N, state[i], sizeof state[i]);
+            for (int j = 0; checkpoints && j < N; j++)
+                deliver(checkpoints + ((i * spans + start / SPAN) * N + j) * N, state[i][j]);
             for (int64_t first = start; first < end; first += CHUNK, n ^= 1) {
                 moment *m = steps[n], *next = steps[n ^ 1];
                 int j = first + CHUNK < end ? i : (i + 1) % heads.count; /* whose chunk is next */
                 find_forward(next, heads.batch, j > i ? start : first + CHUNK, T, heads.head + j, in, y, u, nowhere);
                 decay_keys_and_queries(&x, m);
                 times_state(out, x.query_of_start, state[i], (ahead){next, CHUNK / 2});
-                outputs(&x, m, out);
+                outputs(&x, out);
+                for (int t = 0; t < CHUNK; t++) {
+                    deliver(m[t].y, out[2 * t]);
+                    if (m[t].u_out) deliver(m[t].u_out, x.value[2 * t]);
+                }
                 add_by_key(state[i], x.since_start[CHUNK - 1], x.key_at_end, x.value,
                            (ahead){next + CHUNK / 2, CHUNK / 2});
             }
         }
     for (int i = 0; i < heads.count; i++) transpose(state[i], (row *)(sT + i * N * N));
+    all_delivered();
 }
 
 /* `in` are r w k v a b; `u` (B, T, H, N) and `checkpoints` (B, H, ceil(T / SPAN), N, N), or null, are for backward. */
@@ -403,10 +435,11 @@ void wkv7_forward(int64_t B, int64_t T, int64_t H, const sequence *in, const flo
 
 /* ---- backward: the state and its gradient G are [value][key] ---- */
 
-/* Gradients of what a chunk holds, in its layout; `out` are those of y_t, then of u_t. */
+/* Gradients of what a chunk holds, in its layout; `out` are those of y_t, then of u_t. Values, keys and queries become
+ * those of v, k, b, r and a. */
 typedef struct {
     ALIGNED row out[2 * CHUNK], value[2 * CHUNK], key[2 * CHUNK], query[2 * CHUNK];
-    row decay; /* of the decay of S until the end */
+    row w[CHUNK], decay; /* `decay` is of that of S until the end */
     float scores[SCORES];
 } gradients;
 
@@ -429,7 +462,7 @@ INLINE void values_of_chunk(const chunk *x, const moment *m, gradients *d) {
                 }
             UNROLL for (int g = 0; g < GROUP; g++) {
                 at(d->out[2 * t + 1])[c + g] = du[g];
-                at(m[t].dv)[c + g] = dv[g];
+                at(d->value[2 * t + 1])[c + g] = dv[g];
             }
         }
 }
@@ -462,7 +495,7 @@ INLINE void gradients_of_scores(const chunk *x, gradients *d) {
 
 /* Goes through the chunk from its end. On entry d->key are the gradients of the keys at the end, d->query those of the
  * queries of the start. */
-INLINE void keys_and_queries_of_chunk(const chunk *x, const moment *m, const gradients *d) {
+INLINE void keys_and_queries_of_chunk(const chunk *x, const moment *m, gradients *d) {
     for (int c = 0; c < V; c++) {
         vec key[CHUNK][2 * CHUNK], of_key[2 * CHUNK], of_start = at(d->decay)[c];
         for (int t = 0; t < CHUNK; t++) {
@@ -483,8 +516,8 @@ INLINE void keys_and_queries_of_chunk(const chunk *x, const moment *m, const gra
             dr *= since_start;
             da *= before;
             dr += key[t][2 * t] * d->scores[of_r(t, 2 * t)] + key[t][2 * t + 1] * d->scores[of_r(t, 2 * t + 1)];
-            at(m[t].db)[c] = of_key[2 * t] + r * d->scores[of_r(t, 2 * t)];
-            at(m[t].dk)[c] = of_key[2 * t + 1] + r * d->scores[of_r(t, 2 * t + 1)];
+            at(d->key[2 * t])[c] = of_key[2 * t] + r * d->scores[of_r(t, 2 * t)];
+            at(d->key[2 * t + 1])[c] = of_key[2 * t + 1] + r * d->scores[of_r(t, 2 * t + 1)];
             for (int n = 0; n < 2 * t; n++) {
                 vec g = of_key[n] + r * d->scores[of_r(t, n)];
                 dr += key[t][n] * d->scores[of_r(t, n)];
@@ -492,9 +525,9 @@ INLINE void keys_and_queries_of_chunk(const chunk *x, const moment *m, const gra
                 da += key[t - 1][n] * d->scores[of_a(t, n)];
                 of_key[n] = g * decay + a * d->scores[of_a(t, n)];
             }
-            at(m[t].dr)[c] = dr;
-            at(m[t].dw)[c] = dw;
-            at(m[t].da)[c] = da;
+            at(d->query[2 * t])[c] = dr;
+            at(d->w[t])[c] = dw;
+            at(d->query[2 * t + 1])[c] = da;
         }
     }
 }
@@ -524,6 +557,14 @@ static void backward_chunk(row *G, const row *state, chunk *x, const moment *m, 
     times_state(d->query, d->out, state, quarter);
     decay_of_state(G, state, d->decay);
     keys_and_queries_of_chunk(x, m, d);
+    for (int t = 0; t < CHUNK; t++) {
+        deliver(m[t].dr, d->query[2 * t]);
+        deliver(m[t].dw, d->w[t]);
+        deliver(m[t].dk, d->key[2 * t + 1]);
+        deliver(m[t].dv, d->value[2 * t + 1]);
+        deliver(m[t].da, d->query[2 * t + 1]);
+        deliver(m[t].db, d->key[2 * t]);
+    }
     quarter.steps += CHUNK / 4;
     add_by_value(G, G, x->since_start[CHUNK - 1], d->out, x->query_of_start, quarter);
 }
@@ -569,6 +610,7 @@ static void backward_heads(group heads, int64_t T, const sequence *in, sequence 
                 backward_chunk(G[i], state[t / CHUNK], &x, m + t, &d, next + t);
         }
     memcpy(ds0, G, heads.count * sizeof *G);
+    all_delivered();
 }
 
 /* `out` are the gradients of r w k v a b, whatever they hold is overwritten. */

@@ -12,7 +12,7 @@ enum { BATCH = 2, HEADS = 2, CHANNELS = HEADS * N, R = 0, W, K, VALUE, A, B, INP
 static float uniform(void) { return 2.0f * rand() / RAND_MAX - 1; }
 
 static float *random_floats(int64_t count) {
-    float *x = malloc(count * sizeof *x);
+    float *x = aligned_alloc(64, (count * sizeof *x + 63) / 64 * 64);
     for (int64_t i = 0; i < count; i++) x[i] = uniform();
     return x;
 }
