@@ -188,14 +188,20 @@ def kept(run: Run, spec: JobSpec, batch: Batch, *, recompute: bool) -> int:
     return count()
 
 
-def measure(name: str, device: str, repeat: int) -> dict[str, Any]:
+def phases_of(name: str, device: str = "cpu") -> Phases:
+    """The step of a shape, with as many threads as a job of its width has."""
     layers, dim, vocab, size, prompt, answer = SHAPES[name]
     spec = job(layers, dim, vocab, size, "bfloat16" if device == "cuda" else "float32")
     weights = random_state_dict(ModelShape.random(layers, dim, vocab), 0)
     run = start_run(spec, RWKV7.from_state_dict(weights, device=device))
     torch.set_num_threads(1 if dim < ONE_THREAD_BELOW else os.cpu_count() or 1)
-    batch = examples(vocab, size, prompt, answer)
-    real = Phases(run, spec, batch)
+    return Phases(run, spec, examples(vocab, size, prompt, answer))
+
+
+def measure(name: str, device: str, repeat: int) -> dict[str, Any]:
+    layers, dim, _, size, prompt, answer = SHAPES[name]
+    real = phases_of(name, device)
+    run, spec, batch = real.run, real.spec, real.examples
     phases = {"step": real, "bound": Phases(run, spec, batch)}
     if device == "cuda":
         phases["recomputed"] = Phases(run, spec, batch, recompute=True)

@@ -9,14 +9,6 @@ from pathlib import Path
 from orchestrator.errors import FsqError
 
 
-def expanded(path: Path) -> Path:
-    """With ~ as somebody's home folder, if there is such a user."""
-    try:
-        return path.expanduser()
-    except RuntimeError:
-        return path
-
-
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file under its name only once it is complete, or into a device or pipe; raises FsqError."""
     unfinished = path.parent / f"{path.name}.{os.getpid()}.tmp"

@@ -9,7 +9,7 @@ from platformdirs import user_data_path
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from orchestrator.files import expanded
+from orchestrator.paths import expanded
 
 
 class Settings(BaseSettings):

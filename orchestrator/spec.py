@@ -27,7 +27,7 @@ from pydantic import (
 from orchestrator.chains import When, Where
 from orchestrator.consistency import CONTROL_ARM as CONTROL_ARM
 from orchestrator.consistency import Inconsistent, conflicts
-from orchestrator.files import expanded
+from orchestrator.paths import expanded
 from orchestrator.planner import Confirmation, JobKey, SearchSpec
 from orchestrator.round_file import Location
 from orchestrator.rules import AnyRule, Threshold

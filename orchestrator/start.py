@@ -33,7 +33,7 @@ def rounds_at_a_glance() -> Sequence[Glimpse] | None:
     from platformdirs import user_data_path
 
     from db import glance
-    from orchestrator.files import expanded
+    from orchestrator.paths import expanded
 
     environment = {name.upper(): value for name, value in os.environ.items()}
     if environment.get("FSQ_SERVER") or environment.get("FSQ_DATABASE_URL"):

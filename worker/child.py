@@ -41,7 +41,8 @@ from worker.job import (
     RandomCheckpoint,
     Usage,
 )
-from worker.memory import give_back, is_limited, is_out_of_memory
+from worker.memory import is_limited, is_out_of_memory
+from worker.process_memory import give_back
 from worker.snapshots import Keeping, Snapshots
 from worker.training import Report, Run, start_run, stopped, train
 
@@ -329,6 +330,24 @@ def _die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def next_request(connection: Connection) -> Any:
+    """What the supervisor asks for next; memory that is free goes back to the system if that takes a while.
+
+    Raises EOFError when the supervisor is gone.
+    """
+    if not connection.poll(IDLE_SECONDS):
+        give_back()
+    return json.loads(connection.recv_bytes())
+
+
+def be_reproducible() -> None:
+    """Has torch compute the same bits again, or refuse."""
+    # use_deterministic_algorithms does the same, and imports torch's compiler
+    torch.set_deterministic_debug_mode("error")
+    # or it would fill what is about to be written
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
 def main(arguments: Sequence[str]) -> None:
     """Trains until its supervisor is gone.
 
@@ -340,18 +359,15 @@ def main(arguments: Sequence[str]) -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
     )
-    # use_deterministic_algorithms does the same, and imports torch's compiler
-    torch.set_deterministic_debug_mode("error")
+    be_reproducible()
     connection = Connection(int(descriptor))
     folder = Path(home)
     resources = Resources(torch.device(device), folder / "cache", int(activation_bytes))
     snapshots = Snapshots(folder, int(quota))
     report = ConnectionReport(connection)
     while True:
-        if not connection.poll(IDLE_SECONDS):
-            give_back()
         try:
-            request = json.loads(connection.recv_bytes())
+            request = next_request(connection)
         except EOFError:
             return
         _redirect_output(Path(request["log"]))

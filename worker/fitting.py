@@ -16,6 +16,7 @@ from tasks import Example
 from worker.errors import OutOfMemory
 from worker.job import JobSpec
 from worker.memory import is_limited, is_out_of_memory, kept_bytes
+from worker.process_memory import give_back
 from worker.training import TOO_LARGE, Batch, Run, answer_states, autocast, gradients, lengths, try_evaluation
 
 
@@ -62,6 +63,7 @@ def fit(
         longest_evaluated=(len(evaluated.prompt), len(evaluated.answer)),
     )
     if shapes not in known:
+        give_back()  # blocks of other sizes than this run takes
         try:
             run.recompute = _takes_more(run, spec, batch, activation_bytes)
             known[shapes] = _try(run, spec, batch, val_set) if is_limited(run.device) else _fitting(run)

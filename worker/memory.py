@@ -1,16 +1,13 @@
-"""Telling a want of memory from other errors, counting what autograd keeps, giving back what is free.
-
-See also `worker.fitting`.
-"""
+"""Telling a want of memory from other errors, and counting what autograd keeps; see also `worker.fitting`."""
 
 from __future__ import annotations
 
-import ctypes
-import resource
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import torch
+
+from worker import process_memory
 
 _SIGNS = (
     "out of memory",
@@ -30,14 +27,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def is_limited(device: torch.device) -> bool:
     """Whether memory can run out with an error: an accelerator's can, a CPU's where a limit is set."""
-    limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
-    return device.type != "cpu" or any(limit != resource.RLIM_INFINITY for limit in limits)
-
-
-def give_back() -> None:
-    """Gives the system the memory that malloc keeps (`worker.process.ENVIRONMENT`); only glibc keeps any."""
-    with suppress(AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    return device.type != "cpu" or process_memory.is_limited()
 
 
 @contextmanager

@@ -15,22 +15,27 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, NamedTuple
 
+from worker import process_memory
 from worker.devices import torch_name
 from worker.job import JobSpec
 from worker.limits import Limits
 from worker.snapshot_files import snapshot_folder
 
-ENVIRONMENT = {
+_ENVIRONMENT = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # reproducible matrix products
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait crawl when another process needs a core
-    # glibc's malloc keeps what a step frees for the next, and takes it by large pages: the system clears every page
-    "MALLOC_TRIM_THRESHOLD_": str(2**62),
-    "MALLOC_MMAP_THRESHOLD_": str(2**25),  # the most that every version accepts
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
-"""Of a training process, where the worker's own says nothing else."""
 
 LONGEST_DEATH = 10.0  # seconds from SIGKILL to the end
+
+
+def environment() -> dict[str, str]:
+    """That of a training process: what this one's says goes before.
+
+    Where memory is limited all is left free that can be: what fits does not depend on the jobs before.
+    """
+    kept = {} if process_memory.is_limited() else process_memory.KEEPING
+    return _ENVIRONMENT | kept | os.environ
 
 
 class Message(NamedTuple):
@@ -114,7 +119,6 @@ class Child:
         command = [sys.executable, "-P", "-m", "worker.start"]  # -P: no module of the current folder
         arguments = [str(theirs.fileno()), str(os.getpid()), torch_name(self.device), str(self._home)]
         arguments += [str(self._limits.snapshot_bytes), str(self._limits.activation_bytes)]
-        environment = ENVIRONMENT | os.environ
         with log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603  (our own interpreter and module)
                 command + arguments,
@@ -122,7 +126,7 @@ class Child:
                 stdout=output,
                 stderr=output,
                 pass_fds=[theirs.fileno()],
-                env=environment,
+                env=environment(),
             )
         theirs.close()
         self._messages = SimpleQueue()

@@ -13,6 +13,7 @@
  * multipliers, and only the scores <key, query> go step by step. Keys decay forward: nothing is divided by a decay.
  * Sums have one fixed order, whatever the number of threads.
  */
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -38,6 +39,7 @@
 #endif
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef float aligned_vec __attribute__((vector_size(4 * LANES), may_alias));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef float row[N];
 #define ALIGNED __attribute__((aligned(64)))
@@ -45,8 +47,8 @@ typedef float row[N];
 #define UNROLL _Pragma("GCC unroll 16")
 #define INLINE static inline __attribute__((always_inline))
 
-/* One input or gradient: a (B, T, H, N) tensor whose last two dimensions are contiguous. What is written begins at a
- * multiple of 64 bytes. */
+/* One input or gradient: a (B, T, H, N) tensor whose last two dimensions are contiguous. Those that
+ * are written, and checkpoints, begin at a multiple of 64 bytes. */
 typedef struct {
     float *data;
     int64_t batch_stride, step_stride;
@@ -165,10 +167,13 @@ typedef struct {
     const float *r, *w, *k, *v, *a, *b, *u, *dy;
     float *y, *u_out, *dr, *dw, *dk, *dv, *da, *db;
 } moment;
-#define READ 8
+#define READ (offsetof(moment, y) / sizeof(float *))
 
-#if defined(__clang__)
-#define STORE_PAST_CACHE(to, x) __builtin_nontemporal_store(x, to)
+/* A row that fills no line of the cache is no faster past it. */
+#if N % 16 != 0
+#define STORE_PAST_CACHE(to, x) (*(to) = (x))
+#elif defined(__clang__)
+#define STORE_PAST_CACHE(to, x) __builtin_nontemporal_store((aligned_vec)(x), to)
 #elif defined(__x86_64__) && LANES == 16
 #define STORE_PAST_CACHE(to, x) __builtin_ia32_movntps512((float *)(to), x)
 #elif defined(__x86_64__) && LANES == 8
@@ -181,8 +186,7 @@ typedef struct {
 
 /* Writes a row of a result whole and past the cache, which need not fetch first what is overwritten. */
 INLINE void deliver(float *to, const float *from) {
-    typedef float whole __attribute__((vector_size(4 * LANES), may_alias));
-    for (int c = 0; c < V; c++) STORE_PAST_CACHE((whole *)to + c, at(from)[c]);
+    for (int c = 0; c < V; c++) STORE_PAST_CACHE((aligned_vec *)to + c, at(from)[c]);
 }
 
 /* What was delivered is there for other threads. */
@@ -203,7 +207,7 @@ INLINE void fetch(ahead next, int from, int to, int rows) {
     if (to > rows) to = rows;
     for (int t = from * next.count / rows; t < to * next.count / rows; t++) {
         const float *const *row = (const float *const *)&next.steps[t];
-        for (int i = 0; i < READ; i++)
+        for (int i = 0; i < (int)READ; i++)
             for (int line = 0; line < N; line += 16)
                 if (row[i]) __builtin_prefetch(row[i] + line);
     }

@@ -194,10 +194,12 @@ def test_operator__does_not_load_the_compiler_of_torch() -> None:
     ("compiler", "run", "head_size"),
     [
         (["cc", "-march=native"], [], 16),
+        (["cc", "-march=native"], [], 24),
+        (["cc"], [], 12),
         (["aarch64-linux-gnu-gcc", "-static"], ["qemu-aarch64"], 64),
         (["aarch64-linux-gnu-gcc", "-static"], ["qemu-aarch64"], 4),
     ],
-    ids=["native", "ARM", "ARM, one vector"],
+    ids=["native", "native, half a line", "plain, odd vectors", "ARM", "ARM, one vector"],
 )
 def test_source__is_right_without_torch(
     compiler: list[str], run: list[str], head_size: int, tmp_path: Path

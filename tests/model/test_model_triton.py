@@ -155,9 +155,9 @@ def test_triton__gradient_of_one_output_alone(of: str) -> None:
 
 
 def test_triton__same_bits_however_time_is_parted(monkeypatch: pytest.MonkeyPatch) -> None:
-    inputs = on_device(wkv_inputs(1, 2 * triton_operator.SPAN + 5, 2, 16))
+    inputs = on_device(wkv_inputs(1, 2 * triton_operator.SPAN + 5, 1, 16))
     whole = results(inputs, "triton")
-    monkeypatch.setattr(triton_operator, "LARGEST_STATES", 2 * (2 * triton_operator.CHUNKS * 16 * 16 * 4))
+    monkeypatch.setattr(triton_operator, "LARGEST_STATES", 2 * triton_operator.CHUNKS * 16 * 16 * 4)
     assert [part.spans for part in triton_operator.Stretch.parts(inputs[0])] == [2, 1]
     apart = results(inputs, "triton")
     assert all(torch.equal(x, y) for x, y in zip(whole, apart, strict=True))

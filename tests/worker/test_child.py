@@ -71,6 +71,27 @@ def test_log__a_smaller_micro_batch_once(caplog: pytest.LogCaptureFixture) -> No
     assert caplog.messages == ["step 2: out of memory, micro-batch 2 from now on"]
 
 
+def test_next_request__gives_memory_back_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = Pipe()
+    given_back: list[str] = []
+
+    def give_back() -> None:
+        given_back.append("all")
+        ours.send_bytes(b'"late"')
+
+    monkeypatch.setattr(child, "give_back", give_back)
+    with ours, theirs:
+        ours.send_bytes(b'"at once"')
+        assert child.next_request(theirs) == "at once"
+        assert not given_back
+        monkeypatch.setattr(child, "IDLE_SECONDS", 0.01)
+        assert child.next_request(theirs) == "late"
+        assert given_back == ["all"]
+        ours.close()
+        with pytest.raises(EOFError):
+            child.next_request(theirs)
+
+
 def test_busy__says_so_until_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "SIGN_SECONDS", 0.01)
     ours, theirs = Pipe()

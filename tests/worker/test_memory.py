@@ -16,12 +16,12 @@ import torch
 
 from tests.conftest import CHECKOUT
 from worker.memory import is_out_of_memory
-from worker.process import ENVIRONMENT
+from worker.process_memory import KEEPING
 
 MEMORY_OF_STEPS = """
 from pathlib import Path
 import resource, torch
-from worker.memory import give_back
+from worker.process_memory import give_back
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
@@ -46,7 +46,7 @@ def run_with(folder: Path, megabytes: int) -> dict[str, Any]:
     """What tests/worker/limited_memory.py found with so much memory left; 0: no limit."""
     output = folder / f"{megabytes}.json"
     command = [sys.executable, "-m", "tests.worker.limited_memory", str(output), str(megabytes)]
-    subprocess.run(command, check=True, cwd=CHECKOUT, timeout=300, env=ENVIRONMENT | os.environ)
+    subprocess.run(command, check=True, cwd=CHECKOUT, timeout=300)
     found: dict[str, Any] = json.loads(output.read_text())
     return found
 
@@ -108,7 +108,7 @@ def test_give_back__what_steps_keep_for_the_next() -> None:
         [sys.executable, "-c", MEMORY_OF_STEPS],
         check=True,
         cwd=CHECKOUT,
-        env=ENVIRONMENT | os.environ,
+        env=os.environ | KEEPING,
         capture_output=True,
         text=True,
         timeout=300,

@@ -88,6 +88,21 @@ def test_train__is_bit_identical() -> None:
         assert torch.equal(parameter, two.model.get_parameter(name)), name
 
 
+def test_train__reads_no_memory_that_nothing_wrote() -> None:
+    """Training processes do not have torch fill fresh memory with NaN, as here, which would tell it."""
+    spec = make_job(steps=5, eval_every=2, future_seed=SEEDED)
+    run, recorder = run_job(spec)
+    torch.set_deterministic_debug_mode("error")
+    try:
+        assert torch.empty(2).isnan().all()
+        filled, told = run_job(spec)
+    finally:
+        torch.set_deterministic_debug_mode("default")
+    assert told.evaluations == recorder.evaluations
+    for name, weight in run.model.state_dict().items():
+        assert torch.equal(weight, filled.model.state_dict()[name]), name
+
+
 def test_train__learns() -> None:
     spec = make_job(steps=60, eval_every=60, optimizer=OptimizerConfig(lr=3e-3))
     _, recorder = run_job(spec)

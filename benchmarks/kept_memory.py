@@ -1,0 +1,105 @@
+"""What it brings that a training process keeps its memory from step to step (`worker.process_memory`).
+
+    python benchmarks/kept_memory.py [--turns 3] [-o benchmarks/results/kept_memory.json]
+
+The same passes of the kernel and the same training steps, in processes of their own that take turns: with the
+settings of a training process, and with the system's own. The fastest counts; pages are those that the system handed
+out in the last of them, resident is the most that the process had.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import machine
+from step import ON, phases_of
+from wkv7_cpu import HEAD_SIZE, SHAPES, forward_backward, make_inputs
+
+from worker.child import be_reproducible
+from worker.process import environment
+from worker.process_memory import KEEPING
+
+SECONDS = 8.0  # of repetitions
+
+
+def works() -> dict[str, Callable[[], Callable[[], None]]]:
+    """What is measured: makes its inputs, and returns what to repeat."""
+
+    def kernel(shape: tuple[int, int, int]) -> Callable[[], None]:
+        return partial(forward_backward, make_inputs(*shape, HEAD_SIZE), "compiled")
+
+    def step(name: str) -> Callable[[], None]:
+        return phases_of(name).step
+
+    return {f"kernel {shape}": partial(kernel, shape) for shape in SHAPES} | {
+        f"step {name}": partial(step, name) for name in ON["cpu"]
+    }
+
+
+def pages() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def measured(name: str) -> dict[str, float]:
+    """Of one work, in this process."""
+    be_reproducible()
+    run = works()[name]()
+    fastest, until = float("inf"), time.perf_counter() + SECONDS
+    while time.perf_counter() < until:
+        before, began = pages(), time.perf_counter()
+        run()
+        fastest = min(fastest, time.perf_counter() - began)
+        handed_out = pages() - before
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "milliseconds": round(1000 * fastest, 2),
+        "pages": handed_out,
+        "MiB resident": round(most / 1024),
+    }
+
+
+def in_turns(name: str, turns: int) -> dict[str, Any]:
+    given_back = {key: value for key, value in environment().items() if key not in KEEPING}
+    environments = {"kept": given_back | KEEPING, "given back": given_back}
+    found: dict[str, Any] = {}
+    for _ in range(turns):
+        for how, variables in environments.items():
+            command = [sys.executable, __file__, "--measure", name]
+            done = subprocess.run(command, env=variables, check=True, capture_output=True, text=True)
+            one = json.loads(done.stdout)
+            if how not in found or one["milliseconds"] < found[how]["milliseconds"]:
+                found[how] = one
+    found["times as fast"] = round(found["given back"]["milliseconds"] / found["kept"]["milliseconds"], 2)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/kept_memory.json"))
+    arguments = parser.parse_args()
+    if arguments.measure:
+        print(json.dumps(measured(arguments.measure)))
+        return
+    found: dict[str, Any] = {"machine": machine(torch=torch.__version__)}
+    for name in works():
+        found[name] = in_turns(name, arguments.turns)
+        print(json.dumps({name: found[name]}, indent=1), flush=True)
+    arguments.output.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""What a training process is started with."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+import pytest
+
+from worker.limits import Limits
+from worker.process import Child, environment
+from worker.process_memory import KEEPING
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_child__keeps_memory_and_has_what_the_worker_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    others = _children()
+    child = Child("cpu", tmp_path, Limits())
+    try:
+        child.warm_up()
+        [pid] = set(_children()) - set(others)
+        found = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    finally:
+        child.stop()
+    assert {f"{name}={value}" for name, value in KEEPING.items()} <= set(found)
+    assert "OMP_WAIT_POLICY=ACTIVE" in found
+
+
+def _children() -> list[int]:
+    """The processes that this one has started."""
+    tasks = Path(f"/proc/{os.getpid()}/task")
+    return [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
+
+
+def test_environment__keeps_no_memory_where_it_is_limited() -> None:
+    unlimited = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (2**45, unlimited[1]))
+    try:
+        assert not KEEPING.items() & environment().items()
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, unlimited)
+    assert KEEPING.items() <= environment().items()
