@@ -9,9 +9,8 @@ from contextlib import suppress
 KEEPING = {
     "MALLOC_TRIM_THRESHOLD_": str(2**62),
     "MALLOC_MMAP_THRESHOLD_": str(2**25),  # the most that every version accepts
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
-"""Variables by which glibc's malloc keeps what is freed, and takes large pages: the system clears every page."""
+"""Variables by which glibc's malloc keeps what is freed, which the system would clear for the next step."""
 
 
 def is_limited() -> bool:
