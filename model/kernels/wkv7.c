@@ -47,8 +47,8 @@ typedef float row[N];
 #define UNROLL _Pragma("GCC unroll 16")
 #define INLINE static inline __attribute__((always_inline))
 
-/* One input or gradient: a (B, T, H, N) tensor whose last two dimensions are contiguous. Those that
- * are written, and checkpoints, begin at a multiple of 64 bytes. */
+/* One input or gradient: a (B, T, H, N) tensor whose last two dimensions are contiguous. Those that are written, and
+ * checkpoints, begin at a multiple of 64 bytes. */
 typedef struct {
     float *data;
     int64_t batch_stride, step_stride;
@@ -167,7 +167,7 @@ typedef struct {
     const float *r, *w, *k, *v, *a, *b, *u, *dy;
     float *y, *u_out, *dr, *dw, *dk, *dv, *da, *db;
 } moment;
-#define READ (offsetof(moment, y) / sizeof(float *))
+#define READ ((int)(offsetof(moment, y) / sizeof(float *)))
 
 /* A row that fills no line of the cache is no faster past it. */
 #if N % 16 != 0
@@ -207,7 +207,7 @@ INLINE void fetch(ahead next, int from, int to, int rows) {
     if (to > rows) to = rows;
     for (int t = from * next.count / rows; t < to * next.count / rows; t++) {
         const float *const *row = (const float *const *)&next.steps[t];
-        for (int i = 0; i < (int)READ; i++)
+        for (int i = 0; i < READ; i++)
             for (int line = 0; line < N; line += 16)
                 if (row[i]) __builtin_prefetch(row[i] + line);
     }
