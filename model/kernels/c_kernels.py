@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-SPAN = 32  # steps between checkpoints, as in wkv7.c
+SPAN = 64  # steps between checkpoints, as in wkv7.c
 
 
 class _Sequence(ctypes.Structure):

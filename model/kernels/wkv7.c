@@ -13,12 +13,11 @@
  * multipliers, and only the scores <key, query> go step by step. Keys decay forward: nothing is divided by a decay.
  * Sums have one fixed order, whatever the number of threads.
  */
-#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
 #define CHUNK 8
-#define SPAN 32 /* steps between the states that the forward keeps for the backward */
+#define SPAN 64 /* steps between the states that the forward keeps for the backward */
 
 /* Vectors are as wide as the registers of the processor that is compiled for. A product keeps TILE x GROUP sums in
  * registers: 24 of 32, or 12 of 16 on x86 without AVX-512. */
@@ -32,6 +31,7 @@
 #define V (N / LANES) /* vectors in a row of the state */
 #define SCORES (2 * CHUNK * CHUNK) /* of a chunk, a multiple of LANES */
 #define TILE 6
+#define STRETCH (128 / LANES) /* of a product's inner sum, between which memory is asked for a row */
 #if defined(__AVX512F__) || defined(__aarch64__)
 #define GROUP (V % 4 == 0 ? 4 : V % 3 == 0 ? 3 : V % 2 == 0 ? 2 : 1)
 #else
@@ -167,7 +167,6 @@ typedef struct {
     const float *r, *w, *k, *v, *a, *b, *u, *dy;
     float *y, *u_out, *dr, *dw, *dk, *dv, *da, *db;
 } moment;
-#define READ ((int)(offsetof(moment, y) / sizeof(float *)))
 
 /* A row that fills no line of the cache is no faster past it. */
 #if N % 16 != 0
@@ -196,21 +195,15 @@ INLINE void all_delivered(void) {
 #endif
 }
 
-/* Steps that are needed next: products ask for them as they go, as memory delivers too slowly to be asked at once. */
+/* Rows that are needed next: products ask for them as they go, as memory delivers too slowly to be asked at once. */
 typedef struct {
-    const moment *steps;
-    int count;
+    int count, asked;
+    const float *row[8 * SPAN + N];
 } ahead;
 
-/* Asks for the share of the rows `from` to `to` of a product with `rows` rows. */
-INLINE void fetch(ahead next, int from, int to, int rows) {
-    if (to > rows) to = rows;
-    for (int t = from * next.count / rows; t < to * next.count / rows; t++) {
-        const float *const *row = (const float *const *)&next.steps[t];
-        for (int i = 0; i < READ; i++)
-            for (int line = 0; line < N; line += 16)
-                if (row[i]) __builtin_prefetch(row[i] + line);
-    }
+INLINE void ask(ahead *next, int rows) {
+    for (; rows > 0 && next->asked < next->count; rows--, next->asked++)
+        UNROLL for (int line = 0; line < N; line += 16) __builtin_prefetch(next->row[next->asked] + line);
 }
 
 /* ---- products of small matrices ---- */
@@ -218,7 +211,7 @@ INLINE void fetch(ahead next, int from, int to, int rows) {
 /* out[m] = sum over n < inner of x[m][n] y[n], where x[m][n] is x[m * down + n * right], for `tile` rows and GROUP
  * vectors from c. Given `before` and the decay of its rows or of its columns, the sum starts with their product. */
 INLINE void product(int tile, row *out, const float *x, int down, int right, const row *y, int inner, int c,
-                    const row *before, const float *row_decay, const float *column_decay) {
+                    const row *before, const float *row_decay, const float *column_decay, ahead *next) {
     vec sum[TILE][GROUP];
     UNROLL for (int i = 0; i < tile; i++)
         UNROLL for (int g = 0; g < GROUP; g++) {
@@ -226,11 +219,15 @@ INLINE void product(int tile, row *out, const float *x, int down, int right, con
             else if (column_decay) sum[i][g] = at(before[i])[c + g] * at(column_decay)[c + g];
             else sum[i][g] = all(0);
         }
-    for (int n = 0; n < inner; n++)
-        UNROLL for (int i = 0; i < tile; i++) {
-            vec factor = all(x[i * down + n * right]);
-            UNROLL for (int g = 0; g < GROUP; g++) sum[i][g] += factor * at(y[n])[c + g];
-        }
+    for (int start = 0; start < inner; start += STRETCH) {
+        int end = inner % STRETCH == 0 || start + STRETCH < inner ? start + STRETCH : inner;
+        ask(next, 1);
+        for (int n = start; n < end; n++)
+            UNROLL for (int i = 0; i < tile; i++) {
+                vec factor = all(x[i * down + n * right]);
+                UNROLL for (int g = 0; g < GROUP; g++) sum[i][g] += factor * at(y[n])[c + g];
+            }
+    }
     UNROLL for (int i = 0; i < tile; i++)
         UNROLL for (int g = 0; g < GROUP; g++) at(out[i])[c + g] = sum[i][g];
 }
@@ -239,35 +236,32 @@ INLINE void product(int tile, row *out, const float *x, int down, int right, con
 INLINE int next_tile(int rows) { return rows == TILE || rows >= TILE + 4 ? TILE : 4; }
 
 /* out[m] = sum over i of x[m][i] state[i], for the 2 CHUNK rows of x */
-static void times_state(row *out, const row *x, const row *state, ahead next) {
+static void times_state(row *out, const row *x, const row *state, ahead *next) {
     for (int c = 0; c < V; c += GROUP)
         for (int m = 0, tile; m < 2 * CHUNK; m += tile) {
             tile = next_tile(2 * CHUNK - m);
-            if (c == 0) fetch(next, m, m + tile, 2 * CHUNK);
-            if (tile == TILE) product(TILE, out + m, x[m], N, 1, state, N, c, 0, 0, 0);
-            else product(4, out + m, x[m], N, 1, state, N, c, 0, 0, 0);
+            if (tile == TILE) product(TILE, out + m, x[m], N, 1, state, N, c, 0, 0, 0, next);
+            else product(4, out + m, x[m], N, 1, state, N, c, 0, 0, 0, next);
         }
 }
 
 /* after = before diag(decay) + sum over n < 2 CHUNK of x[n]^T y[n]; both may be the same. */
-static void add_by_value(row *after, const row *before, const float *decay, const row *x, const row *y, ahead next) {
+static void add_by_value(row *after, const row *before, const float *decay, const row *x, const row *y, ahead *next) {
     for (int c = 0; c < V; c += GROUP)
         for (int i = 0, tile; i < N; i += tile) {
             tile = next_tile(N - i);
-            if (c == 0) fetch(next, i, i + tile, N);
-            if (tile == TILE) product(TILE, after + i, x[0] + i, 1, N, y, 2 * CHUNK, c, before + i, 0, decay);
-            else product(4, after + i, x[0] + i, 1, N, y, 2 * CHUNK, c, before + i, 0, decay);
+            if (tile == TILE) product(TILE, after + i, x[0] + i, 1, N, y, 2 * CHUNK, c, before + i, 0, decay, next);
+            else product(4, after + i, x[0] + i, 1, N, y, 2 * CHUNK, c, before + i, 0, decay, next);
         }
 }
 
 /* state = diag(decay) state + sum over n < 2 CHUNK of x[n]^T y[n] */
-static void add_by_key(row *state, const float *decay, const row *x, const row *y, ahead next) {
+static void add_by_key(row *state, const float *decay, const row *x, const row *y, ahead *next) {
     for (int c = 0; c < V; c += GROUP)
         for (int j = 0, tile; j < N; j += tile) {
             tile = next_tile(N - j);
-            if (c == 0) fetch(next, j, j + tile, N);
-            if (tile == TILE) product(TILE, state + j, x[0] + j, 1, N, y, 2 * CHUNK, c, state + j, decay + j, 0);
-            else product(4, state + j, x[0] + j, 1, N, y, 2 * CHUNK, c, state + j, decay + j, 0);
+            if (tile == TILE) product(TILE, state + j, x[0] + j, 1, N, y, 2 * CHUNK, c, state + j, decay + j, 0, next);
+            else product(4, state + j, x[0] + j, 1, N, y, 2 * CHUNK, c, state + j, decay + j, 0, next);
         }
 }
 
@@ -309,7 +303,7 @@ INLINE void decay_keys(chunk *x, const moment *m, int with_queries) {
 #pragma GCC unroll 1 /* here as below: as fast, and less for the compiler to do */
     for (int s = 0; s < CHUNK; s++) {
         vec b[V], k[V], r_b = {}, r_k = {};
-        for (int c = 0; c < V; c++) {
+        UNROLL for (int c = 0; c < V; c++) {
             b[c] = at(m[s].b)[c];
             k[c] = at(m[s].k)[c];
             r_b += b[c] * at(m[s].r)[c];
@@ -319,7 +313,7 @@ INLINE void decay_keys(chunk *x, const moment *m, int with_queries) {
         product[of_r(s, 2 * s + 1)] = r_k;
         for (int t = s + 1; t < CHUNK; t++) {
             vec a_b = {}, a_k = {}, r_b = {}, r_k = {};
-            for (int c = 0; c < V; c++) {
+            UNROLL for (int c = 0; c < V; c++) {
                 vec decay = at(x->decay[t])[c];
                 a_b += b[c] * at(m[t].a)[c];
                 a_k += k[c] * at(m[t].a)[c];
@@ -335,7 +329,7 @@ INLINE void decay_keys(chunk *x, const moment *m, int with_queries) {
                 product[of_r(t, 2 * s + 1)] = r_k;
             }
         }
-        for (int c = 0; c < V; c++) {
+        UNROLL for (int c = 0; c < V; c++) {
             at(x->key_at_end[2 * s])[c] = b[c];
             at(x->key_at_end[2 * s + 1])[c] = k[c];
         }
@@ -376,16 +370,21 @@ static int64_t smaller(int64_t x, int64_t y) { return x < y ? x : y; }
  * goes nowhere. */
 static const ALIGNED row nothing;
 
-INLINE void find_inputs(moment *m, int64_t batch, int64_t t, int64_t head, const sequence *in, int is_there) {
+INLINE void find_inputs(moment *m, int64_t batch, int64_t t, int64_t head, const sequence *in, int is_there,
+                        ahead *next) {
     const float **from[] = {&m->r, &m->w, &m->k, &m->v, &m->a, &m->b};
-    for (int i = 0; i < 6; i++) *from[i] = is_there ? step(in[i], batch, t, head) : nothing;
+    for (int i = 0; i < 6; i++) {
+        *from[i] = is_there ? step(in[i], batch, t, head) : nothing;
+        next->row[next->count++] = *from[i];
+    }
 }
 
 static void find_forward(moment *m, int64_t batch, int64_t first, int64_t T, int64_t head, const sequence *in,
-                         sequence y, sequence u, float *nowhere) {
+                         sequence y, sequence u, float *nowhere, ahead *next) {
+    next->count = next->asked = 0;
 #pragma GCC unroll 1
     for (int64_t t = first; t < first + CHUNK; t++, m++) {
-        find_inputs(m, batch, t, head, in, t < T);
+        find_inputs(m, batch, t, head, in, t < T, next);
         m->y = t < T ? step(y, batch, t, head) : nowhere;
         if (u.data) m->u_out = t < T ? step(u, batch, t, head) : nowhere;
     }
@@ -399,7 +398,8 @@ static void forward_heads(group heads, int64_t T, const sequence *in, const floa
     moment steps[2][CHUNK] = {};
     int64_t spans = (T + SPAN - 1) / SPAN;
     int n = 0;
-    find_forward(steps[0], heads.batch, 0, T, heads.head, in, y, u, nowhere);
+    ahead following;
+    find_forward(steps[0], heads.batch, 0, T, heads.head, in, y, u, nowhere, &following);
     for (int i = 0; i < heads.count; i++) transpose((const row *)(s0 + i * N * N), state[i]);
     for (int64_t start = 0; start < T; start += SPAN)
         for (int i = 0; i < heads.count; i++) {
@@ -409,16 +409,17 @@ static void forward_heads(group heads, int64_t T, const sequence *in, const floa
             for (int64_t first = start; first < end; first += CHUNK, n ^= 1) {
                 moment *m = steps[n], *next = steps[n ^ 1];
                 int j = first + CHUNK < end ? i : (i + 1) % heads.count; /* whose chunk is next */
-                find_forward(next, heads.batch, j > i ? start : first + CHUNK, T, heads.head + j, in, y, u, nowhere);
+                find_forward(next, heads.batch, j > i ? start : first + CHUNK, T, heads.head + j, in, y, u, nowhere,
+                             &following);
                 decay_keys_and_queries(&x, m);
-                times_state(out, x.query_of_start, state[i], (ahead){next, CHUNK / 2});
+                times_state(out, x.query_of_start, state[i], &following);
                 outputs(&x, out);
                 for (int t = 0; t < CHUNK; t++) {
                     deliver(m[t].y, out[2 * t]);
                     if (m[t].u_out) deliver(m[t].u_out, x.value[2 * t]);
                 }
-                add_by_key(state[i], x.since_start[CHUNK - 1], x.key_at_end, x.value,
-                           (ahead){next + CHUNK / 2, CHUNK / 2});
+                add_by_key(state[i], x.since_start[CHUNK - 1], x.key_at_end, x.value, &following);
+                ask(&following, following.count);
             }
         }
     for (int i = 0; i < heads.count; i++) transpose(state[i], (row *)(sT + i * N * N));
@@ -476,7 +477,7 @@ INLINE void gradients_of_scores(const chunk *x, gradients *d) {
     ALIGNED products product;
     for (int t = 0; t < CHUNK; t++) {
         vec dy[V], du[V], dy_u = {}, dy_v = {};
-        for (int c = 0; c < V; c++) {
+        UNROLL for (int c = 0; c < V; c++) {
             dy[c] = at(d->out[2 * t])[c];
             du[c] = at(d->out[2 * t + 1])[c];
             dy_u += dy[c] * at(x->value[2 * t])[c];
@@ -484,7 +485,7 @@ INLINE void gradients_of_scores(const chunk *x, gradients *d) {
         }
         for (int n = 0; n < 2 * t; n++) {
             vec of_a_t = {}, of_r_t = {};
-            for (int c = 0; c < V; c++) {
+            UNROLL for (int c = 0; c < V; c++) {
                 of_a_t += at(x->value[n])[c] * du[c];
                 of_r_t += at(x->value[n])[c] * dy[c];
             }
@@ -500,38 +501,62 @@ INLINE void gradients_of_scores(const chunk *x, gradients *d) {
 /* Goes through the chunk from its end. On entry d->key are the gradients of the keys at the end, d->query those of the
  * queries of the start. */
 INLINE void keys_and_queries_of_chunk(const chunk *x, const moment *m, gradients *d) {
-    for (int c = 0; c < V; c++) {
-        vec key[CHUNK][2 * CHUNK], of_key[2 * CHUNK], of_start = at(d->decay)[c];
+    /* Side by side: apart by a multiple of 4096 bytes, reading one would wait for what was written to the other. */
+    struct {
+        ALIGNED vec key[CHUNK * (CHUNK + 1)][GROUP]; /* key_n,t at t (t + 1) + n */
+        vec of_key[2 * CHUNK][GROUP];
+    } at_step;
+    for (int c = 0; c < V; c += GROUP) {
+        vec of_start[GROUP];
         for (int t = 0; t < CHUNK; t++) {
-            vec decay = at(x->decay[t])[c];
-            for (int n = 0; n < 2 * t; n++) key[t][n] = key[t - 1][n] * decay;
-            key[t][2 * t] = at(m[t].b)[c];
-            key[t][2 * t + 1] = at(m[t].k)[c];
-        }
-        UNROLL for (int n = 0; n < 2 * CHUNK; n++) of_key[n] = at(d->key[n])[c];
-        for (int t = CHUNK - 1; t >= 0; t--) {
-            vec decay = at(x->decay[t])[c], since_start = at(x->since_start[t])[c];
-            vec before = t ? at(x->since_start[t - 1])[c] : all(1);
-            vec r = at(m[t].r)[c], a = at(m[t].a)[c];
-            vec dr = at(d->query[2 * t])[c], da = at(d->query[2 * t + 1])[c];
-            of_start += dr * r;
-            vec dw = of_start * since_start;
-            of_start = of_start * decay + da * a;
-            dr *= since_start;
-            da *= before;
-            dr += key[t][2 * t] * d->scores[of_r(t, 2 * t)] + key[t][2 * t + 1] * d->scores[of_r(t, 2 * t + 1)];
-            at(d->key[2 * t])[c] = of_key[2 * t] + r * d->scores[of_r(t, 2 * t)];
-            at(d->key[2 * t + 1])[c] = of_key[2 * t + 1] + r * d->scores[of_r(t, 2 * t + 1)];
-            for (int n = 0; n < 2 * t; n++) {
-                vec g = of_key[n] + r * d->scores[of_r(t, n)];
-                dr += key[t][n] * d->scores[of_r(t, n)];
-                dw += key[t][n] * g;
-                da += key[t - 1][n] * d->scores[of_a(t, n)];
-                of_key[n] = g * decay + a * d->scores[of_a(t, n)];
+            vec(*key)[GROUP] = at_step.key + t * (t + 1), (*before)[GROUP] = key - 2 * t;
+            for (int n = 0; n < 2 * t; n++)
+                UNROLL for (int g = 0; g < GROUP; g++) key[n][g] = before[n][g] * at(x->decay[t])[c + g];
+            UNROLL for (int g = 0; g < GROUP; g++) {
+                key[2 * t][g] = at(m[t].b)[c + g];
+                key[2 * t + 1][g] = at(m[t].k)[c + g];
+                at_step.of_key[2 * t][g] = at(d->key[2 * t])[c + g];
+                at_step.of_key[2 * t + 1][g] = at(d->key[2 * t + 1])[c + g];
             }
-            at(d->query[2 * t])[c] = dr;
-            at(d->w[t])[c] = dw;
-            at(d->query[2 * t + 1])[c] = da;
+        }
+        UNROLL for (int g = 0; g < GROUP; g++) of_start[g] = at(d->decay)[c + g];
+        for (int t = CHUNK - 1; t >= 0; t--) {
+            vec(*key)[GROUP] = at_step.key + t * (t + 1), (*before)[GROUP] = key - 2 * t;
+            vec(*of_key)[GROUP] = at_step.of_key;
+            vec decay[GROUP], r[GROUP], a[GROUP], dr[GROUP], da[GROUP], dw[GROUP];
+            UNROLL for (int g = 0; g < GROUP; g++) {
+                vec since_start = at(x->since_start[t])[c + g];
+                vec since_before = t ? at(x->since_start[t - 1])[c + g] : all(1);
+                decay[g] = at(x->decay[t])[c + g];
+                r[g] = at(m[t].r)[c + g];
+                a[g] = at(m[t].a)[c + g];
+                dr[g] = at(d->query[2 * t])[c + g];
+                da[g] = at(d->query[2 * t + 1])[c + g];
+                of_start[g] += dr[g] * r[g];
+                dw[g] = of_start[g] * since_start;
+                of_start[g] = of_start[g] * decay[g] + da[g] * a[g];
+                dr[g] *= since_start;
+                da[g] *= since_before;
+                UNROLL for (int n = 2 * t; n < 2 * t + 2; n++) {
+                    dr[g] += key[n][g] * d->scores[of_r(t, n)];
+                    at(d->key[n])[c + g] = of_key[n][g] + r[g] * d->scores[of_r(t, n)];
+                }
+            }
+            for (int n = 0; n < 2 * t; n++) {
+                vec of_r_t = all(d->scores[of_r(t, n)]), of_a_t = all(d->scores[of_a(t, n)]);
+                UNROLL for (int g = 0; g < GROUP; g++) {
+                    vec gradient = of_key[n][g] + r[g] * of_r_t;
+                    dr[g] += key[n][g] * of_r_t;
+                    dw[g] += key[n][g] * gradient;
+                    da[g] += before[n][g] * of_a_t;
+                    of_key[n][g] = gradient * decay[g] + a[g] * of_a_t;
+                }
+            }
+            UNROLL for (int g = 0; g < GROUP; g++) {
+                at(d->query[2 * t])[c + g] = dr[g];
+                at(d->w[t])[c + g] = dw[g];
+                at(d->query[2 * t + 1])[c + g] = da[g];
+            }
         }
     }
 }
@@ -547,18 +572,15 @@ static void decay_of_state(const row *G, const row *state, float *out) {
 }
 
 /* Takes G from the end of a chunk to its start. */
-static void backward_chunk(row *G, const row *state, chunk *x, const moment *m, gradients *d, const moment *next) {
+static void backward_chunk(row *G, const row *state, chunk *x, const moment *m, gradients *d, ahead *next) {
     ALIGNED row by_key[N];
-    ahead quarter = {next, CHUNK / 4};
     decay_keys_and_queries(x, m);
     transpose(G, by_key);
-    times_state(d->value, x->key_at_end, by_key, quarter);
+    times_state(d->value, x->key_at_end, by_key, next);
     values_of_chunk(x, m, d);
     gradients_of_scores(x, d);
-    quarter.steps += CHUNK / 4;
-    times_state(d->key, x->value, G, quarter);
-    quarter.steps += CHUNK / 4;
-    times_state(d->query, d->out, state, quarter);
+    times_state(d->key, x->value, G, next);
+    times_state(d->query, d->out, state, next);
     decay_of_state(G, state, d->decay);
     keys_and_queries_of_chunk(x, m, d);
     for (int t = 0; t < CHUNK; t++) {
@@ -569,19 +591,21 @@ static void backward_chunk(row *G, const row *state, chunk *x, const moment *m, 
         deliver(m[t].da, d->query[2 * t + 1]);
         deliver(m[t].db, d->key[2 * t]);
     }
-    quarter.steps += CHUNK / 4;
-    add_by_value(G, G, x->since_start[CHUNK - 1], d->out, x->query_of_start, quarter);
+    add_by_value(G, G, x->since_start[CHUNK - 1], d->out, x->query_of_start, next);
 }
 
 static void find_backward(moment *m, int64_t batch, int64_t first, int64_t T, int64_t head, const sequence *in,
-                          sequence dy, sequence u, const sequence *out, float *nowhere) {
+                          sequence dy, sequence u, const sequence *out, float *nowhere, ahead *next) {
+    next->count = next->asked = 0;
 #pragma GCC unroll 1
     for (int64_t t = first; t < first + SPAN; t++, m++) {
         float **to[] = {&m->dr, &m->dw, &m->dk, &m->dv, &m->da, &m->db};
-        find_inputs(m, batch, t, head, in, t < T);
+        find_inputs(m, batch, t, head, in, t < T, next);
         for (int i = 0; i < 6; i++) *to[i] = t < T ? step(out[i], batch, t, head) : nowhere;
         m->u = t < T ? step(u, batch, t, head) : nothing;
         m->dy = t < T ? step(dy, batch, t, head) : nothing;
+        next->row[next->count++] = m->u;
+        next->row[next->count++] = m->dy;
     }
 }
 
@@ -595,23 +619,28 @@ static void backward_heads(group heads, int64_t T, const sequence *in, sequence 
     moment steps[2][SPAN] = {};
     int64_t spans = (T + SPAN - 1) / SPAN, last = (spans - 1) * SPAN; /* no span, if there is no step */
     int n = 0;
-    find_backward(steps[0], heads.batch, last, T, heads.head, in, dy, u, out, nowhere);
+    ahead following;
+    find_backward(steps[0], heads.batch, last, T, heads.head, in, dy, u, out, nowhere, &following);
     memcpy(G, dsT, heads.count * sizeof *G);
     for (int64_t first = last; first >= 0; first -= SPAN)
         for (int i = 0; i < heads.count; i++, n ^= 1) {
             moment *m = steps[n], *next = steps[n ^ 1];
             int count = smaller(T - first, SPAN), j = (i + 1) % heads.count; /* whose span is next */
             int64_t next_first = j > i ? first : first - SPAN;
-            if (next_first >= 0)
-                find_backward(next, heads.batch, next_first, T, heads.head + j, in, dy, u, out, nowhere);
+            if (next_first >= 0) {
+                find_backward(next, heads.batch, next_first, T, heads.head + j, in, dy, u, out, nowhere, &following);
+                for (int row = 0; row < N; row++)
+                    following.row[following.count++] = checkpoints + ((j * spans + next_first / SPAN) * N + row) * N;
+            }
             transpose((const row *)(checkpoints + (i * spans + first / SPAN) * N * N), state[0]);
             for (int t = CHUNK; t < count; t += CHUNK) {
                 decay_keys_alone(&x, m + t - CHUNK);
                 add_by_value(state[t / CHUNK], state[t / CHUNK - 1], x.since_start[CHUNK - 1], x.value, x.key_at_end,
-                             (ahead){});
+                             &following);
             }
             for (int t = (count - 1) / CHUNK * CHUNK; t >= 0; t -= CHUNK)
-                backward_chunk(G[i], state[t / CHUNK], &x, m + t, &d, next + t);
+                backward_chunk(G[i], state[t / CHUNK], &x, m + t, &d, &following);
+            ask(&following, following.count);
         }
     memcpy(ds0, G, heads.count * sizeof *G);
     all_delivered();
