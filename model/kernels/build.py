@@ -12,6 +12,7 @@ import platformdirs
 
 from model.errors import KernelError
 
+_LARGEST_HEAD = 128
 _SOURCE = Path(__file__).with_name("wkv7.c")
 # wkv7.c says itself what is a vector; clang knows these two as well, and refuses what it does not know
 _LEFT_OUT = ("-fno-tree-vectorize", "-fno-tree-slp-vectorize")
@@ -23,10 +24,13 @@ _CPU_INFO = Path("/proc/cpuinfo")
 def library(head_size: int, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
     """Return the kernels compiled for a head size, with more compiler flags if given (`-mno-avx512f`).
 
-    Raises `KernelError` if the head size is no multiple of 4, or if there is no compiler that can build them.
+    Raises `KernelError` if the head size is no multiple of 4 or so large that the states of a span would not fit a
+    thread's stack, or if there is no compiler that can build them.
     """
-    if head_size % 4 != 0:
-        raise KernelError(f"head size {head_size} is not a multiple of 4: the compiled kernels need one")
+    if head_size % 4 != 0 or head_size > _LARGEST_HEAD:
+        raise KernelError(
+            f"head size {head_size}: the compiled kernels take multiples of 4 up to {_LARGEST_HEAD}"
+        )
     return compiled_source(_SOURCE, (*flags, f"-DN={head_size}"))
 
 

@@ -30,7 +30,7 @@ class Kernels:
         self._forward, self._backward = library.wkv7_forward, library.wkv7_backward
         end = (_MEMORY, ctypes.c_int)
         self._forward.argtypes = (*_SIZES, _Six, _MEMORY, _Sequence, _Sequence, _MEMORY, *end)
-        self._backward.argtypes = (*_SIZES, _Six, _Sequence, _Sequence, _MEMORY, _MEMORY, _Six, *end)
+        self._backward.argtypes = (*_SIZES, _Six, _MEMORY, _Sequence, _Sequence, _MEMORY, _MEMORY, _Six, *end)
         self._forward.restype = self._backward.restype = None
 
     def forward(self, *x: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,7 +40,7 @@ class Kernels:
         return y, sT
 
     def forward_for_backward(self, *x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return y, sT and what `backward` needs besides the inputs: u, and the state before every span."""
+        """Return y, sT and what `backward` needs besides the inputs: u, the states before spans but the first."""
         (y, sT), (u, checkpoints) = new_outputs(*x), new_checkpoints(*x)
         self._run_forward(x, y, _sequence(u), checkpoints.data_ptr(), sT)
         return y, sT, u, checkpoints
@@ -61,13 +61,14 @@ class Kernels:
         )
 
     def backward(self, *x: Tensor) -> tuple[Tensor, ...]:
-        """Return the gradients of r w k v a b s0, from r w k v a b u, the checkpoints, dy and dsT."""
-        *inputs, u, dy = [with_dense_heads(tensor) for tensor in (*x[:7], x[8])]
-        checkpoints, dsT = x[7].contiguous(), x[9].contiguous()
+        """Return the gradients of r w k v a b s0, from those, u, the checkpoints, dy and dsT."""
+        *inputs, u, dy = [with_dense_heads(tensor) for tensor in (*x[:6], x[7], x[9])]
+        s0, checkpoints, dsT = (states.contiguous() for states in (x[6], x[8], x[10]))
         *gradients, ds0 = new_gradients(*x)
         self._backward(
             *u.shape[:3],
             _sequences(inputs),
+            s0.data_ptr(),
             _sequence(dy),
             _sequence(u),
             checkpoints.data_ptr(),
@@ -85,14 +86,14 @@ def new_outputs(*x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def new_checkpoints(*x: Tensor) -> tuple[Tensor, Tensor]:
-    """Memory for u and the state before every span."""
+    """Memory for u, and for the states before spans but the first, which begins with s0."""
     B, T, H, N = x[0].shape
-    return _new(x[0]), x[0].new_empty(B, H, -(-T // SPAN), N, N)
+    return _new(x[0]), x[0].new_empty(B, H, -(-T // SPAN) - 1, N, N)
 
 
 def new_gradients(*x: Tensor) -> tuple[Tensor, ...]:
     """Memory for the gradients of r w k v a b s0, from what `backward` takes."""
-    return (*map(_new, x[:6]), _new(x[9]))
+    return tuple(map(_new, x[:7]))
 
 
 def _new(like: Tensor) -> Tensor:

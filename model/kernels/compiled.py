@@ -91,7 +91,7 @@ def _self_test(library: ctypes.CDLL, head_size: int) -> None:
 def _results(kernels: Kernels, x: Sequence[Tensor]) -> list[Tensor]:
     """y, sT and the gradients of the sum of their squares."""
     y, sT, *saved = kernels.forward_for_backward(*x)
-    return [y, sT, *kernels.backward(*x[:6], *saved, 2 * y, 2 * sT)]
+    return [y, sT, *kernels.backward(*x, *saved, 2 * y, 2 * sT)]
 
 
 def _expected(x: Sequence[Tensor]) -> list[Tensor]:
@@ -138,7 +138,7 @@ _wkv7_for_backward = _operator(
 )
 _wkv7_backward = _operator(
     "wkv7_compiled_backward",
-    "r w k v a b u checkpoints dy dsT",
+    "r w k v a b s0 u checkpoints dy dsT",
     7,
     lambda *x: _kernels(x[0]).backward(*x),
     lambda *x: new_gradients(*x),
@@ -150,7 +150,7 @@ class _Differentiable(torch.autograd.Function):
     def forward(ctx: Any, *x: Tensor) -> tuple[Tensor, Tensor]:
         with torch._C._AutoDispatchBelowAutograd():
             y, sT, u, checkpoints = _wkv7_for_backward(*x)
-        ctx.save_for_backward(*x[:6], u, checkpoints)
+        ctx.save_for_backward(*x, u, checkpoints)
         return y, sT
 
     @staticmethod

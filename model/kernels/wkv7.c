@@ -142,7 +142,7 @@ static void transpose(const row *from, row *to) {
 
 /* Heads that lie side by side are taken in groups, a span of one after a span of the other: else every step of a
  * sequence is on a page of memory of its own. At most SIDE_BY_SIDE, whose states stay in the cache and on the stack. */
-#define SIDE_BY_SIDE (N <= 128 ? 4 : 1)
+#define SIDE_BY_SIDE 4
 
 /* Into how many groups the heads are parted: as few as keep the threads about equally busy. */
 static int64_t groups_of(int64_t B, int64_t H, int threads) {
@@ -162,11 +162,43 @@ static group group_of(int64_t n, int64_t groups, int64_t H) {
     return (group){batch, head, batch * H + head, next - head};
 }
 
+/* What is to be computed, on tensors (B, T, H, N) and states (B, H, N, N). */
+typedef struct {
+    int64_t T, H, groups, spans;
+    int past_cache;     /* whether results are large */
+    const sequence *in; /* r w k v a b */
+    const float *s0;
+    sequence y, u;      /* y or its gradient */
+    float *checkpoints, *sT;
+    const float *dsT;
+    const sequence *out; /* the gradients of r w k v a b */
+    float *ds0;
+} task;
+
+/* The state before a span but the first, which begins with s0. */
+INLINE float *checkpoint(const task *of, int64_t state, int64_t span) {
+    return of->checkpoints + (state * (of->spans - 1) + span - 1) * N * N;
+}
+
+/* Where the work is: at step `t` of head `i` of group `n`. */
+typedef struct {
+    int64_t n, t;
+    group heads;
+    int i;
+} place;
+
+INLINE place start_of(const task *of, int64_t n, int64_t t) { return (place){n, t, group_of(n, of->groups, of->H), 0}; }
+
 /* Where one step of one head lies: what is read, and what is written. */
 typedef struct {
     const float *r, *w, *k, *v, *a, *b, *u, *dy;
     float *y, *u_out, *dr, *dw, *dk, *dv, *da, *db;
 } moment;
+
+/* Numbers in a tensor that is written past the cache: what is smaller may still be there when it is read. */
+#ifndef LARGE
+#define LARGE (1 << 19)
+#endif
 
 /* A row that fills no line of the cache is no faster past it. */
 #if N % 16 != 0
@@ -183,9 +215,11 @@ typedef struct {
 #define STORE_PAST_CACHE(to, x) (*(to) = (x))
 #endif
 
-/* Writes a row of a result whole and past the cache, which need not fetch first what is overwritten. */
-INLINE void deliver(float *to, const float *from) {
-    for (int c = 0; c < V; c++) STORE_PAST_CACHE((aligned_vec *)to + c, at(from)[c]);
+/* Writes a row of a result; whole rows past the cache, which then need not fetch first what is overwritten. */
+INLINE void deliver(float *to, const float *from, int past_cache) {
+    for (int c = 0; c < V; c++)
+        if (past_cache) STORE_PAST_CACHE((aligned_vec *)to + c, at(from)[c]);
+        else ((aligned_vec *)to)[c] = at(from)[c];
 }
 
 /* What was delivered is there for other threads. */
@@ -198,8 +232,10 @@ INLINE void all_delivered(void) {
 /* Rows that are needed next: products ask for them as they go, as memory delivers too slowly to be asked at once. */
 typedef struct {
     int count, asked;
-    const float *row[8 * SPAN + N];
+    const float *row[8 * SPAN + 2 * N];
 } ahead;
+
+INLINE void will_need(ahead *next, const float *row) { next->row[next->count++] = row; }
 
 INLINE void ask(ahead *next, int rows) {
     for (; rows > 0 && next->asked < next->count; rows--, next->asked++)
@@ -370,72 +406,80 @@ static int64_t smaller(int64_t x, int64_t y) { return x < y ? x : y; }
  * goes nowhere. */
 static const ALIGNED row nothing;
 
-INLINE void find_inputs(moment *m, int64_t batch, int64_t t, int64_t head, const sequence *in, int is_there,
-                        ahead *next) {
+INLINE void find_inputs(moment *m, const task *of, place here, int64_t t, ahead *next) {
     const float **from[] = {&m->r, &m->w, &m->k, &m->v, &m->a, &m->b};
     for (int i = 0; i < 6; i++) {
-        *from[i] = is_there ? step(in[i], batch, t, head) : nothing;
-        next->row[next->count++] = *from[i];
+        *from[i] = t < of->T ? step(of->in[i], here.heads.batch, t, here.heads.head + here.i) : nothing;
+        if (t < of->T) will_need(next, *from[i]);
     }
 }
 
-static void find_forward(moment *m, int64_t batch, int64_t first, int64_t T, int64_t head, const sequence *in,
-                         sequence y, sequence u, float *nowhere, ahead *next) {
+static void find_forward(moment *m, const task *of, place here, float *nowhere, ahead *next) {
+    int64_t batch = here.heads.batch, head = here.heads.head + here.i;
     next->count = next->asked = 0;
 #pragma GCC unroll 1
-    for (int64_t t = first; t < first + CHUNK; t++, m++) {
-        find_inputs(m, batch, t, head, in, t < T, next);
-        m->y = t < T ? step(y, batch, t, head) : nowhere;
-        if (u.data) m->u_out = t < T ? step(u, batch, t, head) : nowhere;
+    for (int64_t t = here.t; t < here.t + CHUNK; t++, m++) {
+        find_inputs(m, of, here, t, next);
+        m->y = t < of->T ? step(of->y, batch, t, head) : nowhere;
+        if (of->u.data) m->u_out = t < of->T ? step(of->u, batch, t, head) : nowhere;
     }
+    for (int row = 0; here.t == 0 && row < N; row++)
+        will_need(next, of->s0 + ((here.heads.state + here.i) * N + row) * N);
 }
 
-static void forward_heads(group heads, int64_t T, const sequence *in, const float *s0, sequence y, sequence u,
-                          float *checkpoints, float *sT) {
+/* The next chunk: of the span, of the same span of the next head, of the next span, of the next group. */
+static place next_chunk(const task *of, place here) {
+    here.t += CHUNK;
+    if (here.t < of->T && here.t % SPAN != 0) return here;
+    if (++here.i < here.heads.count) {
+        here.t = (here.t - 1) / SPAN * SPAN;
+        return here;
+    }
+    here.i = 0;
+    return here.t < of->T ? here : start_of(of, here.n + 1, 0);
+}
+
+static void forward_groups(const task *of, int64_t from, int64_t to) {
     ALIGNED row state[SIDE_BY_SIDE][N], out[2 * CHUNK], nowhere;
     static const chunk zero;
     chunk x = zero;
     moment steps[2][CHUNK] = {};
-    int64_t spans = (T + SPAN - 1) / SPAN;
-    int n = 0;
     ahead following;
-    find_forward(steps[0], heads.batch, 0, T, heads.head, in, y, u, nowhere, &following);
-    for (int i = 0; i < heads.count; i++) transpose((const row *)(s0 + i * N * N), state[i]);
-    for (int64_t start = 0; start < T; start += SPAN)
-        for (int i = 0; i < heads.count; i++) {
-            int64_t end = smaller(start + SPAN, T);
-            for (int j = 0; checkpoints && j < N; j++)
-                deliver(checkpoints + ((i * spans + start / SPAN) * N + j) * N, state[i][j]);
-            for (int64_t first = start; first < end; first += CHUNK, n ^= 1) {
-                moment *m = steps[n], *next = steps[n ^ 1];
-                int j = first + CHUNK < end ? i : (i + 1) % heads.count; /* whose chunk is next */
-                find_forward(next, heads.batch, j > i ? start : first + CHUNK, T, heads.head + j, in, y, u, nowhere,
-                             &following);
-                decay_keys_and_queries(&x, m);
-                times_state(out, x.query_of_start, state[i], &following);
-                outputs(&x, out);
-                for (int t = 0; t < CHUNK; t++) {
-                    deliver(m[t].y, out[2 * t]);
-                    if (m[t].u_out) deliver(m[t].u_out, x.value[2 * t]);
-                }
-                add_by_key(state[i], x.since_start[CHUNK - 1], x.key_at_end, x.value, &following);
-                ask(&following, following.count);
-            }
+    place here = start_of(of, from, 0);
+    if (from < to) find_forward(steps[0], of, here, nowhere, &following);
+    for (int n = 0; here.n < to; n ^= 1) {
+        const moment *m = steps[n];
+        place next = next_chunk(of, here);
+        int64_t number = here.heads.state + here.i;
+        if (next.n < to) find_forward(steps[n ^ 1], of, next, nowhere, &following);
+        if (here.t == 0) transpose((const row *)(of->s0 + number * N * N), state[here.i]);
+        for (int j = 0; here.t > 0 && here.t % SPAN == 0 && of->u.data && j < N; j++)
+            deliver(checkpoint(of, number, here.t / SPAN) + j * N, state[here.i][j], of->past_cache);
+        decay_keys_and_queries(&x, m);
+        times_state(out, x.query_of_start, state[here.i], &following);
+        outputs(&x, out);
+        for (int t = 0; t < CHUNK; t++) {
+            deliver(m[t].y, out[2 * t], of->past_cache);
+            if (m[t].u_out) deliver(m[t].u_out, x.value[2 * t], of->past_cache);
         }
-    for (int i = 0; i < heads.count; i++) transpose(state[i], (row *)(sT + i * N * N));
+        add_by_key(state[here.i], x.since_start[CHUNK - 1], x.key_at_end, x.value, &following);
+        ask(&following, following.count);
+        if (here.t + CHUNK >= of->T) transpose(state[here.i], (row *)(of->sT + number * N * N));
+        here = next;
+    }
     all_delivered();
 }
 
-/* `in` are r w k v a b; `u` (B, T, H, N) and `checkpoints` (B, H, ceil(T / SPAN), N, N), or null, are for backward. */
+/* `in` are r w k v a b; T is at least 1. For backward are `u` (B, T, H, N) and `checkpoints` (B, H, ceil(T / SPAN) - 1,
+ * N, N), the states before every span but the first, or no data. */
 void wkv7_forward(int64_t B, int64_t T, int64_t H, const sequence *in, const float *s0, sequence y, sequence u,
                   float *checkpoints, float *sT, int threads) {
-    int64_t spans = (T + SPAN - 1) / SPAN, groups = groups_of(B, H, threads);
+    int64_t groups = groups_of(B, H, threads), all = B * groups;
+    task of = {T, H, groups, (T + SPAN - 1) / SPAN, B * T * H * N > LARGE, in, s0, y, u, checkpoints, sT,
+               0, 0, 0};
 #pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t n = 0; n < B * groups; n++) {
-        group heads = group_of(n, groups, H);
-        int64_t at = heads.state * N * N;
-        forward_heads(heads, T, in, s0 + at, y, u, checkpoints ? checkpoints + at * spans : 0, sT + at);
-    }
+    for (int thread = 0; thread < threads; thread++)
+        forward_groups(&of, thread * all / threads, (thread + 1) * all / threads);
 }
 
 /* ---- backward: the state and its gradient G are [value][key] ---- */
@@ -572,7 +616,8 @@ static void decay_of_state(const row *G, const row *state, float *out) {
 }
 
 /* Takes G from the end of a chunk to its start. */
-static void backward_chunk(row *G, const row *state, chunk *x, const moment *m, gradients *d, ahead *next) {
+static void backward_chunk(row *G, const row *state, chunk *x, const moment *m, gradients *d, ahead *next,
+                           int past_cache) {
     ALIGNED row by_key[N];
     decay_keys_and_queries(x, m);
     transpose(G, by_key);
@@ -584,76 +629,82 @@ static void backward_chunk(row *G, const row *state, chunk *x, const moment *m, 
     decay_of_state(G, state, d->decay);
     keys_and_queries_of_chunk(x, m, d);
     for (int t = 0; t < CHUNK; t++) {
-        deliver(m[t].dr, d->query[2 * t]);
-        deliver(m[t].dw, d->w[t]);
-        deliver(m[t].dk, d->key[2 * t + 1]);
-        deliver(m[t].dv, d->value[2 * t + 1]);
-        deliver(m[t].da, d->query[2 * t + 1]);
-        deliver(m[t].db, d->key[2 * t]);
+        deliver(m[t].dr, d->query[2 * t], past_cache);
+        deliver(m[t].dw, d->w[t], past_cache);
+        deliver(m[t].dk, d->key[2 * t + 1], past_cache);
+        deliver(m[t].dv, d->value[2 * t + 1], past_cache);
+        deliver(m[t].da, d->query[2 * t + 1], past_cache);
+        deliver(m[t].db, d->key[2 * t], past_cache);
     }
     add_by_value(G, G, x->since_start[CHUNK - 1], d->out, x->query_of_start, next);
 }
 
-static void find_backward(moment *m, int64_t batch, int64_t first, int64_t T, int64_t head, const sequence *in,
-                          sequence dy, sequence u, const sequence *out, float *nowhere, ahead *next) {
+static void find_backward(moment *m, const task *of, place here, float *nowhere, ahead *next) {
+    int64_t batch = here.heads.batch, head = here.heads.head + here.i, number = here.heads.state + here.i;
     next->count = next->asked = 0;
 #pragma GCC unroll 1
-    for (int64_t t = first; t < first + SPAN; t++, m++) {
+    for (int64_t t = here.t; t < here.t + SPAN; t++, m++) {
         float **to[] = {&m->dr, &m->dw, &m->dk, &m->dv, &m->da, &m->db};
-        find_inputs(m, batch, t, head, in, t < T, next);
-        for (int i = 0; i < 6; i++) *to[i] = t < T ? step(out[i], batch, t, head) : nowhere;
-        m->u = t < T ? step(u, batch, t, head) : nothing;
-        m->dy = t < T ? step(dy, batch, t, head) : nothing;
-        next->row[next->count++] = m->u;
-        next->row[next->count++] = m->dy;
+        find_inputs(m, of, here, t, next);
+        for (int i = 0; i < 6; i++) *to[i] = t < of->T ? step(of->out[i], batch, t, head) : nowhere;
+        m->u = t < of->T ? step(of->u, batch, t, head) : nothing;
+        m->dy = t < of->T ? step(of->y, batch, t, head) : nothing;
+        if (t < of->T) will_need(next, m->u);
+        if (t < of->T) will_need(next, m->dy);
     }
+    const float *state = here.t == 0 ? of->s0 + number * N * N : checkpoint(of, number, here.t / SPAN);
+    for (int row = 0; row < N; row++) will_need(next, state + row * N);
+    for (int row = 0; here.t + SPAN >= of->T && row < N; row++) will_need(next, of->dsT + (number * N + row) * N);
 }
 
-static void backward_heads(group heads, int64_t T, const sequence *in, sequence dy, sequence u,
-                           const float *checkpoints, const float *dsT, const sequence *out, float *ds0) {
+/* The span to go on with: that of the next head, the one before, the last of the next group. */
+static place next_span(const task *of, place here) {
+    if (++here.i < here.heads.count) return here;
+    here.i = 0;
+    here.t -= SPAN;
+    return here.t >= 0 ? here : start_of(of, here.n + 1, (of->spans - 1) * SPAN);
+}
+
+static void backward_groups(const task *of, int64_t from, int64_t to) {
     ALIGNED row G[SIDE_BY_SIDE][N], state[SPAN / CHUNK][N], nowhere;
     static const chunk zero;
     static const gradients none;
     chunk x = zero;
     gradients d = none;
     moment steps[2][SPAN] = {};
-    int64_t spans = (T + SPAN - 1) / SPAN, last = (spans - 1) * SPAN; /* no span, if there is no step */
-    int n = 0;
     ahead following;
-    find_backward(steps[0], heads.batch, last, T, heads.head, in, dy, u, out, nowhere, &following);
-    memcpy(G, dsT, heads.count * sizeof *G);
-    for (int64_t first = last; first >= 0; first -= SPAN)
-        for (int i = 0; i < heads.count; i++, n ^= 1) {
-            moment *m = steps[n], *next = steps[n ^ 1];
-            int count = smaller(T - first, SPAN), j = (i + 1) % heads.count; /* whose span is next */
-            int64_t next_first = j > i ? first : first - SPAN;
-            if (next_first >= 0) {
-                find_backward(next, heads.batch, next_first, T, heads.head + j, in, dy, u, out, nowhere, &following);
-                for (int row = 0; row < N; row++)
-                    following.row[following.count++] = checkpoints + ((j * spans + next_first / SPAN) * N + row) * N;
-            }
-            transpose((const row *)(checkpoints + (i * spans + first / SPAN) * N * N), state[0]);
-            for (int t = CHUNK; t < count; t += CHUNK) {
-                decay_keys_alone(&x, m + t - CHUNK);
-                add_by_value(state[t / CHUNK], state[t / CHUNK - 1], x.since_start[CHUNK - 1], x.value, x.key_at_end,
-                             &following);
-            }
-            for (int t = (count - 1) / CHUNK * CHUNK; t >= 0; t -= CHUNK)
-                backward_chunk(G[i], state[t / CHUNK], &x, m + t, &d, &following);
-            ask(&following, following.count);
+    place here = start_of(of, from, (of->spans - 1) * SPAN);
+    if (from < to) find_backward(steps[0], of, here, nowhere, &following);
+    for (int n = 0; here.n < to; n ^= 1) {
+        const moment *m = steps[n];
+        place next = next_span(of, here);
+        int64_t first = (here.heads.state + here.i) * N * N;
+        int count = smaller(of->T - here.t, SPAN);
+        if (next.n < to) find_backward(steps[n ^ 1], of, next, nowhere, &following);
+        if (here.t + SPAN >= of->T) memcpy(G[here.i], of->dsT + first, sizeof *G);
+        if (here.t == 0) memcpy(state[0], of->s0 + first, sizeof *state);
+        else transpose((const row *)checkpoint(of, here.heads.state + here.i, here.t / SPAN), state[0]);
+        for (int t = CHUNK; t < count; t += CHUNK) {
+            decay_keys_alone(&x, m + t - CHUNK);
+            add_by_value(state[t / CHUNK], state[t / CHUNK - 1], x.since_start[CHUNK - 1], x.value, x.key_at_end,
+                         &following);
         }
-    memcpy(ds0, G, heads.count * sizeof *G);
+        for (int t = (count - 1) / CHUNK * CHUNK; t >= 0; t -= CHUNK)
+            backward_chunk(G[here.i], state[t / CHUNK], &x, m + t, &d, &following, of->past_cache);
+        ask(&following, following.count);
+        if (here.t == 0) memcpy(of->ds0 + first, G[here.i], sizeof *G);
+        here = next;
+    }
     all_delivered();
 }
 
 /* `out` are the gradients of r w k v a b, whatever they hold is overwritten. */
-void wkv7_backward(int64_t B, int64_t T, int64_t H, const sequence *in, sequence dy, sequence u,
-                   const float *checkpoints, const float *dsT, const sequence *out, float *ds0, int threads) {
-    int64_t spans = (T + SPAN - 1) / SPAN, groups = groups_of(B, H, threads);
+void wkv7_backward(int64_t B, int64_t T, int64_t H, const sequence *in, const float *s0, sequence dy, sequence u,
+                   float *checkpoints, const float *dsT, const sequence *out, float *ds0, int threads) {
+    int64_t groups = groups_of(B, H, threads), all = B * groups;
+    task of = {T, H, groups, (T + SPAN - 1) / SPAN, B * T * H * N > LARGE, in, s0, dy, u, checkpoints, 0,
+               dsT, out, ds0};
 #pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t n = 0; n < B * groups; n++) {
-        group heads = group_of(n, groups, H);
-        int64_t at = heads.state * N * N;
-        backward_heads(heads, T, in, dy, u, checkpoints + at * spans, dsT + at, out, ds0 + at);
-    }
+    for (int thread = 0; thread < threads; thread++)
+        backward_groups(&of, thread * all / threads, (thread + 1) * all / threads);
 }

@@ -83,7 +83,7 @@ def test_operator__parts_are_as_torch_wants_them(make: Any) -> None:
     of_outputs = torch.randn_like(inputs[0]), torch.randn_like(inputs[6])
     torch.library.opcheck(torch.ops.fsq.wkv7_compiled_for_backward.default, inputs)
     torch.library.opcheck(
-        torch.ops.fsq.wkv7_compiled_backward.default, (*inputs[:6], u, checkpoints, *of_outputs)
+        torch.ops.fsq.wkv7_compiled_backward.default, (*inputs, u, checkpoints, *of_outputs)
     )
 
 
@@ -120,9 +120,9 @@ def test_operator__keeps_inputs_where_they_lie() -> None:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         wkv7(*leaves, backend="compiled")
     *inputs, u, checkpoints = saved
-    assert [x.data_ptr() for x in inputs] == [x.data_ptr() for x in leaves[:6]]
+    assert [x.data_ptr() for x in inputs] == [x.data_ptr() for x in leaves]
     assert u.shape == leaves[0].shape
-    assert checkpoints.shape == (2, 2, 2, HEAD_SIZE, HEAD_SIZE)  # before tokens 0 and 64
+    assert checkpoints.shape == (2, 2, 1, HEAD_SIZE, HEAD_SIZE)  # before token 64; s0 is before token 0
 
 
 @pytest.mark.parametrize("heads", [1, 4, 5, 9])
@@ -194,13 +194,22 @@ def test_operator__does_not_load_the_compiler_of_torch() -> None:
     ("compiler", "run", "head_size"),
     [
         (["cc", "-march=native"], [], 16),
+        (["cc", "-march=native", "-DLARGE=0"], [], 64),
         (["cc", "-march=native"], [], 24),
         (["cc"], [], 64),
         (["cc"], [], 12),
         (["aarch64-linux-gnu-gcc", "-static"], ["qemu-aarch64"], 64),
         (["aarch64-linux-gnu-gcc", "-static"], ["qemu-aarch64"], 4),
     ],
-    ids=["native", "native, half a line", "plain", "plain, odd vectors", "ARM", "ARM, one vector"],
+    ids=[
+        "native",
+        "native, past the cache",
+        "native, half a line",
+        "plain",
+        "plain, odd vectors",
+        "ARM",
+        "ARM, one vector",
+    ],
 )
 def test_source__is_right_without_torch(
     compiler: list[str], run: list[str], head_size: int, tmp_path: Path

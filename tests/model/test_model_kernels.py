@@ -198,9 +198,11 @@ def test_wkv7__unknown_backend() -> None:
 def test_wkv7__compiled_refuses_what_it_cannot_compute() -> None:
     with pytest.raises(KernelError, match="float64 on cpu: expected float32"):
         wkv7(*wkv_inputs(1, 4, 1, 8), backend="compiled")
-    if "compiled" in available_backends():
-        with pytest.raises(KernelError, match="head size 6 is not a multiple of 4"):
-            wkv7(*(x.float() for x in wkv_inputs(1, 4, 1, 6)), backend="compiled")
+    for head_size in (6, 132):
+        with pytest.raises(
+            KernelError, match=f"head size {head_size}: the compiled kernels take multiples of 4"
+        ):
+            wkv7(*(x.float() for x in wkv_inputs(1, 4, 1, head_size)), backend="compiled")
 
 
 def test_wkv7__triton_refuses_what_it_cannot_compute() -> None:

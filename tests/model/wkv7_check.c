@@ -96,7 +96,7 @@ static double largest_error(int64_t T) {
         in[i] = whole(x[i], T), out[i] = whole(d[i], T);
     }
     wkv7_forward(BATCH, T, HEADS, in, s0, whole(y, T), whole(u, T), states, sT, 2);
-    wkv7_backward(BATCH, T, HEADS, in, whole(dy, T), whole(u, T), states, dsT, out, ds0, 2);
+    wkv7_backward(BATCH, T, HEADS, in, s0, whole(dy, T), whole(u, T), states, dsT, out, ds0, 2);
 
     double(*S)[N][N] = malloc((T + 1) * sizeof *S);
     for (int n = 0; n < BATCH * HEADS; n++) {
