@@ -142,7 +142,7 @@ static void transpose(const row *from, row *to) {
 
 /* Heads that lie side by side are taken in groups, a span of one after a span of the other: else every step of a
  * sequence is on a page of memory of its own. At most SIDE_BY_SIDE, whose states stay in the cache and on the stack. */
-#define SIDE_BY_SIDE 4
+#define SIDE_BY_SIDE (N <= 64 ? 16 : 4)
 
 /* Into how many groups the heads are parted: as few as keep the threads about equally busy. */
 static int64_t groups_of(int64_t B, int64_t H, int threads) {
