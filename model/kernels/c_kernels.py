@@ -48,6 +48,9 @@ class Kernels:
     def _run_forward(
         self, x: tuple[Tensor, ...], y: Tensor, u: _Sequence, checkpoints: int | None, sT: Tensor
     ) -> None:
+        if y.numel() == 0:
+            sT.copy_(x[6])
+            return
         inputs, s0 = [with_dense_heads(tensor) for tensor in x[:6]], x[6].contiguous()
         self._forward(
             *y.shape[:3],
@@ -65,6 +68,8 @@ class Kernels:
         *inputs, u, dy = [with_dense_heads(tensor) for tensor in (*x[:6], x[7], x[9])]
         s0, checkpoints, dsT = (states.contiguous() for states in (x[6], x[8], x[10]))
         *gradients, ds0 = new_gradients(*x)
+        if u.numel() == 0:
+            return *gradients, ds0.copy_(dsT)
         self._backward(
             *u.shape[:3],
             _sequences(inputs),
@@ -88,7 +93,7 @@ def new_outputs(*x: Tensor) -> tuple[Tensor, Tensor]:
 def new_checkpoints(*x: Tensor) -> tuple[Tensor, Tensor]:
     """Memory for u, and for the states before spans but the first, which begins with s0."""
     B, T, H, N = x[0].shape
-    return _new(x[0]), x[0].new_empty(B, H, -(-T // SPAN) - 1, N, N)
+    return _new(x[0]), x[0].new_empty(B, H, max(0, -(-T // SPAN) - 1), N, N)
 
 
 def new_gradients(*x: Tensor) -> tuple[Tensor, ...]:

@@ -31,7 +31,7 @@
 #define V (N / LANES) /* vectors in a row of the state */
 #define SCORES (2 * CHUNK * CHUNK) /* of a chunk, a multiple of LANES */
 #define TILE 6
-#define STRETCH (128 / LANES) /* of a product's inner sum, between which memory is asked for a row */
+#define STRETCH (128 / LANES) /* steps of a product's inner sum for every row that is asked for ahead */
 #if defined(__AVX512F__) || defined(__aarch64__)
 #define GROUP (V % 4 == 0 ? 4 : V % 3 == 0 ? 3 : V % 2 == 0 ? 2 : 1)
 #else
@@ -195,7 +195,7 @@ typedef struct {
     float *y, *u_out, *dr, *dw, *dk, *dv, *da, *db;
 } moment;
 
-/* Numbers in a tensor that is written past the cache: what is smaller may still be there when it is read. */
+/* Results are written past the cache if y has more numbers than this: what is smaller is read again from the cache. */
 #ifndef LARGE
 #define LARGE (1 << 19)
 #endif
@@ -232,7 +232,7 @@ INLINE void all_delivered(void) {
 /* Rows that are needed next: products ask for them as they go, as memory delivers too slowly to be asked at once. */
 typedef struct {
     int count, asked;
-    const float *row[8 * SPAN + 2 * N];
+    const float *row[8 * SPAN + 2 * N]; /* at most: the inputs, u and dy of a span, the state before it, and dsT */
 } ahead;
 
 INLINE void will_need(ahead *next, const float *row) { next->row[next->count++] = row; }
@@ -423,11 +423,11 @@ static void find_forward(moment *m, const task *of, place here, float *nowhere, 
         m->y = t < of->T ? step(of->y, batch, t, head) : nowhere;
         if (of->u.data) m->u_out = t < of->T ? step(of->u, batch, t, head) : nowhere;
     }
-    for (int row = 0; here.t == 0 && row < N; row++)
-        will_need(next, of->s0 + ((here.heads.state + here.i) * N + row) * N);
+    for (int j = 0; here.t == 0 && j < N; j++)
+        will_need(next, of->s0 + ((here.heads.state + here.i) * N + j) * N);
 }
 
-/* The next chunk: of the span, of the same span of the next head, of the next span, of the next group. */
+/* The next chunk: of the span, of the same span of the next head, of the first head's next span, of the next group. */
 static place next_chunk(const task *of, place here) {
     here.t += CHUNK;
     if (here.t < of->T && here.t % SPAN != 0) return here;
@@ -445,13 +445,14 @@ static void forward_groups(const task *of, int64_t from, int64_t to) {
     chunk x = zero;
     moment steps[2][CHUNK] = {};
     ahead following;
+    if (from == to) return;
     place here = start_of(of, from, 0);
-    if (from < to) find_forward(steps[0], of, here, nowhere, &following);
-    for (int n = 0; here.n < to; n ^= 1) {
-        const moment *m = steps[n];
+    find_forward(steps[0], of, here, nowhere, &following);
+    for (int half = 0; here.n < to; half ^= 1) {
+        const moment *m = steps[half];
         place next = next_chunk(of, here);
         int64_t number = here.heads.state + here.i;
-        if (next.n < to) find_forward(steps[n ^ 1], of, next, nowhere, &following);
+        if (next.n < to) find_forward(steps[half ^ 1], of, next, nowhere, &following);
         if (here.t == 0) transpose((const row *)(of->s0 + number * N * N), state[here.i]);
         for (int j = 0; here.t > 0 && here.t % SPAN == 0 && of->u.data && j < N; j++)
             deliver(checkpoint(of, number, here.t / SPAN) + j * N, state[here.i][j], of->past_cache);
@@ -470,16 +471,16 @@ static void forward_groups(const task *of, int64_t from, int64_t to) {
     all_delivered();
 }
 
-/* `in` are r w k v a b; T is at least 1. For backward are `u` (B, T, H, N) and `checkpoints` (B, H, ceil(T / SPAN) - 1,
- * N, N), the states before every span but the first, or no data. */
+/* `in` are r w k v a b; B, T and H are at least 1. `u` (B, T, H, N) and `checkpoints` (B, H, ceil(T / SPAN) - 1, N, N),
+ * the states before spans but the first, are for a backward pass: without data in `u` neither is written. */
 void wkv7_forward(int64_t B, int64_t T, int64_t H, const sequence *in, const float *s0, sequence y, sequence u,
                   float *checkpoints, float *sT, int threads) {
-    int64_t groups = groups_of(B, H, threads), all = B * groups;
+    int64_t groups = groups_of(B, H, threads), count = B * groups;
     task of = {T, H, groups, (T + SPAN - 1) / SPAN, B * T * H * N > LARGE, in, s0, y, u, checkpoints, sT,
                0, 0, 0};
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int thread = 0; thread < threads; thread++)
-        forward_groups(&of, thread * all / threads, (thread + 1) * all / threads);
+        forward_groups(&of, thread * count / threads, (thread + 1) * count / threads);
 }
 
 /* ---- backward: the state and its gradient G are [value][key] ---- */
@@ -653,8 +654,8 @@ static void find_backward(moment *m, const task *of, place here, float *nowhere,
         if (t < of->T) will_need(next, m->dy);
     }
     const float *state = here.t == 0 ? of->s0 + number * N * N : checkpoint(of, number, here.t / SPAN);
-    for (int row = 0; row < N; row++) will_need(next, state + row * N);
-    for (int row = 0; here.t + SPAN >= of->T && row < N; row++) will_need(next, of->dsT + (number * N + row) * N);
+    for (int j = 0; j < N; j++) will_need(next, state + j * N);
+    for (int j = 0; here.t + SPAN >= of->T && j < N; j++) will_need(next, of->dsT + (number * N + j) * N);
 }
 
 /* The span to go on with: that of the next head, the one before, the last of the next group. */
@@ -673,14 +674,15 @@ static void backward_groups(const task *of, int64_t from, int64_t to) {
     gradients d = none;
     moment steps[2][SPAN] = {};
     ahead following;
+    if (from == to) return;
     place here = start_of(of, from, (of->spans - 1) * SPAN);
-    if (from < to) find_backward(steps[0], of, here, nowhere, &following);
-    for (int n = 0; here.n < to; n ^= 1) {
-        const moment *m = steps[n];
+    find_backward(steps[0], of, here, nowhere, &following);
+    for (int half = 0; here.n < to; half ^= 1) {
+        const moment *m = steps[half];
         place next = next_span(of, here);
         int64_t first = (here.heads.state + here.i) * N * N;
         int count = smaller(of->T - here.t, SPAN);
-        if (next.n < to) find_backward(steps[n ^ 1], of, next, nowhere, &following);
+        if (next.n < to) find_backward(steps[half ^ 1], of, next, nowhere, &following);
         if (here.t + SPAN >= of->T) memcpy(G[here.i], of->dsT + first, sizeof *G);
         if (here.t == 0) memcpy(state[0], of->s0 + first, sizeof *state);
         else transpose((const row *)checkpoint(of, here.heads.state + here.i, here.t / SPAN), state[0]);
@@ -698,13 +700,13 @@ static void backward_groups(const task *of, int64_t from, int64_t to) {
     all_delivered();
 }
 
-/* `out` are the gradients of r w k v a b, whatever they hold is overwritten. */
+/* `out` are the gradients of r w k v a b, whatever they hold is overwritten. Only they and `ds0` are written. */
 void wkv7_backward(int64_t B, int64_t T, int64_t H, const sequence *in, const float *s0, sequence dy, sequence u,
                    float *checkpoints, const float *dsT, const sequence *out, float *ds0, int threads) {
-    int64_t groups = groups_of(B, H, threads), all = B * groups;
+    int64_t groups = groups_of(B, H, threads), count = B * groups;
     task of = {T, H, groups, (T + SPAN - 1) / SPAN, B * T * H * N > LARGE, in, s0, dy, u, checkpoints, 0,
                dsT, out, ds0};
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int thread = 0; thread < threads; thread++)
-        backward_groups(&of, thread * all / threads, (thread + 1) * all / threads);
+        backward_groups(&of, thread * count / threads, (thread + 1) * count / threads);
 }

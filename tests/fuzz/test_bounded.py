@@ -22,6 +22,7 @@ MEBI = 1 << 20
 BRACKETS = b"[" * 1_000_000
 
 Verdict = Callable[[str, bytes, int], str]
+Contents = dict[str, Callable[[], bytes]]  # made by the test that needs one: some are large
 
 
 @pytest.fixture(scope="module")
@@ -62,27 +63,31 @@ def grids(count: int) -> bytes:
     return json.dumps({"round": "r", "variants": [grid] * count}).encode()
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        laughs(),
-        BRACKETS[:999_990],
-        b"{a: " * 249_000,
-        b"a: " + b"x " * 90_000,
-        b"a: |\n" + b" x\n" * 100_000,
-        grids(200),
-    ],
-    ids=["laughs", "brackets", "braces", "plain", "block", "grids"],
-)
-def test_round__yaml(verdict: Verdict, content: bytes) -> None:
-    assert verdict("round_yaml", content, 400) == "ok"
+ROUNDS_YAML: Contents = {
+    "laughs": laughs,
+    "brackets": lambda: BRACKETS[:999_990],
+    "braces": lambda: b"{a: " * 249_000,
+    "plain": lambda: b"a: " + b"x " * 90_000,
+    "block": lambda: b"a: |\n" + b" x\n" * 100_000,
+    "grids": lambda: grids(200),
+}
 
 
-@pytest.mark.parametrize(
-    "content", [BRACKETS[:999_990], b'{"a":' * 199_000, grids(90)], ids=["brackets", "braces", "grids"]
-)
-def test_round__json(verdict: Verdict, content: bytes) -> None:
-    assert verdict("round_json", content, 400) == "ok"
+@pytest.mark.parametrize("name", ROUNDS_YAML)
+def test_round__yaml(verdict: Verdict, name: str) -> None:
+    assert verdict("round_yaml", ROUNDS_YAML[name](), 400) == "ok"
+
+
+ROUNDS_JSON: Contents = {
+    "brackets": lambda: BRACKETS[:999_990],
+    "braces": lambda: b'{"a":' * 199_000,
+    "grids": lambda: grids(90),
+}
+
+
+@pytest.mark.parametrize("name", ROUNDS_JSON)
+def test_round__json(verdict: Verdict, name: str) -> None:
+    assert verdict("round_json", ROUNDS_JSON[name](), 400) == "ok"
 
 
 @pytest.mark.parametrize(
@@ -123,19 +128,18 @@ def test_data__long_line(verdict: Verdict, target: str, size: int, megabytes: in
     assert verdict(target, content, megabytes) == "ok"
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b'{"stage": "' + b"x" * 200 * MEBI + b'"}\n',
-        b'{"stage": "quick"}\n' + b"x" * 200 * MEBI,
-        b'{"x": 1}\n' * 100_000,
-        BRACKETS[:999_990] + b"\n",
-        b'{"stage": "quick", "best_val_loss": ' + b"9" * 900_000 + b"}\n",
-    ],
-    ids=["line", "cut line", "many lines", "brackets", "digits"],
-)
-def test_records(verdict: Verdict, content: bytes) -> None:
-    assert verdict("records_jsonl", content, 150) == "ok"
+RECORDS: Contents = {
+    "line": lambda: b'{"stage": "' + b"x" * 200 * MEBI + b'"}\n',
+    "cut line": lambda: b'{"stage": "quick"}\n' + b"x" * 200 * MEBI,
+    "many lines": lambda: b'{"x": 1}\n' * 100_000,
+    "brackets": lambda: BRACKETS[:999_990] + b"\n",
+    "digits": lambda: b'{"stage": "quick", "best_val_loss": ' + b"9" * 900_000 + b"}\n",
+}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_records(verdict: Verdict, name: str) -> None:
+    assert verdict("records_jsonl", RECORDS[name](), 150) == "ok"
 
 
 @pytest.mark.parametrize("target", ["task_punctuation", "task_mbpp", "task_hotpotqa"])
@@ -180,7 +184,7 @@ def safetensors(header: bytes) -> bytes:
     return struct.pack("<Q", len(header)) + header
 
 
-CHECKPOINTS: dict[str, Callable[[], bytes]] = {
+CHECKPOINTS: Contents = {
     "zip bomb": zip_bomb,
     "one value shown a trillion times": lambda: torch_file(
         state_dict()

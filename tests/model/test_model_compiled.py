@@ -26,6 +26,11 @@ def contiguous() -> list[Tensor]:
     return [x.float() for x in wkv_inputs(2, 70, 2, HEAD_SIZE)]
 
 
+def short() -> list[Tensor]:
+    """No state but s0 is kept for the backward pass."""
+    return [x.float() for x in wkv_inputs(2, 37, 2, HEAD_SIZE)]
+
+
 def packed() -> list[Tensor]:
     """Dense heads, but r w k v a b of a token side by side: read where they lie."""
     *inputs, s0 = contiguous()
@@ -44,7 +49,7 @@ def one_head() -> list[Tensor]:
     return [*inputs, s0]
 
 
-LAYOUTS = pytest.mark.parametrize("make", [contiguous, packed, scattered, one_head])
+LAYOUTS = pytest.mark.parametrize("make", [contiguous, short, packed, scattered, one_head])
 
 
 def leaves_of(inputs: list[Tensor]) -> list[Tensor]:
@@ -125,10 +130,13 @@ def test_operator__keeps_inputs_where_they_lie() -> None:
     assert checkpoints.shape == (2, 2, 1, HEAD_SIZE, HEAD_SIZE)  # before token 64; s0 is before token 0
 
 
-@pytest.mark.parametrize("heads", [1, 4, 5, 17])
-def test_operator__each_head_is_by_itself_whatever_the_number_of_threads(heads: int) -> None:
+@pytest.mark.parametrize("tokens", [64, 70, 128])
+@pytest.mark.parametrize(("heads", "head_size"), [(1, 16), (4, 16), (5, 16), (17, 16), (5, 128)])
+def test_operator__each_head_is_by_itself_whatever_the_number_of_threads(
+    heads: int, head_size: int, tokens: int
+) -> None:
     """Heads are taken in groups, as many as the threads ask for."""
-    leaves = leaves_of([x.float() for x in wkv_inputs(2, 70, heads, HEAD_SIZE)])
+    leaves = leaves_of([x.float() for x in wkv_inputs(2, tokens, heads, head_size)])
     alone = []
     for head in range(heads):
         of_head = [x[:, :, head : head + 1] for x in leaves[:6]] + [leaves[6][:, head : head + 1]]
@@ -146,6 +154,26 @@ def test_operator__each_head_is_by_itself_whatever_the_number_of_threads(heads: 
             assert all(map(torch.equal, found, expected)), count
     finally:
         torch.set_num_threads(threads)
+
+
+def test_operator__large_results_are_as_small_ones() -> None:
+    """Those are written past the cache."""
+    leaves = leaves_of([x.float() for x in wkv_inputs(1, 1100, 8, 64)])
+    found = results(leaves, *wkv7(*leaves, backend="compiled"))
+    for heads in (slice(0, 4), slice(4, 8)):
+        half = leaves_of([*(x[:, :, heads] for x in leaves[:6]), leaves[6][:, heads]])
+        for whole, part in zip(found, results(half, *wkv7(*half, backend="compiled")), strict=True):
+            assert torch.equal(whole[:, heads] if whole.shape[1] == 8 else whole[:, :, heads], part)
+
+
+@pytest.mark.parametrize(("B", "T", "H"), [(0, 5, 2), (2, 0, 2), (2, 5, 0)])
+def test_operator__nothing_to_compute(B: int, T: int, H: int) -> None:
+    leaves = leaves_of([*(torch.zeros(B, T, H, HEAD_SIZE) for _ in range(6)), torch.ones(B, H, 16, 16)])
+    y, sT = torch.ops.fsq.wkv7_compiled(*leaves)
+    assert torch.equal(sT, leaves[6])
+    gradients = torch.autograd.grad([y, sT], leaves, [y.detach(), sT.detach()])
+    assert all(x.shape == leaf.shape for x, leaf in zip(gradients, leaves, strict=True))
+    assert torch.equal(gradients[6], leaves[6])
 
 
 def test_operator__saved_tensors_may_be_elsewhere() -> None:
@@ -197,6 +225,7 @@ def test_operator__does_not_load_the_compiler_of_torch() -> None:
         (["cc", "-march=native", "-DLARGE=0"], [], 64),
         (["cc", "-march=native"], [], 24),
         (["cc"], [], 64),
+        (["cc", "-DLARGE=0"], [], 64),
         (["cc"], [], 12),
         (["aarch64-linux-gnu-gcc", "-static"], ["qemu-aarch64"], 64),
         (["aarch64-linux-gnu-gcc", "-static"], ["qemu-aarch64"], 4),
@@ -206,6 +235,7 @@ def test_operator__does_not_load_the_compiler_of_torch() -> None:
         "native, past the cache",
         "native, half a line",
         "plain",
+        "plain, past the cache",
         "plain, odd vectors",
         "ARM",
         "ARM, one vector",

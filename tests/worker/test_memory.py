@@ -84,13 +84,13 @@ def test_fit__is_remembered_for_the_same_shapes(folder: Path) -> None:
 
 
 def test_fit__too_little_for_one_example_is_found_out_before_training(folder: Path) -> None:
-    found = run_with(folder, 30)
+    found = run_with(folder, 15)
     assert "one example at a time does not fit" in found["out_of_memory"]
     assert "accuracy" not in found
 
 
 def test_memory__that_sufficed_for_an_earlier_stage_is_in_other_hands(folder: Path) -> None:
-    assert run_with(folder, 30)["outcomes"] == ["oom", "infra_failed"]
+    assert run_with(folder, 15)["outcomes"] == ["oom", "infra_failed"]
 
 
 def test_is_out_of_memory__tells_it_from_other_errors() -> None:
