@@ -12,16 +12,16 @@
 typedef float vec __attribute__((vector_size(4 * LANES)));
 
 int lanes(void) { return LANES; }
-int flop_per_turn(void) { return 2 * SUMS * LANES; }
+int flop_per_round(void) { return 2 * SUMS * LANES; }
 
 /* Runs the loop once per thread; returns a sum, so that nothing is left out. */
-float multiply_add(int turns, int threads) {
+float multiply_add(int rounds, int threads) {
     float total = 0;
 #pragma omp parallel for schedule(static) num_threads(threads) reduction(+ : total)
     for (int thread = 0; thread < threads; thread++) {
         vec sum[SUMS], factor = 0.999f - (vec){}, summand = 0.001f - (vec){};
         for (int i = 0; i < SUMS; i++) sum[i] = summand * (float)i; /* if they were equal, one would be computed */
-        for (int n = 0; n < turns; n++) {
+        for (int n = 0; n < rounds; n++) {
 #pragma GCC unroll 12
             for (int i = 0; i < SUMS; i++) sum[i] = sum[i] * factor + summand;
         }

@@ -116,7 +116,7 @@ class Build:
     def find_limit(self) -> None:
         threads = torch.get_num_threads()
         seconds = timed(lambda: self._limit.multiply_add(ROUNDS, threads))
-        self.limit = max(self.limit, threads * ROUNDS * self._limit.flop_per_turn() / seconds)
+        self.limit = max(self.limit, threads * ROUNDS * self._limit.flop_per_round() / seconds)
 
 
 def measure(

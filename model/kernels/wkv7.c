@@ -175,11 +175,6 @@ typedef struct {
     float *ds0;
 } task;
 
-/* The state before a span but the first, which begins with s0. */
-INLINE float *checkpoint(const task *of, int64_t state, int64_t span) {
-    return of->checkpoints + (state * (of->spans - 1) + span - 1) * N * N;
-}
-
 /* Where the work is: at step `t` of head `i` of group `n`. */
 typedef struct {
     int64_t n, t;
@@ -188,6 +183,15 @@ typedef struct {
 } place;
 
 INLINE place start_of(const task *of, int64_t n, int64_t t) { return (place){n, t, group_of(n, of->groups, of->H), 0}; }
+INLINE int64_t head_of(place here) { return here.heads.head + here.i; }
+
+/* The first number of the head's state among all. */
+INLINE int64_t state_of(place here) { return (here.heads.state + here.i) * N * N; }
+
+/* The state before the span that begins here, which is not the first: that begins with s0. */
+INLINE float *checkpoint_of(const task *of, place here) {
+    return of->checkpoints + state_of(here) * (of->spans - 1) + (here.t / SPAN - 1) * N * N;
+}
 
 /* Where one step of one head lies: what is read, and what is written. */
 typedef struct {
@@ -236,6 +240,9 @@ typedef struct {
 } ahead;
 
 INLINE void will_need(ahead *next, const float *row) { next->row[next->count++] = row; }
+INLINE void will_need_state(ahead *next, const float *state) {
+    for (int i = 0; i < N; i++) will_need(next, state + i * N);
+}
 
 INLINE void ask(ahead *next, int rows) {
     for (; rows > 0 && next->asked < next->count; rows--, next->asked++)
@@ -409,13 +416,13 @@ static const ALIGNED row nothing;
 INLINE void find_inputs(moment *m, const task *of, place here, int64_t t, ahead *next) {
     const float **from[] = {&m->r, &m->w, &m->k, &m->v, &m->a, &m->b};
     for (int i = 0; i < 6; i++) {
-        *from[i] = t < of->T ? step(of->in[i], here.heads.batch, t, here.heads.head + here.i) : nothing;
+        *from[i] = t < of->T ? step(of->in[i], here.heads.batch, t, head_of(here)) : nothing;
         if (t < of->T) will_need(next, *from[i]);
     }
 }
 
 static void find_forward(moment *m, const task *of, place here, float *nowhere, ahead *next) {
-    int64_t batch = here.heads.batch, head = here.heads.head + here.i;
+    int64_t batch = here.heads.batch, head = head_of(here);
     next->count = next->asked = 0;
 #pragma GCC unroll 1
     for (int64_t t = here.t; t < here.t + CHUNK; t++, m++) {
@@ -423,8 +430,7 @@ static void find_forward(moment *m, const task *of, place here, float *nowhere, 
         m->y = t < of->T ? step(of->y, batch, t, head) : nowhere;
         if (of->u.data) m->u_out = t < of->T ? step(of->u, batch, t, head) : nowhere;
     }
-    for (int j = 0; here.t == 0 && j < N; j++)
-        will_need(next, of->s0 + ((here.heads.state + here.i) * N + j) * N);
+    if (here.t == 0) will_need_state(next, of->s0 + state_of(here));
 }
 
 /* The next chunk: of the span, of the same span of the next head, of the first head's next span, of the next group. */
@@ -440,22 +446,21 @@ static place next_chunk(const task *of, place here) {
 }
 
 static void forward_groups(const task *of, int64_t from, int64_t to) {
+    if (from == to) return;
     ALIGNED row state[SIDE_BY_SIDE][N], out[2 * CHUNK], nowhere;
     static const chunk zero;
     chunk x = zero;
     moment steps[2][CHUNK] = {};
     ahead following;
-    if (from == to) return;
     place here = start_of(of, from, 0);
     find_forward(steps[0], of, here, nowhere, &following);
     for (int half = 0; here.n < to; half ^= 1) {
         const moment *m = steps[half];
         place next = next_chunk(of, here);
-        int64_t number = here.heads.state + here.i;
         if (next.n < to) find_forward(steps[half ^ 1], of, next, nowhere, &following);
-        if (here.t == 0) transpose((const row *)(of->s0 + number * N * N), state[here.i]);
-        for (int j = 0; here.t > 0 && here.t % SPAN == 0 && of->u.data && j < N; j++)
-            deliver(checkpoint(of, number, here.t / SPAN) + j * N, state[here.i][j], of->past_cache);
+        if (here.t == 0) transpose((const row *)(of->s0 + state_of(here)), state[here.i]);
+        else if (here.t % SPAN == 0 && of->u.data)
+            for (int i = 0; i < N; i++) deliver(checkpoint_of(of, here) + i * N, state[here.i][i], of->past_cache);
         decay_keys_and_queries(&x, m);
         times_state(out, x.query_of_start, state[here.i], &following);
         outputs(&x, out);
@@ -465,7 +470,7 @@ static void forward_groups(const task *of, int64_t from, int64_t to) {
         }
         add_by_key(state[here.i], x.since_start[CHUNK - 1], x.key_at_end, x.value, &following);
         ask(&following, following.count);
-        if (here.t + CHUNK >= of->T) transpose(state[here.i], (row *)(of->sT + number * N * N));
+        if (here.t + CHUNK >= of->T) transpose(state[here.i], (row *)(of->sT + state_of(here)));
         here = next;
     }
     all_delivered();
@@ -641,7 +646,7 @@ static void backward_chunk(row *G, const row *state, chunk *x, const moment *m, 
 }
 
 static void find_backward(moment *m, const task *of, place here, float *nowhere, ahead *next) {
-    int64_t batch = here.heads.batch, head = here.heads.head + here.i, number = here.heads.state + here.i;
+    int64_t batch = here.heads.batch, head = head_of(here);
     next->count = next->asked = 0;
 #pragma GCC unroll 1
     for (int64_t t = here.t; t < here.t + SPAN; t++, m++) {
@@ -653,9 +658,8 @@ static void find_backward(moment *m, const task *of, place here, float *nowhere,
         if (t < of->T) will_need(next, m->u);
         if (t < of->T) will_need(next, m->dy);
     }
-    const float *state = here.t == 0 ? of->s0 + number * N * N : checkpoint(of, number, here.t / SPAN);
-    for (int j = 0; j < N; j++) will_need(next, state + j * N);
-    for (int j = 0; here.t + SPAN >= of->T && j < N; j++) will_need(next, of->dsT + (number * N + j) * N);
+    will_need_state(next, here.t == 0 ? of->s0 + state_of(here) : checkpoint_of(of, here));
+    if (here.t + SPAN >= of->T) will_need_state(next, of->dsT + state_of(here));
 }
 
 /* The span to go on with: that of the next head, the one before, the last of the next group. */
@@ -667,6 +671,7 @@ static place next_span(const task *of, place here) {
 }
 
 static void backward_groups(const task *of, int64_t from, int64_t to) {
+    if (from == to) return;
     ALIGNED row G[SIDE_BY_SIDE][N], state[SPAN / CHUNK][N], nowhere;
     static const chunk zero;
     static const gradients none;
@@ -674,18 +679,16 @@ static void backward_groups(const task *of, int64_t from, int64_t to) {
     gradients d = none;
     moment steps[2][SPAN] = {};
     ahead following;
-    if (from == to) return;
     place here = start_of(of, from, (of->spans - 1) * SPAN);
     find_backward(steps[0], of, here, nowhere, &following);
     for (int half = 0; here.n < to; half ^= 1) {
         const moment *m = steps[half];
         place next = next_span(of, here);
-        int64_t first = (here.heads.state + here.i) * N * N;
         int count = smaller(of->T - here.t, SPAN);
         if (next.n < to) find_backward(steps[half ^ 1], of, next, nowhere, &following);
-        if (here.t + SPAN >= of->T) memcpy(G[here.i], of->dsT + first, sizeof *G);
-        if (here.t == 0) memcpy(state[0], of->s0 + first, sizeof *state);
-        else transpose((const row *)checkpoint(of, here.heads.state + here.i, here.t / SPAN), state[0]);
+        if (here.t + SPAN >= of->T) memcpy(G[here.i], of->dsT + state_of(here), sizeof *G);
+        if (here.t == 0) memcpy(state[0], of->s0 + state_of(here), sizeof *state);
+        else transpose((const row *)checkpoint_of(of, here), state[0]);
         for (int t = CHUNK; t < count; t += CHUNK) {
             decay_keys_alone(&x, m + t - CHUNK);
             add_by_value(state[t / CHUNK], state[t / CHUNK - 1], x.since_start[CHUNK - 1], x.value, x.key_at_end,
@@ -694,7 +697,7 @@ static void backward_groups(const task *of, int64_t from, int64_t to) {
         for (int t = (count - 1) / CHUNK * CHUNK; t >= 0; t -= CHUNK)
             backward_chunk(G[here.i], state[t / CHUNK], &x, m + t, &d, &following, of->past_cache);
         ask(&following, following.count);
-        if (here.t == 0) memcpy(of->ds0 + first, G[here.i], sizeof *G);
+        if (here.t == 0) memcpy(of->ds0 + state_of(here), G[here.i], sizeof *G);
         here = next;
     }
     all_delivered();
