@@ -76,7 +76,7 @@ def forward_of_build(inputs: Inputs, kernels: Kernels) -> None:
 
 def forward_backward_of_build(inputs: Inputs, kernels: Kernels) -> None:
     y, sT, *saved = kernels.forward_for_backward(*inputs)
-    kernels.backward(*inputs, *saved, torch.ones_like(y), torch.ones_like(sT))
+    kernels.backward([*inputs, *saved], torch.ones_like(y), torch.ones_like(sT))
 
 
 def fastest(runs: Mapping[str, Run], repeat: int) -> dict[str, float]:

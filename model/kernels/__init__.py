@@ -53,6 +53,8 @@ def wkv7(
     if name == "triton":  # else it would read, and keep for the backward pass, twice as much
         as_they_are.add(torch.bfloat16)
     r, w, k, v, a, b = (x if x.dtype in as_they_are else x.to(dtype) for x in (r, w, k, v, a, b))
+    if not torch.is_autocast_enabled(r.device.type):
+        return _BACKENDS[name](r, w, k, v, a, b, s0)
     with torch.autocast(r.device.type, enabled=False):
         return _BACKENDS[name](r, w, k, v, a, b, s0)
 

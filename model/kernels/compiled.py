@@ -17,14 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from model.errors import KernelError
 from model.kernels import build, reference
-from model.kernels.c_kernels import (
-    SPAN,
-    Kernels,
-    new_checkpoints,
-    new_gradients,
-    new_outputs,
-    with_dense_heads,
-)
+from model.kernels.c_kernels import SPAN, Kernels, contiguous, new_checkpoints, new_gradients, new_outputs
 
 _LARGEST_ERROR = 1e-4
 
@@ -44,8 +37,7 @@ def wkv7(
             f"backend compiled cannot compute {r.dtype} on {r.device}: expected float32 on the CPU"
         )
     _kernels(r)  # fails here, or not at all
-    result: tuple[Tensor, Tensor] = _wkv7(*map(with_dense_heads, (r, w, k, v, a, b)), s0)
-    return result
+    return _with_autograd(*contiguous(r, w, k, v, a, b, s0))
 
 
 def is_available(head_size: int) -> bool:
@@ -91,7 +83,7 @@ def _self_test(library: ctypes.CDLL, head_size: int) -> None:
 def _results(kernels: Kernels, x: Sequence[Tensor]) -> list[Tensor]:
     """y, sT and the gradients of the sum of their squares."""
     y, sT, *saved = kernels.forward_for_backward(*x)
-    return [y, sT, *kernels.backward(*x, *saved, 2 * y, 2 * sT)]
+    return [y, sT, *kernels.backward([*x, *saved], 2 * y, 2 * sT)]
 
 
 def _expected(x: Sequence[Tensor]) -> list[Tensor]:
@@ -115,7 +107,8 @@ def _operator(
     fake: Callable[..., tuple[Tensor, ...]],
 ) -> Any:
     """Register an operator from its kernel on the CPU and, for compilers, one that only makes the outputs."""
-    arguments, results = ", ".join(f"Tensor {x}" for x in takes.split()), ", ".join(["Tensor"] * returns)
+    arguments = ", ".join(f"Tensor? {x[:-1]}" if x.endswith("?") else f"Tensor {x}" for x in takes.split())
+    results = ", ".join(["Tensor"] * returns)
     _library.define(f"{name}({arguments}) -> ({results})")
     _library.impl(name, kernel, "CPU")
     torch.library.register_fake(f"fsq::{name}", fake, lib=_library)
@@ -138,9 +131,9 @@ _wkv7_for_backward = _operator(
 )
 _wkv7_backward = _operator(
     "wkv7_compiled_backward",
-    "r w k v a b s0 u checkpoints dy dsT",
+    "r w k v a b s0 u checkpoints dy dsT?",
     7,
-    lambda *x: _kernels(x[0]).backward(*x),
+    lambda *x: _kernels(x[0]).backward(x[:9], *x[9:]),
     lambda *x: new_gradients(*x),
 )
 
@@ -151,12 +144,14 @@ class _Differentiable(torch.autograd.Function):
         with torch._C._AutoDispatchBelowAutograd():
             y, sT, u, checkpoints = _wkv7_for_backward(*x)
         ctx.save_for_backward(*x, u, checkpoints)
+        ctx.set_materialize_grads(False)
         return y, sT
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor, dsT: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, dy: Tensor | None, dsT: Tensor | None) -> tuple[Tensor, ...]:
         saved = ctx.saved_tensors  # which may have to be computed first, by autograd's leave
+        dy = torch.zeros_like(saved[0]) if dy is None else dy
         with torch._C._AutoDispatchBelowAutograd():
             return _wkv7_backward(*saved, dy, dsT)  # type: ignore[no-any-return]
 

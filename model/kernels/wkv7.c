@@ -47,17 +47,7 @@ typedef float row[N];
 #define UNROLL _Pragma("GCC unroll 16")
 #define INLINE static inline __attribute__((always_inline))
 
-/* One input or gradient: a (B, T, H, N) tensor whose last two dimensions are contiguous. Those that are written, and
- * checkpoints, begin at a multiple of 64 bytes. */
-typedef struct {
-    float *data;
-    int64_t batch_stride, step_stride;
-} sequence;
-
 INLINE vec *at(const float *x) { return (vec *)x; }
-INLINE float *step(sequence x, int64_t b, int64_t t, int64_t h) {
-    return x.data + b * x.batch_stride + t * x.step_stride + h * N;
-}
 INLINE vec all(float x) { return x - (vec){}; }
 
 /* exp(x) for x <= 0, to about one unit in the last place; 0 below the smallest normal result. */
@@ -165,14 +155,11 @@ static group group_of(int64_t n, int64_t groups, int64_t H) {
 /* What is to be computed, on tensors (B, T, H, N) and states (B, H, N, N). */
 typedef struct {
     int64_t T, H, groups, spans;
-    int past_cache;     /* whether results are large */
-    const sequence *in; /* r w k v a b */
-    const float *s0;
-    sequence y, u;      /* y or its gradient */
-    float *checkpoints, *sT;
-    const float *dsT;
-    const sequence *out; /* the gradients of r w k v a b */
-    float *ds0;
+    int past_cache; /* whether results are large */
+    const float *in[6], *s0; /* r w k v a b */
+    float *y, *u, *checkpoints, *sT;
+    const float *dy, *dsT;
+    float *out[6], *ds0; /* the gradients of r w k v a b */
 } task;
 
 /* Where the work is: at step `t` of head `i` of group `n`. */
@@ -183,9 +170,11 @@ typedef struct {
 } place;
 
 INLINE place start_of(const task *of, int64_t n, int64_t t) { return (place){n, t, group_of(n, of->groups, of->H), 0}; }
-INLINE int64_t head_of(place here) { return here.heads.head + here.i; }
 
-/* The first number of the head's state among all. */
+/* The first number of the head's row of step t among all, and of its state. */
+INLINE int64_t row_of(const task *of, place here, int64_t t) {
+    return ((here.heads.batch * of->T + t) * of->H + here.heads.head + here.i) * N;
+}
 INLINE int64_t state_of(place here) { return (here.heads.state + here.i) * N * N; }
 
 /* The state before the span that begins here, which is not the first: that begins with s0. */
@@ -416,19 +405,18 @@ static const ALIGNED row nothing;
 INLINE void find_inputs(moment *m, const task *of, place here, int64_t t, ahead *next) {
     const float **from[] = {&m->r, &m->w, &m->k, &m->v, &m->a, &m->b};
     for (int i = 0; i < 6; i++) {
-        *from[i] = t < of->T ? step(of->in[i], here.heads.batch, t, head_of(here)) : nothing;
+        *from[i] = t < of->T ? of->in[i] + row_of(of, here, t) : nothing;
         if (t < of->T) will_need(next, *from[i]);
     }
 }
 
 static void find_forward(moment *m, const task *of, place here, float *nowhere, ahead *next) {
-    int64_t batch = here.heads.batch, head = head_of(here);
     next->count = next->asked = 0;
 #pragma GCC unroll 1
     for (int64_t t = here.t; t < here.t + CHUNK; t++, m++) {
         find_inputs(m, of, here, t, next);
-        m->y = t < of->T ? step(of->y, batch, t, head) : nowhere;
-        if (of->u.data) m->u_out = t < of->T ? step(of->u, batch, t, head) : nowhere;
+        m->y = t < of->T ? of->y + row_of(of, here, t) : nowhere;
+        if (of->u) m->u_out = t < of->T ? of->u + row_of(of, here, t) : nowhere;
     }
     if (here.t == 0) will_need_state(next, of->s0 + state_of(here));
 }
@@ -459,7 +447,7 @@ static void forward_groups(const task *of, int64_t from, int64_t to) {
         place next = next_chunk(of, here);
         if (next.n < to) find_forward(steps[half ^ 1], of, next, nowhere, &following);
         if (here.t == 0) transpose((const row *)(of->s0 + state_of(here)), state[here.i]);
-        else if (here.t % SPAN == 0 && of->u.data)
+        else if (here.t % SPAN == 0 && of->u)
             for (int i = 0; i < N; i++) deliver(checkpoint_of(of, here) + i * N, state[here.i][i], of->past_cache);
         decay_keys_and_queries(&x, m);
         times_state(out, x.query_of_start, state[here.i], &following);
@@ -476,13 +464,15 @@ static void forward_groups(const task *of, int64_t from, int64_t to) {
     all_delivered();
 }
 
-/* `in` are r w k v a b; B, T and H are at least 1. `u` (B, T, H, N) and `checkpoints` (B, H, ceil(T / SPAN) - 1, N, N),
- * the states before spans but the first, are for a backward pass: without data in `u` neither is written. */
-void wkv7_forward(int64_t B, int64_t T, int64_t H, const sequence *in, const float *s0, sequence y, sequence u,
-                  float *checkpoints, float *sT, int threads) {
+/* B, T and H are at least 1. Tensors are contiguous; those that are written begin at a multiple of 64 bytes. `u`
+ * (B, T, H, N) and `checkpoints` (B, H, ceil(T / SPAN) - 1, N, N), the states before spans but the first, are for a
+ * backward pass: without `u` neither is written. */
+void wkv7_forward(int64_t B, int64_t T, int64_t H, const float *r, const float *w, const float *k, const float *v,
+                  const float *a, const float *b, const float *s0, float *y, float *sT, float *u, float *checkpoints,
+                  int threads) {
     int64_t groups = groups_of(B, H, threads), count = B * groups;
-    task of = {T, H, groups, (T + SPAN - 1) / SPAN, B * T * H * N > LARGE, in, s0, y, u, checkpoints, sT,
-               0, 0, 0};
+    task of = {T, H, groups, (T + SPAN - 1) / SPAN, B * T * H * N > LARGE, {r, w, k, v, a, b}, s0, y, u, checkpoints,
+               sT, 0, 0, {}, 0};
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int thread = 0; thread < threads; thread++)
         forward_groups(&of, thread * count / threads, (thread + 1) * count / threads);
@@ -646,20 +636,19 @@ static void backward_chunk(row *G, const row *state, chunk *x, const moment *m, 
 }
 
 static void find_backward(moment *m, const task *of, place here, float *nowhere, ahead *next) {
-    int64_t batch = here.heads.batch, head = head_of(here);
     next->count = next->asked = 0;
 #pragma GCC unroll 1
     for (int64_t t = here.t; t < here.t + SPAN; t++, m++) {
         float **to[] = {&m->dr, &m->dw, &m->dk, &m->dv, &m->da, &m->db};
         find_inputs(m, of, here, t, next);
-        for (int i = 0; i < 6; i++) *to[i] = t < of->T ? step(of->out[i], batch, t, head) : nowhere;
-        m->u = t < of->T ? step(of->u, batch, t, head) : nothing;
-        m->dy = t < of->T ? step(of->y, batch, t, head) : nothing;
+        for (int i = 0; i < 6; i++) *to[i] = t < of->T ? of->out[i] + row_of(of, here, t) : nowhere;
+        m->u = t < of->T ? of->u + row_of(of, here, t) : nothing;
+        m->dy = t < of->T ? of->dy + row_of(of, here, t) : nothing;
         if (t < of->T) will_need(next, m->u);
         if (t < of->T) will_need(next, m->dy);
     }
     will_need_state(next, here.t == 0 ? of->s0 + state_of(here) : checkpoint_of(of, here));
-    if (here.t + SPAN >= of->T) will_need_state(next, of->dsT + state_of(here));
+    if (here.t + SPAN >= of->T && of->dsT) will_need_state(next, of->dsT + state_of(here));
 }
 
 /* The span to go on with: that of the next head, the one before, the last of the next group. */
@@ -686,7 +675,8 @@ static void backward_groups(const task *of, int64_t from, int64_t to) {
         place next = next_span(of, here);
         int count = smaller(of->T - here.t, SPAN);
         if (next.n < to) find_backward(steps[half ^ 1], of, next, nowhere, &following);
-        if (here.t + SPAN >= of->T) memcpy(G[here.i], of->dsT + state_of(here), sizeof *G);
+        if (here.t + SPAN >= of->T && of->dsT) memcpy(G[here.i], of->dsT + state_of(here), sizeof *G);
+        else if (here.t + SPAN >= of->T) memset(G[here.i], 0, sizeof *G);
         if (here.t == 0) memcpy(state[0], of->s0 + state_of(here), sizeof *state);
         else transpose((const row *)checkpoint_of(of, here), state[0]);
         for (int t = CHUNK; t < count; t += CHUNK) {
@@ -703,12 +693,14 @@ static void backward_groups(const task *of, int64_t from, int64_t to) {
     all_delivered();
 }
 
-/* `out` are the gradients of r w k v a b, whatever they hold is overwritten. Only they and `ds0` are written. */
-void wkv7_backward(int64_t B, int64_t T, int64_t H, const sequence *in, const float *s0, sequence dy, sequence u,
-                   float *checkpoints, const float *dsT, const sequence *out, float *ds0, int threads) {
+/* Without `dsT` it is zero. Only the gradients of the seven inputs are written, whatever they hold before. */
+void wkv7_backward(int64_t B, int64_t T, int64_t H, const float *r, const float *w, const float *k, const float *v,
+                   const float *a, const float *b, const float *s0, float *u, float *checkpoints, const float *dy,
+                   const float *dsT, float *dr, float *dw, float *dk, float *dv, float *da, float *db, float *ds0,
+                   int threads) {
     int64_t groups = groups_of(B, H, threads), count = B * groups;
-    task of = {T, H, groups, (T + SPAN - 1) / SPAN, B * T * H * N > LARGE, in, s0, dy, u, checkpoints, 0,
-               dsT, out, ds0};
+    task of = {T, H, groups, (T + SPAN - 1) / SPAN, B * T * H * N > LARGE, {r, w, k, v, a, b}, s0, 0, u, checkpoints,
+               0, dy, dsT, {dr, dw, dk, dv, da, db}, ds0};
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int thread = 0; thread < threads; thread++)
         backward_groups(&of, thread * count / threads, (thread + 1) * count / threads);
