@@ -4,10 +4,14 @@
     python benchmarks/storage.py [--jobs 100] [-o benchmarks/results/storage.json]
 
 The work: jobs of 20 evaluations each (Optuna: trials of 20 reported values), one client, nothing computed. `at once`
-is how a worker tells of a quick job's evaluations: together. Then a worker's own queue client on a real round, with
-all that follows from each job (decisions, next jobs), each job waiting for one second: the milliseconds of a job
-that no training can hide, and what part of that second they are. Storages take turns; the fastest of the repetitions
+is how a worker tells of a quick job's evaluations: together. Storages take turns; the fastest of the repetitions
 counts.
+
+Then a worker's own queue client on a real round, with all that follows from each job (decisions, next jobs): the
+milliseconds of a job that no training can hide, and what part of a second they are. The jobs last a second, in which
+another process trains, as a worker's does, and the worker sleeps; and nothing, so that they come back to back. What
+sleeping costs by itself stands beside it: the microseconds to write to a page of memory, and the milliseconds of a
+loop in Python, at once and a second later. On a virtual machine whose host keeps track of memory they differ by far.
 """
 
 from __future__ import annotations
@@ -15,12 +19,16 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import mmap
 import random
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -34,12 +42,13 @@ from sqlalchemy.orm import Session
 from db import queue
 from db.session import clock, open_current
 from db.tables import AT_ONCE, Job, Round
-from orchestrator import engine
+from orchestrator import engine, interventions
 from worker.limits import Limits
 from worker.queue_client import QueueClient
 
 EVALUATIONS = 20
-JOB_SECONDS = 1.0
+PAGES = 2048
+START_SECONDS = 8.0  # until a process trains
 EACH = [EVALUATION | {"step": step} for step in range(1, EVALUATIONS + 1)]
 
 
@@ -111,12 +120,52 @@ def jobs_per_second(runs: dict[str, Callable[[int], None]], jobs: int, repeat: i
     return {name: round(jobs / seconds, 1) for name, seconds in fastest.items()}
 
 
-def worker_path(url: str, folder: Path, jobs: int) -> dict[str, float]:
-    """A round through a worker's queue client, jobs taking a second: milliseconds by what was asked."""
+@contextmanager
+def training() -> Iterator[None]:
+    """Another process trains meanwhile."""
+    command = [sys.executable, str(Path(__file__).with_name("step.py")), "--shape", "quickstart"]
+    with subprocess.Popen([*command, "--repeat", str(10**9)], stdout=subprocess.DEVNULL) as process:
+        time.sleep(START_SECONDS)
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def cost_of_sleep() -> dict[str, float]:
+    """What memory and Python take at once, and a second later: medians of ten."""
+    memory = mmap.mmap(-1, PAGES * mmap.PAGESIZE)
+
+    def touch() -> None:
+        for page in range(PAGES):
+            memory[page * mmap.PAGESIZE] = 1
+
+    def compute() -> None:
+        sorted({str(number): [number] for number in range(5000)})
+
+    found = {}
+    for what, work, unit in (
+        ("page, microseconds", touch, 1e6 / PAGES),
+        ("loop, milliseconds", compute, 1e3),
+    ):
+        for when, seconds in (("at once", 0.0), ("a second later", 1.0)):
+            took = []
+            for _ in range(10):
+                work()
+                time.sleep(seconds)
+                began = time.perf_counter()
+                work()
+                took.append(time.perf_counter() - began)
+            found[f"{what}, {when}"] = round(unit * median(took), 2)
+    return found
+
+
+def worker_path(url: str, folder: Path, name: str, jobs: int, job_seconds: float) -> dict[str, float]:
+    """A round through a worker's queue client: milliseconds by what was asked."""
     database = open_current(url)
     variants = {"grid": {"layer_start": [1], "alpha_init": [round(-3 + 0.1 * n, 1) for n in range(21)]}}
     tasks = {f"b{blanks}": SUDOKU | {"blanks": blanks} for blanks in (3, 4)}
-    wanted = resolved(folder, round_data("real", tasks=tasks, seeds=[0, 1, 2], variants=variants))
+    wanted = resolved(folder, round_data(name, tasks=tasks, seeds=[0, 1, 2], variants=variants))
     with database.write() as session:
         engine.submit(session, wanted, "", by="benchmark", now=datetime.now(UTC))
 
@@ -137,11 +186,13 @@ def worker_path(url: str, folder: Path, jobs: int) -> dict[str, float]:
     claim = timed("claim", client.claim)
     while claim and len(took["end"]) < jobs:
         timed("evaluations", lambda claim=claim: client.report(claim.lease, EACH, beat=False))
-        time.sleep(JOB_SECONDS)
+        time.sleep(job_seconds)
         ended = result(rng.randint(1900, 2400) / 10_000)
         done = timed("end", lambda claim=claim, ended=ended: client.end(claim.lease, ended, [], go_on=True))
         claim = done.next or timed("claim", client.claim)
     client.leave()
+    with database.write() as session:
+        interventions.cancel(session, name, by="benchmark", now=datetime.now(UTC))
     database.close()
     ends = len(took["end"])
     # of the evaluations the child, which trains on, feels nothing
@@ -151,7 +202,7 @@ def worker_path(url: str, folder: Path, jobs: int) -> dict[str, float]:
         "with a claim of its own": len(took["claim"]),
         **{f"{what}, median": round(median(values), 2) for what, values in took.items()},
         "claims and ends, mean of a job": round(shown, 2),
-        "percent of a job of one second": round(shown / (10 * JOB_SECONDS), 2),
+        "percent of a job of one second": round(shown / 10, 2),
     }
 
 
@@ -174,7 +225,14 @@ def main() -> None:
             "jobs per second": jobs_per_second(runs | peers(folder), arguments.jobs),
         }
         for database, url in urls.items():
-            found[f"milliseconds of a job, {database}"] = worker_path(url, folder, min(arguments.jobs, 40))
+            path = partial(worker_path, url, folder, jobs=min(arguments.jobs, 40))
+            with training():
+                beside = path("beside", job_seconds=1.0)
+            found[f"milliseconds of a job, {database}"] = {
+                "beside training": beside,
+                "back to back": path("back", job_seconds=0.0),
+            }
+        found["what sleeping costs"] = cost_of_sleep()
     print(json.dumps(found, indent=1))
     arguments.output.write_text(json.dumps(found, indent=1) + "\n")
 
