@@ -80,10 +80,10 @@ class Run:
 
 
 class Predecessor:
-    """Rounds as the predecessor ran them."""
+    """Rounds as the predecessor ran them: of earlier runs it kept the examples, and no weights to go on from."""
 
-    def __init__(self, home: Path) -> None:
-        self._home = home
+    def __init__(self, folder: Path, cache: Path) -> None:
+        self._folder, self._cache = folder, cache
         self.runs: list[Run] = []
 
     def run(self, resolved: ResolvedRound) -> tuple[Decision, ...]:
@@ -99,9 +99,12 @@ class Predecessor:
         spec = resolved.job(key).model_copy(
             update={"continues": False, "follows": False, "future_seed": settings.get(key.variant)}
         )
+        home = self._folder / str(len(self.runs))
+        home.mkdir(parents=True)
+        (home / "cache").symlink_to(self._cache)
         began = time.monotonic()
-        child = Child("cpu", self._home, Limits())
-        child.start_job(spec, self._home / "log.txt")
+        child = Child("cpu", home, Limits())
+        child.start_job(spec, home / "log.txt")
         message = None
         while message is None or message.kind != "ended":
             message = child.next_message(60)
@@ -206,11 +209,9 @@ def measure(folder: Path, steps: list[int], *, each_alone: bool) -> dict[str, An
         {"name": name, "steps": count, "eval_every": 20}
         for name, count in zip(("quick", "med"), steps, strict=True)
     ]
-    home, other = folder / "fsq", folder / "predecessor"
-    for path in (home / "cache", other):
-        path.mkdir(parents=True)
-    (other / "cache").symlink_to(home / "cache")  # it kept its examples, too
-    fsq, predecessor = Fsq(home, each_alone=each_alone), Predecessor(other)
+    home = folder / "fsq"
+    (home / "cache").mkdir(parents=True)
+    fsq, predecessor = Fsq(home, each_alone=each_alone), Predecessor(folder / "predecessor", home / "cache")
     seconds = {"fsq": 0.0, "predecessor": 0.0}
     same, no_ops = True, {}
     try:
