@@ -3,10 +3,11 @@
     python benchmarks/step.py [--repeat 15] [--device cpu|cuda] [--shape NAME...] [-o FILE]
 
 The bound is the same model with the kernel replaced by the identity: what is left if WKV-7 cost nothing. Both take
-turns within each repetition, the fastest counts. The split is of one profiled step. Bytes are what autograd keeps
-from the forward to the backward pass, counted storage by storage, plain and with activations recomputed; on a GPU,
-also all that a step takes at most, weights and optimizer included. Stored in benchmarks/results; chosen shapes only
-where -o says.
+turns, for some seconds at least. Milliseconds are medians, and so is the ratio of a step to the bound beside it:
+machines are faster at one moment than at another, and then for both. The split is of one profiled step. Bytes are
+what autograd keeps from the forward to the backward pass, counted storage by storage, plain and with activations
+recomputed; on a GPU, also all that a step takes at most, weights and optimizer included. Stored in
+benchmarks/results; chosen shapes only where -o says.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from operator import truediv
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -53,6 +56,7 @@ RESULTS = {
     "cpu": Path(__file__).parent / "results" / "step.json",
     "cuda": Path(__file__).parent / "results" / "step_gpu.json",
 }
+AT_LEAST_SECONDS = 20.0
 SEEDED = FutureSeedSettings(layer_start=1, alpha_lr=1e-3)
 
 
@@ -160,20 +164,20 @@ def shares(step: Callable[[], None], device: str) -> dict[str, float]:
     return {kind: round(100 * value / total, 1) for kind, value in sorted(kinds.items())}
 
 
-def fastest_steps(phases: dict[str, Phases], repeat: int) -> dict[str, float]:
-    """Seconds of the fastest step of each, `bound` without the kernel; they take turns."""
-    fastest = dict.fromkeys(phases, float("inf"))
-    for number in range(repeat + 2):
+def step_times(phases: dict[str, Phases], repeat: int) -> dict[str, list[float]]:
+    """Seconds of the steps of each, `bound` without the kernel; they take turns."""
+    times: dict[str, list[float]] = {name: [] for name in phases}
+    for each in phases.values():  # warm-up
+        each.step()
+        each.seconds.clear()
+    began = time.perf_counter()
+    while len(times["bound"]) < repeat or time.perf_counter() - began < AT_LEAST_SECONDS:
         for name, each in phases.items():
             with without_kernel() if name == "bound" else nullcontext():
-                began = time.perf_counter()
+                start = time.perf_counter()
                 each.step()
-                took = time.perf_counter() - began
-            if number < 2:  # warm-up
-                each.seconds.clear()
-            else:
-                fastest[name] = min(fastest[name], took)
-    return fastest
+                times[name].append(time.perf_counter() - start)
+    return times
 
 
 def peak_bytes(step: Callable[[], None]) -> int:
@@ -205,16 +209,16 @@ def measure(name: str, device: str, repeat: int) -> dict[str, Any]:
     phases = {"step": real, "bound": Phases(run, spec, batch)}
     if device == "cuda":
         phases["recomputed"] = Phases(run, spec, batch, recompute=True)
-    fastest = fastest_steps(phases, repeat)
+    times = step_times(phases, repeat)
     total = sum(real.seconds.values())
     made = Batch.of(batch, run.device)
     found = {
         "layers, width, batch, tokens": [layers, dim, size, prompt + answer],
         "kernel": default_backend(device),
         "threads": torch.get_num_threads(),
-        "milliseconds": {kind: round(1000 * seconds, 2) for kind, seconds in fastest.items()},
-        "times the bound": round(fastest["step"] / fastest["bound"], 3),
-        "tokens per second": round(size * (prompt + answer) / fastest["step"]),
+        "milliseconds": {kind: round(1000 * median(seconds), 2) for kind, seconds in times.items()},
+        "times the bound": round(median(map(truediv, times["step"], times["bound"])), 3),
+        "tokens per second": round(size * (prompt + answer) / median(times["step"])),
         "percent of the step by part": {
             part: round(100 * value / total, 1) for part, value in real.seconds.items()
         },
