@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, delete, select
+from sqlalchemy import ColumnElement, and_, delete, or_, select
 from sqlalchemy.orm import Session
 
 from db import events
@@ -12,6 +13,7 @@ from db.events import EventKind
 from db.tables import AT_ONCE, Decision, Job, JobState, Round, RoundState
 from orchestrator import chains, engine, lookup
 from orchestrator.planner import Verdict
+from orchestrator.rules import Scope
 from orchestrator.views import ChangeView
 from worker.job import CONCLUSIVE, Outcome
 
@@ -53,8 +55,7 @@ def retry(session: Session, name: str, *, by: str, now: datetime) -> ChangeView:
         job.state, job.outcome, job.reason, job.result = JobState.QUEUED, None, None, None
         job.attempts, job.fruitless, job.infra_failures, job.reached, job.finished_at = 0, 0, 0, 0, None
         job.not_before = AT_ONCE
-    undecided = (Decision.round_id == row.id, Decision.decision == Verdict.UNDECIDED)
-    session.execute(delete(Decision).where(*undecided))
+    _take_back_decisions(session, row, failed)
     never_started = parent if was is RoundState.BLOCKED or not row.jobs else None
     row.state = RoundState.ACTIVE if never_started is None else RoundState.WAITING
     row.reason, row.finished_at = None, None
@@ -64,6 +65,20 @@ def retry(session: Session, name: str, *, by: str, now: datetime) -> ChangeView:
     else:
         engine.start(session, row, never_started, now)
     return ChangeView(round=name, state=row.state, changed=bool(failed) or row.state is not was)
+
+
+def _take_back_decisions(session: Session, row: Round, failed: Sequence[Job]) -> None:
+    """Those that a run without numbers left open, and those that were taken together with it, or after that."""
+    search = engine.resolve(row).search
+    stages = search.all_stages
+    taken_back: list[ColumnElement[bool]] = [Decision.decision == Verdict.UNDECIDED]
+    for task in {job.task for job in failed}:
+        first = len(search.stages)  # what confirms, all that was promoted together
+        if search.rule.scope is Scope.STAGE:
+            first = min(stages.index(job.stage) for job in failed if job.task == task)
+        taken_back.append(and_(Decision.task == task, Decision.stage.in_(stages[first:])))
+    of_round = (Decision.round_id == row.id, Decision.decision != Verdict.NO_OP)
+    session.execute(delete(Decision).where(*of_round, or_(*taken_back)))
 
 
 def unmeasured(round_id: int) -> tuple[ColumnElement[bool], ...]:

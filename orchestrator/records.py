@@ -6,12 +6,12 @@ The predecessor's keys keep their names and meaning (docs/records.md); accuracie
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, cached_property
 from importlib import metadata
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from sqlalchemy import select
@@ -23,7 +23,7 @@ from db.tables import Job, JobState
 from orchestrator import caveats, engine, lookup, round_statistics
 from orchestrator.caveats import Caveat
 from orchestrator.evidence import Evidence, SeedEvidence
-from orchestrator.planner import Decision, JobKey
+from orchestrator.planner import Decision, JobKey, Plan, SearchSpec
 from orchestrator.points import difference
 from orchestrator.results import Standing, StoredJob, jobs
 from orchestrator.round_statistics import Arm, RoundStatistics
@@ -56,9 +56,40 @@ def records(database: Database, name: str) -> Iterator[Record]:
             rests_on,
             round_statistics.of_round(resolved.search, rests_on.items(), scores, spreads),
         )
-    steps = iter(planned.steps)
-    while batch := list(islice(steps, BATCH)):
+    told = _in_order(resolved.search, planned, standings, decided)
+    while batch := list(islice(told, BATCH)):
         yield from _batch(database, batch, standings, decided, writer)
+
+
+class _Told(NamedTuple):
+    """What a record tells of: a job, or the decision on it."""
+
+    key: JobKey
+    is_decision: bool
+
+
+def _in_order(
+    search: SearchSpec, planned: Plan, jobs_made: Collection[JobKey], decided: Collection[JobKey]
+) -> Iterator[_Told]:
+    """What the plan has, then what it does not reach, or no longer wants, since something is tried again."""
+    steps = [
+        _Told(step.key, is_decision=True) if isinstance(step, Decision) else _Told(step, is_decision=False)
+        for step in planned.steps
+    ]
+    places = [
+        {name: n for n, name in enumerate(names)}
+        for names in (search.tasks, search.all_stages, search.variants)
+    ]
+
+    def place(told: _Told) -> tuple[int, ...]:
+        task, stage, variant, seed = told.key
+        tasks, stages, variants = places
+        return tasks[task], stages[stage], seed, variants.get(variant, -1), told.is_decision
+
+    made = {_Told(key, is_decision=False) for key in jobs_made} | {
+        _Told(key, is_decision=True) for key in decided
+    }
+    return chain(steps, sorted(made.difference(steps), key=place))
 
 
 class _Decided(NamedTuple):
@@ -80,28 +111,25 @@ def _decided(session: Session, round_id: int) -> dict[JobKey, _Decided]:
 
 def _batch(
     database: Database,
-    steps: Sequence[JobKey | Decision],
+    told: Sequence[_Told],
     standings: Mapping[JobKey, Standing],
     decided: Mapping[JobKey, _Decided],
     writer: _Writer,
 ) -> Iterator[Record]:
-    keys = [step.key if isinstance(step, Decision) else step for step in steps]
-    job_ids = {standings[key].job_id for key in keys if key in standings}
-    decision_ids = {
-        decided[step.key].id for step in steps if isinstance(step, Decision) and step.key in decided
-    }
+    job_ids = {standings[key].job_id for key, _ in told if key in standings}
+    decision_ids = {decided[key].id for key, is_decision in told if is_decision and key in decided}
     with database.read() as session:
         ended = {job.key: job for job in jobs(session, Job.id.in_(job_ids), Job.state == JobState.DONE)}
         sources = _source_names(session, [job.cached_from_id for job in ended.values()])
         taken = session.scalars(select(tables.Decision).where(tables.Decision.id.in_(decision_ids)))
         decisions = {decision.id: decision for decision in taken}
-    for step in steps:
-        if isinstance(step, Decision):
-            found = decisions.get(decided[step.key].id) if step.key in decided else None
-            if found is not None and _key(found) == step.key:  # else a retry has taken it back meanwhile
-                yield writer.decision(step.key, found, ended.get(step.key))
-        elif step in ended:
-            yield writer.job(ended[step], sources)
+    for key, is_decision in told:
+        if is_decision:
+            found = decisions.get(decided[key].id) if key in decided else None
+            if found is not None and _key(found) == key:  # else a retry has taken it back meanwhile
+                yield writer.decision(key, found, ended.get(key))
+        elif key in ended:
+            yield writer.job(ended[key], sources)
 
 
 def _key(row: tables.Decision) -> JobKey:

@@ -12,6 +12,7 @@ from db.tables import Decision, Job, JobState, Round, RoundState
 from orchestrator import engine, interventions, lookup
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.planner import JobKey
+from orchestrator.records import records
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
 from worker.job import BASELINE, JobResult, Outcome
 
@@ -228,3 +229,53 @@ def test_advance_job__after_a_retry_still_one_job_at_a_time(database: Database, 
     assert unfinished(database) == ["med baseline 0"]
     while rig.run_next(result(0.2)):
         assert len(unfinished(database)) <= 1
+
+
+@pytest.mark.parametrize("stages", [["quick"], ["quick", "med"]])
+def test_retry__ranks_anew(database: Database, tmp_path: Path, stages: list[str]) -> None:
+    """What ran after a promotion that is taken back stays on record, without a decision."""
+    rig = Rig(database)
+    rule = {"rule": "top_k", "keep": 1, "min_delta": -1}
+    chosen = [stage for stage in round_data()["stages"] if stage["name"] in stages]
+    rig.submit(resolve(tmp_path, prune=rule, stages=chosen))
+    rig.run_next(result(0.2))
+    rig.run_next(JobResult(outcome=Outcome.CRASHED, reason="signal 9"))  # l1
+    rig.run_all({(stage, "l2"): 0.3 for stage in stages})
+    with database.write() as session:
+        interventions.retry(session, "r1", by="me", now=NOW)
+    rig.run_all({("quick", "l1"): 0.5})
+    jobs, decisions, state = stored(database)
+    assert state is RoundState.FINISHED
+    assert [decision for decision in decisions if decision[0] == "quick"] == [
+        ("quick", "noop", "no_op"),
+        ("quick", "l1", "promoted"),
+        ("quick", "l2", "pruned"),
+    ]
+    assert [decision for decision in decisions if decision[0] == "med"] == (
+        [("med", "l1", "promoted")] if "med" in stages else []
+    )
+    told = [(record["stage"], record["config"], record["status"]) for record in records(database, "r1")]
+    assert {job for job in jobs if job[2] == "ok"} == {one for one in told if one[0] != "decision"}
+
+
+def test_retry__confirms_anew(database: Database, tmp_path: Path) -> None:
+    """How many were tried together is another number then."""
+    confirming = {"name": "confirm", "steps": 8, "eval_every": 2, "confirm": {"seeds": 2, "level": 0.03}}
+    quick = round_data()["stages"][0]
+    rig = Rig(database, by_example=True)
+    rig.submit(resolve(tmp_path, stages=[quick, confirming]))
+    for accuracy in (0.2, 0.3, 0.3):
+        rig.run_next(result(accuracy))
+    rig.run_next(result(0.2))  # the baseline on the first fresh seed
+    rig.run_next(JobResult(outcome=Outcome.OOM, reason="no memory"))  # l1
+    rig.run_all({("confirm", "l2"): 0.3})
+    before = {record["config"]: record for record in records(database, "r1") if record.get("q_level")}
+    assert (before["l1"]["status"], before["l2"]["n_tried"]) == ("undecided", 1)
+    with database.write() as session:
+        interventions.retry(session, "r1", by="me", now=NOW)
+    rig.run_all({("confirm", "l2"): 0.3})
+    after = {record["config"]: record for record in records(database, "r1") if record.get("q_level")}
+    assert {record["n_tried"] for record in after.values()} == {2}
+    for record in after.values():
+        assert (record["status"] == "confirmed") == (record["q_value"] <= 0.03)
+        assert f"{record['q_value']:.3f}" in record["reason"]

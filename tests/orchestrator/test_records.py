@@ -13,15 +13,15 @@ import pytest
 from typer.testing import CliRunner
 
 from db.session import Database, open_current
-from orchestrator import exports
+from orchestrator import exports, interventions
 from orchestrator.cli import app
 from orchestrator.errors import BadInput, FsqError
 from orchestrator.files import write_whole
 from orchestrator.planner import JobKey
 from orchestrator.points import interval_text
-from orchestrator.records import Record, records
+from orchestrator.records import Record, records, to_jsonl
 from orchestrator.summary import has_failures
-from tests.orchestrator.factories import USAGE, Rig, resolve, result
+from tests.orchestrator.factories import NOW, USAGE, Rig, resolve, result, round_data
 from worker.job import BASELINE, JobResult, Outcome
 
 PREDECESSOR_KEYS = (
@@ -287,3 +287,23 @@ def test_exports__files_and_csv(database: Database, tmp_path: Path) -> None:
         "no_op (1): s4/noop",
     ):
         assert expected in summary, summary
+
+
+def test_records__of_what_ended_stay_while_something_is_tried_again(
+    database: Database, tmp_path: Path
+) -> None:
+    rig = Rig(database)
+    task = round_data()["tasks"]["s4"]
+    rig.submit(resolve(tmp_path, tasks={"t1": task, "t2": task | {"blanks": 5}}))
+    rig.run_next(result(0.2))
+    rig.run_next(JobResult(outcome=Outcome.CRASHED, reason="signal 9"))
+    rig.run_all({("quick", "l2"): 0.3})
+    finished = list(records(database, "r1"))
+    with database.write() as session:
+        interventions.retry(session, "r1", by="me", now=NOW)
+    tried_again = [one for one in finished if (one["task"], one["config"]) == ("t1", "l1")]
+    assert [one["status"] for one in tried_again] == ["crashed", "undecided"]
+    rest = sorted(to_jsonl(one) for one in finished if one not in tried_again)
+    assert sorted(map(to_jsonl, records(database, "r1"))) == rest
+    rig.run_all({})
+    assert len(list(records(database, "r1"))) == len(finished)
