@@ -28,7 +28,7 @@ from orchestrator.points import difference
 from orchestrator.results import Standing, StoredJob, jobs
 from orchestrator.round_statistics import Arm, RoundStatistics
 from orchestrator.spec import ResolvedRound
-from worker.job import BASELINE, Metrics, run_dir
+from worker.job import BASELINE, RESULT_VERSION, Metrics, Usage, run_dir
 
 Record = dict[str, Any]
 BATCH = 500  # records read in one transaction
@@ -163,14 +163,15 @@ class _Writer:
         return None if decided is None else decided.by_seed[key.seed]
 
     @cached_property
-    def _protocols(self) -> dict[tuple[str, str, str], str]:
+    def _protocols(self) -> dict[tuple[str, str, str, int], str]:
         return {}
 
-    def _protocol(self, key: JobKey) -> str:
+    def _protocol(self, key: JobKey, usage: Usage | None) -> str:
         """What a run shares with those of other seeds; found once for all of them."""
-        arm = key.task, key.stage, key.variant
+        result_version = (usage and usage.result_version) or RESULT_VERSION
+        arm = key.task, key.stage, key.variant, result_version
         if arm not in self._protocols:
-            self._protocols[arm] = self.resolved.job(key).protocol
+            self._protocols[arm] = self.resolved.job(key).protocol_of(result_version)
         return self._protocols[arm]
 
     def job(self, job: StoredJob, sources: Mapping[int, str]) -> Record:
@@ -192,7 +193,7 @@ class _Writer:
             "d_acc": _delta(metrics, baseline, "best_val_tok_acc"),
             "d_loss": _delta(metrics, baseline, "best_val_loss"),
             "d_acc_ci": rests_on and _listed(rests_on.d_acc_ci),
-            "protocol": self._protocol(key),
+            "protocol": self._protocol(key, usage),
             "d_acc_se": rests_on and rests_on.standard_error,
             "p_value": rests_on and rests_on.p_value,
             "baseline_val_tok_acc": baseline and baseline.best_val_tok_acc,
@@ -214,7 +215,7 @@ class _Writer:
             "finished_at": _time(job.finished_at),
             "device": usage and usage.device,
             "kernel": usage and usage.kernel,
-            "version": version("fsq"),
+            "version": (usage and usage.version) or version("fsq"),
         }
 
     def decision(self, key: JobKey, decision: tables.Decision, job: StoredJob | None) -> Record:

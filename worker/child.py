@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib import metadata
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Lock, Thread
@@ -32,6 +33,7 @@ from worker.downloads import checkpoint_file
 from worker.errors import BuildFailed, InfrastructureFailed, JobFailed, OutOfMemory, Unreachable
 from worker.fitting import Fitting, Shapes, fit
 from worker.job import (
+    RESULT_VERSION,
     Evaluation,
     HubCheckpoint,
     JobResult,
@@ -307,6 +309,8 @@ def _usage(run: Run) -> Usage:
         padding_share=round(1 - run.progress.real_positions / run.progress.positions, 6),
         peak_memory_bytes=run.progress.peak_memory_bytes if on_cuda else None,
         continued_from=run.progress.continued_from,
+        version=metadata.version("fsq"),
+        result_version=RESULT_VERSION,
     )
 
 

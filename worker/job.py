@@ -319,9 +319,13 @@ class JobSpec(Strict):
     @property
     def protocol(self) -> str:
         """SHA-256 over what determines the result but the seed: runs of one protocol are runs of one experiment."""
+        return self.protocol_of(RESULT_VERSION)
+
+    def protocol_of(self, result_version: int) -> str:
+        """The protocol of a run by a version with such results."""
         material = self._trajectory() | {"budget": self.budget.model_dump(mode="json")}
         del material["seed"]
-        return sha256_of(material)
+        return sha256_of(material | {"result_version": result_version})
 
     @property
     def trajectory(self) -> str:
@@ -408,6 +412,8 @@ class Usage(Strict):
     padding_share: float  # of all positions computed in training
     peak_memory_bytes: int | None  # of the accelerator; None on CPU, where nothing counts it per job
     continued_from: int = 0  # steps taken over from the snapshot of an earlier stage
+    version: str | None = None  # of fsq
+    result_version: int | None = None
 
 
 def _one_line(reason: Any) -> Any:

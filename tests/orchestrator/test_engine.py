@@ -14,7 +14,7 @@ from orchestrator.errors import Conflict, NotFound
 from orchestrator.planner import JobKey
 from orchestrator.records import records
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
-from worker.job import BASELINE, JobResult, Outcome
+from worker.job import BASELINE, RESULT_VERSION, JobResult, Outcome
 
 
 def stored(database: Database) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]], RoundState]:
@@ -279,3 +279,14 @@ def test_retry__confirms_anew(database: Database, tmp_path: Path) -> None:
     for record in after.values():
         assert (record["status"] == "confirmed") == (record["q_value"] <= 0.03)
         assert f"{record['q_value']:.3f}" in record["reason"]
+
+
+def test_submit__the_same_round_by_another_version(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(database)
+    round_id = rig.submit(resolve(tmp_path))
+    monkeypatch.setattr("worker.job.RESULT_VERSION", 1 + RESULT_VERSION)
+    assert rig.submit(resolve(tmp_path)) == round_id
+    with pytest.raises(Conflict):
+        rig.submit(resolve(tmp_path, seeds=[1]))

@@ -22,7 +22,7 @@ from orchestrator.points import interval_text
 from orchestrator.records import Record, records, to_jsonl
 from orchestrator.summary import has_failures
 from tests.orchestrator.factories import NOW, USAGE, Rig, resolve, result, round_data
-from worker.job import BASELINE, JobResult, Outcome
+from worker.job import BASELINE, RESULT_VERSION, JobResult, Outcome
 
 PREDECESSOR_KEYS = (
     "round task stage config mode status bsz best_val_loss best_val_tok_acc run_dir error reason"
@@ -307,3 +307,18 @@ def test_records__of_what_ended_stay_while_something_is_tried_again(
     assert sorted(map(to_jsonl, records(database, "r1"))) == rest
     rig.run_all({})
     assert len(list(records(database, "r1"))) == len(finished)
+
+
+def test_records__say_which_version_a_result_is_of(database: Database, tmp_path: Path) -> None:
+    """Runs whose results differ by version are no runs of one experiment."""
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path, variants={"l1": {"layer_start": 1}}, seeds=[0, 1, 2]))
+    own = USAGE.model_copy(update={"version": version("fsq"), "result_version": RESULT_VERSION})
+    other = USAGE.model_copy(update={"version": "0.0.9", "result_version": RESULT_VERSION - 1})
+    for usage in (own, own, other, other, own, own):
+        rig.run_next(result(0.2, usage=usage))
+    ended = [record for record in records(database, "r1") if record["stage"] == "quick"]
+    assert [record["version"] for record in ended[2:4]] == ["0.0.9", "0.0.9"]
+    assert {record["version"] for record in (*ended[:2], *ended[4:])} == {version("fsq")}
+    protocols = [record["protocol"] for record in ended if record["config"] == "l1"]
+    assert protocols[0] == protocols[2] != protocols[1]
