@@ -120,7 +120,8 @@ def _weights(spec: JobSpec) -> dict[str, torch.Tensor]:
             raise BuildFailed(
                 "the checkpoint changed since the round was submitted; submit it under a new name"
             )
-        return read(path)
+        # copies: what is read may be the file itself, mapped into memory, and change with it
+        return {name: tensor.clone() for name, tensor in read(path).items()}
     except (ModelError, OSError, Unreachable) as error:
         raise InfrastructureFailed(str(error)) from error
 

@@ -35,7 +35,9 @@ def wkv7(
 
     `r w k v a b` are (B, T, H, N), `w` the log-decay (<= 0); `s0` is (B, H, N, N) indexed [value, key], default
     zero. Computes in float32, or in float64 if `r` is, whatever dtype comes in. Returns `y` (B, T, H, N) and the
-    final state `sT` (B, H, N, N) in that dtype; both are differentiable with respect to all seven inputs.
+    final state `sT` (B, H, N, N) in that dtype; both are differentiable with respect to all seven inputs, once on the
+    backends `compiled` and `triton`. A backward pass belongs outside of `torch.autocast`, as torch advises: within it
+    `reference` and `chunked` compute gradients in bfloat16.
 
     Raises `ShapeError` for shapes that do not fit, `KernelError` for a backend that is unknown, not available
     here, or not able to compute these tensors.
@@ -44,11 +46,11 @@ def wkv7(
     B, _, H, N = r.shape
     dtype = torch.float64 if r.dtype == torch.float64 else torch.float32
     s0 = torch.zeros(B, H, N, N, dtype=dtype, device=r.device) if s0 is None else s0.to(dtype)
-    name = default_backend(r.device, dtype, N) if backend is None else backend
-    if name not in _BACKENDS:
-        raise KernelError(f"unknown WKV-7 backend {name!r}: expected one of {', '.join(_BACKENDS)}")
+    if backend is not None and backend not in _BACKENDS:
+        raise KernelError(f"unknown WKV-7 backend {backend!r}: expected one of {', '.join(_BACKENDS)}")
     if r.numel() == 0:  # no token, or no sequence: the sum of nothing, which every input has a gradient of
         return (r + w + k + v + a + b).to(dtype), s0
+    name = backend or default_backend(r.device, dtype, N)
     as_they_are = {dtype}
     if name == "triton":  # else it would read, and keep for the backward pass, twice as much
         as_they_are.add(torch.bfloat16)

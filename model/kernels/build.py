@@ -4,6 +4,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import subprocess
 import tempfile
 from pathlib import Path
@@ -36,36 +37,49 @@ def library(head_size: int, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
 
 def compiled_source(source: Path, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
     """Return a C source compiled for this machine; raises `KernelError` if that is not possible."""
-    command = [os.environ.get("CC", "cc"), *FLAGS, *flags]
-    path = platformdirs.user_cache_path("fsq") / "kernels" / f"{source.stem}-{_key(source, command)}.so"
+    compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    command = [*compiler, *FLAGS, *flags]
+    folder = platformdirs.user_cache_path("fsq") / "kernels"
+    name = f"{source.stem}-{_key(source, compiler, command)}"
     try:
-        if not path.exists():
-            _compile(source, command, path)
+        path = _built(folder, name) or _compile(source, command, folder, name)
         return ctypes.CDLL(str(path))
     except OSError as error:
         raise KernelError(
-            f"cannot build or load {path} ({error}): check that its directory is writable"
+            f"cannot build or load kernels in {folder} ({error}): check that it is writable"
         ) from error
 
 
-def _key(source: Path, command: list[str]) -> str:
+def _key(source: Path, compiler: list[str], command: list[str]) -> str:
     """Everything that the binary depends on: source, command, compiler and processor."""
-    compiler = _run([command[0], "--version"])
+    version = _run([*compiler, "--version"])
     processor = [platform.machine()]
     if _CPU_INFO.exists():
         processor += sorted(
             {line for line in _CPU_INFO.read_text().splitlines() if line.startswith(("flags", "model name"))}
         )
-    parts = [source.read_text(), *command, compiler, *processor]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    parts = [source.read_text(), *command, version, *processor]
+    return _digest("\0".join(parts).encode())
 
 
-def _compile(source: Path, command: list[str], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as directory:
-        built = Path(directory) / path.name
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _built(folder: Path, name: str) -> Path | None:
+    """One that was built before and is whole: what it must hold, its name says. To load half a file is to crash."""
+    found = folder.glob(f"{name}-*.so")
+    return next((path for path in found if path.stem == f"{name}-{_digest(path.read_bytes())}"), None)
+
+
+def _compile(source: Path, command: list[str], folder: Path, name: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as directory:
+        built = Path(directory) / "built.so"
         _run([*command, str(source), "-o", str(built)])
+        path = folder / f"{name}-{_digest(built.read_bytes())}.so"
         built.replace(path)  # atomic: a process that builds at the same time finds a whole file
+    return path
 
 
 def _run(command: list[str]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
 from model.errors import KernelError
@@ -37,7 +38,10 @@ def wkv7(
             f"backend compiled cannot compute {r.dtype} on {r.device}: expected float32 on the CPU"
         )
     _kernels(r)  # fails here, or not at all
-    return _with_autograd(*contiguous(r, w, k, v, a, b, s0))
+    if forward_ad._current_level >= 0:
+        raise KernelError("backend compiled has no forward-mode derivative: use backend='chunked'")
+    result: tuple[Tensor, Tensor] = _wkv7(*contiguous(r, w, k, v, a, b, s0))
+    return result
 
 
 def is_available(head_size: int) -> bool:

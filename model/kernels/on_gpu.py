@@ -14,6 +14,7 @@ from model.errors import KernelError
 
 HEAD_SIZES = (16, 32, 64, 128)
 DTYPES = (torch.float32, torch.bfloat16)
+MOST_HEADS = 65_535  # of all sequences together: blocks of a launch in its second dimension
 
 
 def wkv7(
@@ -38,8 +39,10 @@ def wkv7(
         raise KernelError("backend triton is not available: install triton, which CUDA builds of torch bring")
     from model.kernels import triton_operator
 
-    y, sT, _ = triton_operator.wkv7(*(x.contiguous() for x in inputs), s0.contiguous())
-    return y, sT
+    at_once = max(1, MOST_HEADS // r.shape[2])  # sequences
+    parts = zip(*(torch.split(x.contiguous(), at_once) for x in (*inputs, s0)), strict=True)
+    y, sT, _ = zip(*(triton_operator.wkv7(*part) for part in parts), strict=True)
+    return (y[0], sT[0]) if len(y) == 1 else (torch.cat(y), torch.cat(sT))
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
+from model.errors import KernelError
 from model.kernels import available_backends, build, wkv7
 
 if "compiled" not in available_backends():
@@ -208,6 +209,28 @@ def test_operator__is_not_differentiated_twice() -> None:
     (gradient,) = torch.autograd.grad(y.square().sum(), leaves[0], create_graph=True)
     with pytest.raises(RuntimeError, match="differentiate twice"):
         gradient.sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_operator__has_no_forward_mode() -> None:
+    """Nor does it pretend to have it, with a derivative of zero."""
+    r, *others = contiguous()
+    with pytest.raises(KernelError, match="no forward-mode derivative"):
+        torch.func.jvp(lambda x: wkv7(x, *others, backend="compiled")[0], (r,), (r,))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_operator__under_vmap_has_gradients_of_what_is_outside() -> None:
+    scale = torch.ones(HEAD_SIZE, requires_grad=True)
+    batches = [torch.stack([x, 0.9 * x]) for x in short()]
+
+    def y_of(r: Tensor, *others: Tensor) -> Tensor:
+        return wkv7(r * scale, *others, backend="compiled")[0]
+
+    (found,) = torch.autograd.grad(torch.func.vmap(y_of)(*batches).square().sum(), scale)
+    one_by_one = sum(y_of(*x).square().sum() for x in zip(*batches, strict=True))
+    (expected,) = torch.autograd.grad(one_by_one, scale)
+    assert torch.allclose(found, expected, rtol=1e-4)
 
 
 def test_operator__does_not_load_the_compiler_of_torch() -> None:

@@ -281,6 +281,26 @@ def test_compiled__a_wrong_binary_does_not_pass_its_self_test(
 
 
 @pytest.mark.usefixtures("_compiler")
+@pytest.mark.parametrize("size", [0, 5000])
+def test_library__damaged_is_built_anew(fresh_build: Path, size: int) -> None:
+    """Loading half a file ends the process."""
+    build.library(4)
+    folder = fresh_build / "fsq" / "kernels"
+    (binary,) = folder.iterdir()
+    whole = binary.read_bytes()
+    binary.unlink()  # not overwritten: it is loaded
+    binary.write_bytes(whole[:size])
+    build.library(4)
+    assert whole in [path.read_bytes() for path in folder.iterdir()]
+
+
+@pytest.mark.usefixtures("_compiler")
+def test_library__a_compiler_with_arguments(fresh_build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "env -u NOTHING cc")
+    build.library(4)
+
+
+@pytest.mark.usefixtures("_compiler")
 def test_library__is_built_once(fresh_build: Path) -> None:
     build.library(4)
     binaries = list((fresh_build / "fsq" / "kernels").iterdir())
@@ -289,3 +309,23 @@ def test_library__is_built_once(fresh_build: Path) -> None:
     build.library(4)
     assert binaries
     assert all(binary.stat().st_mtime == 1 for binary in (fresh_build / "fsq" / "kernels").iterdir())
+
+
+@pytest.mark.parametrize("backend", ["chunked", "compiled"])
+def test_wkv7__of_one_large_token(backend: str) -> None:
+    leaves = [x.float().requires_grad_() for x in wkv_inputs(1, 1, 2, 16)]
+    exact = [x.detach().double().requires_grad_() for x in leaves]
+
+    def gradients(x: list[Tensor], name: str) -> list[Tensor]:
+        r, w, k, v, a, b, s0 = x
+        y, sT = wkv7(100 * r, w, 100 * k, 100 * v, a, b, s0, backend=name)
+        return list(torch.autograd.grad(y.square().sum() + sT.square().sum(), x))
+
+    for found, expected in zip(gradients(leaves, backend), gradients(exact, "reference"), strict=True):
+        assert float((found - expected).abs().max() / expected.abs().max()) < 1e-6
+
+
+def test_wkv7__of_heads_without_size() -> None:
+    inputs = [torch.zeros(2, 3, 2, 0)] * 6
+    y, sT = wkv7(*inputs)
+    assert (y.shape, sT.shape) == ((2, 3, 2, 0), (2, 2, 0, 0))

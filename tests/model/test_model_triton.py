@@ -21,7 +21,7 @@ from model.kernels import available_backends, wkv7
 if "triton" not in available_backends():
     pytest.skip("neither a GPU nor TRITON_INTERPRET=1", allow_module_level=True)
 
-from model.kernels import triton_operator
+from model.kernels import on_gpu, triton_operator
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if INTERPRETED:
@@ -133,6 +133,18 @@ def test_triton__strided_inputs_and_no_state() -> None:
     expected_y, expected_sT = wkv7(*(x.contiguous() for x in scattered), zero, backend="triton")
     assert torch.equal(y, expected_y)
     assert torch.equal(sT, expected_sT)
+
+
+def test_triton__more_heads_than_a_launch_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    leaves = [x.requires_grad_() for x in on_device(wkv_inputs(3, 5, 2, 16))]
+
+    def results() -> list[Tensor]:
+        y, sT = wkv7(*leaves, backend="triton")
+        return [y, sT, *torch.autograd.grad([y.sum() + sT.sum()], leaves)]
+
+    at_once = results()
+    monkeypatch.setattr(on_gpu, "MOST_HEADS", 4)
+    assert all(map(torch.equal, at_once, results()))
 
 
 @pytest.mark.parametrize("of", ["y", "sT"])

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from model import ModelShape, random_state_dict
 from tests.worker.factories import make_job
 from tests.worker.test_training import SEEDED, Recorder, fresh_model
 from worker import child
 from worker.child import ConnectionReport, LoggedReport, Resources, run_job
-from worker.job import JobResult, JobSpec
+from worker.job import JobResult, JobSpec, ModelConfig
 from worker.snapshots import Snapshots
 from worker.training import start_run
 
@@ -31,6 +33,20 @@ def run(spec: JobSpec, home: Path) -> JobResult:
     with ours, theirs:
         resources = Resources(torch.device("cpu"), home / "cache", 2**40)
         return run_job(spec, resources, Snapshots(home, 2**30), ConnectionReport(theirs))
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_resources__weights_stay_when_their_file_is_written_over(tmp_path: Path, ending: str) -> None:
+    path, other = tmp_path / f"base.{ending}", tmp_path / f"other.{ending}"
+    save = torch.save if ending == "pth" else save_file
+    shape = ModelShape.random(2, 64, 256)
+    save(random_state_dict(shape, 0), path)
+    save(random_state_dict(shape, 1), other)
+    spec = make_job(model=ModelConfig(checkpoint=path, tokenizer="bytes", dtype="float32"))
+    resources = Resources(torch.device("cpu"), tmp_path / "cache", 2**40)
+    before = resources.model(spec).emb.weight.clone()
+    path.write_bytes(other.read_bytes())
+    assert torch.equal(resources.model(spec).emb.weight, before)
 
 
 def test_log__a_stage_and_the_one_that_continues_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
