@@ -177,6 +177,7 @@ def working(database: Database, child: Child, display: Display, name: str | None
     """A worker whose finished jobs advance their rounds, with a display of what it does."""
     from db.errors import DatabaseUnreachable
     from orchestrator import engine, lookup
+    from orchestrator.verdicts import Verdict
     from worker import failures
     from worker.queue_client import QueueClient
     from worker.service import WorkerService
@@ -197,6 +198,7 @@ def working(database: Database, child: Child, display: Display, name: str | None
     def announce(advanced: engine.Advance) -> None:
         remove_snapshots(home, advanced.closed_trajectories)
         display.decided(advanced.decisions)
+        queue.has_failed |= any(taken.decision.verdict is Verdict.UNDECIDED for taken in advanced.decisions)
 
     def tidy() -> None:
         if found := trajectories(home):

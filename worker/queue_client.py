@@ -94,7 +94,7 @@ class QueueClient:
         self._advanced: list[Any] = []
         self._look_at = 0.0  # when to look for expired leases again
         self._is_away = False
-        self.has_failed = False  # whether a job was not measured here, and is not tried again
+        self.has_failed = False  # whether something could not be measured, and is not tried again
 
     def register(self, device: str, lock: Path) -> None:
         """Enters this worker; the jobs of earlier holders of its device lock, which must be dead, are taken back."""

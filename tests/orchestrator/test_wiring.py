@@ -20,6 +20,7 @@ from orchestrator.rules import TopK, known
 from orchestrator.settings import Settings
 from orchestrator.wiring import limits_of, working
 from tests.orchestrator.factories import Rig, resolve
+from worker.job import JobResult, Outcome
 from worker.limits import Limits
 
 
@@ -91,3 +92,25 @@ def test_working__a_broken_round_holds_up_no_other(
     assert warned.call_count == 1
     with pytest.raises(BrokenRound, match="round r1"):
         gather(client, ["r1"], warned)
+
+
+@pytest.mark.parametrize("how", ["the baseline diverges", "every worker dies"])
+def test_working__what_nobody_could_measure_is_a_failure(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setenv("FSQ_HOME", str(tmp_path))
+    monkeypatch.setattr(signal, "signal", Mock())
+    Rig(database).submit(resolve(tmp_path))
+    for _ in range(Limits().max_attempts):
+        with working(database, Mock(), Mock(), None) as service:
+            service.queue.register("cpu", tmp_path / "cpu.lock")
+            claim = service.queue.claim()
+            assert claim is not None
+            assert not service.queue.has_failed
+            if how == "the baseline diverges":
+                service.queue.end(claim.lease, JobResult(outcome=Outcome.DIVERGED), [], go_on=True)
+                break
+    else:
+        with working(database, Mock(), Mock(), None) as service:
+            service.queue.register("cpu", tmp_path / "cpu.lock")
+    assert service.queue.has_failed
