@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from db.tables import Decision, Job, JobState, Round
-from orchestrator import engine, interventions
+from orchestrator import doubts, engine, interventions
+from orchestrator.doubts import Doubts
+from orchestrator.errors import BrokenRound
 from orchestrator.evidence import Evidence
 from orchestrator.lookup import AnyRow, Counts, Found, Slice, cut, find, job_columns, without_id
-from orchestrator.planner import SearchSpec, Verdict
+from orchestrator.planner import JobKey, SearchSpec, Verdict
 from orchestrator.rules import Scope, UnknownRule, rule_class
 from orchestrator.views import DecisionView, Funnel, JobView, NoiseFloor, RoundView
 from worker.job import BASELINE, Outcome
@@ -169,27 +171,40 @@ def unmeasured(session: Session, round_id: int) -> int:
 
 def decisions(session: Session, name: str, part: Slice, task: str | None = None) -> Found:
     """The decisions of a round, or of one of its tasks, as they were taken; raises NotFound."""
-    round_id = find(session, name).id
+    of_round = find(session, name)
     query = (
         select(Decision.id, *_DECISION)
-        .where(Decision.round_id == round_id, Decision.id > (part.after or 0))
+        .where(Decision.round_id == of_round.id, Decision.id > (part.after or 0))
         .order_by(Decision.id)
     )
     if task is not None:
         query = query.where(Decision.task == task)
     rows, last = cut(session, query, part)
-    return Found([_decision_view(row) for row in rows], last)
+    found = _doubts(session, of_round, rows)
+    return Found([_decision_view(row, found.get(row.task)) for row in rows], last)
 
 
-def _decision_view(row: AnyRow) -> DecisionView:
+def _doubts(session: Session, of_round: Round, rows: Sequence[AnyRow]) -> dict[str, Doubts]:
+    """On the tasks of these decisions; on none where the round cannot be read here."""
+    try:
+        resolved = engine.resolve(of_round)
+    except BrokenRound:
+        return {}
+    variants = {task: {row.config for row in rows if row.task == task} for task in {row.task for row in rows}}
+    return {task: doubts.on_task(session, of_round.id, resolved, task, variants[task]) for task in variants}
+
+
+def _decision_view(row: AnyRow, found: Doubts | None) -> DecisionView:
     columns = without_id(row)
     stored = columns.pop("evidence")
     rests_on = Evidence.from_json(stored) if stored else None
+    key = JobKey(row.task, row.stage, row.config, row.seed)
     return DecisionView(
         **columns,
         d_acc_ci=None if rests_on is None else rests_on.d_acc_ci,
         p_value=None if rests_on is None else rests_on.p_value,
         seeds=tuple(rests_on.by_seed) if rests_on else (columns["seed"],),
+        caveats=None if found is None else tuple(found.on(key, rests_on)),
     )
 
 

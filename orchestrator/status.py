@@ -74,7 +74,8 @@ def _decision_text(decision: DecisionView) -> str:
     within = "" if decision.d_acc_ci is None else f" {interval_text(decision.d_acc_ci)}"
     delta = "" if decision.d_acc is None else f" ({points(decision.d_acc)}{within})"
     seeds = f"seed{'s' if len(decision.seeds) > 1 else ''} {', '.join(map(str, decision.seeds))}"
+    doubtful = f" [{', '.join(decision.caveats)}]" if decision.caveats else ""
     return (
         f"  {decision.task} {decision.config} {seeds} {decision.stage}: "
-        f"{decision.decision}{delta}: {decision.reason}"
+        f"{decision.decision}{delta}: {decision.reason}{doubtful}"
     )

@@ -133,6 +133,9 @@ class DecisionView(View):
     seeds: tuple[int, ...] = Field(description="The seeds that the decision rests on.")
     d_loss: float | None
     reason: str
+    caveats: tuple[str, ...] | None = Field(
+        description="What makes the number doubtful (docs/evidence.md); null where the round cannot be read."
+    )
     decided_at: datetime
 
 

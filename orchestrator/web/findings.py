@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, and_, case, func, select
@@ -10,17 +10,16 @@ from sqlalchemy.orm import Session
 
 from db import tables
 from db.tables import Job
-from orchestrator import caveats, engine, lookup, results
+from orchestrator import engine, lookup
 from orchestrator.caveats import Caveat
 from orchestrator.charts.data import Delta, TaskDeltas
+from orchestrator.doubts import Doubts, on_task
 from orchestrator.evidence import Evidence
 from orchestrator.planner import JobKey, Verdict
 from orchestrator.spec import ResolvedRound
 from orchestrator.statistics.seeds import sign_pattern
 from orchestrator.views import JobView
-from worker.job import BASELINE, Metrics, Usage
 
-Run = tuple[Metrics, Usage]
 Conditions = Sequence[ColumnElement[bool]]
 Decided = tuple[tables.Decision, int | None]  # with the id of its job
 
@@ -102,7 +101,7 @@ def of_task(session: Session, round_id: int, resolved: ResolvedRound, task: str)
     """What is decided on a task so far."""
     sizes = _sizes(session, round_id, task)
     shown = _best(sizes)
-    doubts = _doubts(session, round_id, resolved, task, shown)
+    doubts = on_task(session, round_id, resolved, task, shown)
     decided = _decided(session, _on(round_id, task, shown))
     found = [_finding(decision, job, doubts) for decision, job in decided]
     return TaskFindings(
@@ -119,7 +118,7 @@ def on_job(session: Session, job: JobView) -> Finding | None:
     row = lookup.find(session, job.round)
     decision = tables.Decision
     decided = _decided(session, [*_on(row.id, job.task, [job.config]), decision.stage == job.stage])
-    doubts = _doubts(session, row.id, engine.resolve(row), job.task, [job.config])
+    doubts = on_task(session, row.id, engine.resolve(row), job.task, [job.config])
     found = (_finding(*one, doubts) for one in decided)
     return next((one for one in found if one.key.seed == job.seed or one.rests_on(job.seed)), None)
 
@@ -162,22 +161,7 @@ def _decided(session: Session, conditions: Conditions) -> list[Decided]:
     return [(found, job_id) for found, job_id in session.execute(query)]
 
 
-def _doubts(
-    session: Session, round_id: int, resolved: ResolvedRound, task: str, variants: Sequence[str]
-) -> _Doubts:
-    """What the jobs of these variants and the baselines measured."""
-    of_it = (Job.round_id == round_id, Job.task == task, Job.variant.in_([BASELINE, *variants]))
-    runs: dict[JobKey, Run] = {}
-    stopped: set[JobKey] = set()
-    for job in results.jobs(session, *of_it):
-        if job.metrics and job.usage:
-            runs[job.key] = job.metrics, job.usage
-        elif job.partial:
-            stopped.add(job.key)
-    return _Doubts(resolved, task, runs, stopped)
-
-
-def _finding(decision: tables.Decision, job_id: int | None, doubts: _Doubts) -> Finding:
+def _finding(decision: tables.Decision, job_id: int | None, doubts: Doubts) -> Finding:
     key = JobKey(decision.task, decision.stage, decision.variant, decision.seed)
     rests_on = Evidence.from_json(decision.evidence) if decision.evidence else None
     return Finding(
@@ -225,29 +209,3 @@ def _chart(resolved: ResolvedRound, task: str, found: Sequence[Finding]) -> Task
         min_delta=resolved.spec.prune.min_delta,
         metric=resolved.spec.prune.metric,
     )
-
-
-@dataclass(frozen=True)
-class _Doubts:
-    """The caveats of one task's decisions, as the records carry them."""
-
-    resolved: ResolvedRound
-    task: str
-    runs: Mapping[JobKey, Run]
-    stopped: Collection[JobKey]  # early, far below the baseline
-
-    def on(self, key: JobKey, rests_on: Evidence | None) -> list[Caveat]:
-        """What makes a decision doubtful; nothing where there is no number to doubt."""
-        if key in self.stopped:
-            return [Caveat.STOPPED_EARLY]
-        baseline, run = self.runs.get(key._replace(variant=BASELINE)), self.runs.get(key)
-        if run is None or baseline is None:
-            return []
-        first = self.resolved.search.stages[0]
-        seeds = caveats.Seeds(self._seeds(key), self._seeds(key._replace(stage=first)))
-        of_it = (self.resolved, self.task, key.stage, *run, baseline[0])
-        return caveats.of_arm(*of_it, evidence=rests_on, seeds=seeds)
-
-    def _seeds(self, key: JobKey) -> int:
-        """How many seeds of a variant were measured at a stage."""
-        return sum(one._replace(seed=key.seed) == key for one in self.runs)

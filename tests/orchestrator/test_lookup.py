@@ -8,9 +8,10 @@ import pytest
 
 from db.session import Database
 from db.tables import Job, Round, RoundState
-from orchestrator import interventions, lookup, progress
+from orchestrator import interventions, lookup, progress, status
 from orchestrator.lookup import Slice
 from orchestrator.progress import Arms
+from orchestrator.records import records
 from tests.orchestrator.factories import NOW, Rig, resolve, result
 from worker.job import JobResult, Outcome
 
@@ -137,3 +138,23 @@ def test_decisions__of_one_task(database: Database, tmp_path: Path) -> None:
 
     assert [one.task for one in of_all] == ["a"] * 3 + ["b"] * 3
     assert of_b == of_all[3:]
+
+
+def test_decisions__carry_the_caveats_of_their_records(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database, by_example=True)
+    rig.submit(resolve(tmp_path, seeds=[0, 1]))
+    rig.run_next(result(0.2))
+    rig.run_next(JobResult(outcome=Outcome.CRASHED, reason="signal 9"))
+    rig.run_all({("quick", "l2"): 0.3, ("med", "l2"): 0.3})
+
+    with database.read() as session:
+        found = progress.decisions(session, "r1", Slice()).items
+    recorded = {
+        (record["config"], record["decided_stage"], record["seed"]): record["caveats"]
+        for record in records(database, "r1")
+        if record["stage"] == "decision"
+    }
+    assert {(one.config, one.stage, one.seed): list(one.caveats or ()) for one in found} == recorded
+    assert any(recorded.values())
+    doubtful = next(one for one in found if one.caveats)
+    assert f"[{', '.join(doubtful.caveats or ())}]" in status._decision_text(doubtful)
