@@ -20,7 +20,7 @@ from orchestrator.audit.comparisons import (
 )
 from orchestrator.audit.findings import Check, Finding
 from orchestrator.history.entries import Decision, History, Run
-from orchestrator.history.predecessor import COOLDOWN_FROM, COOLDOWN_ROUNDS, Gate, gate_of
+from orchestrator.history.predecessor import COOLDOWN_FROM, COOLDOWN_ROUNDS, Gate, gate_of, has_policy
 from orchestrator.points import ROUNDING, points
 
 STATED = re.compile(
@@ -149,7 +149,7 @@ def _not_the_best(one: Checked, compared: Sequence[Comparison], what: str) -> It
 def _cooldown(one: Checked) -> Iterator[Finding]:
     """The predecessor's rest of eight rounds, if and only if the delta was bad enough."""
     decision, stage = one.decision, one.each.variant.stage
-    may_rest = not decision.is_own and decision.round.isdecimal() and decision.status in RESTED
+    may_rest = not decision.is_own and has_policy(decision.round) and decision.status in RESTED
     if stage not in COOLDOWN_FROM or not may_rest:
         return
     due = one.delta <= 100 * (COOLDOWN_FROM[stage] + ROUNDING)

@@ -39,15 +39,18 @@ def test_statement__what_is_said_of_a_delta_holds(delta: float, threshold: float
         assert said.holds(delta) == (delta < threshold)
 
 
-def decided(reason: str, accuracy: float, status: str = "pruned", **changes: Any) -> list[str]:
-    runs = [run(accuracy=0.5), run("head_l8", accuracy)]
-    return texts(decisions.judge(History(runs, [decision("head_l8", status, reason, **changes)])))
+def decided(
+    reason: str, accuracy: float, status: str = "pruned", round_: str = "77", **changes: Any
+) -> list[str]:
+    runs = [run(accuracy=0.5, round=round_), run("head_l8", accuracy, round=round_)]
+    one = decision("head_l8", status, reason, round=round_, **changes)
+    return texts(decisions.judge(History(runs, [one])))
 
 
 def test_decisions__in_order() -> None:
     assert decided("quick_drop -0.75pp < -0.50pp", 0.4925) == []
     assert decided("+0.75 pp reaches +0.10 pp", 0.5075, "promoted") == []
-    assert decided("quick_drop -2.00pp < -0.50pp", 0.48, cooldown_until=9) == []
+    assert decided("quick_drop -2.00pp < -0.50pp", 0.48, cooldown_until=85) == []
 
 
 @pytest.mark.parametrize(
@@ -57,7 +60,7 @@ def test_decisions__in_order() -> None:
         ("quick_drop -0.25pp < -0.50pp", 0.4975, "pruned", "which is not so"),
         ("+0.75 pp reaches +0.10 pp", 0.5075, "pruned", "which says the opposite"),
         ("+0.00 pp is below +0.10 pp", 0.5, "promoted", "which says the opposite"),
-        ("quick_drop -2.00pp < -0.50pp", 0.48, "pruned", "no cooldown; the rule gives until round 9"),
+        ("quick_drop -2.00pp < -0.50pp", 0.48, "pruned", "no cooldown; the rule gives until round 85"),
     ],
 )
 def test_decisions__contradicted(reason: str, accuracy: float, status: str, says: str) -> None:
@@ -66,8 +69,13 @@ def test_decisions__contradicted(reason: str, accuracy: float, status: str, says
 
 
 def test_decisions__a_cooldown_for_nothing() -> None:
-    (found,) = decided("quick_drop -0.75pp < -0.50pp", 0.4925, cooldown_until=9)
-    assert found.endswith("a cooldown until round 9; the rule gives none")
+    (found,) = decided("quick_drop -0.75pp < -0.50pp", 0.4925, cooldown_until=85)
+    assert found.endswith("a cooldown until round 85; the rule gives none")
+
+
+def test_decisions__no_cooldowns_before_round_77() -> None:
+    assert decided("quick_drop -2.00pp < -0.50pp", 0.48, round_="76") == []
+    assert decided("quick_drop -2.00pp < -0.50pp", 0.48, round_="night") == []
 
 
 def test_decisions__not_the_best() -> None:
