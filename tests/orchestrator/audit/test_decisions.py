@@ -51,13 +51,19 @@ def test_decisions__in_order() -> None:
     assert decided("quick_drop -0.75pp < -0.50pp", 0.4925) == []
     assert decided("+0.75 pp reaches +0.10 pp", 0.5075, "promoted") == []
     assert decided("quick_drop -2.00pp < -0.50pp", 0.48, cooldown_until=85) == []
+    assert decided("quick_drop -0.75 < -0.50", 0.4925) == []
+    assert decided("quick_drop -0.0050 < 0.0030", 0.495) == []
+    assert decided("quick_drop 0.0020 < 0.0030", 0.502) == []
 
 
 @pytest.mark.parametrize(
     ("reason", "accuracy", "status", "says"),
     [
         ("quick_drop -2.00pp < -0.50pp", 0.4925, "pruned", "while the records say -0.75 pp"),
+        ("quick_drop -0.0075pp < -0.0050pp", 0.4925, "pruned", "while the records say -0.75 pp"),
+        ("quick_d_acc=-0.0075 < prune_pp=-0.0050", 0.4925, "pruned", "while the records say -0.75 pp"),
         ("quick_drop -0.25pp < -0.50pp", 0.4975, "pruned", "which is not so"),
+        ("quick_drop -0.0025 < -0.0050", 0.4975, "pruned", "which is not so"),
         ("+0.75 pp reaches +0.10 pp", 0.5075, "pruned", "which says the opposite"),
         ("+0.00 pp is below +0.10 pp", 0.5, "promoted", "which says the opposite"),
         ("quick_drop -2.00pp < -0.50pp", 0.48, "pruned", "no cooldown; the rule gives until round 85"),
@@ -98,6 +104,34 @@ def test_decisions__what_was_not_pruned() -> None:
         found.text
         == "round 1 t quick b seed 0: -0.75 pp is below the stated -0.50 pp, and nothing was decided"
     )
+
+
+@pytest.mark.parametrize(
+    ("round_", "reason", "unpruned"),
+    [
+        ("63", "quick_drop -0.75pp < -0.50pp", ["a"]),
+        ("63", "quick_drop -0.0075 < -0.0050", ["a"]),
+        ("76", "quick_drop -0.75pp < -0.50pp", ["a"]),
+        ("77", "quick_drop -0.75pp < -0.50pp", ["a", "b"]),
+    ],
+)
+def test_decisions__thresholds_of_a_task_and_of_a_round(
+    round_: str, reason: str, unpruned: list[str]
+) -> None:
+    """Those of rounds 62 to 76 hold for one task each; a delta of -0.25 pp is below none of them."""
+    punc: dict[str, Any] = {"round": round_, "task": "punc_seed0"}
+    arc: dict[str, Any] = {"round": round_, "task": "arc_mc_seed0"}
+    runs = [
+        run(accuracy=0.5, **punc),
+        run("said", 0.4925, **punc),
+        run("a", 0.492, **punc),
+        run("c", 0.4975, **punc),
+        run(accuracy=0.5, **arc),
+        run("b", 0.492, **arc),
+    ]
+    found = texts(decisions.judge(History(runs, [decision("said", "pruned", reason, **punc)])))
+    assert [text.partition(":")[0].split()[-1] for text in found] == unpruned
+    assert all("-0.80 pp is below the stated -0.50 pp, and nothing was decided" in text for text in found)
 
 
 def test_decisions__pruned_and_named_best() -> None:
