@@ -201,6 +201,24 @@ def test_read_file__numbers_that_are_none(tmp_path: Path) -> None:
     assert (run.loss, run.accuracy) == (None, 0.5)
 
 
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        ({"best_val_tok_acc": 0.5}, "ok"),
+        ({"best_val_tok_acc": 0.5, "status": None}, "ok"),
+        ({"val_r1": 0.01}, "ok"),
+        ({"best_val_tok_acc": 0.5, "status": "fail"}, "fail"),
+        ({"error": "rc_nonzero"}, ""),
+    ],
+)
+def test_entry_of__without_a_status(data: dict[str, Any], status: str) -> None:
+    """A record with numbers is of a run that gave them."""
+    run = entry_of({"stage": "quick", "config": "a"} | data, "27", "f:1")
+    assert isinstance(run, Run)
+    assert run.status == status
+    assert run.is_measured == (status == "ok" and run.accuracy is not None)
+
+
 def test_read_file__bytes_that_are_no_text(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(EARLY).encode() + b"\r\n\r\n\xff\xfe{}\n")
