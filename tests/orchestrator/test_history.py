@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -386,8 +387,14 @@ def test_of_imported__what_was_in_the_files(database: Database, tmp_path: Path) 
 
 def test_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "there").write_text("")
-    assert sources.told_apart(["there", "round21", "a/b", "gone.jsonl"]) == (
-        [Path("there"), Path("a/b"), Path("gone.jsonl")],
+    for name in ("there", "night", "night.jsonl"):
+        (tmp_path / name).write_text("")
+    rounds = Mock(return_value={"night", "night.jsonl", "a/b"})
+    words = ["round21", "a/b", "./night", "gone.jsonl", "night.jsonl"]
+    assert sources.told_apart(words, rounds) == (
+        [Path("a/b"), Path("night"), Path("gone.jsonl"), Path("night.jsonl")],
         ["round21"],
     )
+    rounds.assert_not_called()
+    assert sources.told_apart(["there", "night"], rounds) == ([Path("there")], ["night"])
+    rounds.assert_called_once()
