@@ -90,6 +90,22 @@ def open_current(url: str) -> Database:
     return database
 
 
+def file_of(url: str) -> Path | None:
+    """The file of an SQLite database; None for a database that is no file of this machine."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        return None
+    name = parsed.database if parsed.get_backend_name() == "sqlite" else None
+    return None if not name or name == ":memory:" or name.startswith("file:") else Path(name).absolute()
+
+
+def may_exist(url: str) -> bool:
+    """False where an SQLite file would have to be made first."""
+    path = file_of(url)
+    return path is None or path.exists()
+
+
 @contextmanager
 def _reachable() -> Iterator[None]:
     try:

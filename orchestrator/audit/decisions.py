@@ -20,7 +20,7 @@ from orchestrator.audit.comparisons import (
 )
 from orchestrator.audit.findings import Check, Finding
 from orchestrator.history.entries import Decision, History, Run
-from orchestrator.history.predecessor import COOLDOWN_FROM, COOLDOWN_ROUNDS, Gate, gate_of
+from orchestrator.history.predecessor import COOLDOWN_FROM, COOLDOWN_ROUNDS, Gate, gate_of, has_policy
 from orchestrator.points import ROUNDING, points
 
 STATED = re.compile(
@@ -39,6 +39,7 @@ class Statement(NamedTuple):
     gate: str  # its name, where the reason has one
     threshold: float
     half_digit: float  # how far the figure may be from what was measured and still be it, rounded
+    has_unit: bool  # else the numbers may have been written as fractions
 
     def holds(self, delta: float) -> bool:
         """Whether the comparison is true of a delta."""
@@ -49,6 +50,19 @@ class Statement(NamedTuple):
         if self.relation == ">":
             return delta > self.threshold + 100 * ROUNDING
         return delta >= self.threshold - 100 * ROUNDING
+
+    def is_of(self, delta: float) -> bool:
+        """Whether the figure is this delta."""
+        return abs(self.figure - delta) <= self.half_digit + 100 * ROUNDING
+
+    def read_for(self, delta: float) -> Statement:
+        """What it states of a delta: its numbers are fractions where only so the figure is that delta."""
+        if self.has_unit or self.is_of(delta):
+            return self
+        of_fractions = self._replace(
+            figure=100 * self.figure, threshold=100 * self.threshold, half_digit=100 * self.half_digit
+        )
+        return of_fractions if of_fractions.is_of(delta) else self
 
     @property
     def is_against(self) -> bool:
@@ -62,7 +76,14 @@ def statement(reason: str) -> Statement | None:
     if found is None:
         return None
     digits = len(found[1].partition(".")[2])
-    return Statement(float(found[1]), found[2], found[3] or "", float(found[4]), 0.5 * 10**-digits)
+    return Statement(
+        figure=float(found[1]),
+        relation=found[2],
+        gate=found[3] or "",
+        threshold=float(found[4]),
+        half_digit=0.5 * 10**-digits,
+        has_unit="pp" in found[0],
+    )
 
 
 class Checked(NamedTuple):
@@ -85,10 +106,11 @@ class Checked(NamedTuple):
 def judge(history: History) -> Iterator[Finding]:
     """What was decided against the records, and what the rule asked for and was not decided."""
     compared = comparisons(history.runs)
-    for one in checked(history):
+    all_checked = checked(history)
+    for one in all_checked:
         yield from _of_decision(one, compared)
     yield from _contradicting_each_other(history.decisions)
-    yield from _unpruned(history.decisions, compared)
+    yield from _unpruned(history.decisions, all_checked, compared)
     yield from _pruned_and_named_best(history.decisions)
     yield from _promotions(history, compared)
 
@@ -110,7 +132,8 @@ def checked(history: History) -> list[Checked]:
             if decision.seed is None or each.variant.seed == decision.seed
         ]
         if said is not None and len(of_decision) == 1:
-            found.append(Checked(decision, said, of_decision[0]))
+            one = Checked(decision, said, of_decision[0])
+            found.append(one._replace(said=said.read_for(one.delta)))
     return found
 
 
@@ -125,7 +148,7 @@ def _key(run: Run) -> Key:
 def _of_decision(one: Checked, compared: Sequence[Comparison]) -> Iterator[Finding]:
     decision, said, delta = one.decision, one.said, one.delta
     what = f"{in_words(decision)}: {decision.status} because {decision.reason!r}"
-    if abs(said.figure - delta) > said.half_digit + 100 * ROUNDING:
+    if not said.is_of(delta):
         yield _finding(f"{what}, while the records say {points(delta / 100)}", one.records, delta)
     elif not said.holds(delta):
         yield _finding(f"{what}, which is not so", one.records, delta)
@@ -149,7 +172,7 @@ def _not_the_best(one: Checked, compared: Sequence[Comparison], what: str) -> It
 def _cooldown(one: Checked) -> Iterator[Finding]:
     """The predecessor's rest of eight rounds, if and only if the delta was bad enough."""
     decision, stage = one.decision, one.each.variant.stage
-    may_rest = not decision.is_own and decision.round.isdecimal() and decision.status in RESTED
+    may_rest = not decision.is_own and has_policy(decision.round) and decision.status in RESTED
     if stage not in COOLDOWN_FROM or not may_rest:
         return
     due = one.delta <= 100 * (COOLDOWN_FROM[stage] + ROUNDING)
@@ -174,17 +197,19 @@ def _contradicting_each_other(decisions: Sequence[Decision]) -> Iterator[Finding
             yield Finding(Check.CONTRADICTED_RULE, text, [each.source for each in group])
 
 
-def _unpruned(decisions: Sequence[Decision], compared: Sequence[Comparison]) -> Iterator[Finding]:
-    """Deltas below a threshold that the round stated, without a decision that says so."""
-    thresholds: dict[tuple[str, str], float] = {}
-    for each in decisions:
-        said = statement(each.reason)
-        if said is not None and each.reason.startswith("quick_d"):
-            thresholds[each.round, each.stage] = said.threshold
+def _unpruned(
+    decisions: Sequence[Decision], all_checked: Sequence[Checked], compared: Sequence[Comparison]
+) -> Iterator[Finding]:
+    """Deltas below a threshold that was stated for their task or round, without a decision that says so."""
+    thresholds = {
+        _scope(one.decision): one.said.threshold
+        for one in all_checked
+        if one.decision.reason.startswith("quick_d")
+    }
     decided = {(each.round, each.task, each.stage, each.config) for each in decisions}
     for pair in compared:
         run = pair.variant
-        threshold = thresholds.get((run.round, run.stage))
+        threshold = thresholds.get(_scope(run))
         if (
             threshold is not None
             and 100 * pair.delta < threshold - 100 * ROUNDING
@@ -195,6 +220,11 @@ def _unpruned(decisions: Sequence[Decision], compared: Sequence[Comparison]) -> 
                 f"{points(threshold / 100)}, and nothing was decided"
             )
             yield _finding(text, pair.records, 100 * pair.delta)
+
+
+def _scope(record: Run | Decision) -> tuple[str, str, str]:
+    """Where a threshold holds: at a stage of a task, or of all tasks of the round."""
+    return record.round, "" if has_policy(record.round) else record.task, record.stage
 
 
 def _pruned_and_named_best(decisions: Sequence[Decision]) -> Iterator[Finding]:

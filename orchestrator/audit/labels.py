@@ -77,10 +77,11 @@ def _modes(runs: Sequence[Run]) -> Iterator[Finding]:
 
 
 def _statuses(runs: Sequence[Run]) -> Iterator[Finding]:
+    """Numbers that a status does not promise, or promises in vain; an own answer may be that of a diverged run."""
     for run in runs:
-        has_numbers = run.accuracy is not None or run.loss is not None or run.has_other_metrics
-        if run.stage != "probe" and has_numbers != (run.status in OK) and run.status != "diverged":
-            numbers = "with numbers" if has_numbers else "without numbers"
+        may_lack_them = run.status == "diverged" or (run.is_own and run.status == "cached")
+        if run.stage != "probe" and run.has_numbers != (run.status in OK) and not may_lack_them:
+            numbers = "with numbers" if run.has_numbers else "without numbers"
             text = f"{in_words(run)} is {run.status!r} {numbers}"
             yield Finding(Check.LABELS, text, [run.source])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,7 @@ from orchestrator.errors import NotFound
 from orchestrator.wiring import open_client, open_database, read_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from orchestrator.history.entries import Entry
 
@@ -91,7 +92,7 @@ def _entries(what: list[str], *, imported: bool) -> Iterator[Entry]:
     """The records that names of rounds, files and folders stand for."""
     from orchestrator.history import reading, sources
 
-    paths, names = sources.told_apart(what)
+    paths, names = sources.told_apart(what, partial(_known_rounds, imported=imported))
     if paths:
         yield from sources.of_files(reading.files(paths), to_stderr)
     if imported:
@@ -100,6 +101,19 @@ def _entries(what: list[str], *, imported: bool) -> Iterator[Entry]:
             yield from sources.of_imported(database, names)
     elif names or not paths:
         yield from _own(names)
+
+
+def _known_rounds(*, imported: bool) -> Collection[str]:
+    """The rounds that can be judged, own or imported; where there is no database, none is made."""
+    from db.session import may_exist
+
+    chosen = read_settings()
+    if not (chosen.server or may_exist(chosen.database)):
+        return ()
+    if imported:
+        return _imported_rounds()
+    with open_client() as client:
+        return {line.round for line in client.rounds()}
 
 
 def _own(names: Sequence[str]) -> Iterator[Entry]:

@@ -71,6 +71,10 @@ class Run:
         return not (self.is_baseline or self.is_control)
 
     @property
+    def has_numbers(self) -> bool:
+        return self.accuracy is not None or self.loss is not None or self.has_other_metrics
+
+    @property
     def is_measured(self) -> bool:
         return self.status in OK and self.accuracy is not None
 
@@ -197,6 +201,8 @@ def _run(data: Data, round_: str, source: str, stage: str) -> Run:
         caveats=_texts(data, "caveats"),
         is_own=OWN_KEY in data,
     )
+    if not run.status and run.has_numbers:
+        run = replace(run, status="ok")
     return run if run.task else _with_task_of_trainer(run)
 
 

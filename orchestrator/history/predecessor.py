@@ -49,6 +49,7 @@ GATES: Mapping[str, Mapping[str, Gate]] = {
     },
 }
 
+POLICY_FROM = 77  # from this round on, one policy for all tasks of a round, with cooldowns (3.2)
 COOLDOWN_ROUNDS = 8
 COOLDOWN_FROM = {"quick": -0.010, "med": -0.005}  # deltas, fractions: at or below, a configuration rests
 
@@ -96,6 +97,11 @@ def gate_of(round_: str, task: str) -> Gate | None:
     """Which variants of this task were to be kept; None where that is not known."""
     gates = GATES.get(round_, {})
     return next((gate for begin, gate in gates.items() if task.startswith(begin)), None)
+
+
+def has_policy(round_: str) -> bool:
+    """Whether the round's thresholds were those of all its tasks, and configurations could rest."""
+    return round_.isdecimal() and int(round_) >= POLICY_FROM
 
 
 def guess_of(task: str) -> Guess | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 
@@ -18,12 +18,17 @@ from orchestrator.history.reading import ENDINGS, read_file
 from orchestrator.round_file import plain_json
 
 
-def told_apart(words: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Which words are paths, and which are names of rounds: a path exists, or looks like one."""
+def told_apart(words: Sequence[str], rounds: Callable[[], Collection[str]]) -> tuple[list[Path], list[str]]:
+    """Which words are paths, and which are names of rounds: a path looks like one, or exists and is no round.
+
+    rounds: the known ones; called only where a word may be either.
+    """
     paths: list[Path] = []
     names: list[str] = []
+    known = cache(rounds)
     for word in words:
-        if Path(word).exists() or "/" in word or word.endswith(ENDINGS):
+        looks_like_one = "/" in word or word.endswith(ENDINGS)
+        if looks_like_one or (Path(word).exists() and word not in known()):
             paths.append(Path(word))
         else:
             names.append(word)

@@ -103,6 +103,39 @@ def test_audit__own_rounds_by_their_jobs_and_their_export(fsq: Fsq, tmp_path: Pa
     assert json.loads(fsq("status", "--json", env=elsewhere).stdout) == {"rounds": []}
 
 
+def test_audit__a_round_before_a_folder_of_its_name(
+    fsq: Fsq, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert fsq("submit", write_round(tmp_path)).returncode == 0
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small").mkdir()
+    done = fsq("audit", "small")
+    assert (done.returncode, done.stderr) == (0, "")
+    as_folder = fsq("audit", "small/")
+    assert (as_folder.returncode, as_folder.stderr) == (
+        2,
+        "fsq: small holds no file that ends in .jsonl or .csv\n",
+    )
+
+
+def test_audit__an_imported_round_before_a_folder_of_its_name(
+    fsq: Fsq, records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert fsq("import", records).returncode == 0
+    monkeypatch.chdir(records)
+    (records / "27").mkdir()
+    assert fsq("audit", "--imported", "27").stdout == fsq("audit", records).stdout
+
+
+def test_audit__a_folder_where_there_is_no_database(
+    fsq: Fsq, records: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(records.parent)
+    done = fsq("audit", "records")
+    assert (done.returncode, done.stdout) == (0, fsq("audit", records).stdout)
+    assert not home.exists()
+
+
 def test_audit__forms(fsq: Fsq, records: Path) -> None:
     nothing = fsq("audit")
     assert (nothing.stdout[:20], nothing.stderr) == ("0 findings on 0 runs", "")

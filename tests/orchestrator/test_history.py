@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -201,6 +202,24 @@ def test_read_file__numbers_that_are_none(tmp_path: Path) -> None:
     assert (run.loss, run.accuracy) == (None, 0.5)
 
 
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        ({"best_val_tok_acc": 0.5}, "ok"),
+        ({"best_val_tok_acc": 0.5, "status": None}, "ok"),
+        ({"val_r1": 0.01}, "ok"),
+        ({"best_val_tok_acc": 0.5, "status": "fail"}, "fail"),
+        ({"error": "rc_nonzero"}, ""),
+    ],
+)
+def test_entry_of__without_a_status(data: dict[str, Any], status: str) -> None:
+    """A record with numbers is of a run that gave them."""
+    run = entry_of({"stage": "quick", "config": "a"} | data, "27", "f:1")
+    assert isinstance(run, Run)
+    assert run.status == status
+    assert run.is_measured == (status == "ok" and run.accuracy is not None)
+
+
 def test_read_file__bytes_that_are_no_text(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(EARLY).encode() + b"\r\n\r\n\xff\xfe{}\n")
@@ -368,8 +387,14 @@ def test_of_imported__what_was_in_the_files(database: Database, tmp_path: Path) 
 
 def test_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "there").write_text("")
-    assert sources.told_apart(["there", "round21", "a/b", "gone.jsonl"]) == (
-        [Path("there"), Path("a/b"), Path("gone.jsonl")],
+    for name in ("there", "night", "night.jsonl"):
+        (tmp_path / name).write_text("")
+    rounds = Mock(return_value={"night", "night.jsonl", "a/b"})
+    words = ["round21", "a/b", "./night", "gone.jsonl", "night.jsonl"]
+    assert sources.told_apart(words, rounds) == (
+        [Path("a/b"), Path("night"), Path("gone.jsonl"), Path("night.jsonl")],
         ["round21"],
     )
+    rounds.assert_not_called()
+    assert sources.told_apart(["there", "night"], rounds) == ([Path("there")], ["night"])
+    rounds.assert_called_once()

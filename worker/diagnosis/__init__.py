@@ -12,7 +12,7 @@ from pathlib import Path
 
 from db.errors import DatabaseError
 from db.revision import HEAD
-from db.session import Database
+from db.session import Database, may_exist
 from worker.diagnosis import clock, database, device, inputs, kernels, machine, workers
 from worker.diagnosis.finding import Finding as Finding
 
@@ -39,7 +39,7 @@ def findings(home: Path, database_url: str) -> Iterator[Finding]:
 
 def _contents(home: Path, url: str) -> Iterator[Finding]:
     """What the database holds; nothing where `database.examine` has told why that cannot be known."""
-    if not database.may_exist(url):
+    if not may_exist(url):
         return
     opened = None
     try:

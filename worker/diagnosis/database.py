@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from db.errors import DatabaseError
 from db.revision import HEAD
-from db.session import Database
+from db.session import Database, file_of
 from worker.diagnosis import postgresql, sqlite
 from worker.diagnosis.finding import Finding
 from worker.diagnosis.machine import nearest_existing, write_durably
@@ -20,7 +19,7 @@ REST = "then run `fsq doctor` again: rounds, clock and workers were not looked a
 
 def examine(url: str) -> Iterator[Finding]:
     """Checks the database at a URL; makes none where there is none."""
-    path = _file(url)
+    path = file_of(url)
     if path is not None and not path.exists():
         yield none_yet(path)
         return
@@ -69,14 +68,8 @@ def migrations(revision: str | None) -> Finding:
 
 def folder(url: str) -> Path | None:
     """Where an SQLite database lies; None for one that lies in no folder of this machine."""
-    path = _file(url)
+    path = file_of(url)
     return None if path is None else path.parent
-
-
-def may_exist(url: str) -> bool:
-    """False where an SQLite file would have to be made first."""
-    path = _file(url)
-    return path is None or path.exists()
 
 
 def explained(error: Exception) -> str:
@@ -85,17 +78,8 @@ def explained(error: Exception) -> str:
     return " ".join(str(said).split())
 
 
-def _file(url: str) -> Path | None:
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        return None
-    name = parsed.database if parsed.get_backend_name() == "sqlite" else None
-    return None if not name or name == ":memory:" or name.startswith("file:") else Path(name).absolute()
-
-
 def _advice(url: str) -> str:
-    path = _file(url)
+    path = file_of(url)
     if path is None:
         return "check FSQ_DATABASE_URL, that the server runs and that its log shows no error"
     return (

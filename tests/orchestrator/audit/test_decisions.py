@@ -39,25 +39,34 @@ def test_statement__what_is_said_of_a_delta_holds(delta: float, threshold: float
         assert said.holds(delta) == (delta < threshold)
 
 
-def decided(reason: str, accuracy: float, status: str = "pruned", **changes: Any) -> list[str]:
-    runs = [run(accuracy=0.5), run("head_l8", accuracy)]
-    return texts(decisions.judge(History(runs, [decision("head_l8", status, reason, **changes)])))
+def decided(
+    reason: str, accuracy: float, status: str = "pruned", round_: str = "77", **changes: Any
+) -> list[str]:
+    runs = [run(accuracy=0.5, round=round_), run("head_l8", accuracy, round=round_)]
+    one = decision("head_l8", status, reason, round=round_, **changes)
+    return texts(decisions.judge(History(runs, [one])))
 
 
 def test_decisions__in_order() -> None:
     assert decided("quick_drop -0.75pp < -0.50pp", 0.4925) == []
     assert decided("+0.75 pp reaches +0.10 pp", 0.5075, "promoted") == []
-    assert decided("quick_drop -2.00pp < -0.50pp", 0.48, cooldown_until=9) == []
+    assert decided("quick_drop -2.00pp < -0.50pp", 0.48, cooldown_until=85) == []
+    assert decided("quick_drop -0.75 < -0.50", 0.4925) == []
+    assert decided("quick_drop -0.0050 < 0.0030", 0.495) == []
+    assert decided("quick_drop 0.0020 < 0.0030", 0.502) == []
 
 
 @pytest.mark.parametrize(
     ("reason", "accuracy", "status", "says"),
     [
         ("quick_drop -2.00pp < -0.50pp", 0.4925, "pruned", "while the records say -0.75 pp"),
+        ("quick_drop -0.0075pp < -0.0050pp", 0.4925, "pruned", "while the records say -0.75 pp"),
+        ("quick_d_acc=-0.0075 < prune_pp=-0.0050", 0.4925, "pruned", "while the records say -0.75 pp"),
         ("quick_drop -0.25pp < -0.50pp", 0.4975, "pruned", "which is not so"),
+        ("quick_drop -0.0025 < -0.0050", 0.4975, "pruned", "which is not so"),
         ("+0.75 pp reaches +0.10 pp", 0.5075, "pruned", "which says the opposite"),
         ("+0.00 pp is below +0.10 pp", 0.5, "promoted", "which says the opposite"),
-        ("quick_drop -2.00pp < -0.50pp", 0.48, "pruned", "no cooldown; the rule gives until round 9"),
+        ("quick_drop -2.00pp < -0.50pp", 0.48, "pruned", "no cooldown; the rule gives until round 85"),
     ],
 )
 def test_decisions__contradicted(reason: str, accuracy: float, status: str, says: str) -> None:
@@ -66,8 +75,13 @@ def test_decisions__contradicted(reason: str, accuracy: float, status: str, says
 
 
 def test_decisions__a_cooldown_for_nothing() -> None:
-    (found,) = decided("quick_drop -0.75pp < -0.50pp", 0.4925, cooldown_until=9)
-    assert found.endswith("a cooldown until round 9; the rule gives none")
+    (found,) = decided("quick_drop -0.75pp < -0.50pp", 0.4925, cooldown_until=85)
+    assert found.endswith("a cooldown until round 85; the rule gives none")
+
+
+def test_decisions__no_cooldowns_before_round_77() -> None:
+    assert decided("quick_drop -2.00pp < -0.50pp", 0.48, round_="76") == []
+    assert decided("quick_drop -2.00pp < -0.50pp", 0.48, round_="night") == []
 
 
 def test_decisions__not_the_best() -> None:
@@ -90,6 +104,34 @@ def test_decisions__what_was_not_pruned() -> None:
         found.text
         == "round 1 t quick b seed 0: -0.75 pp is below the stated -0.50 pp, and nothing was decided"
     )
+
+
+@pytest.mark.parametrize(
+    ("round_", "reason", "unpruned"),
+    [
+        ("63", "quick_drop -0.75pp < -0.50pp", ["a"]),
+        ("63", "quick_drop -0.0075 < -0.0050", ["a"]),
+        ("76", "quick_drop -0.75pp < -0.50pp", ["a"]),
+        ("77", "quick_drop -0.75pp < -0.50pp", ["a", "b"]),
+    ],
+)
+def test_decisions__thresholds_of_a_task_and_of_a_round(
+    round_: str, reason: str, unpruned: list[str]
+) -> None:
+    """Those of rounds 62 to 76 hold for one task each; a delta of -0.25 pp is below none of them."""
+    punc: dict[str, Any] = {"round": round_, "task": "punc_seed0"}
+    arc: dict[str, Any] = {"round": round_, "task": "arc_mc_seed0"}
+    runs = [
+        run(accuracy=0.5, **punc),
+        run("said", 0.4925, **punc),
+        run("a", 0.492, **punc),
+        run("c", 0.4975, **punc),
+        run(accuracy=0.5, **arc),
+        run("b", 0.492, **arc),
+    ]
+    found = texts(decisions.judge(History(runs, [decision("said", "pruned", reason, **punc)])))
+    assert [text.partition(":")[0].split()[-1] for text in found] == unpruned
+    assert all("-0.80 pp is below the stated -0.50 pp, and nothing was decided" in text for text in found)
 
 
 def test_decisions__pruned_and_named_best() -> None:

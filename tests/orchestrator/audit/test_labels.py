@@ -23,6 +23,7 @@ PUNC = {"run_dir": "runs/1/punc_restore_sft/no_fs", "dataset": "hotpot_qa"}
         ([run("head_l8", run_dir="runs/1/x_sft/no_fs")], "round 1 t quick head_l8 seed 0 ran as no_fs"),
         ([run(status="fail")], "is 'fail' with numbers"),
         ([run(accuracy=None, loss=None)], "is 'ok' without numbers"),
+        ([run(accuracy=None, loss=None, status="cached")], "is 'cached' without numbers"),
         ([run(run_dir="x"), run("a", run_dir="x")], "2 records name the same folder x"),
         ([run(task="(no task)")], "round 1: 1 records do not say which task they are of"),
         ([run(source="_round20_x.jsonl:3")], "_round20_x.jsonl holds 1 records of round 1"),
@@ -41,6 +42,8 @@ def test_labels__of_own_rounds() -> None:
         run("aa", mode="no_fs", **own),
         run("no_fs", mode="prompt_fs", **own),
         run("head_l8", task="arc_seed5", mode="prompt_fs", **own),
+        run("a", None, loss=None, status="diverged", **own),
+        run("b", None, loss=None, status="cached", **own),  # answered by one that diverged
     ]
     assert texts(labels.judge(History(runs))) == []
     wrong = [run("aa", mode="no_fs"), run("head_l8", mode="no_fs", **own), run(mode="prompt_fs", **own)]
