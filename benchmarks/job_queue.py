@@ -57,7 +57,9 @@ def fill(database: Database) -> None:
     """Rounds with jobs that wait."""
     with database.write() as session:
         for number in range(ROUNDS):
-            row = Round(name=f"r{number}", digest="", source="", spec={}, facts={}, created_at=NOW)
+            row = Round(
+                name=f"r{number}", digest="", source="", spec={"parallel": True}, facts={}, created_at=NOW
+            )
             session.add(row)
             session.flush()
         common = {"task": "t", "stage": "quick", "payload": {}, "not_before": AT_ONCE, "created_at": NOW}

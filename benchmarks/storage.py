@@ -58,7 +58,7 @@ def fsq(url: str, jobs: int, *, at_once: bool) -> None:
     worker, now = enter(database), datetime.now(UTC)
     with database.write() as session:
         name = f"r{time.time_ns()}"
-        row = Round(name=name, digest="", source="", spec={}, facts={}, created_at=now)
+        row = Round(name=name, digest="", source="", spec={"parallel": True}, facts={}, created_at=now)
         session.add(row)
         session.flush()
         common = {"task": "t", "stage": "quick", "payload": {}, "not_before": AT_ONCE, "created_at": now}

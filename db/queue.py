@@ -36,6 +36,7 @@ from db.statements import (
     HELD,
     HELD_FREE,
     KNOWN,
+    MAY_RUN_ANOTHER,
     OF_HELD,
     OF_JOB,
     OLDEST,
@@ -101,7 +102,7 @@ def next_job(session: Session, *, now: datetime, round_id: int | None = None) ->
         if found is None or found.oldest is None:
             return None
         job = session.execute(OLDEST, asked | {"round_id": found.id}).first()
-        if job is not None:  # else others took the round's last one before it was locked
+        if job is not None:  # else others took one, or the last, before the round was locked
             return NextJob(**job._mapping)
 
 
@@ -296,11 +297,11 @@ def known_result(session: Session, fingerprint: str, outcomes: Collection[str]) 
 
 
 def next_start(session: Session, *, round_id: int | None = None) -> datetime | None:
-    """When the next queued job may start at the earliest; None when nothing is queued."""
+    """When the next queued job may start at the earliest; None when none is, or all wait for running ones."""
     query = (
         select(Job.not_before)
         .join(Round)
-        .where(Job.state == JobState.QUEUED, Round.state == RoundState.ACTIVE)
+        .where(Job.state == JobState.QUEUED, Round.state == RoundState.ACTIVE, MAY_RUN_ANOTHER)
     )
     if round_id is not None:
         query = query.where(Job.round_id == round_id)

@@ -28,6 +28,12 @@ _MAY_START = or_(JOBS.c.not_before <= bindparam("now"), JOBS.c.not_before > bind
 # the order, and PostgreSQL, by statistics from before they were done, may look for it through all jobs that are.
 _IS_QUEUED = JOBS.c.state.between(JobState.QUEUED, JobState.QUEUED)
 _MAY_BE_CLAIMED = (_IS_QUEUED, _MAY_START)
+_AT_WORK = JOBS.alias("at_work")
+# after a retry several may be queued where one job at a time is asked for
+MAY_RUN_ANOTHER = or_(
+    ROUNDS.c.id.not_in(select(_AT_WORK.c.round_id).where(_AT_WORK.c.state == JobState.RUNNING)),
+    ROUNDS.c.spec["parallel"].as_boolean(),
+)
 _OLDEST_FIRST = (JOBS.c.state, JOBS.c.id)
 _FIRST = (
     select(JOBS.c.id)
@@ -39,7 +45,7 @@ _OLDEST_HERE = _FIRST.correlate(ROUNDS).scalar_subquery().label("oldest")
 # The round is locked first: whoever looked for a job among those of a locked round would look at, and lock, each.
 FREE_ROUND = (
     select(ROUNDS.c.id, _OLDEST_HERE)
-    .where(ROUNDS.c.state == RoundState.ACTIVE)
+    .where(ROUNDS.c.state == RoundState.ACTIVE, MAY_RUN_ANOTHER)
     .order_by(_OLDEST_HERE.nulls_last())
     .limit(1)
     .with_for_update(skip_locked=True, key_share=True)
@@ -61,7 +67,7 @@ _OF_NEXT = (
 OLDEST = (
     select(*(JOBS.c[name] for name in _OF_NEXT), ROUNDS.c.name.label("round"))
     .join(ROUNDS)
-    .where(JOBS.c.round_id == bindparam("round_id"), *_MAY_BE_CLAIMED)
+    .where(JOBS.c.round_id == bindparam("round_id"), *_MAY_BE_CLAIMED, MAY_RUN_ANOTHER)
     .order_by(*_OLDEST_FIRST)
     .limit(1)
     .with_for_update(key_share=True, of=JOBS)

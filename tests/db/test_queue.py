@@ -33,7 +33,7 @@ EVALUATION = {
 
 def add_round(database: Database, name: str = "r", jobs: int = 1) -> int:
     with database.write() as session:
-        row = Round(name=name, digest=name, source="", spec={}, facts={}, created_at=NOW)
+        row = Round(name=name, digest=name, source="", spec={"parallel": True}, facts={}, created_at=NOW)
         named = [{"variant": f"v{i}", "fingerprint": f"{name}{i}"} for i in range(jobs)]
         common = {
             "task": "t",

@@ -65,7 +65,7 @@ def _is_something_queued(database: Database) -> bool:
 
 def add_rounds(database: Database) -> None:
     """Rounds that run side by side: the oldest jobs are of all of them in turn."""
-    common: dict[str, Any] = {"source": "", "spec": {}, "facts": {}, "created_at": NOW}
+    common: dict[str, Any] = {"source": "", "spec": {"parallel": True}, "facts": {}, "created_at": NOW}
     rounds = [{"id": i, "name": f"r{i}", "digest": f"r{i}"} for i in range(1, ROUNDS + 1)]
     of_job: dict[str, Any] = {"task": "t", "stage": "quick", "seed": 0, "payload": {}, "not_before": NOW}
     jobs = [

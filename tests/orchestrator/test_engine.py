@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 
+from db import queue
 from db.session import Database
 from db.tables import Decision, Job, JobState, Round, RoundState
 from orchestrator import engine, interventions, lookup
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.planner import JobKey
 from orchestrator.records import records
+from tests.claims import take_next
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
 from worker.job import BASELINE, RESULT_VERSION, JobResult, Outcome
 
@@ -213,6 +216,29 @@ def test_advance_job__comes_to_what_advance_comes_to(
         assert session.get_one(Round, round_id).state is RoundState.FINISHED
 
 
+def another_can_be_had(rig: Rig) -> bool:
+    """Whether a second worker gets a job while a first has one; neither keeps it."""
+    with rig.database.write() as session:
+        leases = [
+            take_next(session, worker_id=rig.worker_id, now=NOW, lease_for=timedelta(minutes=1))
+            for _ in range(2)
+        ]
+        assert leases[0] is not None
+        assert (queue.next_start(session) is None) == (leases[1] is None)
+        session.rollback()
+    return leases[1] is not None
+
+
+def test_retry__side_by_side_where_that_is_asked_for(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path, parallel=True, seeds=[0, 1, 2]))
+    for _ in range(3):
+        rig.run_next(JobResult(outcome=Outcome.CRASHED, reason="signal 9"))
+    with database.write() as session:
+        interventions.retry(session, "r1", by="me", now=NOW)
+    assert another_can_be_had(rig)
+
+
 def test_advance_job__after_a_retry_still_one_job_at_a_time(database: Database, tmp_path: Path) -> None:
     rig = Rig(database)
     rig.submit(resolve(tmp_path, seeds=[0, 1]))
@@ -223,6 +249,7 @@ def test_advance_job__after_a_retry_still_one_job_at_a_time(database: Database, 
     with database.write() as session:
         interventions.retry(session, "r1", by="me", now=NOW)
     assert unfinished(database) == ["quick l1 0", "quick baseline 1"]
+    assert not another_can_be_had(rig)
     rig.run_next(result(0.3))  # promoted: its chain goes on, and the other one waits
     assert unfinished(database) == ["quick baseline 1", "med baseline 0"]
     rig.run_next(result(0.2))

@@ -62,7 +62,7 @@ def test_queue_client__an_interrupted_transaction_is_whole_and_leaves_no_lock(tm
 
     def interrupted(session: object, now: object) -> None:
         session.add(  # type: ignore[attr-defined]
-            Round(name="r", digest="", source="", spec={}, facts={}, created_at=now)
+            Round(name="r", digest="", source="", spec={"parallel": True}, facts={}, created_at=now)
         )
         signal.raise_signal(signal.SIGTERM)
 
