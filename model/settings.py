@@ -92,7 +92,7 @@ class FutureSeedSettings(BaseModel):
     def canonical(self, n_layer: int) -> "FutureSeedSettings | None":
         """Return the normal form for a model of `n_layer` layers: None if it is the same as no Future-Seed.
 
-        Settings with equal normal forms compute the same bits.
+        Settings with equal normal forms compute the same: what runs is the normal form.
         """
         scales = [self.scale(layer, n_layer) for layer in self.layers(n_layer)]
         if not any(scales):

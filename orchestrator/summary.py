@@ -40,13 +40,16 @@ def _lines(resolved: ResolvedRound, state: str, records: Sequence[Record]) -> It
 
 
 def _task_lines(resolved: ResolvedRound, task: str, records: Sequence[Record]) -> Iterator[str]:
-    val, metric = resolved.facts.tasks[task].val, resolved.spec.prune.metric
+    train, val = resolved.facts.tasks[task].train, resolved.facts.tasks[task].val
+    metric = resolved.spec.prune.metric
     yield ""
     yield f"[{task}] {val.kept} validation examples, {val.n_tokens} answer tokens (one is {val.symbol_pp:.2f} pp)"
     yield (
         f"  majority answer {val.majority_accuracy:.2%}, uniform guess {val.uniform_accuracy:.2%}"
         f"{'' if metric == RECORDED else ' of the tokens'}{_padding(records)}"
     )
+    if train.leak or val.leak:
+        yield f"  leak: the answer stands in the prompt of {train.leak:.1%} in train, {val.leak:.1%} in val"
     if metric != RECORDED:
         yield f"  acc and delta: {metric}"
     yield _COLUMNS.format(

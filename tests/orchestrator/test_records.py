@@ -20,6 +20,7 @@ from orchestrator.files import write_whole
 from orchestrator.planner import JobKey
 from orchestrator.points import interval_text
 from orchestrator.records import Record, records, to_jsonl
+from orchestrator.spec import ResolvedRound
 from orchestrator.summary import has_failures
 from tests.orchestrator.factories import NOW, USAGE, Rig, resolve, result, round_data
 from worker.job import BASELINE, RESULT_VERSION, JobResult, Outcome
@@ -322,3 +323,16 @@ def test_records__say_which_version_a_result_is_of(database: Database, tmp_path:
     assert {record["version"] for record in (*ended[:2], *ended[4:])} == {version("fsq")}
     protocols = [record["protocol"] for record in ended if record["config"] == "l1"]
     assert protocols[0] == protocols[2] != protocols[1]
+
+
+def test_summary__how_many_prompts_hold_their_answer(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    whole = resolve(tmp_path)
+    report = whole.facts.tasks["s4"]
+    leaking = report.model_copy(update={"train": report.train.model_copy(update={"leak": 0.031})})
+    facts = whole.facts.model_copy(update={"tasks": {"s4": leaking}})
+    rig.submit(ResolvedRound(whole.spec, facts))
+    rig.run_next(result(0.2))
+    lines = list(exports.lines(database, "r1", "summary"))
+    assert "  leak: the answer stands in the prompt of 3.1% in train, 0.0% in val" in lines
+    assert "leak" in next(records(database, "r1"))["caveats"]
