@@ -126,6 +126,8 @@ def training() -> Iterator[None]:
     command = [sys.executable, str(Path(__file__).with_name("step.py")), "--shape", "quickstart"]
     with subprocess.Popen([*command, "--repeat", str(10**9)], stdout=subprocess.DEVNULL) as process:
         time.sleep(START_SECONDS)
+        if process.poll() is not None:
+            raise RuntimeError("the process that is to train beside it has ended")
         try:
             yield
         finally:

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
-from sqlalchemy.orm import Session
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, aliased
 
 from db.tables import Job
 from orchestrator import caveats, results
 from orchestrator.caveats import Caveat
 from orchestrator.evidence import Evidence
-from orchestrator.planner import JobKey
+from orchestrator.planner import VERDICTS_WITHOUT_A_NUMBER, JobKey
 from orchestrator.spec import ResolvedRound
-from worker.job import BASELINE, Metrics, Usage
+from worker.job import BASELINE, Metrics, Outcome, Usage
 
 Run = tuple[Metrics, Usage]
+Arm = tuple[str, str]  # stage, variant
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Doubts:
     task: str
     runs: Mapping[JobKey, Run]
     stopped: Collection[JobKey]  # early, far below the baseline
+    measured: Counter[Arm]  # how many seeds have numbers
+    unnumbered: Counter[Arm]  # and how many ended in a verdict without
 
     def on(self, key: JobKey, rests_on: Evidence | None) -> list[Caveat]:
         """What makes a decision doubtful; nothing where there is no number to doubt."""
@@ -36,30 +39,50 @@ class Doubts:
         baseline, run = self.runs.get(key._replace(variant=BASELINE)), self.runs.get(key)
         if run is None or baseline is None:
             return []
-        first = self.resolved.search.stages[0]
-        seeds = caveats.Seeds(self._seeds(key), self._seeds(key._replace(stage=first)))
         of_it = (self.resolved, self.task, key.stage, *run, baseline[0])
-        return caveats.of_arm(*of_it, evidence=rests_on, seeds=seeds)
+        return caveats.of_arm(*of_it, evidence=rests_on, seeds=self._seeds(key))
 
-    def _seeds(self, key: JobKey) -> int:
-        """How many seeds of a variant were measured at a stage."""
-        return self._measured[key.stage, key.variant]
-
-    @cached_property
-    def _measured(self) -> Counter[tuple[str, str]]:
-        return Counter((key.stage, key.variant) for key in self.runs)
+    def _seeds(self, key: JobKey) -> caveats.Seeds | None:
+        """How many seeds of a variant were measured; None where one ended in a verdict without a number."""
+        here, first = (key.stage, key.variant), (self.resolved.search.stages[0], key.variant)
+        if self.unnumbered[here]:
+            return None
+        return caveats.Seeds(self.measured[here], self.measured[first] + self.unnumbered[first])
 
 
 def on_task(
-    session: Session, round_id: int, resolved: ResolvedRound, task: str, variants: Collection[str]
+    session: Session,
+    round_id: int,
+    resolved: ResolvedRound,
+    task: str,
+    variants: Collection[str],
+    seeds: Collection[int] | None = None,
 ) -> Doubts:
-    """What the jobs of these variants and the baselines measured."""
-    of_it = (Job.round_id == round_id, Job.task == task, Job.variant.in_([BASELINE, *variants]))
+    """On the decisions about these variants, of these seeds or of all."""
+    of_it = [Job.round_id == round_id, Job.task == task, Job.variant.in_([BASELINE, *variants])]
+    of_seeds = [] if seeds is None else [Job.seed.in_(seeds)]
     runs: dict[JobKey, Run] = {}
     stopped: set[JobKey] = set()
-    for job in results.jobs(session, *of_it):
+    for job in results.jobs(session, *of_it, *of_seeds):
         if job.metrics and job.usage:
             runs[job.key] = job.metrics, job.usage
         elif job.partial:
             stopped.add(job.key)
-    return Doubts(resolved, task, runs, stopped)
+    source = aliased(Job)
+    outcome = func.coalesce(
+        source.outcome, Job.outcome
+    )  # of a cached one, that of the run that it stands for
+    counted = (
+        select(Job.stage, Job.variant, outcome, func.count())
+        .outerjoin(source, source.id == Job.cached_from_id)
+        .where(*of_it)
+        .group_by(Job.stage, Job.variant, outcome)
+    )
+    measured: Counter[Arm] = Counter()
+    unnumbered: Counter[Arm] = Counter()
+    for stage, variant, ended, count in session.execute(counted):
+        if ended == Outcome.OK:
+            measured[stage, variant] += count
+        elif ended in VERDICTS_WITHOUT_A_NUMBER:
+            unnumbered[stage, variant] += count
+    return Doubts(resolved, task, runs, stopped, measured, unnumbered)

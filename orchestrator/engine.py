@@ -125,13 +125,17 @@ def submitted(session: Session, resolved: ResolvedRound) -> int | None:
     row = session.scalars(select(tables.Round).where(tables.Round.name == name)).first()
     if row is None:
         return None
-    # another version of fsq finds another digest of the same round
-    if resolved.digest != row.digest and resolved.digest != resolve(row).digest:
+    if resolved.digest != row.digest and resolved.digest != _as_submitted(row).digest:
         raise Conflict(
             f"a round named {name!r} exists and differs from this one (its settings, its data or its "
             "checkpoint); give this one another name"
         )
     return row.id
+
+
+def _as_submitted(row: tables.Round) -> ResolvedRound:
+    """A stored round without what it has taken from others; another version of fsq found another digest of it."""
+    return _resolve(row.name, json.dumps(row.spec), None, json.dumps(row.facts))
 
 
 def check_sources(session: Session, spec: RoundSpec) -> None:

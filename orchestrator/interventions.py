@@ -12,7 +12,7 @@ from db import events
 from db.events import EventKind
 from db.tables import AT_ONCE, Decision, Job, JobState, Round, RoundState
 from orchestrator import chains, engine, lookup
-from orchestrator.planner import Verdict
+from orchestrator.planner import JobKey, Verdict
 from orchestrator.rules import Scope
 from orchestrator.views import ChangeView
 from worker.job import CONCLUSIVE, Outcome
@@ -46,7 +46,7 @@ def retry(session: Session, name: str, *, by: str, now: datetime) -> ChangeView:
     found = lookup.find(session, name)
     parent = None if found.after_id is None else engine.locked(session, found.after_id)
     row = engine.locked(session, found.id)
-    failed = session.scalars(select(Job).where(*unmeasured(row.id))).all()
+    failed = _to_run_again(session, row)
     if not failed and row.state not in {RoundState.CANCELLED, RoundState.BLOCKED}:
         return ChangeView(round=name, state=row.state, changed=False)
     was = row.state
@@ -65,6 +65,25 @@ def retry(session: Session, name: str, *, by: str, now: datetime) -> ChangeView:
     else:
         engine.start(session, row, never_started, now)
     return ChangeView(round=name, state=row.state, changed=bool(failed) or row.state is not was)
+
+
+def _to_run_again(session: Session, row: Round) -> list[Job]:
+    """What failed; where variants are ranked, only what the plan still has, and of each task the first stage of it.
+
+    What failed later may no longer be wanted then. If it is, the next retry finds it.
+    """
+    failed = session.scalars(select(Job).where(*unmeasured(row.id))).all()
+    resolved = engine.resolve(row) if failed else None
+    if resolved is None or resolved.search.rule.scope is not Scope.STAGE:
+        return list(failed)
+    planned, _ = engine.current_plan(session, row.id, resolved)
+    has = set(planned.jobs)
+    wanted = [job for job in failed if JobKey(job.task, job.stage, job.variant, job.seed) in has]
+    place = resolved.search.all_stages.index
+    first: dict[str, int] = {}
+    for job in wanted:
+        first[job.task] = min(place(job.stage), first.get(job.task, place(job.stage)))
+    return [job for job in wanted if place(job.stage) == first[job.task]]
 
 
 def _take_back_decisions(session: Session, row: Round, failed: Sequence[Job]) -> None:

@@ -190,8 +190,11 @@ def _doubts(session: Session, of_round: Round, rows: Sequence[AnyRow]) -> dict[s
         resolved = engine.resolve(of_round)
     except BrokenRound:
         return {}
-    variants = {task: {row.config for row in rows if row.task == task} for task in {row.task for row in rows}}
-    return {task: doubts.on_task(session, of_round.id, resolved, task, variants[task]) for task in variants}
+    found = {}
+    for task in {row.task for row in rows}:
+        variants, seeds = zip(*((row.config, row.seed) for row in rows if row.task == task), strict=True)
+        found[task] = doubts.on_task(session, of_round.id, resolved, task, set(variants), set(seeds))
+    return found
 
 
 def _decision_view(row: AnyRow, found: Doubts | None) -> DecisionView:

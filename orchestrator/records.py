@@ -28,9 +28,10 @@ from orchestrator.points import difference
 from orchestrator.results import Standing, StoredJob, jobs
 from orchestrator.round_statistics import Arm, RoundStatistics
 from orchestrator.spec import ResolvedRound
-from worker.job import BASELINE, RESULT_VERSION, Metrics, Usage, run_dir
+from worker.job import BASELINE, RESULT_VERSION, Metrics, run_dir
 
 Record = dict[str, Any]
+UNKNOWN_RESULTS = 0  # the version of results that are not those of this one, and do not say which
 BATCH = 500  # records read in one transaction
 
 version = cache(metadata.version)
@@ -166,9 +167,12 @@ class _Writer:
     def _protocols(self) -> dict[tuple[str, str, str, int], str]:
         return {}
 
-    def _protocol(self, key: JobKey, usage: Usage | None) -> str:
+    def _protocol(self, job: StoredJob) -> str:
         """What a run shares with those of other seeds; found once for all of them."""
-        result_version = (usage and usage.result_version) or RESULT_VERSION
+        key, result_version = job.key, job.result_version
+        if result_version is None:  # one of now, unless its name says otherwise
+            is_of_now = self.resolved.job(key).fingerprint == job.fingerprint
+            result_version = RESULT_VERSION if is_of_now else UNKNOWN_RESULTS
         arm = key.task, key.stage, key.variant, result_version
         if arm not in self._protocols:
             self._protocols[arm] = self.resolved.job(key).protocol_of(result_version)
@@ -193,7 +197,7 @@ class _Writer:
             "d_acc": _delta(metrics, baseline, "best_val_tok_acc"),
             "d_loss": _delta(metrics, baseline, "best_val_loss"),
             "d_acc_ci": rests_on and _listed(rests_on.d_acc_ci),
-            "protocol": self._protocol(key, usage),
+            "protocol": self._protocol(job),
             "d_acc_se": rests_on and rests_on.standard_error,
             "p_value": rests_on and rests_on.p_value,
             "baseline_val_tok_acc": baseline and baseline.best_val_tok_acc,
@@ -215,7 +219,7 @@ class _Writer:
             "finished_at": _time(job.finished_at),
             "device": usage and usage.device,
             "kernel": usage and usage.kernel,
-            "version": (usage and usage.version) or version("fsq"),
+            "version": job.version or version("fsq"),
         }
 
     def decision(self, key: JobKey, decision: tables.Decision, job: StoredJob | None) -> Record:

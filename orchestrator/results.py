@@ -49,6 +49,16 @@ class StoredJob:
         return Metrics.from_json(stored) if stored else None
 
     @property
+    def version(self) -> str | None:
+        """The version of fsq that found this; None where it did not say so."""
+        return (self.result or {}).get("version")
+
+    @property
+    def result_version(self) -> int | None:
+        """The version of results that these are of; None where that is not known."""
+        return (self.result or {}).get("result_version")
+
+    @property
     def partial(self) -> Metrics | None:
         """The numbers of a run that was stopped early, up to there; None of any other."""
         stored = (self.result or {}).get("partial")

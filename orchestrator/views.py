@@ -134,7 +134,8 @@ class DecisionView(View):
     d_loss: float | None
     reason: str
     caveats: tuple[str, ...] | None = Field(
-        description="What makes the number doubtful (docs/evidence.md); null where the round cannot be read."
+        None,
+        description="What makes the number doubtful (docs/evidence.md); null where the round cannot be read.",
     )
     decided_at: datetime
 

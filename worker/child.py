@@ -16,7 +16,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib import metadata
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Lock, Thread
@@ -33,7 +32,6 @@ from worker.downloads import checkpoint_file
 from worker.errors import BuildFailed, InfrastructureFailed, JobFailed, OutOfMemory, Unreachable
 from worker.fitting import Fitting, Shapes, fit
 from worker.job import (
-    RESULT_VERSION,
     Evaluation,
     HubCheckpoint,
     JobResult,
@@ -74,6 +72,7 @@ class Resources:
     def model(self, spec: JobSpec) -> RWKV7:
         """The model with its weights as in the checkpoint."""
         if self._model is None or self._digest != spec.model_facts.digest:
+            self._weights, self._model, self._digest = {}, None, ""  # not both in memory
             self._weights = _weights(spec)
             self._model = RWKV7.from_state_dict(self._weights, device=self._device)
             self._digest = spec.model_facts.digest
@@ -310,8 +309,6 @@ def _usage(run: Run) -> Usage:
         padding_share=round(1 - run.progress.real_positions / run.progress.positions, 6),
         peak_memory_bytes=run.progress.peak_memory_bytes if on_cuda else None,
         continued_from=run.progress.continued_from,
-        version=metadata.version("fsq"),
-        result_version=RESULT_VERSION,
     )
 
 

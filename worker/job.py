@@ -412,8 +412,6 @@ class Usage(Strict):
     padding_share: float  # of all positions computed in training
     peak_memory_bytes: int | None  # of the accelerator; None on CPU, where nothing counts it per job
     continued_from: int = 0  # steps taken over from the snapshot of an earlier stage
-    version: str | None = None  # of fsq
-    result_version: int | None = None
 
 
 def _one_line(reason: Any) -> Any:
@@ -432,6 +430,8 @@ class JobResult(Strict):
     metrics: Metrics | None = None  # of a whole run
     usage: Usage | None = None
     partial: Metrics | None = None  # of a run that was stopped, up to there
+    version: str | None = None  # of fsq, where it is stored
+    result_version: int | None = None
 
     @model_validator(mode="after")
     def _is_whole_or_partial(self) -> Self:

@@ -37,7 +37,10 @@ def library(head_size: int, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
 
 def compiled_source(source: Path, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
     """Return a C source compiled for this machine; raises `KernelError` if that is not possible."""
-    compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    try:
+        compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    except ValueError as error:
+        raise KernelError(f"the variable CC cannot be read: {error}") from error
     command = [*compiler, *FLAGS, *flags]
     folder = platformdirs.user_cache_path("fsq") / "kernels"
     name = f"{source.stem}-{_key(source, compiler, command)}"

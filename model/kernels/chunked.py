@@ -30,10 +30,10 @@ def wkv7(
     """Compute WKV-7 as `reference.wkv7` does; differentiable by autograd, in float32 or float64.
 
     Decays stronger than any RWKV-7 has (log-decay < -0.6065) stay exact: chunks get shorter, and where less
-    than 4 tokens would be left in a chunk the recurrence is used, as it is for a single token.
+    than 4 tokens would be left in a chunk the recurrence is used.
     """
     chunk = _chunk_length(w)
-    if chunk < 4 or r.shape[1] == 1:
+    if chunk < 4:
         return reference.wkv7(r, w, k, v, a, b, s0)
     S, outputs = s0, []
     for segment in zip(*(torch.split(x, SEGMENT, dim=1) for x in (r, w, k, v, a, b)), strict=True):

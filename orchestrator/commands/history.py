@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.commands.options import AsJson, json_text, refuse_a_server, to_stderr
-from orchestrator.errors import NotFound
+from orchestrator.errors import NotFound, OutOfReach
 from orchestrator.wiring import open_client, open_database, read_settings
 
 if TYPE_CHECKING:
@@ -104,16 +105,19 @@ def _entries(what: list[str], *, imported: bool) -> Iterator[Entry]:
 
 
 def _known_rounds(*, imported: bool) -> Collection[str]:
-    """The rounds that can be judged, own or imported; where there is no database, none is made."""
+    """The rounds that can be judged, own or imported; none where there is no database, or it does not answer."""
+    from db.errors import DatabaseUnreachable
     from db.session import may_exist
 
     chosen = read_settings()
     if not (chosen.server or may_exist(chosen.database)):
         return ()
-    if imported:
-        return _imported_rounds()
-    with open_client() as client:
-        return {line.round for line in client.rounds()}
+    with suppress(OutOfReach, DatabaseUnreachable):
+        if imported:
+            return _imported_rounds()
+        with open_client() as client:
+            return {line.round for line in client.rounds()}
+    return ()
 
 
 def _own(names: Sequence[str]) -> Iterator[Entry]:

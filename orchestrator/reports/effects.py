@@ -107,15 +107,16 @@ def of_rounds(rounds: Sequence[RoundResults]) -> Report:
     runs: dict[Row, list[Record]] = {}
     decisions: dict[Row, list[Record]] = {}
     for one in rounds:
-        protocols: dict[tuple[str, str, str], str | None] = {}  # of this round's arms
+        protocols: dict[tuple[tuple[str, str, str], int], str | None] = {}  # of this round's arms, by seed
         for record in one.jobs:
             if record["variant_of"] is not None:
                 arm = (record["task"], record["config"], record["stage"])
-                protocols[arm] = record.get("protocol")
-                runs.setdefault(Row(*arm, protocols[arm]), []).append(record)
+                protocols[arm, record["seed"]] = record.get("protocol")
+                runs.setdefault(Row(*arm, record.get("protocol")), []).append(record)
         for record in one.decisions:
             arm = (record["task"], record["config"], record["decided_stage"])
-            decisions.setdefault(Row(*arm, protocols.get(arm)), []).append(record)
+            protocol = protocols.get((arm, record["seed"]))
+            decisions.setdefault(Row(*arm, protocol), []).append(record)
     pooled = [
         _effect(key, runs.get(key, ()), decisions.get(key, ())) for key in dict.fromkeys([*runs, *decisions])
     ]

@@ -131,9 +131,18 @@ def test_audit__a_folder_where_there_is_no_database(
     fsq: Fsq, records: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(records.parent)
+    judged = fsq("audit", records).stdout
     done = fsq("audit", "records")
-    assert (done.returncode, done.stdout) == (0, fsq("audit", records).stdout)
+    assert (done.returncode, done.stdout) == (0, judged)
     assert not home.exists()
+    for name, value in (
+        ("FSQ_SERVER", "http://127.0.0.1:1"),
+        ("FSQ_DATABASE_URL", "postgresql://127.0.0.1:1/x"),
+    ):
+        monkeypatch.setenv(name, value)
+        done = fsq("audit", "records")
+        assert (done.returncode, done.stdout) == (0, judged), name
+        monkeypatch.delenv(name)
 
 
 def test_audit__forms(fsq: Fsq, records: Path) -> None:

@@ -285,6 +285,36 @@ def test_retry__ranks_anew(database: Database, tmp_path: Path, stages: list[str]
     assert {job for job in jobs if job[2] == "ok"} == {one for one in told if one[0] != "decision"}
 
 
+def test_retry__runs_nothing_that_is_no_longer_wanted(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path, prune={"rule": "top_k", "keep": 1, "min_delta": -1}))
+    failed = JobResult(outcome=Outcome.OOM, reason="no memory")
+    for outcome in (result(0.2), failed, result(0.3), result(0.2), failed):  # quick, then med of l2
+        rig.run_next(outcome)
+    with database.write() as session:
+        assert interventions.retry(session, "r1", by="me", now=NOW).changed
+    assert [key.variant for key in rig.run_all({("quick", "l1"): 0.5})] == ["l1", "l1"]
+    with database.write() as session:
+        assert not interventions.retry(session, "r1", by="me", now=NOW).changed
+    jobs, _, state = stored(database)
+    assert state is RoundState.FINISHED
+    assert ("med", "l2", "oom") in jobs
+    assert {outcome for *_, outcome in jobs} == {"ok", "oom"}
+
+
+def test_retry__stage_by_stage_where_variants_are_ranked(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path, prune={"rule": "top_k", "keep": 2, "min_delta": -1}))
+    failed = JobResult(outcome=Outcome.OOM, reason="no memory")
+    for outcome in (result(0.2), failed, result(0.3), result(0.2), failed):
+        rig.run_next(outcome)
+    for expected in (["quick l1", "med l1"], ["med l2"]):
+        with database.write() as session:
+            assert interventions.retry(session, "r1", by="me", now=NOW).changed
+        assert [f"{key.stage} {key.variant}" for key in rig.run_all({})] == expected
+    assert {outcome for *_, outcome in stored(database)[0]} == {"ok"}
+
+
 def test_retry__confirms_anew(database: Database, tmp_path: Path) -> None:
     """How many were tried together is another number then."""
     confirming = {"name": "confirm", "steps": 8, "eval_every": 2, "confirm": {"seeds": 2, "level": 0.03}}
@@ -312,8 +342,13 @@ def test_submit__the_same_round_by_another_version(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig = Rig(database)
+    chosen = {"round": "r2", "variants": {"from": "r1"}}
     round_id = rig.submit(resolve(tmp_path))
+    rig.run_all({("quick", "l1"): 0.3, ("med", "l1"): 0.3})
+    second_id = rig.submit(resolve(tmp_path, **chosen))
+    rig.run_all({})
     monkeypatch.setattr("worker.job.RESULT_VERSION", 1 + RESULT_VERSION)
     assert rig.submit(resolve(tmp_path)) == round_id
+    assert rig.submit(resolve(tmp_path, **chosen)) == second_id
     with pytest.raises(Conflict):
         rig.submit(resolve(tmp_path, seeds=[1]))

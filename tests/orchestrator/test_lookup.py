@@ -142,13 +142,20 @@ def test_decisions__of_one_task(database: Database, tmp_path: Path) -> None:
 
 def test_decisions__carry_the_caveats_of_their_records(database: Database, tmp_path: Path) -> None:
     rig = Rig(database, by_example=True)
-    rig.submit(resolve(tmp_path, seeds=[0, 1]))
-    rig.run_next(result(0.2))
-    rig.run_next(JobResult(outcome=Outcome.CRASHED, reason="signal 9"))
-    rig.run_all({("quick", "l2"): 0.3, ("med", "l2"): 0.3})
+    rig.submit(resolve(tmp_path, seeds=[0, 1, 2]))
+    crashed, diverged = (JobResult(outcome=one, reason="so") for one in (Outcome.CRASHED, Outcome.DIVERGED))
+    for outcome in (result(0.2), crashed, result(0.3), result(0.2), result(0.3)):  # l1, then l2 of seed 0
+        rig.run_next(outcome)
+    for outcome in (result(0.2), result(0.3), result(0.2), result(0.3), diverged):  # of seed 1
+        rig.run_next(outcome)
+    rig.run_all({})
 
     with database.read() as session:
-        found = progress.decisions(session, "r1", Slice()).items
+        found = [
+            one
+            for after in range(0, 20, 2)
+            for one in progress.decisions(session, "r1", Slice(after=after, limit=2)).items
+        ]
     recorded = {
         (record["config"], record["decided_stage"], record["seed"]): record["caveats"]
         for record in records(database, "r1")

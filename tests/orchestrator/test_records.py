@@ -314,10 +314,10 @@ def test_records__say_which_version_a_result_is_of(database: Database, tmp_path:
     """Runs whose results differ by version are no runs of one experiment."""
     rig = Rig(database)
     rig.submit(resolve(tmp_path, variants={"l1": {"layer_start": 1}}, seeds=[0, 1, 2]))
-    own = USAGE.model_copy(update={"version": version("fsq"), "result_version": RESULT_VERSION})
-    other = USAGE.model_copy(update={"version": "0.0.9", "result_version": RESULT_VERSION - 1})
-    for usage in (own, own, other, other, own, own):
-        rig.run_next(result(0.2, usage=usage))
+    own = {"version": version("fsq"), "result_version": RESULT_VERSION}
+    other = {"version": "0.0.9", "result_version": RESULT_VERSION - 1}
+    for marks in (own, own, other, other, own, own):
+        rig.run_next(result(0.2).model_copy(update=marks))
     ended = [record for record in records(database, "r1") if record["stage"] == "quick"]
     assert [record["version"] for record in ended[2:4]] == ["0.0.9", "0.0.9"]
     assert {record["version"] for record in (*ended[:2], *ended[4:])} == {version("fsq")}

@@ -184,6 +184,16 @@ def test_effects__runs_of_other_protocols_have_rows_of_their_own() -> None:
     assert [e.name for e in of_rounds(rounds[:1]).effects] == ["l1"]
 
 
+def test_effects__seeds_of_two_versions_have_their_own_decisions() -> None:
+    rows = [
+        row
+        for seed, protocol in enumerate("aab")
+        for row in (job("l1", seed=seed, protocol=protocol), decision("l1", "pruned", seed=seed))
+    ]
+    found = of_rounds([of_round(rows)]).effects
+    assert [(one.protocol, sum(one.decisions.values())) for one in found] == [("a", 2), ("b", 1)]
+
+
 def test_effects__nothing_decided() -> None:
     assert of_rounds([of_round([job("baseline")])]).effects == ()
 
