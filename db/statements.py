@@ -29,10 +29,13 @@ _MAY_START = or_(JOBS.c.not_before <= bindparam("now"), JOBS.c.not_before > bind
 _IS_QUEUED = JOBS.c.state.between(JobState.QUEUED, JobState.QUEUED)
 _MAY_BE_CLAIMED = (_IS_QUEUED, _MAY_START)
 _AT_WORK = JOBS.alias("at_work")
-# after a retry several may be queued where one job at a time is asked for
-MAY_RUN_ANOTHER = or_(
-    ROUNDS.c.id.not_in(select(_AT_WORK.c.round_id).where(_AT_WORK.c.state == JobState.RUNNING)),
-    ROUNDS.c.spec["parallel"].as_boolean(),
+_WORKS_ON = select(_AT_WORK.c.round_id).where(_AT_WORK.c.state == JobState.RUNNING)
+_IS_PARALLEL = ROUNDS.c.spec["parallel"].as_boolean()
+# After a retry several may be queued where one job at a time is asked for. Of many rounds, those at work are found
+# once; of one, only its own jobs are looked at.
+MAY_RUN_ANOTHER = or_(ROUNDS.c.id.not_in(_WORKS_ON), _IS_PARALLEL)
+_THIS_MAY_RUN_ANOTHER = or_(
+    ~_WORKS_ON.where(_AT_WORK.c.round_id == bindparam("round_id")).exists(), _IS_PARALLEL
 )
 _OLDEST_FIRST = (JOBS.c.state, JOBS.c.id)
 _FIRST = (
@@ -67,7 +70,7 @@ _OF_NEXT = (
 OLDEST = (
     select(*(JOBS.c[name] for name in _OF_NEXT), ROUNDS.c.name.label("round"))
     .join(ROUNDS)
-    .where(JOBS.c.round_id == bindparam("round_id"), *_MAY_BE_CLAIMED, MAY_RUN_ANOTHER)
+    .where(JOBS.c.round_id == bindparam("round_id"), *_MAY_BE_CLAIMED, _THIS_MAY_RUN_ANOTHER)
     .order_by(*_OLDEST_FIRST)
     .limit(1)
     .with_for_update(key_share=True, of=JOBS)
