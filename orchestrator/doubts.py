@@ -14,11 +14,11 @@ from orchestrator import caveats, results
 from orchestrator.caveats import Caveat
 from orchestrator.evidence import Evidence
 from orchestrator.planner import VERDICTS_WITHOUT_A_NUMBER, JobKey
+from orchestrator.round_statistics import Arm, seeds_of
 from orchestrator.spec import ResolvedRound
 from worker.job import BASELINE, Metrics, Outcome, Usage
 
 Run = tuple[Metrics, Usage]
-Arm = tuple[str, str]  # stage, variant
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Doubts:
 
     def _seeds(self, key: JobKey) -> caveats.Seeds | None:
         """How many seeds of a variant were measured; None where one ended in a verdict without a number."""
-        here, first = (key.stage, key.variant), (self.resolved.search.stages[0], key.variant)
-        if self.unnumbered[here]:
+        arm = Arm(key.task, key.stage, key.variant)
+        if self.unnumbered[arm]:
             return None
-        return caveats.Seeds(self.measured[here], self.measured[first] + self.unnumbered[first])
+        return seeds_of(arm, self.resolved.search, self.measured, self.unnumbered)
 
 
 def on_task(
@@ -69,9 +69,8 @@ def on_task(
         elif job.partial:
             stopped.add(job.key)
     source = aliased(Job)
-    outcome = func.coalesce(
-        source.outcome, Job.outcome
-    )  # of a cached one, that of the run that it stands for
+    # of a cached one, the outcome of the run that it stands for
+    outcome = func.coalesce(source.outcome, Job.outcome)
     counted = (
         select(Job.stage, Job.variant, outcome, func.count())
         .outerjoin(source, source.id == Job.cached_from_id)
@@ -82,7 +81,7 @@ def on_task(
     unnumbered: Counter[Arm] = Counter()
     for stage, variant, ended, count in session.execute(counted):
         if ended == Outcome.OK:
-            measured[stage, variant] += count
+            measured[Arm(task, stage, variant)] += count
         elif ended in VERDICTS_WITHOUT_A_NUMBER:
-            unnumbered[stage, variant] += count
+            unnumbered[Arm(task, stage, variant)] += count
     return Doubts(resolved, task, runs, stopped, measured, unnumbered)

@@ -9,8 +9,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache, cached_property
-from importlib import metadata
+from functools import cached_property
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
@@ -28,13 +27,11 @@ from orchestrator.points import difference
 from orchestrator.results import Standing, StoredJob, jobs
 from orchestrator.round_statistics import Arm, RoundStatistics
 from orchestrator.spec import ResolvedRound
-from worker.job import BASELINE, RESULT_VERSION, Metrics, run_dir
+from worker.job import BASELINE, RESULT_VERSION, Metrics, run_dir, version
 
 Record = dict[str, Any]
 UNKNOWN_RESULTS = 0  # the version of results that are not those of this one, and do not say which
 BATCH = 500  # records read in one transaction
-
-version = cache(metadata.version)
 
 
 def records(database: Database, name: str) -> Iterator[Record]:
@@ -175,7 +172,7 @@ class _Writer:
             result_version = RESULT_VERSION if is_of_now else UNKNOWN_RESULTS
         arm = key.task, key.stage, key.variant, result_version
         if arm not in self._protocols:
-            self._protocols[arm] = self.resolved.job(key).protocol_of(result_version)
+            self._protocols[arm] = self.resolved.job(key).protocol(result_version)
         return self._protocols[arm]
 
     def job(self, job: StoredJob, sources: Mapping[int, str]) -> Record:

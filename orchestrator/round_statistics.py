@@ -86,6 +86,12 @@ class RoundStatistics:
         }
 
 
+def seeds_of(arm: Arm, search: SearchSpec, measured: Counter[Arm], unnumbered: Counter[Arm]) -> caveats.Seeds:
+    """How many seeds of an arm have numbers, and how many were tried at the first stage: with a verdict, too."""
+    first = arm._replace(stage=search.stages[0])
+    return caveats.Seeds(measured[arm], measured[first] + unnumbered[first])
+
+
 def of_round(
     search: SearchSpec,
     decided: Iterable[tuple[JobKey, Evidence]],
@@ -101,13 +107,10 @@ def of_round(
         for key, found in measured.items()
         if found.outcome in VERDICTS_WITHOUT_A_NUMBER and key.variant != BASELINE
     )
-    n_tried = Counter({arm: len(seeds) for arm, seeds in by_arm.items()}) + unnumbered
+    n_measured = Counter({arm: len(seeds) for arm, seeds in by_arm.items()})
     # the other seeds of an arm would flatter it
     by_arm = {arm: seeds for arm, seeds in by_arm.items() if arm not in unnumbered}
-    counts = {
-        arm: caveats.Seeds(len(seeds), n_tried[arm._replace(stage=search.stages[0])])
-        for arm, seeds in by_arm.items()
-    }
+    counts = {arm: seeds_of(arm, search, n_measured, unnumbered) for arm in by_arm}
     selected = frozenset(arm for arm, n in counts.items() if caveats.are_selected(search, arm.stage, n))
     p_values = dict.fromkeys(unnumbered, 1.0) | {  # tried, and no gain
         arm: p for arm, seeds in by_arm.items() if arm not in selected and (p := _p_value(seeds)) is not None

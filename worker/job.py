@@ -9,6 +9,8 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import cache
+from importlib import metadata
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -37,6 +39,7 @@ from tasks.report import SplitReport as SplitReport
 # Bump when training or evaluation changes numbers: results of older code are then not reused.
 RESULT_VERSION = 6
 
+version = cache(metadata.version)  # found anew, it takes longer than a statement of a job's end
 BASELINE = "baseline"
 LONGEST_REASON = 2000  # characters
 
@@ -316,13 +319,11 @@ class JobSpec(Strict):
         """SHA-256 over what determines the result: equal fingerprint, equal result."""
         return sha256_of(self._trajectory() | {"budget": self.budget.model_dump(mode="json")})
 
-    @property
-    def protocol(self) -> str:
-        """SHA-256 over what determines the result but the seed: runs of one protocol are runs of one experiment."""
-        return self.protocol_of(RESULT_VERSION)
+    def protocol(self, result_version: int) -> str:
+        """SHA-256 over what determines the result but the seed: runs of one protocol are runs of one experiment.
 
-    def protocol_of(self, result_version: int) -> str:
-        """The protocol of a run by a version with such results."""
+        result_version: of the fsq that ran it.
+        """
         material = self._trajectory() | {"budget": self.budget.model_dump(mode="json")}
         del material["seed"]
         return sha256_of(material | {"result_version": result_version})

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -29,7 +28,17 @@ from db.queue import KnownResult, Lease, NextJob
 from db.session import Database, clock
 from db.tables import Worker
 from worker.interrupts import uninterrupted
-from worker.job import CONCLUSIVE, LOG_FILE, MEASURED, RESULT_VERSION, JobResult, JobSpec, Outcome, run_dir
+from worker.job import (
+    CONCLUSIVE,
+    LOG_FILE,
+    MEASURED,
+    RESULT_VERSION,
+    JobResult,
+    JobSpec,
+    Outcome,
+    run_dir,
+    version,
+)
 from worker.limits import Limits
 from worker.running import RunningJob
 
@@ -271,7 +280,7 @@ class QueueClient:
         if result.outcome.is_retried:
             will_retry = self._fail(session, now, lease, result.outcome, result.reason or "")
         else:
-            marks = {"version": metadata.version("fsq"), "result_version": RESULT_VERSION}
+            marks = {"version": version("fsq"), "result_version": RESULT_VERSION}
             content = result.model_copy(update=marks).model_dump(mode="json")
             queue.complete(
                 session, lease, now=now, outcome=result.outcome, reason=result.reason, result=content

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -112,12 +111,14 @@ def _known_rounds(*, imported: bool) -> Collection[str]:
     chosen = read_settings()
     if not (chosen.server or may_exist(chosen.database)):
         return ()
-    with suppress(OutOfReach, DatabaseUnreachable):
+    try:
         if imported:
             return _imported_rounds()
         with open_client() as client:
             return {line.round for line in client.rounds()}
-    return ()
+    except (OutOfReach, DatabaseUnreachable) as error:
+        to_stderr(f"warning: {error}; what exists here is taken for a file or folder")
+        return ()
 
 
 def _own(names: Sequence[str]) -> Iterator[Entry]:

@@ -139,10 +139,9 @@ def test_audit__a_folder_where_there_is_no_database(
         ("FSQ_SERVER", "http://127.0.0.1:1"),
         ("FSQ_DATABASE_URL", "postgresql://127.0.0.1:1/x"),
     ):
-        monkeypatch.setenv(name, value)
-        done = fsq("audit", "records")
+        done = fsq("audit", "records", env={name: value})
         assert (done.returncode, done.stdout) == (0, judged), name
-        monkeypatch.delenv(name)
+        assert "taken for a file or folder" in done.stderr
 
 
 def test_audit__forms(fsq: Fsq, records: Path) -> None:

@@ -75,7 +75,9 @@ def test_records__whole(database: Database, tmp_path: Path) -> None:
         "d_acc": 0.3,
         "d_loss": -0.3,
         "d_acc_ci": None,  # the runs of this test have no evaluations
-        "protocol": resolved.job(JobKey("s4", "quick", "l1", 7)).protocol,  # whatever the seed
+        "protocol": resolved.job(JobKey("s4", "quick", "l1", 7)).protocol(
+            RESULT_VERSION
+        ),  # whatever the seed
         "d_acc_se": None,
         "p_value": None,
         "baseline_val_tok_acc": 0.2,
