@@ -89,7 +89,8 @@ class FutureSeed(nn.Module):
         if self.settings.gate == "head":
             return (torch.sigmoid(alpha) * torch.sigmoid(self.alpha_head[layer])).view(1, -1, 1, 1)
         if self.settings.gate == "input":
-            score = x_last.to(alpha.dtype) @ self.w[layer] / math.sqrt(x_last.shape[-1])
+            with torch.autocast(x_last.device.type, enabled=False):  # as exact as the other gates
+                score = x_last.to(alpha.dtype) @ self.w[layer] / math.sqrt(x_last.shape[-1])
             return torch.sigmoid(alpha + score + self.b[layer]).view(-1, 1, 1, 1)
         return torch.sigmoid(alpha)
 

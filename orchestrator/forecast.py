@@ -28,6 +28,7 @@ from orchestrator.statistics.seeds import least_sign_p
 from orchestrator.statistics.variants import smallest_effect
 from orchestrator.views import View
 from worker.job import MEASURED, BuildReport, JobSpec, Outcome
+from worker.limits import Limits
 
 
 class StageForecast(View):
@@ -78,10 +79,13 @@ class Forecast(View):
             raise no_such_round(self.missing)
 
 
-def of_round(session: Session, resolved: ResolvedRound) -> Forecast:
+def of_round(
+    session: Session, resolved: ResolvedRound, snapshot_bytes: int = Limits.snapshot_bytes
+) -> Forecast:
     """The forecast of a round on this database; variants that other rounds have yet to yield are not in it.
 
-    Raises NotFound where variants are to come from a round that is not known, BadRound where they cannot come.
+    snapshot_bytes: room for the snapshots that later stages continue. Raises NotFound where variants are to come from
+    a round that is not known, BadRound where they cannot come.
     """
     is_new, conflict, missing = False, None, None
     try:
@@ -106,6 +110,7 @@ def of_round(session: Session, resolved: ResolvedRound) -> Forecast:
         same_as=resolved.same_as,
         warnings=(
             *_length_warnings(resolved),
+            *_snapshot_warnings(resolved, snapshot_bytes),
             *_seed_warnings(resolved),
             *_spread_warnings(session, resolved),
         ),
@@ -128,6 +133,7 @@ def _missing(session: Session, resolved: ResolvedRound) -> str | None:
 
 
 ENOUGH_SEEDS = 5  # the fewest with which a sign test can come below 0.05
+SNAPSHOT_BYTES = 12  # for each parameter: its weight, and AdamW's two moments
 NUMBERS = {1: "one paired seed", 2: "two paired seeds", 3: "three paired seeds", 4: "four paired seeds"}
 
 
@@ -141,6 +147,16 @@ def _length_warnings(resolved: ResolvedRound) -> Iterator[str]:
                     f"{later.name} has fewer {unit} ({after:g}) than {earlier.name} ({before:g}): a later stage is "
                     "meant to be longer, and continues its runs"
                 )
+
+
+def _snapshot_warnings(resolved: ResolvedRound, room: int) -> Iterator[str]:
+    """Where a baseline and one variant cannot both wait for their next stage."""
+    size = SNAPSHOT_BYTES * resolved.facts.model.n_params
+    if len(resolved.spec.selecting) > 1 and 2 * size > room:
+        yield (
+            f"later stages train from the start: the snapshots of a baseline and one variant take "
+            f"{2 * size / 2**30:.1f} GiB, and there is room for {room / 2**30:.1f} (FSQ_SNAPSHOT_GIB)"
+        )
 
 
 def _seed_warnings(resolved: ResolvedRound) -> Iterator[str]:

@@ -17,6 +17,7 @@ from orchestrator.round_file import Location, RoundFile, dotted
 from orchestrator.spec import ResolvedRound, RoundSpec
 from orchestrator.views import SubmissionView
 from worker.job import RoundFacts
+from worker.limits import Limits
 
 Prepare = Callable[[RoundSpec, RoundFile], RoundFacts]  # raises BadRound, OutOfReach
 
@@ -25,12 +26,14 @@ Prepare = Callable[[RoundSpec, RoundFile], RoundFacts]  # raises BadRound, OutOf
 class Intake:
     """Takes rounds in for one database; `prepare` fetches and inspects a round's inputs.
 
-    roots: the folders in which paths of a round must lie; None: anywhere.
+    roots: the folders in which paths of a round must lie; None: anywhere. snapshot_bytes: room for snapshots where
+    rounds run, as far as is known here.
     """
 
     database: Database
     prepare: Prepare
     roots: Sequence[Path] | None = None
+    snapshot_bytes: int = Limits.snapshot_bytes
 
     def read(
         self, file: RoundFile, folder: Path, after: str | None = None, *, today: date | None = None
@@ -62,7 +65,7 @@ class Intake:
     def forecast(self, resolved: ResolvedRound) -> Forecast:
         """What the round would do; raises NotFound."""
         with self.database.read() as session:
-            return forecast.of_round(session, resolved)
+            return forecast.of_round(session, resolved, self.snapshot_bytes)
 
     def _known(self, name: str) -> Mapping[str, Any]:
         with self.database.read() as session:

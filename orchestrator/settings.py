@@ -66,6 +66,11 @@ class Settings(BaseSettings):
         return URL.create("sqlite", database=str(self.home.absolute() / "fsq.db")).render_as_string()
 
     @property
+    def snapshot_bytes(self) -> int:
+        """Room for all snapshots together."""
+        return int(self.snapshot_gib * 2**30)
+
+    @property
     def roots(self) -> list[Path]:
         """The folders in which data and checkpoints of rounds sent over HTTP must lie."""
         return self.data_roots or [self.home / "data"]

@@ -94,7 +94,7 @@ def client_of(database: Database) -> Client:
 def intake_of(database: Database, **listeners: Callable[[str], None]) -> Intake:
     from orchestrator.intake import Intake
 
-    return Intake(database, preparation(**listeners))
+    return Intake(database, preparation(**listeners), snapshot_bytes=read_settings().snapshot_bytes)
 
 
 def preparation(**listeners: Callable[[str], None]) -> Prepare:
@@ -241,7 +241,7 @@ def limits_of(settings: Settings) -> Limits:
         grace_seconds=settings.grace_seconds,
         patience_seconds=settings.database_patience_seconds,
         activation_bytes=int(settings.activation_gib * 2**30),
-        snapshot_bytes=int(settings.snapshot_gib * 2**30),
+        snapshot_bytes=settings.snapshot_bytes,
         log_bytes=int(settings.log_mib * 2**20),
     )
 

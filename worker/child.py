@@ -41,7 +41,7 @@ from worker.job import (
     RandomCheckpoint,
     Usage,
 )
-from worker.memory import is_limited, is_out_of_memory
+from worker.memory import is_held_by_others, is_limited, is_out_of_memory
 from worker.process_memory import give_back
 from worker.snapshots import Keeping, Snapshots
 from worker.training import Report, Run, start_run, stopped, train
@@ -59,7 +59,7 @@ class Resources:
     """What stays loaded between jobs: one set of base weights, and the examples used last."""
 
     def __init__(self, device: torch.device, cache: Path, activation_bytes: int) -> None:
-        self._device = device
+        self.device = device
         self.activation_bytes = activation_bytes
         self._threads = torch.get_num_threads()
         self._cache = cache
@@ -74,10 +74,10 @@ class Resources:
         if self._model is None or self._digest != spec.model_facts.digest:
             self._weights, self._model, self._digest = {}, None, ""  # not both in memory
             self._weights = _weights(spec)
-            self._model = RWKV7.from_state_dict(self._weights, device=self._device)
+            self._model = RWKV7.from_state_dict(self._weights, device=self.device)
             self._digest = spec.model_facts.digest
             # the kernel is tested, in a thread, while there is memory
-            default_backend(self._device, head_size=self._model.shape.head_size)
+            default_backend(self.device, head_size=self._model.shape.head_size)
         if spec.model_facts.n_embd < ONE_THREAD_BELOW:
             torch.set_num_threads(1)
         else:
@@ -85,6 +85,13 @@ class Resources:
         self._model.load_state_dict(self._weights)
         self._model.zero_grad(set_to_none=True)
         return self._model
+
+    def rest(self) -> None:
+        """Holds no more memory than weights and examples take, until the next job."""
+        if self._model is not None:
+            self._model.zero_grad(set_to_none=True)
+        give_back()
+        torch.cuda.empty_cache()
 
     def examples(self, spec: JobSpec) -> tuple[Sequence[Example], Sequence[Example]]:
         """Training and validation examples; raises BuildFailed when they are not those of the submission."""
@@ -276,14 +283,14 @@ def _attempt(
         if spec.continues and stop is None:
             report.while_busy(lambda: snapshots.save(spec, run))()
     except OutOfMemory as error:
-        return _out_of_memory(error, fits=fits)
+        return _out_of_memory(error, fits=fits or is_held_by_others(resources.device))
     except JobFailed as failure:
         return JobResult(outcome=failure.outcome, reason=str(failure))
     except OSError as error:
         return JobResult(outcome=Outcome.INFRA_FAILED, reason=str(error))
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
-            return _out_of_memory(error, fits=fits)
+            return _out_of_memory(error, fits=fits or is_held_by_others(resources.device))
         raise
     metrics = Metrics.of(run.progress.evaluations)
     if stop is not None:
@@ -292,9 +299,9 @@ def _attempt(
 
 
 def _out_of_memory(error: Exception, *, fits: bool) -> JobResult:
-    """A run that fitted before does not fit because others hold the memory: it waits for them."""
+    """A run that fitted before, or may well fit, does not because others hold the memory: it waits for them."""
     if fits:
-        reason = f"memory that sufficed before is in other hands: {error!r}"
+        reason = f"the memory that it needs is in other hands: {error!r}"
         return JobResult(outcome=Outcome.INFRA_FAILED, reason=reason)
     return JobResult(outcome=Outcome.OOM, reason=str(error) or "out of memory")
 
@@ -332,13 +339,13 @@ def _die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def next_request(connection: Connection) -> Any:
+def next_request(connection: Connection, resources: Resources) -> Any:
     """What the supervisor asks for next; memory that is free goes back to the system if that takes a while.
 
     Raises EOFError when the supervisor is gone.
     """
     if not connection.poll(IDLE_SECONDS):
-        give_back()
+        resources.rest()
     return json.loads(connection.recv_bytes())
 
 
@@ -362,6 +369,10 @@ def main(arguments: Sequence[str]) -> None:
         level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
     )
     be_reproducible()
+    if torch.device(device).type == "cuda":
+        torch.cuda.set_device(
+            device
+        )  # what asks for "the" device means this one, and takes no memory of others
     connection = Connection(int(descriptor))
     folder = Path(home)
     resources = Resources(torch.device(device), folder / "cache", int(activation_bytes))
@@ -369,7 +380,7 @@ def main(arguments: Sequence[str]) -> None:
     report = ConnectionReport(connection)
     while True:
         try:
-            request = next_request(connection)
+            request = next_request(connection, resources)
         except EOFError:
             return
         _redirect_output(Path(request["log"]))

@@ -8,11 +8,18 @@ import subprocess
 
 from worker.errors import NoSuchDevice
 
+PATIENCE_SECONDS = 20  # a driver that takes longer is stuck
+
+
+class DriverFailed(Exception):
+    """NVIDIA's driver does not answer as it should."""
+
 
 def choose(wanted: str) -> str:
     """The device's name: the first CUDA device for `auto` where there is one, else the CPU.
 
-    `cpu:N` are names for several workers on one CPU. Raises NoSuchDevice.
+    `cpu:N` are names for several workers on one CPU. Raises NoSuchDevice, for `auto` too where a driver fails: a
+    night on the CPU is not what its owner wants.
     """
     if wanted == "auto":
         return "cuda:0" if cuda_devices() else "cpu"
@@ -21,8 +28,8 @@ def choose(wanted: str) -> str:
     match = re.fullmatch(r"(cpu|cuda)(?::(\d+))?", wanted)
     if match is None:
         raise NoSuchDevice(f"{wanted!r} is no device; expected auto, cpu, cuda or cuda:N")
-    if match[1] == "cuda" and int(match[2]) >= len(cuda_devices()):
-        raise NoSuchDevice(f"{wanted} does not exist: this machine has {len(cuda_devices())} CUDA devices")
+    if match[1] == "cuda" and int(match[2]) >= (found := len(cuda_devices())):
+        raise NoSuchDevice(f"{wanted} does not exist: this machine has {found} CUDA devices")
     return wanted
 
 
@@ -32,9 +39,32 @@ def torch_name(device: str) -> str:
 
 
 def cuda_devices() -> list[str]:
-    """The CUDA devices that the driver lists."""
+    """The CUDA devices that the driver lists; raises NoSuchDevice where it cannot say."""
+    try:
+        listed = nvidia_smi("--list-gpus") or []
+    except DriverFailed as error:
+        raise NoSuchDevice(f"{error}; to work without CUDA devices, choose the device `cpu`") from error
+    return [line for line in listed if line.startswith("GPU ")]
+
+
+def nvidia_smi(*query: str) -> list[str] | None:
+    """What NVIDIA's driver answers, line by line; None where its tool is not installed. Raises DriverFailed."""
     command = shutil.which("nvidia-smi")
     if command is None:
-        return []
-    listed = subprocess.run([command, "--list-gpus"], capture_output=True, text=True, check=False)  # noqa: S603
-    return [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]
+        return None
+    try:
+        answered = subprocess.run(  # noqa: S603
+            [command, *query], capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise DriverFailed(_failure(error)) from error
+    return answered.stdout.splitlines()
+
+
+def _failure(error: Exception) -> str:
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"nvidia-smi has not answered for {PATIENCE_SECONDS} s"
+    if isinstance(error, subprocess.CalledProcessError):
+        said = " ".join(f"{error.stderr} {error.stdout}".split())
+        return f"nvidia-smi ended with {error.returncode}: {said[:300]}"
+    return f"nvidia-smi cannot be run: {error}"

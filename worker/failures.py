@@ -38,19 +38,25 @@ BUILT_IN = (
         r"|input/output error|too many open files|resource temporarily unavailable",
         Outcome.INFRA_FAILED,
     ),
+    _pattern(  # Triton builds with it what loads its kernels
+        r"failed to find c compiler|calledprocesserror: command '\['[^']*(cc|clang)'",
+        Outcome.INFRA_FAILED,
+    ),
     _pattern(
         r"temporary failure in name resolution|network is unreachable|connection (reset|refused|timed out)",
         Outcome.INFRA_FAILED,
     ),
-    _pattern(
-        r"no cuda-capable device|cuda driver|uncorrectable ecc|fallen off the bus|cuda error: (unspecified launch"
-        r" failure|unknown error|system not yet initialized|device (busy|unavailable))|cudnn_status_not_init",
-        Outcome.INFRA_FAILED,
+    _pattern(  # before the driver's row: some drivers say what is missing, and their name
+        r"out ?of ?memory|can't allocate memory|cannot allocate memory|std::bad_alloc|^memoryerror"
+        r"|cublas_status_(alloc_failed|not_initialized)",
+        Outcome.OOM,
     ),
     _pattern(
-        r"out ?of ?memory|can't allocate memory|cannot allocate memory|std::bad_alloc|^memoryerror"
-        r"|cublas_status_alloc_failed",
-        Outcome.OOM,
+        r"no cuda-capable device|cuda gpus? (is|are) available|cuda-capable device\(s\)|cuda (driver|unknown error)"
+        r"|nvidia driver|cudagetdevicecount|not compiled with cuda|uncorrectable ecc|fallen off the bus"
+        r"|cuda error: (unspecified launch failure|unknown error|system not yet initialized|initialization error"
+        r"|invalid device ordinal|device (busy|unavailable))|cudnn_status_not_init",
+        Outcome.INFRA_FAILED,
     ),
 )
 

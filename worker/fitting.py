@@ -83,17 +83,21 @@ def _largest(examples: Sequence[Example], size: int) -> list[Example]:
 
 def _takes_more(run: Run, spec: JobSpec, batch: Sequence[Example], activation_bytes: int) -> bool:
     try:
-        return len(batch) * activations(run, spec, batch[-1]) > activation_bytes
+        one = activations(run, spec, [batch[-1]])
+        further = (
+            activations(run, spec, [batch[-1]] * 2) - one
+        )  # without what is kept once: weights in bfloat16
+        return one + (len(batch) - 1) * further > activation_bytes
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             return True
         raise
 
 
-def activations(run: Run, spec: JobSpec, example: Example) -> int:
-    """Bytes that the forward pass over one example keeps for the backward pass when nothing is recomputed."""
+def activations(run: Run, spec: JobSpec, batch: Sequence[Example]) -> int:
+    """Bytes that the forward pass over a batch keeps for the backward pass when nothing is recomputed."""
     with autocast(spec, run.device), kept_bytes(run.model.parameters()) as kept:
-        answer_states(run.model, run.future_seed, Batch.of([example], run.device))
+        answer_states(run.model, run.future_seed, Batch.of(batch, run.device))
     return kept()
 
 

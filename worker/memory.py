@@ -14,6 +14,7 @@ _SIGNS = (
     "can't allocate memory",
     "bad_alloc",
     "cublas_status_alloc_failed",
+    "cublas_status_not_initialized",  # there is no memory for its handle
     "can't start new thread",
 )
 
@@ -28,6 +29,18 @@ def is_out_of_memory(error: BaseException) -> bool:
 def is_limited(device: torch.device) -> bool:
     """Whether memory can run out with an error: an accelerator's can, a CPU's where a limit is set."""
     return device.type != "cpu" or process_memory.is_limited()
+
+
+def is_held_by_others(device: torch.device) -> bool:
+    """Whether other processes hold a tenth or more of an accelerator's memory, and 2 GiB at least."""
+    if device.type != "cuda":
+        return False
+    try:
+        free, total = torch.cuda.mem_get_info(device)
+        others = total - free - torch.cuda.memory_reserved(device)
+    except RuntimeError:  # there is too little even for this
+        return False
+    return others > max(total // 10, 2 * 2**30)  # this process holds some 0.5 GiB that torch does not count
 
 
 @contextmanager

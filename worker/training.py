@@ -186,6 +186,7 @@ def _step(run: Run, spec: JobSpec, examples: Sequence[Example]) -> float:
         if not torch.isfinite(norm):
             raise Diverged(f"the gradient's norm is {norm.item()} at step {run.progress.step + 1}")
     run.optimizer.step()
+    run.optimizer.zero_grad(set_to_none=True)  # an evaluation has their memory
     run.progress.tokens += sum(len(e.prompt) + len(e.answer) for e in examples)
     return loss
 
@@ -247,23 +248,38 @@ def learning_rate_factor(spec: JobSpec, step: int) -> float:
 class Batch:
     """Examples as tensors, padded on the right.
 
-    The answer's last token is only a target, its first one is predicted from the prompt's last position.
+    The answer's last token is only a target, its first one is predicted from the prompt's last position. What is
+    known of the shape is known on the CPU: nothing in a pass has to wait for the device.
     """
 
     prompt: Tensor  # (B, Tp) int64
-    prompt_lengths: Tensor  # (B,)
+    prompt_lengths: Tensor  # (B,), on the CPU
     answer: Tensor  # (B, Ta) int64: the answer without its last token
-    answer_lengths: Tensor  # (B,)
+    answer_lengths: Tensor  # (B,), on the CPU
     targets: Tensor  # (N,) int64: all answer tokens, example by example
+    last: Tensor  # (B,) int64: which of the B Tp positions is the prompt's last
+    predicting: Tensor  # (N,) int64: which of the B (1 + Ta) positions predicts it, for each target
     sizes: tuple[int, ...]  # answer tokens of each example
 
     @classmethod
     def of(cls, examples: Sequence[Example], device: torch.device) -> Batch:
-        prompt, prompt_lengths = _padded([e.prompt for e in examples], device)
-        answer, answer_lengths = _padded([e.answer[:-1] for e in examples], device)
-        targets = torch.cat([torch.as_tensor(e.answer, dtype=torch.int64) for e in examples]).to(device)
-        sizes = tuple(len(e.answer) for e in examples)
-        return cls(prompt, prompt_lengths, answer, answer_lengths, targets, sizes)
+        prompt, prompt_lengths = _padded([e.prompt for e in examples])
+        answer, answer_lengths = _padded([e.answer[:-1] for e in examples])
+        targets = torch.cat([torch.as_tensor(e.answer, dtype=torch.int64) for e in examples])
+        rows = torch.arange(len(examples))
+        last = rows * prompt.shape[1] + prompt_lengths - 1
+        positions = torch.arange(1 + answer.shape[1])
+        predicting = (positions <= answer_lengths.unsqueeze(1)).flatten().nonzero().squeeze(1)
+        return cls(
+            prompt.to(device),
+            prompt_lengths,
+            answer.to(device),
+            answer_lengths,
+            targets.to(device),
+            last.to(device),
+            predicting.to(device),
+            tuple(len(e.answer) for e in examples),
+        )
 
     @property
     def positions(self) -> int:
@@ -275,11 +291,10 @@ class Batch:
         return int(self.prompt_lengths.sum() + self.answer_lengths.sum())
 
 
-def _padded(rows: Sequence[object], device: torch.device) -> tuple[Tensor, Tensor]:
+def _padded(rows: Sequence[object]) -> tuple[Tensor, Tensor]:
     tensors = [torch.as_tensor(row, dtype=torch.int64) for row in rows]
     lengths = torch.tensor([len(row) for row in tensors])
-    padded = torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True)
-    return padded.to(device), lengths.to(device)
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True), lengths
 
 
 def answer_states(
@@ -292,12 +307,9 @@ def answer_states(
     hidden, state = model(
         batch.prompt, future_seed=future_seed, lengths=batch.prompt_lengths, recompute=recompute
     )
-    rows = torch.arange(len(batch.sizes), device=hidden.device)
-    last = hidden[rows, batch.prompt_lengths - 1]  # (B, C)
+    last = hidden.flatten(0, 1)[batch.last]  # (B, C)
     rest, _ = model(batch.answer, state, lengths=batch.answer_lengths, recompute=recompute)  # (B, Ta, C)
-    states = torch.cat([last.unsqueeze(1), rest], dim=1)
-    positions = torch.arange(states.shape[1], device=hidden.device)
-    return states[positions <= batch.answer_lengths.unsqueeze(1)]
+    return torch.cat([last.unsqueeze(1), rest], dim=1).flatten(0, 1)[batch.predicting]
 
 
 def answer_loss(model: RWKV7, hidden: Tensor, targets: Tensor) -> Tensor:
@@ -321,13 +333,17 @@ def _evaluate(run: Run, spec: JobSpec, val_set: Sequence[Example], report: Repor
 
 
 def try_evaluation(run: Run, spec: JobSpec, val_set: Sequence[Example]) -> None:
-    """Finds out in what batches the longest validation examples fit; raises OutOfMemory."""
+    """Finds out in what batches the validation examples fit; raises OutOfMemory.
 
-    def longest() -> None:
-        indices = next(evaluation_batches(lengths(val_set), run.evaluation_tokens))
-        predict(run, spec, Batch.of([val_set[index] for index in indices], run.device))
+    Two batches are tried: the one of the longest examples, and the one of the most, which has the most states.
+    """
 
-    _in_fitting_batches(run, val_set, longest)
+    def extremes() -> None:
+        batches = list(evaluation_batches(lengths(val_set), run.evaluation_tokens))
+        for indices in (batches[0], max(batches, key=len)):
+            predict(run, spec, Batch.of([val_set[index] for index in indices], run.device))
+
+    _in_fitting_batches(run, val_set, extremes)
 
 
 def _in_fitting_batches(run: Run, val_set: Sequence[Example], evaluate: Callable[[], T]) -> T:
@@ -339,7 +355,7 @@ def _in_fitting_batches(run: Run, val_set: Sequence[Example], evaluate: Callable
             if not is_out_of_memory(error):
                 raise
             said = str(error)
-        if run.evaluation_tokens < max(lengths(val_set)):
+        if all(len(batch) == 1 for batch in evaluation_batches(lengths(val_set), run.evaluation_tokens)):
             raise OutOfMemory(f"{TOO_LARGE}: {said}")
         run.evaluation_tokens //= 2
         torch.cuda.empty_cache()
@@ -356,7 +372,7 @@ def _evaluate_all(run: Run, spec: JobSpec, val_set: Sequence[Example], report: R
         guesses, batch_loss = predict(run, spec, batch)
         loss += batch_loss
         predicted.update(guesses.unique().tolist())
-        hits = (guesses == batch.targets).split(batch.sizes)
+        hits = (guesses == batch.targets).cpu().split(batch.sizes)
         for index, hit in zip(indices, hits, strict=True):
             correct[index] = int(hit.sum())
     if not math.isfinite(loss):
@@ -378,16 +394,15 @@ def _evaluate_all(run: Run, spec: JobSpec, val_set: Sequence[Example], report: R
 
 @torch.no_grad()
 def predict(run: Run, spec: JobSpec, batch: Batch) -> tuple[Tensor, float]:
-    """The most likely token at each answer position (N,), and the summed loss."""
+    """The most likely token at each answer position (N,), and the summed loss.
+
+    Scores are float32 also where training has bfloat16: there a near second would often tie with the first.
+    """
     with autocast(spec, run.device):
-        return _predict(run, batch)
-
-
-def _predict(run: Run, batch: Batch) -> tuple[Tensor, float]:
-    hidden = answer_states(run.model, run.future_seed, batch)
+        hidden = answer_states(run.model, run.future_seed, batch)
     guesses, loss = [], 0.0
     for states, goals in zip(hidden.split(LOGITS_AT_ONCE), batch.targets.split(LOGITS_AT_ONCE), strict=True):
-        logits = run.model.logits(states).float()
+        logits = run.model.logits(states.float())
         guesses.append(logits.argmax(-1))
         loss += F.cross_entropy(logits, goals, reduction="sum").item()
     return torch.cat(guesses), loss

@@ -5,6 +5,7 @@
 
 import functools
 import importlib.util
+import logging
 import os
 
 import torch
@@ -14,7 +15,13 @@ from model.errors import KernelError
 
 HEAD_SIZES = (16, 32, 64, 128)
 DTYPES = (torch.float32, torch.bfloat16)
+TENSOR_MEMORY = (
+    10,
+    11,
+)  # major compute capabilities: B200 and its kin, whose matrix units keep their sums there
 MOST_HEADS = 65_535  # of all sequences together: blocks of a launch in its second dimension
+
+_log = logging.getLogger(__name__)
 
 
 def wkv7(
@@ -35,8 +42,8 @@ def wkv7(
         raise KernelError(
             f"backend triton cannot compute head size {r.shape[-1]}: expected one of {HEAD_SIZES}"
         )
-    if not is_available():
-        raise KernelError("backend triton is not available: install triton, which CUDA builds of torch bring")
+    if missing := _what_is_missing():
+        raise KernelError(f"backend triton is not available: {missing}")
     from model.kernels import triton_operator
 
     at_once = max(1, MOST_HEADS // r.shape[2])  # sequences
@@ -45,18 +52,34 @@ def wkv7(
     return (y[0], sT[0]) if len(y) == 1 else (torch.cat(y), torch.cat(sT))
 
 
-@functools.cache
 def is_available() -> bool:
-    """Return whether there is Triton, and a GPU that it compiles for, or its interpreter."""
-    if importlib.util.find_spec("triton") is None:
-        return False
-    if _is_interpreted():
-        return True
-    return (
-        torch.cuda.is_available()
-        and torch.version.hip is None
-        and torch.cuda.get_device_capability() >= (8, 0)
-    )
+    """Return whether there is Triton, and a GPU that it compiles for, or its interpreter; log once if not."""
+    return not _what_is_missing()
+
+
+@functools.cache
+def _what_is_missing() -> str:
+    """Why Triton cannot compute here; empty where it can."""
+    has_triton = importlib.util.find_spec("triton") is not None
+    if has_triton and _is_interpreted():
+        return ""
+    if not torch.cuda.is_available() or torch.version.hip is not None:
+        return "there is no CUDA device"
+    missing = _unfit(torch.cuda.get_device_capability()) if has_triton else "triton is not installed"
+    if missing:
+        _log.warning("WKV-7 runs without its Triton kernels, which is many times slower: %s", missing)
+    return missing
+
+
+def _unfit(capability: tuple[int, int]) -> str:
+    """Why the kernels cannot run on GPUs of a compute capability; empty where they can."""
+    if capability < (8, 0):
+        return f"they need compute capability 8.0, and this GPU has {capability[0]}.{capability[1]}"
+    if capability[0] in TENSOR_MEMORY:
+        return (
+            f"they do not fit the tensor memory of GPUs of compute capability {capability[0]}.{capability[1]}"
+        )
+    return ""
 
 
 def _is_interpreted() -> bool:

@@ -21,6 +21,7 @@ from orchestrator.api.watch import Watch
 from orchestrator.intake import Intake, Prepare
 from orchestrator.round_file import MAX_BYTES
 from orchestrator.web import site
+from worker.limits import Limits
 
 DESCRIPTION = """
 Serial early-prune search for post-training RWKV-7 with Future-Seed.
@@ -44,10 +45,12 @@ def create_app(
     roots: Sequence[Path],
     hosts: Collection[str],
     is_open: bool,
+    snapshot_bytes: int = Limits.snapshot_bytes,
 ) -> FastAPI:
     """The application for a database that has this version's schema.
 
-    hosts: names by which it may be called; is_open: whoever reaches it may do everything, without a token.
+    hosts: names by which it may be called; is_open: whoever reaches it may do everything, without a token;
+    snapshot_bytes: as `Intake` has it.
     """
     app = FastAPI(
         title="fsq",
@@ -62,7 +65,7 @@ def create_app(
     metrics = Metrics(FromDatabase(database, watch))
     app.state.service = Service(
         database=database,
-        intake=Intake(database, prepare, roots),
+        intake=Intake(database, prepare, roots, snapshot_bytes),
         access=Access(database, is_open),
         watch=watch,
         metrics=metrics,

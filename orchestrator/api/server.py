@@ -37,6 +37,7 @@ def serve(database: Database, prepare: Prepare, settings: Settings) -> None:
         roots=settings.roots,
         hosts=names_of(settings.host) | set(settings.allowed_hosts),
         is_open=is_open,
+        snapshot_bytes=settings.snapshot_bytes,
     )
     config = uvicorn.Config(
         app,

@@ -9,11 +9,16 @@ from typing import Any
 
 import pytest
 
+from model.kernels import on_gpu
+
 pytest.importorskip("triton", reason="no Triton on this platform")
 
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parent.parent
-SHARED_MEMORY = {"80": 163 * 1024, "90": 227 * 1024}  # bytes that a program may have, by compute capability
+# bytes that a program may have, by compute capability
+SHARED_MEMORY = {"80": 163 * 1024, "89": 99 * 1024, "90": 227 * 1024, "120": 99 * 1024}
+# bytes of stack: what does not fit the registers; how much slower that is on 120 was not measured
+STACK = {"80": 64, "89": 64, "90": 64, "120": 256}
 
 
 def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -50,7 +55,23 @@ def test_triton__compiles_and_fits(capability: str, compiled: dict[str, dict[str
     assert len(compiled[capability]) == 10
     for name, taken in compiled[capability].items():
         assert taken["shared"] <= SHARED_MEMORY[capability], name
-        assert taken["stack"] <= 64, f"{name} does not fit the registers"
+        assert taken["stack"] <= STACK[capability], f"{name} does not fit the registers"
+        assert taken["registers"] > 16, f"{name} computes nothing"  # so does a kernel that cannot run
+
+
+@pytest.mark.parametrize(
+    ("capability", "why"),
+    [
+        ((7, 5), "need compute capability 8.0, and this GPU has 7.5"),
+        ((8, 0), ""),
+        ((9, 0), ""),
+        ((10, 0), "tensor memory"),
+        ((11, 0), "tensor memory"),
+        ((12, 0), ""),
+    ],
+)
+def test_triton__gpus_it_does_not_fit_are_told_apart(capability: tuple[int, int], why: str) -> None:
+    assert (why in on_gpu._unfit(capability)) if why else on_gpu._unfit(capability) == ""
 
 
 def test_triton__is_not_loaded_until_it_is_used() -> None:

@@ -39,6 +39,19 @@ def test_plan__says_that_a_later_stage_is_shorter(database: Database, tmp_path: 
     assert "fewer" not in found.warnings[1]
 
 
+def test_plan__says_that_snapshots_do_not_fit(database: Database, tmp_path: Path) -> None:
+    resolved = resolve(tmp_path)
+    size = 12 * resolved.facts.model.n_params
+    with database.read() as session:
+        fits, does_not = (forecast.of_round(session, resolved, 2 * size - less) for less in (0, 1))
+        one_stage = forecast.of_round(session, resolve(tmp_path, stages=round_data()["stages"][:1]), 0)
+    assert "train from the start" not in " ".join((*fits.warnings, *one_stage.warnings))
+    assert does_not.warnings[0].startswith(
+        "later stages train from the start: the snapshots of a baseline and"
+    )
+    assert does_not.warnings[0].endswith("(FSQ_SNAPSHOT_GIB)")
+
+
 def test_plan__says_that_the_round_before_it_is_not_there(database: Database, tmp_path: Path) -> None:
     resolved = resolve(tmp_path, after={"round": "nope"})
     with database.read() as session:

@@ -87,7 +87,9 @@ def test_log__a_smaller_micro_batch_once(caplog: pytest.LogCaptureFixture) -> No
     assert caplog.messages == ["step 2: out of memory, micro-batch 2 from now on"]
 
 
-def test_next_request__gives_memory_back_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_next_request__gives_memory_back_while_it_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ours, theirs = Pipe()
     given_back: list[str] = []
 
@@ -96,16 +98,20 @@ def test_next_request__gives_memory_back_while_it_waits(monkeypatch: pytest.Monk
         ours.send_bytes(b'"late"')
 
     monkeypatch.setattr(child, "give_back", give_back)
+    resources = Resources(torch.device("cpu"), tmp_path / "cache", 2**40)
+    model = resources.model(make_job())
+    model.emb.weight.grad = torch.ones_like(model.emb.weight)
     with ours, theirs:
         ours.send_bytes(b'"at once"')
-        assert child.next_request(theirs) == "at once"
+        assert child.next_request(theirs, resources) == "at once"
         assert not given_back
         monkeypatch.setattr(child, "IDLE_SECONDS", 0.01)
-        assert child.next_request(theirs) == "late"
+        assert child.next_request(theirs, resources) == "late"
         assert given_back == ["all"]
+        assert model.emb.weight.grad is None
         ours.close()
         with pytest.raises(EOFError):
-            child.next_request(theirs)
+            child.next_request(theirs, resources)
 
 
 def test_busy__says_so_until_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:

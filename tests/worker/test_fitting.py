@@ -10,8 +10,9 @@ from tasks import Example
 from tasks.tokens import token_ids
 from tests.worker.factories import make_job
 from tests.worker.test_training import examples, fresh_model
-from worker import fitting
+from worker import fitting, training
 from worker.fitting import Fitting, Shapes, activations, fit
+from worker.job import JobSpec
 from worker.memory import kept_bytes
 from worker.training import Batch, Run, answer_loss, answer_states, gradients, start_run
 
@@ -51,6 +52,36 @@ def test_fit__what_is_tried_is_as_large_as_any_batch() -> None:
     assert [(len(example.prompt), len(example.answer)) for example in tried] == [(5, 5), (30, 20)]
 
 
+def test_fit__weights_in_bfloat16_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under autocast matrix products keep the weights as they took them, however large the batch."""
+    monkeypatch.setattr(fitting, "autocast", lambda *_: torch.autocast("cpu", torch.bfloat16))
+    spec, (train_set, _) = make_job(), examples()
+    run = start_run(spec, fresh_model())
+    batch = train_set[:1] * 4
+    whole = activations(run, spec, batch)
+    assert not fitting._takes_more(run, spec, batch, int(1.02 * whole))
+    assert fitting._takes_more(run, spec, batch, int(0.98 * whole))
+    assert 4 * activations(run, spec, batch[:1]) > 1.3 * whole
+
+
+def test_fit__tries_the_evaluation_of_the_most_examples_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def at_most_6(run: Run, spec: JobSpec, batch: Batch) -> None:
+        sizes.append(len(batch.sizes))
+        if len(batch.sizes) > 6:
+            raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(training, "predict", at_most_6)
+    one_long = [Example("long", token_ids([1] * 50), token_ids([2]))]
+    many_short = [Example(str(i), token_ids([1] * 3), token_ids([2])) for i in range(20)]
+    run = start_run(make_job(), fresh_model())
+    run.evaluation_tokens = 60
+    training.try_evaluation(run, make_job(), [*one_long, *many_short])
+    assert sizes == [1, 15, 1, 7, 1, 3]
+    assert run.evaluation_tokens == 15
+
+
 def test_fit__recomputes_what_cannot_even_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     def too_much(*_: object) -> int:
         raise torch.OutOfMemoryError("out of memory")
@@ -73,6 +104,6 @@ def test_activations__are_what_autograd_keeps() -> None:
     run = start_run(spec, fresh_model())
     batch = Batch.of(train_set[:4], torch.device("cpu"))
     whole, recomputed = kept(run, batch, recompute=False), kept(run, batch, recompute=True)
-    assert 4 * activations(run, spec, train_set[0]) == pytest.approx(whole, rel=0.1)
+    assert 4 * activations(run, spec, train_set[:1]) == pytest.approx(whole, rel=0.1)
     assert whole > 4 * batch.positions * run.model.shape.n_layer * run.model.shape.n_embd * 20  # float32
     assert recomputed < whole / 4

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.conftest import CHECKOUT
-from worker.memory import is_out_of_memory
+from worker.memory import is_held_by_others, is_out_of_memory
 from worker.process_memory import KEEPING
 
 MEMORY_OF_STEPS = """
@@ -100,6 +100,15 @@ def test_is_out_of_memory__tells_it_from_other_errors() -> None:
     with pytest.raises(RuntimeError) as other:
         torch.ones(2) @ torch.ones(3)
     assert not is_out_of_memory(other.value)
+
+
+@pytest.mark.parametrize(("free", "own", "expected"), [(10, 60, True), (10, 85, False), (99, 0, False)])
+def test_is_held_by_others(free: int, own: int, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a device of 100 GiB."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free * 2**30, 100 * 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: own * 2**30)
+    assert is_held_by_others(torch.device("cuda:0")) is expected
+    assert not is_held_by_others(torch.device("cpu"))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc keeps what it likes")

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from model import RWKV7, FutureSeedSettings, ModelShape, get_tokenizer, random_state_dict
+from model import RWKV7, FutureSeedSettings, ModelShape, get_tokenizer, random_state_dict, time_mix, wkv7
 from tasks import Example, build
+from tasks.tokens import token_ids
 from tests.worker.factories import make_job, task_options
 from worker import training
 from worker.errors import Diverged, OutOfMemory
@@ -101,6 +106,65 @@ def test_train__reads_no_memory_that_nothing_wrote() -> None:
     assert told.evaluations == recorder.evaluations
     for name, weight in run.model.state_dict().items():
         assert torch.equal(weight, filled.model.state_dict()[name]), name
+
+
+class Operations(TorchDispatchMode):
+    """What is computed inside, backward passes too: names of torch's operators, and their first tensor's dtype."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[tuple[str, torch.dtype | None]] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        dtype = args[0].dtype if args and isinstance(args[0], torch.Tensor) else None
+        self.seen.add((func._opname, dtype))
+        return func(*args, **(kwargs or {}))
+
+
+# What raises on CUDA where only reproducible algorithms may run: torch.use_deterministic_algorithms tells.
+REFUSED = re.compile(
+    r"cumsum|histc|median|kthvalue|put_|bincount|nll_loss2d.*|resize_"
+    r"|(avg_pool3d|adaptive_.*|fractional_.*|max_unpool.*|upsample.*|reflection_pad.*|grid_sampler.*)_backward"
+    r"|_ctc_loss_backward|_embedding_bag.*"
+)
+
+
+@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@pytest.mark.parametrize("gate", ["scalar", "head", "input"])
+def test_train__nothing_in_it_is_refused_on_cuda(
+    backend: str, gate: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time_mix, "wkv7", partial(wkv7, backend=backend))
+    settings = FutureSeedSettings(layer_start=1, gate=gate, alpha_lr=1e-2, norm=True, clip=1.0)
+    with Operations() as operations:
+        run_job(make_job(steps=2, eval_every=1, future_seed=settings))
+    assert {"mm", "embedding_dense_backward"} <= {name for name, _ in operations.seen}
+    refused = {name for name, dtype in operations.seen if REFUSED.fullmatch(name) and dtype != torch.int64}
+    assert not refused
+
+
+def test_predict__scores_are_float32_where_training_has_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "autocast", lambda *_: torch.autocast("cpu", torch.bfloat16))
+    spec, (train_set, _) = make_job(future_seed=SEEDED), examples()
+    run = start_run(spec, fresh_model())
+    dtypes: list[torch.dtype] = []
+    run.model.head.register_forward_hook(lambda *x: dtypes.append(x[-1].dtype))
+    training.predict(run, spec, Batch.of(train_set[:4], run.device))
+    assert dtypes == [torch.float32]
+    training.gradients(run, spec, train_set[:4])
+    assert dtypes == [torch.float32, torch.bfloat16]
+
+
+def test_batch__names_the_positions_that_predict() -> None:
+    rows = [([1, 2, 3], [4]), ([5], [6, 7, 8])]
+    batch = Batch.of(
+        [Example(str(i), token_ids(prompt), token_ids(answer)) for i, (prompt, answer) in enumerate(rows)],
+        torch.device("cpu"),
+    )
+    assert batch.prompt.flatten()[batch.last].tolist() == [3, 5]
+    assert batch.answer.tolist() == [[0, 0], [6, 7]]
+    assert batch.predicting.tolist() == [0, 3, 4, 5]  # of three positions a row, the first the prompt's last
+    assert batch.targets.tolist() == [4, 6, 7, 8]
 
 
 def test_train__learns() -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from worker.devices import DriverFailed, nvidia_smi
 from worker.diagnosis.finding import Finding
 
 DRIVER = Path("/proc/driver/nvidia/version")
-PATIENCE_SECONDS = 20  # a driver that takes longer is stuck
 _QUERY = ("--query-gpu=name,memory.free,memory.total", "--format=csv,noheader")
 
 
@@ -34,23 +32,20 @@ def examine() -> Iterator[Finding]:
 
 def device(torch: Torch, driver: Path = DRIVER) -> Finding:
     """What jobs will run on; `driver` is the file that exists where NVIDIA's driver is loaded."""
-    command = shutil.which("nvidia-smi")
-    if command is None and driver.exists():
+    try:
+        listed = nvidia_smi(*_QUERY)
+    except DriverFailed as error:
+        return Finding("device", False, str(error), "reload NVIDIA's driver, or restart the machine")
+    if listed is None and driver.exists():
         return Finding(
             "device",
             False,
             "NVIDIA's driver is loaded, but there is no nvidia-smi: jobs run on the CPU",
             "install the driver's tools and put nvidia-smi on the PATH; fsq finds devices with it",
         )
-    if command is None:
+    if listed is None:
         return Finding("device", True, f"no CUDA device; {_cores()} CPU cores")
-    try:
-        listed = subprocess.run(  # noqa: S603
-            [command, *_QUERY], capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        return Finding("device", False, _failure(error), "reload NVIDIA's driver, or restart the machine")
-    return _usable(torch, [line.strip() for line in listed.stdout.splitlines() if line.strip()])
+    return _usable(torch, [line.strip() for line in listed if line.strip()])
 
 
 def _usable(torch: Torch, devices: list[str]) -> Finding:
@@ -81,15 +76,6 @@ def _usable(torch: Torch, devices: list[str]) -> Finding:
 def _described(line: str) -> str:
     name, free, total = (part.strip() for part in line.rsplit(",", 2))
     return f"{name}, {free} of {total} free"
-
-
-def _failure(error: Exception) -> str:
-    if isinstance(error, subprocess.TimeoutExpired):
-        return f"nvidia-smi has not answered for {PATIENCE_SECONDS} s"
-    if isinstance(error, subprocess.CalledProcessError):
-        said = " ".join(f"{error.stderr} {error.stdout}".split())
-        return f"nvidia-smi ended with {error.returncode}: {said[:300]}"
-    return f"nvidia-smi cannot be run: {error}"
 
 
 def _cores() -> int | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from worker.diagnosis.finding import Finding
@@ -26,10 +28,29 @@ def examine() -> Iterator[Finding]:
     from model import available_backends
     from model.kernels.selection import choose
 
-    for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
-        choice = choose(device, torch.float32, HEAD_SIZE)
-        yield self_test(f"kernels on {device}", device, available_backends(), choice)
-    yield compiled_kernels()
+    with as_in_training():
+        for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
+            choice = choose(device, torch.float32, HEAD_SIZE)
+            yield self_test(f"kernels on {device}", device, available_backends(), choice)
+        yield compiled_kernels()
+
+
+@contextmanager
+def as_in_training() -> Iterator[None]:
+    """Torch computes reproducibly or not at all, as it does for jobs."""
+    import torch
+
+    from worker.child import be_reproducible
+    from worker.process import environment
+
+    mode = torch.get_deterministic_debug_mode()
+    workspace = "CUBLAS_WORKSPACE_CONFIG"  # without it CUDA's matrix products refuse then
+    os.environ.setdefault(workspace, environment()[workspace])
+    be_reproducible()
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
 
 
 def self_test(what: str, device: str, backends: tuple[str, ...], choice: Choice) -> Finding:

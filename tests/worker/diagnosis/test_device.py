@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.worker.diagnosis.findings import is_problem
+from worker import devices
 from worker.diagnosis import Finding, device
+from worker.errors import NoSuchDevice
 
 
 def nvidia_smi(folder: Path, script: str) -> None:
@@ -75,5 +77,42 @@ def test_device__driver_that_fails(tools: Path) -> None:
 
 def test_device__driver_that_hangs(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nvidia_smi(tools, "while :; do :; done")
-    monkeypatch.setattr(device, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(devices, "PATIENCE_SECONDS", 0.2)
     assert is_problem(device.device(FOR_CPU), "has not answered for 0.2 s", "restart")
+
+
+def test_choose__no_driver_is_the_cpu(tools: Path) -> None:
+    assert devices.choose("auto") == "cpu"
+    with pytest.raises(NoSuchDevice, match="has 0 CUDA devices"):
+        devices.choose("cuda")
+
+
+def test_choose__devices_that_the_driver_lists(tools: Path) -> None:
+    nvidia_smi(
+        tools,
+        "echo 'GPU 0: NVIDIA H100 (UUID: GPU-1)'; echo '  MIG 1g'; echo 'GPU 1: NVIDIA H100 (UUID: GPU-2)'",
+    )
+    assert [devices.choose(wanted) for wanted in ("auto", "cuda", "cuda:1", "cpu:3")] == [
+        "cuda:0",
+        "cuda:0",
+        "cuda:1",
+        "cpu:3",
+    ]
+    with pytest.raises(NoSuchDevice, match="cuda:2 does not exist: this machine has 2 CUDA devices"):
+        devices.choose("cuda:2")
+
+
+@pytest.mark.parametrize("wanted", ["auto", "cuda:0"])
+def test_choose__a_driver_that_fails_is_not_taken_for_none(
+    wanted: str, tools: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvidia_smi(tools, "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18")
+    with pytest.raises(
+        NoSuchDevice, match=r"ended with 18: Failed to initialize NVML.*choose the device `cpu`"
+    ):
+        devices.choose(wanted)
+    nvidia_smi(tools, "while :; do :; done")
+    monkeypatch.setattr(devices, "PATIENCE_SECONDS", 0.2)
+    with pytest.raises(NoSuchDevice, match="has not answered"):
+        devices.choose(wanted)
+    assert devices.choose("cpu") == "cpu"
