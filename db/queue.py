@@ -18,6 +18,7 @@ from sqlalchemy import (
     CursorResult,
     Update,
     and_,
+    func,
     select,
     update,
 )
@@ -28,6 +29,7 @@ from db.errors import LeaseLost
 from db.events import EventKind
 from db.statements import (
     AN_EXPIRED,
+    AT_WORK_ON,
     EVALUATED,
     EXPIRED,
     FORGET,
@@ -294,6 +296,23 @@ def known_result(session: Session, fingerprint: str, outcomes: Collection[str]) 
     """How the first job ended that had one of these outcomes under a fingerprint."""
     found = session.execute(KNOWN, {"known": fingerprint, "outcomes": list(outcomes)}).first()
     return None if found is None else KnownResult(found.id, found.result or {}, found.reason)
+
+
+def is_at_work_on(session: Session, fingerprint: str) -> bool:
+    """Whether somebody runs, or is about to take, a job of this fingerprint.
+
+    If not, nobody else finds so until the transaction ends.
+    """
+    if session.get_bind().dialect.name == "postgresql":  # where others may claim at the same time
+        alone = func.pg_try_advisory_xact_lock(func.hashtextextended(fingerprint, 0))
+        if not session.scalar(select(alone)):
+            return True
+    return session.execute(AT_WORK_ON, {"fingerprint": fingerprint}).first() is not None
+
+
+def put_off(session: Session, job: NextJob, *, until: datetime) -> None:
+    """Lets the next job wait; it has not been tried."""
+    session.execute(OF_JOB, {"job": job.id, "not_before": until})
 
 
 def next_start(session: Session, *, round_id: int | None = None) -> datetime | None:

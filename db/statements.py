@@ -92,6 +92,11 @@ KNOWN = (
     .order_by(JOBS.c.id)
     .limit(1)
 )
+AT_WORK_ON = (
+    select(JOBS.c.id)
+    .where(JOBS.c.fingerprint == bindparam("fingerprint"), JOBS.c.state == JobState.RUNNING)
+    .limit(1)
+)
 FORGET = delete(EVALUATIONS).where(EVALUATIONS.c.job_id == bindparam("job"))
 SEEN = update(WORKERS).where(WORKERS.c.id == bindparam("worker"))
 STORED = select(EVALUATIONS.c.step).where(EVALUATIONS.c.job_id == bindparam("job"))

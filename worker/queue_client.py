@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -45,6 +45,7 @@ from worker.running import RunningJob
 LONGEST_REASON = 500  # characters shown of why a worker is paused or a job cannot be read
 SHORTEST_WAIT = 0.02  # seconds, when a job could be had but others were just at it
 LONGEST_WAIT = 5.0  # seconds between looks for expired leases
+EQUAL_AT_WORK = timedelta(seconds=2)  # between looks whether the equal of a job has ended
 BETWEEN_TRIES = wait_exponential_jitter(multiplier=0.1, max=5)  # seconds
 
 T = TypeVar("T")
@@ -199,17 +200,19 @@ class QueueClient:
     def _find(self, session: Session, now: datetime) -> Found | None:
         """The next job, under the names that this version has for its result: another may have queued it.
 
-        Raises _UnreadableJob.
+        One whose equal another worker runs waits for that one's result. Raises _UnreadableJob.
         """
-        job = queue.next_job(session, now=now, round_id=self.round_id)
-        if job is None:
-            return None
-        try:
-            spec = JobSpec.from_json(job.payload)
-        except Exception as error:  # of a task kind's own code: anything
-            raise _UnreadableJob(job, error) from error
-        job = job._replace(fingerprint=spec.fingerprint, trajectory=spec.trajectory)
-        return Found(job, spec, queue.known_result(session, job.fingerprint, MEASURED))
+        while (job := queue.next_job(session, now=now, round_id=self.round_id)) is not None:
+            try:
+                spec = JobSpec.from_json(job.payload)
+            except Exception as error:  # of a task kind's own code: anything
+                raise _UnreadableJob(job, error) from error
+            job = job._replace(fingerprint=spec.fingerprint, trajectory=spec.trajectory)
+            known = queue.known_result(session, job.fingerprint, MEASURED)
+            if known is not None or not queue.is_at_work_on(session, job.fingerprint):
+                return Found(job, spec, known)
+            queue.put_off(session, job, until=now + EQUAL_AT_WORK)
+        return None
 
     def _put_off(self, session: Session, now: datetime, unreadable: _UnreadableJob) -> Lease:
         """Counts an attempt at a job that cannot be read, as if a file of it were missing: it holds up no other."""

@@ -152,12 +152,19 @@ class _Differentiable(torch.autograd.Function):
         return y, sT
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor | None, dsT: Tensor | None) -> tuple[Tensor, ...]:
-        saved = ctx.saved_tensors  # which may have to be computed first, by autograd's leave
-        dy = torch.zeros_like(saved[0]) if dy is None else dy
-        with torch._C._AutoDispatchBelowAutograd():
-            return _wkv7_backward(*saved, dy, dsT)  # type: ignore[no-any-return]
+        # the wrapper that refuses to differentiate twice takes a tenth of a short sequence's backward pass
+        return (_gradients_once if torch.is_grad_enabled() else _gradients)(ctx, dy, dsT)
+
+
+def _gradients(ctx: Any, dy: Tensor | None, dsT: Tensor | None) -> tuple[Tensor, ...]:
+    saved = ctx.saved_tensors  # which may have to be computed first, by autograd's leave
+    dy = torch.zeros_like(saved[0]) if dy is None else dy
+    with torch._C._AutoDispatchBelowAutograd():
+        return _wkv7_backward(*saved, dy, dsT)  # type: ignore[no-any-return]
+
+
+_gradients_once = once_differentiable(_gradients)
 
 
 def _with_autograd(*x: Tensor) -> tuple[Tensor, Tensor]:

@@ -277,7 +277,7 @@ static void times_state(row *out, const row *x, const row *state, ahead *next) {
         }
 }
 
-/* after = before diag(decay) + sum over n < 2 CHUNK of x[n]^T y[n]; both may be the same. */
+/* after = before diag(decay) + sum over n < 2 CHUNK of x[n]^T y[n]; both may be the same. Without decay only the sum. */
 static void add_by_value(row *after, const row *before, const float *decay, const row *x, const row *y, ahead *next) {
     for (int c = 0; c < V; c += GROUP)
         for (int i = 0, tile; i < N; i += tile) {
@@ -611,18 +611,24 @@ static void decay_of_state(const row *G, const row *state, float *out) {
     }
 }
 
-/* Takes G from the end of a chunk to its start. */
-static void backward_chunk(row *G, const row *state, chunk *x, const moment *m, gradients *d, ahead *next,
-                           int past_cache) {
+/* Takes G from the end of a chunk to its start; without `end` it is zero there. Both may be the same. */
+static void backward_chunk(const row *end, row *start, const row *state, chunk *x, const moment *m, gradients *d,
+                           ahead *next, int past_cache) {
     ALIGNED row by_key[N];
     decay_keys_and_queries(x, m);
-    transpose(G, by_key);
-    times_state(d->value, x->key_at_end, by_key, next);
+    if (end) {
+        transpose(end, by_key);
+        times_state(d->value, x->key_at_end, by_key, next);
+        times_state(d->key, x->value, end, next);
+        decay_of_state(end, state, d->decay);
+    } else {
+        memset(d->value, 0, sizeof d->value);
+        memset(d->key, 0, sizeof d->key);
+        memset(d->decay, 0, sizeof d->decay);
+    }
     values_of_chunk(x, m, d);
     gradients_of_scores(x, d);
-    times_state(d->key, x->value, G, next);
     times_state(d->query, d->out, state, next);
-    decay_of_state(G, state, d->decay);
     keys_and_queries_of_chunk(x, m, d);
     for (int t = 0; t < CHUNK; t++) {
         deliver(m[t].dr, d->query[2 * t], past_cache);
@@ -632,13 +638,14 @@ static void backward_chunk(row *G, const row *state, chunk *x, const moment *m, 
         deliver(m[t].da, d->query[2 * t + 1], past_cache);
         deliver(m[t].db, d->key[2 * t], past_cache);
     }
-    add_by_value(G, G, x->since_start[CHUNK - 1], d->out, x->query_of_start, next);
+    add_by_value(start, end, end ? x->since_start[CHUNK - 1] : 0, d->out, x->query_of_start, next);
 }
 
 static void find_backward(moment *m, const task *of, place here, float *nowhere, ahead *next) {
+    int64_t chunks = (smaller(of->T - here.t, SPAN) + CHUNK - 1) / CHUNK;
     next->count = next->asked = 0;
 #pragma GCC unroll 1
-    for (int64_t t = here.t; t < here.t + SPAN; t++, m++) {
+    for (int64_t t = here.t; t < here.t + chunks * CHUNK; t++, m++) {
         float **to[] = {&m->dr, &m->dw, &m->dk, &m->dv, &m->da, &m->db};
         find_inputs(m, of, here, t, next);
         for (int i = 0; i < 6; i++) *to[i] = t < of->T ? of->out[i] + row_of(of, here, t) : nowhere;
@@ -675,19 +682,20 @@ static void backward_groups(const task *of, int64_t from, int64_t to) {
         place next = next_span(of, here);
         int count = smaller(of->T - here.t, SPAN);
         if (next.n < to) find_backward(steps[half ^ 1], of, next, nowhere, &following);
-        if (here.t + SPAN >= of->T && of->dsT) memcpy(G[here.i], of->dsT + state_of(here), sizeof *G);
-        else if (here.t + SPAN >= of->T) memset(G[here.i], 0, sizeof *G);
-        if (here.t == 0) memcpy(state[0], of->s0 + state_of(here), sizeof *state);
-        else transpose((const row *)checkpoint_of(of, here), state[0]);
+        const row *s0 = (const row *)(of->s0 + state_of(here)); /* the state before the first chunk of all */
+        if (here.t > 0) transpose((const row *)checkpoint_of(of, here), state[0]);
         for (int t = CHUNK; t < count; t += CHUNK) {
+            const row *before = here.t + t == CHUNK ? s0 : state[t / CHUNK - 1];
             decay_keys_alone(&x, m + t - CHUNK);
-            add_by_value(state[t / CHUNK], state[t / CHUNK - 1], x.since_start[CHUNK - 1], x.value, x.key_at_end,
-                         &following);
+            add_by_value(state[t / CHUNK], before, x.since_start[CHUNK - 1], x.value, x.key_at_end, &following);
         }
-        for (int t = (count - 1) / CHUNK * CHUNK; t >= 0; t -= CHUNK)
-            backward_chunk(G[here.i], state[t / CHUNK], &x, m + t, &d, &following, of->past_cache);
+        for (int t = (count - 1) / CHUNK * CHUNK; t >= 0; t -= CHUNK) {
+            const row *end = here.t + t + CHUNK < of->T ? G[here.i] : of->dsT ? (const row *)(of->dsT + state_of(here)) : 0;
+            row *start = here.t + t > 0 ? G[here.i] : (row *)(of->ds0 + state_of(here));
+            const row *before = here.t + t > 0 ? state[t / CHUNK] : s0;
+            backward_chunk(end, start, before, &x, m + t, &d, &following, of->past_cache);
+        }
         ask(&following, following.count);
-        if (here.t == 0) memcpy(of->ds0 + state_of(here), G[here.i], sizeof *G);
         here = next;
     }
     all_delivered();

@@ -16,9 +16,9 @@ pytest.importorskip("triton", reason="no Triton on this platform")
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parent.parent
 # bytes that a program may have, by compute capability
-SHARED_MEMORY = {"80": 163 * 1024, "89": 99 * 1024, "90": 227 * 1024, "120": 99 * 1024}
+SHARED_MEMORY = {"80": 163 * 1024, "90": 227 * 1024, "120": 99 * 1024}
 # bytes of stack: what does not fit the registers; how much slower that is on 120 was not measured
-STACK = {"80": 64, "89": 64, "90": 64, "120": 256}
+STACK = {"80": 64, "90": 64, "120": 256}
 
 
 def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:

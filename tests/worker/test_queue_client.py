@@ -21,7 +21,7 @@ from db.session import Database
 from db.tables import Event, Job, JobState, Round
 from orchestrator import engine
 from tests.orchestrator.factories import resolve, result
-from worker.job import JobSpec
+from worker.job import JobResult, JobSpec, Outcome
 from worker.limits import Limits
 from worker.queue_client import Claim, QueueClient
 
@@ -126,6 +126,55 @@ def test_end__leaves_a_known_result_to_the_next_claim(
     }
     assert must_claim(queue).job.round == "r1"
     assert states(database)["r2 baseline"] == (JobState.DONE, "cached", 1)
+
+
+def test_claim__equal_jobs_wait_for_the_one_that_runs(
+    queue: QueueClient, database: Database, tmp_path: Path
+) -> None:
+    other = replace(queue)
+    other.register("cpu:1", tmp_path / "other")
+    submit(database, tmp_path)
+    submit(database, tmp_path, round="r2", variants={"l2": {"layer_start": 2}})
+    running = must_claim(queue)
+    assert other.claim() is None
+    assert states(database) == {
+        "r1 baseline": (JobState.RUNNING, None, 1),
+        "r2 baseline": (JobState.QUEUED, None, 0),
+    }
+    queue.end(running.lease, result(0.2), [], go_on=False)
+    with database.write() as session:
+        session.execute(update(Job).values(not_before=datetime.now(UTC)))
+    taken = must_claim(other)
+    assert states(database)["r2 baseline"] == (JobState.DONE, "cached", 1)
+    assert (taken.job.round, taken.job.variant) == ("r1", "l1")
+
+
+def test_claim__an_equal_job_runs_where_the_other_came_to_nothing(
+    queue: QueueClient, database: Database, tmp_path: Path
+) -> None:
+    submit(database, tmp_path)
+    submit(database, tmp_path, round="r2")
+    running = must_claim(queue)
+    queue.end(running.lease, JobResult(outcome=Outcome.OOM, reason="too large"), [], go_on=False)
+    assert must_claim(queue).job.round == "r2"
+
+
+def test_claim__two_that_look_at_equal_jobs_at_once(
+    queue: QueueClient, database: Database, tmp_path: Path
+) -> None:
+    """Neither sees what the other has not committed."""
+    if database.engine.dialect.name == "sqlite":
+        pytest.skip("one writer at a time")
+    other = replace(queue)
+    other.register("cpu:1", tmp_path / "other")
+    submit(database, tmp_path)
+    submit(database, tmp_path, round="r2")
+    with database.write() as session:
+        first = queue._claim(session, datetime.now(UTC))
+        with database.write() as second:
+            assert other._claim(second, datetime.now(UTC)) is None
+    assert isinstance(first, Claim)
+    assert sum(state is JobState.RUNNING for state, *_ in states(database).values()) == 1
 
 
 @pytest.mark.parametrize("failure", [None, KeyError("of a task kind's own code")])

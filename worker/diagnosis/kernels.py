@@ -44,6 +44,7 @@ def as_in_training() -> Iterator[None]:
     from worker.process import environment
 
     mode = torch.get_deterministic_debug_mode()
+    fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     workspace = "CUBLAS_WORKSPACE_CONFIG"  # without it CUDA's matrix products refuse then
     os.environ.setdefault(workspace, environment()[workspace])
     be_reproducible()
@@ -51,6 +52,7 @@ def as_in_training() -> Iterator[None]:
         yield
     finally:
         torch.set_deterministic_debug_mode(mode)
+        torch.utils.deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]
 
 
 def self_test(what: str, device: str, backends: tuple[str, ...], choice: Choice) -> Finding:
