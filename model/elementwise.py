@@ -54,7 +54,8 @@ class _Mix(torch.autograd.Function):
 class _UnitVectors(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(_SMALLEST_NORM).reciprocal_()
+        smallest = max(_SMALLEST_NORM, torch.finfo(x.dtype).tiny)  # in float16 the other would be 0
+        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(smallest).reciprocal_()
         units: Tensor = x * scale
         ctx.save_for_backward(units, scale)
         return units

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from orchestrator.points import ROUNDING
 from orchestrator.rules import Scope
 from orchestrator.spec import ResolvedRound
 from orchestrator.statistics.examples import is_clear
-from worker.job import BuildReport, Metrics, Usage
+from worker.job import BASELINE, BuildReport, Metric, Metrics, Usage
 
 
 class Caveat(StrEnum):
@@ -50,6 +50,14 @@ EXPLANATIONS = {
 STEPS_TOLERANCE = 0.02
 
 
+class Run(NamedTuple):
+    """One arm's run at one seed."""
+
+    metrics: Metrics
+    usage: Usage
+    baseline: Metrics | None  # that of the same seed, None for a baseline itself
+
+
 class Seeds(NamedTuple):
     """How many seeds of a variant were measured."""
 
@@ -61,29 +69,29 @@ def of_arm(
     resolved: ResolvedRound,
     task: str,
     stage: str,
-    metrics: Metrics,
-    usage: Usage,
-    baseline: Metrics | None,
+    variant: str,
+    runs: Mapping[int, Run],
     *,
     evidence: Evidence | None = None,
     seeds: Seeds | None = None,
-    is_baseline: bool = False,
 ) -> list[Caveat]:
-    """Everything that makes an arm's numbers doubtful.
+    """Everything that makes an arm's numbers doubtful, of one run or of all that a decision rests on.
 
-    baseline: what it is measured against, None for a baseline itself; evidence: what its delta rests on, if decided;
-    seeds: those of the variant, if they are known.
+    runs: by seed, at least one; evidence: what the delta rests on, if decided; seeds: how many the variant has, if
+    that is known.
     """
     report = resolved.report(task, stage)
-    found = [*of_data(report), *of_run(usage, metrics, resolved.spec.tasks[task].batch_size)]
-    found += of_baseline(baseline or metrics, report)
-    if baseline is not None:
-        found += of_protocol(resolved, task, stage, evidence)
-        found += of_pair(metrics, baseline)
-        found += of_selection(resolved, stage)
+    found = [*of_data(report)]
+    for run in runs.values():
+        found += of_run(run.usage, run.metrics, resolved.spec.tasks[task].batch_size)
+        found += of_baseline(run.baseline or run.metrics, report, resolved.spec.prune.metric)
+        found += [] if run.baseline is None else of_pair(run.metrics, run.baseline)
+    if any(run.baseline is not None for run in runs.values()):
+        found += of_protocol(resolved, task, stage, evidence, seeds)
+        found += of_selection(resolved, task, stage, variant, runs)
         found += of_seeds(resolved, stage, seeds)
         found += of_evidence(evidence)
-    elif not is_baseline:
+    elif variant != BASELINE:
         found.append(Caveat.UNMATCHED_BASELINE)
     return sorted(set(found))
 
@@ -97,14 +105,19 @@ def of_data(report: BuildReport) -> Iterator[Caveat]:
 
 
 def of_protocol(
-    resolved: ResolvedRound, task: str, stage: str, evidence: Evidence | None = None
+    resolved: ResolvedRound,
+    task: str,
+    stage: str,
+    evidence: Evidence | None = None,
+    seeds: Seeds | None = None,
 ) -> Iterator[Caveat]:
     """What the round's own settings make doubtful about any delta of a task at a stage, or about one decided."""
     if resolved.spec.prune.min_delta < resolution(resolved, task, stage) - ROUNDING:
         yield Caveat.BELOW_RESOLUTION
     search = resolved.search
     decided_together = search.rule.scope is not Scope.SEED or resolved.confirms(stage)
-    if (len(evidence.seeds) if evidence and decided_together else len(search.seeds)) == 1:
+    measured = seeds.here if seeds else len(search.seeds)
+    if (len(evidence.seeds) if evidence and decided_together else measured) == 1:
         yield Caveat.SINGLE_SEED
 
 
@@ -130,11 +143,14 @@ def of_run(usage: Usage, metrics: Metrics, batch_size: int) -> Iterator[Caveat]:
         yield Caveat.SHRUNK_MICRO_BATCH
 
 
-def of_baseline(baseline: Metrics, report: BuildReport) -> Iterator[Caveat]:
-    """Whether a baseline has learned anything that a constant answer does not have."""
+def of_baseline(
+    baseline: Metrics, report: BuildReport, metric: Metric = "best_val_tok_acc"
+) -> Iterator[Caveat]:
+    """Whether a baseline has learned anything that a constant answer does not have, by tokens."""
     val = report.val
     chance = max(val.majority_accuracy, val.constant_accuracy, val.uniform_accuracy)
-    if baseline.best_val_tok_acc <= chance + ROUNDING:
+    by_last = metric == "final_val_tok_acc"
+    if (baseline.final_val_tok_acc if by_last else baseline.best_val_tok_acc) <= chance + ROUNDING:
         yield Caveat.AT_CHANCE
 
 
@@ -144,10 +160,15 @@ def of_pair(variant: Metrics, baseline: Metrics) -> Iterator[Caveat]:
         yield Caveat.UNMATCHED_STEPS
 
 
-def of_selection(resolved: ResolvedRound, stage: str) -> Iterator[Caveat]:
-    """Whether the stage's arms are there because they did best on the same seed and data."""
-    search = resolved.search
-    if stage in search.stages[1:] and len({search.first(name) for name in search.candidates}) > 1:
+def of_selection(
+    resolved: ResolvedRound, task: str, stage: str, variant: str, seeds: Collection[int]
+) -> Iterator[Caveat]:
+    """Whether an arm is there because it did best on the same seed and data, in this round or in one before it."""
+    search, facts = resolved.search, resolved.facts
+    if stage in search.stages[1:] and search.has_rivals:
+        yield Caveat.SELECTED_OF_N
+    on_same_data = resolved.report(task, stage).digest == facts.tasks[task].digest
+    if on_same_data and {(task, seed) for seed in seeds} & set(facts.selected_on.get(variant, ())):
         yield Caveat.SELECTED_OF_N
 
 
@@ -155,8 +176,6 @@ def of_seeds(resolved: ResolvedRound, stage: str, seeds: Seeds | None) -> Iterat
     """Whether the variant's seeds are there because they did well, each judged by itself."""
     if seeds is not None and are_selected(resolved.search, stage, seeds):
         yield Caveat.SELECTED_SEEDS
-        if seeds.here == 1:
-            yield Caveat.SINGLE_SEED
 
 
 def are_selected(search: SearchSpec, stage: str, seeds: Seeds) -> bool:

@@ -11,14 +11,12 @@ from sqlalchemy.orm import Session, aliased
 
 from db.tables import Job
 from orchestrator import caveats, results
-from orchestrator.caveats import Caveat
+from orchestrator.caveats import Caveat, Run
 from orchestrator.evidence import Evidence
 from orchestrator.planner import VERDICTS_WITHOUT_A_NUMBER, JobKey
 from orchestrator.round_statistics import Arm, seeds_of
 from orchestrator.spec import ResolvedRound
 from worker.job import BASELINE, Metrics, Outcome, Usage
-
-Run = tuple[Metrics, Usage]
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class Doubts:
 
     resolved: ResolvedRound
     task: str
-    runs: Mapping[JobKey, Run]
+    runs: Mapping[JobKey, tuple[Metrics, Usage]]
     stopped: Collection[JobKey]  # early, far below the baseline
     measured: Counter[Arm]  # how many seeds have numbers
     unnumbered: Counter[Arm]  # and how many ended in a verdict without
@@ -36,10 +34,17 @@ class Doubts:
         """What makes a decision doubtful; nothing where there is no number to doubt."""
         if key in self.stopped:
             return [Caveat.STOPPED_EARLY]
-        baseline, run = self.runs.get(key._replace(variant=BASELINE)), self.runs.get(key)
-        if run is None or baseline is None:
+        pairs = {
+            seed: (
+                self.runs.get(key._replace(seed=seed)),
+                self.runs.get(key._replace(seed=seed, variant=BASELINE)),
+            )
+            for seed in (rests_on.by_seed if rests_on else [key.seed])
+        }
+        runs = {seed: Run(*run, baseline[0]) for seed, (run, baseline) in pairs.items() if run and baseline}
+        if not runs:
             return []
-        of_it = (self.resolved, self.task, key.stage, *run, baseline[0])
+        of_it = (self.resolved, self.task, key.stage, key.variant, runs)
         return caveats.of_arm(*of_it, evidence=rests_on, seeds=self._seeds(key))
 
     def _seeds(self, key: JobKey) -> caveats.Seeds | None:
@@ -58,10 +63,10 @@ def on_task(
     variants: Collection[str],
     seeds: Collection[int] | None = None,
 ) -> Doubts:
-    """On the decisions about these variants, of these seeds or of all."""
+    """On the decisions about these variants that rest on runs of these seeds, or on all."""
     of_it = [Job.round_id == round_id, Job.task == task, Job.variant.in_([BASELINE, *variants])]
     of_seeds = [] if seeds is None else [Job.seed.in_(seeds)]
-    runs: dict[JobKey, Run] = {}
+    runs: dict[JobKey, tuple[Metrics, Usage]] = {}
     stopped: set[JobKey] = set()
     for job in results.jobs(session, *of_it, *of_seeds):
         if job.metrics and job.usage:

@@ -37,7 +37,7 @@ def with_bounds(
     metric, min_delta = resolved.spec.prune.metric, resolved.spec.prune.min_delta
     source = select(func.coalesce(Job.cached_from_id, Job.id)).where(Job.id == baseline_id).scalar_subquery()
     whole = next(iter(_curves(session, Evaluation.job_id == source, metric).values()), {})
-    pairs = past_pairs(session, spec, metric)
+    pairs = past_pairs(session, spec, metric, asked.min_runs)
     if len(pairs) < asked.min_runs or not _is_whole(whole, spec.budget):
         return spec
     passed = _steps_before(resolved, key.stage)
@@ -83,8 +83,12 @@ class Past(NamedTuple):
     baseline: Curve
 
 
-def past_pairs(session: Session, spec: JobSpec, metric: Metric) -> list[Past]:
-    """Pairs of whole runs on the same examples, model, budget and optimizer, each variant's run in one of them."""
+def past_pairs(session: Session, spec: JobSpec, metric: Metric, enough: int) -> list[Past]:
+    """Pairs of whole runs on the same examples, model, budget and optimizer that are a sample of what a job may see.
+
+    All variants of a seed are held against one baseline, and share its luck. Pairs of the job's own seed share it
+    with the job; where there are not enough of them, each seed gives one pair.
+    """
     like = trained(spec.model_dump(mode="json"))
     baselines: dict[int, int] = {}  # by seed, the job
     variants: dict[str, tuple[int, int]] = {}  # by fingerprint, seed and job
@@ -95,15 +99,20 @@ def past_pairs(session: Session, spec: JobSpec, metric: Metric) -> list[Past]:
             baselines.setdefault(payload["seed"], id_)
         else:
             variants.setdefault(fingerprint, (payload["seed"], id_))
-    paired = [(id_, baselines[seed]) for seed, id_ in variants.values() if seed in baselines]
-    needed = {id_ for pair in paired for id_ in pair}
+    paired = [
+        (seed, id_, baselines[seed])
+        for _, (seed, id_) in sorted(variants.items())  # by fingerprint, which no outcome is in
+        if seed in baselines
+    ]
+    needed = {id_ for _, *pair in paired for id_ in pair}
     curves = _curves(session, Evaluation.job_id.in_(needed), metric)
     whole = {id_: curve for id_, curve in curves.items() if _is_whole(curve, spec.budget)}
-    return [
-        Past(whole[variant], whole[baseline])
-        for variant, baseline in paired
-        if variant in whole and baseline in whole
-    ]
+    found: dict[int, list[Past]] = {}  # by seed
+    for seed, variant, baseline in paired:
+        if variant in whole and baseline in whole:
+            found.setdefault(seed, []).append(Past(whole[variant], whole[baseline]))
+    own = found.get(spec.seed, [])
+    return own if len(own) >= enough else [pairs[0] for pairs in found.values()]
 
 
 def _whole_runs(session: Session, examples_digest: str) -> list[tuple[int, str, Mapping[str, Any]]]:

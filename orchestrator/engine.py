@@ -281,10 +281,11 @@ def _take_over(session: Session, row: tables.Round, spec: RoundSpec) -> chains.S
         return chains.Start(
             RoundState.BLOCKED, f"round {unended[0]}, which its variants come from, runs again"
         )
-    variants = with_selected(session, spec).named
-    if not variants:
+    found = with_selected(session, ResolvedRound(spec, RoundFacts.from_json(row.facts)))
+    if not found.spec.named:
         return chains.Start(RoundState.BLOCKED, _nothing_selected(spec))
-    row.selected = [variant.model_dump(mode="json") for variant in variants]
+    row.selected = [variant.model_dump(mode="json") for variant in found.spec.named]
+    row.facts = found.facts.model_dump(mode="json")
     return chains.Start(RoundState.ACTIVE)
 
 
@@ -294,23 +295,41 @@ def unended_sources(session: Session, spec: RoundSpec) -> list[str]:
     return [name for name, source in sources.items() if source.state not in chains.ENDED]
 
 
-def with_selected(session: Session, spec: RoundSpec) -> RoundSpec:
+def with_selected(session: Session, asked: ResolvedRound) -> ResolvedRound:
     """The round with the variants that its selections come to; the source rounds have ended. Raises NotFound.
 
     A variant that is there already is not added again; one of the same name that differs gets the source's name too.
     """
-    variants = {variant.name: variant for variant in spec.named}
-    for selection in spec.selections:
+    variants = {variant.name: variant for variant in asked.spec.named}
+    selected_on: dict[str, set[tuple[str, int]]] = {}
+    for selection in asked.spec.selections:
         source = find(session, selection.source)
         resolved = resolve(source)
         offered = {variant.name: variant for variant in resolved.spec.named}
         decided = _decided(source, selection.by, selection.where)
         for name in chains.choose(decided, selection.where, selection.top, resolved.same_as):
-            taken = offered[name]
+            taken, new_name = offered[name], name
             if variants.setdefault(name, taken) != taken:
                 new_name = _free_name(f"{name}.{source.name}", variants)
                 variants[new_name] = taken.model_copy(update={"name": new_name})
-    return spec.model_copy(update={"variants": tuple(variants.values())})
+            selected_on.setdefault(new_name, set()).update(_chosen_on(resolved, name, asked))
+    facts = {"selected_on": {name: tuple(sorted(places)) for name, places in selected_on.items() if places}}
+    return ResolvedRound(
+        asked.spec.model_copy(update={"variants": tuple(variants.values())}),
+        asked.facts.model_copy(update=facts),
+    )
+
+
+def _chosen_on(source: ResolvedRound, variant: str, target: ResolvedRound) -> Iterator[tuple[str, int]]:
+    """The tasks and seeds of a round on whose examples and seeds its source, or one before that, chose a variant."""
+    chosen = set(source.facts.selected_on.get(variant, ()))
+    if source.search.has_rivals:
+        chosen |= {(task, seed) for task in source.search.tasks for seed in source.search.seeds}
+    same = {(source.facts.tasks[task].digest, seed) for task, seed in chosen}
+    for task in target.search.tasks:
+        for seed in target.search.seeds:
+            if (target.facts.tasks[task].digest, seed) in same:
+                yield task, seed
 
 
 def _free_name(wanted: str, taken: Collection[str]) -> str:

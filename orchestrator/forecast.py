@@ -35,7 +35,9 @@ class StageForecast(View):
     """The jobs of a task at a stage."""
 
     jobs: int
-    known: int = Field(description="Answered from earlier results, without accelerator time.")
+    known: int = Field(
+        description="Answered from earlier results, or those of equal jobs of this round, without accelerator time."
+    )
     certain: bool = Field(
         description="False: as many only if everything before is promoted, or not settled sooner."
     )
@@ -98,7 +100,7 @@ def of_round(
             engine.check_sources(session, resolved.spec)
     unended = engine.unended_sources(session, resolved.spec)
     if resolved.spec.selections and not unended:
-        resolved = ResolvedRound(engine.with_selected(session, resolved.spec), resolved.facts)
+        resolved = engine.with_selected(session, resolved)
     return Forecast(
         round=resolved.spec.round,
         n_layer=resolved.facts.model.n_layer,
@@ -111,6 +113,7 @@ def of_round(
         warnings=(
             *_length_warnings(resolved),
             *_snapshot_warnings(resolved, snapshot_bytes),
+            *_selection_warnings(resolved),
             *_seed_warnings(resolved),
             *_spread_warnings(session, resolved),
         ),
@@ -159,6 +162,16 @@ def _snapshot_warnings(resolved: ResolvedRound, room: int) -> Iterator[str]:
         )
 
 
+def _selection_warnings(resolved: ResolvedRound) -> Iterator[str]:
+    """Where a variant is measured again on what it was chosen on."""
+    for variant, places in resolved.facts.selected_on.items():
+        seeds = sorted({seed for _, seed in places})
+        yield (
+            f"{variant} was the best of several on the same examples with seed{'s' if len(seeds) > 1 else ''} "
+            f"{', '.join(map(str, seeds))}: measured there again it proves nothing new; give this round other seeds"
+        )
+
+
 def _seed_warnings(resolved: ResolvedRound) -> Iterator[str]:
     """Where there are too few seeds for any outcome to be significant by their signs."""
     search = resolved.search
@@ -168,9 +181,14 @@ def _seed_warnings(resolved: ResolvedRound) -> Iterator[str]:
     for where, n in used.items():
         if n < ENOUGH_SEEDS:
             yield (
-                f"{where}: {NUMBERS[n]} can never reach p < {least_sign_p(n):g}, whatever they show; "
+                f"{where}: {NUMBERS[n]} can never reach p < {least_sign_p(n):g} by their signs, whatever they show; "
                 f"five are the least for p < 0.05"
             )
+    if len(search.seeds) < len(resolved.spec.seeds):
+        yield (
+            f"the rule {resolved.spec.prune.rule} takes {len(search.seeds)} seeds, and leaves out "
+            f"{', '.join(str(seed) for seed in resolved.spec.seeds if seed not in search.seeds)}"
+        )
 
 
 def _spread_warnings(session: Session, resolved: ResolvedRound) -> Iterator[str]:
@@ -192,7 +210,9 @@ def _spread_warnings(session: Session, resolved: ResolvedRound) -> Iterator[str]
 def _task(session: Session, resolved: ResolvedRound, task: str) -> TaskForecast:
     report = resolved.facts.tasks[task]
     keys = [key for key in resolved.largest_plan() if key.task == task]
-    known = [key for key in keys if _is_known(session, resolved.job(key))]
+    jobs = {key: resolved.job(key) for key in keys}
+    first = {jobs[key].fingerprint: key for key in reversed(keys)}
+    known = [key for key in keys if first[jobs[key].fingerprint] != key or _is_known(session, jobs[key])]
     stages = {
         stage: StageForecast(
             jobs=sum(key.stage == stage for key in keys),

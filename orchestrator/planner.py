@@ -138,6 +138,11 @@ class SearchSpec:
         """The variants that are tried: neither no-ops nor the control."""
         return tuple(name for name in self.arms[1:] if name != self.control)
 
+    @property
+    def has_rivals(self) -> bool:
+        """Whether its best variant is the best of several that differ."""
+        return len({self.first(name) for name in self.candidates}) > 1
+
     def first(self, variant: str) -> str:
         """The variant that this one computes the same as, or itself: what is counted of all that were tried."""
         return self.same_as.get(variant, variant)

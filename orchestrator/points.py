@@ -18,10 +18,15 @@ def points(fraction: float, beside: float | None = None) -> str:
     With more digits where two would make it look the same as a different one beside it.
     """
     alike = beside is not None and abs(fraction - beside) > ROUNDING and abs(fraction - beside) < 1e-4
-    return f"{100 * fraction + 0.0:+.{5 if alike else 2}f} pp"
+    return f"{_signed(100 * fraction, 5 if alike else 2)} pp"
 
 
 def interval_text(interval: tuple[float, float]) -> str:
     """An interval of a difference for people: [-0.40, +1.20] pp."""
-    low, high = (f"{100 * end + 0.0:+.2f}" for end in interval)
+    low, high = (_signed(100 * end, 2) for end in interval)
     return f"[{low}, {high}] pp"
+
+
+def _signed(value: float, digits: int) -> str:
+    """With its sign; what shows as zero is +0."""
+    return f"{round(value, digits) + 0.0:+.{digits}f}"

@@ -192,9 +192,16 @@ def _doubts(session: Session, of_round: Round, rows: Sequence[AnyRow]) -> dict[s
         return {}
     found = {}
     for task in {row.task for row in rows}:
-        variants, seeds = zip(*((row.config, row.seed) for row in rows if row.task == task), strict=True)
-        found[task] = doubts.on_task(session, of_round.id, resolved, task, set(variants), set(seeds))
+        here = [row for row in rows if row.task == task]
+        seeds = {seed for row in here for seed in _seeds(row)}
+        variants = {row.config for row in here}
+        found[task] = doubts.on_task(session, of_round.id, resolved, task, variants, seeds)
     return found
+
+
+def _seeds(row: AnyRow) -> tuple[int, ...]:
+    """Those that a decision rests on."""
+    return tuple(Evidence.from_json(row.evidence).by_seed) if row.evidence else (row.seed,)
 
 
 def _decision_view(row: AnyRow, found: Doubts | None) -> DecisionView:

@@ -20,7 +20,7 @@ from db import tables
 from db.session import Database
 from db.tables import Job, JobState
 from orchestrator import caveats, engine, lookup, round_statistics
-from orchestrator.caveats import Caveat
+from orchestrator.caveats import Caveat, Run
 from orchestrator.evidence import Evidence, SeedEvidence
 from orchestrator.planner import Decision, JobKey, Plan, SearchSpec
 from orchestrator.points import difference
@@ -114,7 +114,8 @@ def _batch(
     decided: Mapping[JobKey, _Decided],
     writer: _Writer,
 ) -> Iterator[Record]:
-    job_ids = {standings[key].job_id for key, _ in told if key in standings}
+    keys = {run for key, is_decision in told for run in (writer.runs(key) if is_decision else [key])}
+    job_ids = {standings[key].job_id for key in keys if key in standings}
     decision_ids = {decided[key].id for key, is_decision in told if is_decision and key in decided}
     with database.read() as session:
         ended = {job.key: job for job in jobs(session, Job.id.in_(job_ids), Job.state == JobState.DONE)}
@@ -125,7 +126,7 @@ def _batch(
         if is_decision:
             found = decisions.get(decided[key].id) if key in decided else None
             if found is not None and _key(found) == key:  # else a retry has taken it back meanwhile
-                yield writer.decision(key, found, ended.get(key))
+                yield writer.decision(key, found, ended)
         elif key in ended:
             yield writer.job(ended[key], sources)
 
@@ -211,7 +212,7 @@ class _Writer:
             "padding_share": usage and usage.padding_share,
             "fingerprint": job.fingerprint,
             "cached_from": sources.get(job.cached_from_id or 0),
-            "caveats": self._caveats(job, baseline, self._on_run(key)),
+            "caveats": self._caveats(key, [job], self._on_run(key)),
             "started_at": _time(job.started_at),
             "finished_at": _time(job.finished_at),
             "device": usage and usage.device,
@@ -219,7 +220,13 @@ class _Writer:
             "version": job.version or version("fsq"),
         }
 
-    def decision(self, key: JobKey, decision: tables.Decision, job: StoredJob | None) -> Record:
+    def runs(self, key: JobKey) -> list[JobKey]:
+        """Those that a decision rests on."""
+        found = self.evidence.get(key)
+        return [key._replace(seed=seed) for seed in found.by_seed] if found else [key]
+
+    def decision(self, key: JobKey, decision: tables.Decision, ended: Mapping[JobKey, StoredJob]) -> Record:
+        job = ended.get(key)
         metrics = job.metrics if job else None
         baseline, rests_on = self._baseline(key), self.evidence.get(key)
         return self._head(key) | {
@@ -236,7 +243,7 @@ class _Writer:
             "p_value": rests_on and rests_on.p_value,
             "seeds": list(rests_on.by_seed) if rests_on else [key.seed],
             **self.statistics.of(key),
-            "caveats": self._caveats(job, baseline, rests_on) if job else [],
+            "caveats": self._caveats(key, [ended[run] for run in self.runs(key) if run in ended], rests_on),
             "finished_at": _time(decision.created_at),
             "version": version("fsq"),
         }
@@ -262,22 +269,31 @@ class _Writer:
         return self.resolved.spec.prune.metric
 
     def _on_run(self, key: JobKey) -> Evidence | None:
-        """What a single run's delta rests on, among the seeds that were decided together."""
+        """What a single run's delta rests on, among the seeds that were decided together.
+
+        The delta of a job's line is of the best token accuracy, whatever was decided by.
+        """
         one = self._of_run(key)
         if one is None:
             return None
-        return Evidence(d_acc_ci=one.d_acc_ci, p_value=one.p_value, seeds=self._decided_with[key].seeds)
+        together = self._decided_with[key].seeds
+        if self._metric != "best_val_tok_acc":
+            return Evidence(seeds=together)
+        return Evidence(d_acc_ci=one.d_acc_ci, p_value=one.p_value, seeds=together)
 
-    def _caveats(self, job: StoredJob, baseline: Metrics | None, evidence: Evidence | None) -> list[Caveat]:
-        if job.partial is not None:
+    def _caveats(self, key: JobKey, jobs: Sequence[StoredJob], evidence: Evidence | None) -> list[Caveat]:
+        if any(job.partial is not None for job in jobs):
             return [Caveat.STOPPED_EARLY]
-        metrics, usage = job.metrics, job.usage
-        if metrics is None or usage is None:
+        runs = {
+            job.key.seed: Run(job.metrics, job.usage, self._baseline(job.key))
+            for job in jobs
+            if job.metrics is not None and job.usage is not None
+        }
+        if not runs:
             return []
-        key = job.key
-        of_it = (self.resolved, key.task, key.stage, metrics, usage, baseline)
+        of_it = (self.resolved, key.task, key.stage, key.variant, runs)
         seeds = self.statistics.counts.get(Arm(key.task, key.stage, key.variant))
-        return caveats.of_arm(*of_it, evidence=evidence, seeds=seeds, is_baseline=key.variant == BASELINE)
+        return caveats.of_arm(*of_it, evidence=evidence, seeds=seeds)
 
 
 def _listed(interval: tuple[float, float] | None) -> list[float] | None:

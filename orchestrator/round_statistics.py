@@ -135,13 +135,20 @@ def of_round(
         sizes |= {(task, stage): len(family) for task in tasks}
     adjusted: dict[Arm, Adjusted] = {}
     for task in search.tasks:
+        last = search.stages[-1]
+        own = {arm.variant: p for arm, p in tried.items() if (arm.task, arm.stage) == (task, last)}
+        # the best seeds of a variant have no p of their own, but it was tried there
         reached = {
-            arm.variant: p for arm, p in tried.items() if (arm.task, arm.stage) == (task, search.stages[-1])
+            arm.variant: own.get(arm.variant, 1.0)
+            for arm in (*by_arm, *unnumbered)
+            if (arm.task, arm.stage) == (task, last) and arm.variant != search.control
         }
-        are_whole = not any((task, search.stages[-1], variant) in unnumbered for variant in reached)
-        different = {search.first(variant): p for variant, p in reached.items()}
+        are_whole = not any((task, last, variant) in unnumbered for variant in reached)
+        different: dict[str, float] = {}
+        for variant, p in reached.items():
+            different[search.first(variant)] = min(p, different.get(search.first(variant), 1.0))
         by_name = _adjusted(search, task, different, measured if are_whole else {})
-        adjusted |= {Arm(task, search.stages[-1], name): by_name[search.first(name)] for name in reached}
+        adjusted |= {Arm(task, last, name): by_name[search.first(name)] for name in own}
     return RoundStatistics(
         seeds={arm: across_seeds([one.d_acc for one in seeds]) for arm, seeds in by_arm.items()},
         selected=selected,

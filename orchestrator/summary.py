@@ -10,7 +10,7 @@ from orchestrator.planner import SearchSpec, Verdict
 from orchestrator.points import difference, interval_text, points
 from orchestrator.records import Record
 from orchestrator.spec import ResolvedRound
-from worker.job import BASELINE, CONCLUSIVE, Outcome
+from worker.job import BASELINE, CONCLUSIVE, BuildReport, Outcome
 
 WIDTH = 118
 FALSE_DISCOVERY = 0.05
@@ -40,14 +40,16 @@ def _lines(resolved: ResolvedRound, state: str, records: Sequence[Record]) -> It
 
 
 def _task_lines(resolved: ResolvedRound, task: str, records: Sequence[Record]) -> Iterator[str]:
-    train, val = resolved.facts.tasks[task].train, resolved.facts.tasks[task].val
+    report = resolved.facts.tasks[task]
+    train, val = report.train, report.val
     metric = resolved.spec.prune.metric
     yield ""
     yield f"[{task}] {val.kept} validation examples, {val.n_tokens} answer tokens (one is {val.symbol_pp:.2f} pp)"
-    yield (
-        f"  majority answer {val.majority_accuracy:.2%}, uniform guess {val.uniform_accuracy:.2%}"
-        f"{'' if metric == RECORDED else ' of the tokens'}{_padding(records)}"
-    )
+    yield f"  {_chance(report)}{'' if metric == RECORDED else ' of the tokens'}{_padding(records)}"
+    if resolved.search.confirmation is not None:
+        stage = resolved.search.confirmation.stage
+        unseen = resolved.report(task, stage)
+        yield f"  {stage}: {unseen.val.kept} other examples, {unseen.val.n_tokens} answer tokens; {_chance(unseen)}"
     if train.leak or val.leak:
         yield f"  leak: the answer stands in the prompt of {train.leak:.1%} in train, {val.leak:.1%} in val"
     if metric != RECORDED:
@@ -71,6 +73,15 @@ def _task_lines(resolved: ResolvedRound, task: str, records: Sequence[Record]) -
             shown = record if metric == RECORDED else record | _by(metric, record, baseline, verdict)
             yield _row(shown, metric, record["stage"], verdict["status"] if verdict else _standing(record))
     yield from _seed_lines(list(verdicts.values()))
+
+
+def _chance(report: BuildReport) -> str:
+    """What is right without having learned anything: the caveat `at_chance` is of the largest."""
+    val = report.val
+    known = {"majority answer": val.majority_accuracy, "uniform guess": val.uniform_accuracy}
+    if val.constant_accuracy > max(known.values()):
+        known["best constant answer"] = val.constant_accuracy
+    return ", ".join(f"{name} {share:.2%}" for name, share in known.items())
 
 
 def _by(metric: str, record: Record, baseline: float | None, verdict: Record | None) -> Record:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -68,5 +69,5 @@ class Candidate:
 
     @property
     def key(self) -> str:
-        """The content without differences in white space and case."""
-        return " ".join(self.content.split()).casefold()
+        """The content without differences in white space, case and the ways to write one character."""
+        return " ".join(unicodedata.normalize("NFC", self.content).split()).casefold()

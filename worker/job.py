@@ -245,6 +245,8 @@ class RoundFacts(Strict):
     # task -> answer tokens of each validation example; not known of rounds of earlier versions
     answer_tokens: dict[str, tuple[int, ...]] = {}
     held_out: dict[str, HeldOut] = {}  # task -> what a confirm stage is measured on
+    # variant taken over from other rounds -> the tasks and seeds here on whose like they chose it among several
+    selected_on: dict[str, tuple[tuple[str, int], ...]] = {}
 
 
 Metric = Literal["best_val_tok_acc", "final_val_tok_acc", "best_val_seq_acc"]

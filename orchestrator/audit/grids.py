@@ -9,7 +9,9 @@ from fractions import Fraction
 
 from orchestrator.audit.comparisons import base_task
 from orchestrator.audit.findings import Check, Finding, listed
+from orchestrator.caveats import Caveat
 from orchestrator.history.entries import History, LedgerRow, Run
+from orchestrator.points import points
 
 MOST_QUESTIONS = 500  # a grid of more cannot be told from none, and its steps are small
 ACCURATE = 1e-12  # how far binary fractions, and differences of two, lie from the fraction meant
@@ -65,11 +67,11 @@ def _stated(runs: Sequence[Run]) -> Iterator[Finding]:
     """Own records say how many answer tokens there were."""
     groups: dict[tuple[str, str, int], list[Run]] = defaultdict(list)
     for run in runs:
-        if run.is_measured and run.n_tokens and 1 / run.n_tokens > THRESHOLD:
+        if run.is_measured and run.n_tokens and Caveat.BELOW_RESOLUTION in run.caveats:
             groups[run.round, run.task, run.n_tokens].append(run)
     for (round_, task, n), group in groups.items():
         text = f"round {round_} {task}: the validation set has {n} answer tokens"
-        yield _finding(text, n, [run.source for run in group], {})
+        yield _finding(text, n, [run.source for run in group], {}, threshold=None)
 
 
 def _of_rows(rows: Sequence[LedgerRow]) -> Iterator[Finding]:
@@ -94,11 +96,23 @@ def _of_rows(rows: Sequence[LedgerRow]) -> Iterator[Finding]:
         )
 
 
-def _finding(text: str, questions: int, records: Sequence[str], figures: Mapping[str, int]) -> Finding:
+def _finding(
+    text: str,
+    questions: int,
+    records: Sequence[str],
+    figures: Mapping[str, int],
+    threshold: float | None = THRESHOLD,
+) -> Finding:
+    """threshold: None for the round's own, which its records say is smaller."""
     step = 1 / questions
+    beside = (
+        "more than the round's threshold"
+        if threshold is None
+        else f"{step / threshold:.1f} times a threshold of {points(threshold)}"
+    )
     return Finding(
         Check.COARSE_GRID,
-        f"{text}; one of {questions} is {100 * step:.2f} pp, {step / THRESHOLD:.1f} times a threshold of +0.10 pp",
+        f"{text}; one of {questions} is {100 * step:.2f} pp, {beside}",
         records,
         {"questions": questions, "step": step, **figures},
     )

@@ -56,7 +56,8 @@ class TaskCalibration(View):
     example_se: dict[str, float] = Field(description="Of a delta over examples, by stage; a fraction.")
     rules: tuple[RuleRates, ...] = Field(description="The round's own first.")
     smallest_effect: float | None = Field(
-        description="Found by the round's own protocol in 80 % of the searches; null: none below 50 points."
+        description="Found by the round's own protocol in 80 % of the searches; null: none below 50 points; "
+        "0: what has no effect is accepted as often."
     )
     needs: Needs
 
@@ -91,10 +92,12 @@ class _Protocol:
         return fmean(name in search(world, self.spec, self.steps).accepted for world in worlds)
 
     def smallest_effect(self) -> float | None:
-        """By bisection, to PRECISION."""
+        """By bisection, to PRECISION; 0 where even none is found so often."""
         low, high = 0.0, LARGEST_EFFECT
         if self.power(high) < POWER:
             return None
+        if self.power(low) >= POWER:
+            return 0.0
         while high - low > PRECISION:
             middle = (low + high) / 2
             low, high = (low, middle) if self.power(middle) >= POWER else (middle, high)
@@ -177,6 +180,10 @@ def as_text(found: TaskCalibration, resolved: ResolvedRound) -> str:
         lines.append(f"    (confirmations are drawn from the runs at {stage}, whatever their own budget)")
     if found.smallest_effect is None:
         lines.append("  no effect below +50 pp is found in 80 % of the searches")
+    elif found.smallest_effect == 0:
+        lines.append(
+            "  a variant without any effect is accepted in 80 % of the searches: to be accepted says nothing"
+        )
     else:
         lines.append(
             f"  smallest effect that this round finds in 80 % of the searches: {points(found.smallest_effect)}"

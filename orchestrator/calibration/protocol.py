@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from itertools import chain, count, islice
 
 from orchestrator.errors import BadRound, Problem
 from orchestrator.rules import Threshold
@@ -32,7 +34,7 @@ def calibrating(resolved: ResolvedRound, runs: int) -> ResolvedRound:
                 "round": name,
                 "stages": spec.selecting,
                 "prune": Threshold(min_delta=EVERYTHING, metric=spec.prune.metric),
-                "seeds": tuple(range(runs // 2)),
+                "seeds": tuple(islice(_seeds(spec.seeds), runs // 2)),
                 "baseline_seeds": 1,
                 "control": "aa",
                 "variants": (nothing,),
@@ -42,6 +44,11 @@ def calibrating(resolved: ResolvedRound, runs: int) -> ResolvedRound:
         ),
         resolved.facts,
     )
+
+
+def _seeds(given: Sequence[int]) -> Iterator[int]:
+    """A round's own, then the least that it does not name."""
+    return chain(given, (seed for seed in count() if seed not in given))
 
 
 def text_of(resolved: ResolvedRound) -> str:

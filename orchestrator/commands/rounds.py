@@ -45,6 +45,8 @@ def run(path: RoundPath, device: Device = "auto") -> None:
     with warm_child(device) as child, open_database() as database:
         submitted = client_of(database).submit(path, None)
         _say_submitted(submitted)
+        if submitted.state == "cancelled":
+            typer.echo(f"it was cancelled; `fsq retry {submitted.round}` lets it go on", err=True)
         _refuse_to_wait(database, submitted.round)
         _work_on(database, child, submitted.round)
         _finish(database, submitted.round)
@@ -97,6 +99,7 @@ def submit(
     after: Annotated[
         str | None, typer.Option(metavar="ROUND", help="Start once this round has finished.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Submit a round for a worker (`fsq work`) to run. The same round again changes nothing."""
     with open_client() as client:
@@ -104,9 +107,13 @@ def submit(
             forecast = client.forecast(path, after)
             forecast.refuse()
             jobs = sum(stage.jobs for task in forecast.tasks for stage in task.stages.values())
-            typer.echo(f"{path.name} is in order: at most {jobs} jobs.")
-        else:
-            _say_submitted(client.submit(path, after))
+            said = forecast.model_dump_json() if as_json else f"{path.name} is in order: at most {jobs} jobs."
+            typer.echo(said)
+            return
+        submitted = client.submit(path, after)
+    _say_submitted(submitted)
+    if as_json:
+        typer.echo(submitted.model_dump_json())
 
 
 def work(
@@ -147,18 +154,20 @@ def plan(path: RoundPath, as_json: AsJson = False) -> None:
     typer.echo(view.model_dump_json() if as_json else as_text(view))
 
 
-def cancel(name: RoundName) -> None:
+def cancel(name: RoundName, as_json: AsJson = False) -> None:
     """End a round: nothing more is started, what is decided stays."""
     with open_client() as client:
-        ended = client.cancel(name).changed
-    typer.echo(f"{name}: cancelled" if ended else f"{name}: had ended already")
+        view = client.cancel(name)
+    said = f"{name}: cancelled" if view.changed else f"{name}: had ended already"
+    typer.echo(view.model_dump_json() if as_json else said)
 
 
-def retry(name: RoundName) -> None:
+def retry(name: RoundName, as_json: AsJson = False) -> None:
     """Run again what failed, or let a cancelled round go on."""
     with open_client() as client:
-        changed = client.retry(name).changed
-    typer.echo(f"{name}: goes on" if changed else f"{name}: there is nothing to try again")
+        view = client.retry(name)
+    said = f"{name}: goes on" if view.changed else f"{name}: there is nothing to try again"
+    typer.echo(view.model_dump_json() if as_json else said)
 
 
 def prefetch(path: RoundPath) -> None:

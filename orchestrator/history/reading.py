@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.errors import BadInput
-from orchestrator.history.entries import LEDGER_KEY, Entry, NotARecord, entry_of, round_of
+from orchestrator.history.entries import LEDGER_KEY, OWN_KEY, Entry, NotARecord, entry_of, round_of
 from orchestrator.history.lines import Line, Skipped, read_lines
 from orchestrator.round_file import one_line, plain_json
 
@@ -94,6 +94,8 @@ def _ledger(lines: Iterable[Line | Skipped], name: str) -> Iterator[Found | Skip
             if not text.isprintable():
                 raise NotARecord("a character that no line of a table has")
             cells = next(csv.reader([text], strict=True), [])
+            if not columns and OWN_KEY in cells:
+                return  # what fsq exports for spreadsheets, beside the JSON lines
             if not columns:
                 columns = _columns(cells)
             elif len(cells) == len(columns):

@@ -155,6 +155,7 @@ def _effect(key: Row, runs: Sequence[Record], decisions: Sequence[Record]) -> Ef
     interval, p_value = (None, None)
     if across and Caveat.SELECTED_SEEDS not in inherited:  # else the seeds are those that did well before
         interval, p_value = _evidence(distinct, across)
+    anew = OF_ONE_RUN if interval is not None else OF_ONE_RUN - {Caveat.NOT_SIGNIFICANT}
     found = {
         Caveat.SINGLE_SEED: len(seeds) == 1,
         Caveat.NOT_SIGNIFICANT: interval is not None and not is_clear(interval, p_value),
@@ -173,7 +174,7 @@ def _effect(key: Row, runs: Sequence[Record], decisions: Sequence[Record]) -> Ef
         protocols=len({(run["bsz"], run["n_val"], run["n_val_tokens"]) for run in distinct}),
         decisions=Counter(record["status"] for record in decisions),
         is_unnumbered=is_unnumbered,
-        caveats=tuple(sorted((inherited - OF_ONE_RUN) | {each for each, holds in found.items() if holds})),
+        caveats=tuple(sorted((inherited - anew) | {each for each, holds in found.items() if holds})),
     )
 
 

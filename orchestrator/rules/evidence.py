@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from orchestrator.points import interval_text, points
+from orchestrator.points import ROUNDING, interval_text, points
 from orchestrator.rules.rule import Rule, Ruling, Scope, Trial, mean
 from orchestrator.statistics.examples import Interval
 from orchestrator.statistics.seeds import estimate
@@ -38,7 +38,7 @@ class Evidence(Rule):
 
     def judge(self, trials: Sequence[Trial], rivals: Sequence[Sequence[Trial]]) -> Ruling | None:
         bounds, n = self.bounds(trials), len(trials)
-        said = f"{points(mean(trials))}, {n} seed{'s' if n > 1 else ''}"
+        said = f"{points(mean(trials), self.min_delta)}, {n} seed{'s' if n > 1 else ''}"
         if bounds is not None:
             said += f", {self.confidence:.0%} bounds {interval_text(bounds)}"
             if bounds.high < self.min_delta:
@@ -47,7 +47,7 @@ class Evidence(Rule):
                 return Ruling(True, f"{said}: above {points(self.min_delta)}")
         if n < self.max_seeds:
             return None
-        promotes = mean(trials) >= self.min_delta
+        promotes = mean(trials) >= self.min_delta - ROUNDING
         return Ruling(promotes, f"{said}: not settled with all seeds, so the mean decides")
 
     def bounds(self, trials: Sequence[Trial]) -> Interval | None:

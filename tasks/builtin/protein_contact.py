@@ -54,8 +54,9 @@ class ProteinContactConfig(ProteinConfig):
 class ProteinContact(ProteinTask[ProteinContactConfig]):
     """Instructions, sequence, pairs "i-j" (from 1), notes, "Answer bits:"; the answer: 1 for a contact, else 0.
 
-    Coordinates are a point [x, y, z] a residue, in angstrom: `tertiary` (hub), `cb`, or else `ca`. A
-    residue without one (null, not finite, or marked so in `valid_mask`) is in the sequence but in no pair.
+    Coordinates are a point [x, y, z] a residue, in angstrom: `tertiary` (hub), `cb` (`ca` for glycine without
+    one), or else `ca`. A residue without one (null, not finite, or marked so in `valid_mask`) is in the sequence but
+    in no pair.
     Undivided data are divided by the hash of the sequence.
     """
 
@@ -63,7 +64,7 @@ class ProteinContact(ProteinTask[ProteinContactConfig]):
     summary: ClassVar[str] = "which pairs of residues touch; answer: one bit a pair"
     columns = Columns(
         required={"sequence": ("seq", "sequence", "Sequence"), "points": ("tertiary", "cb", "ca")},
-        optional={"id": ("name", "id"), "mask": ("valid_mask",)},
+        optional={"id": ("name", "id"), "mask": ("valid_mask",), "ca": ("ca",)},
     )
     advice: ClassVar[Mapping[str, str]] = {
         "sequence_too_short": "lower min_sequence",
@@ -75,7 +76,7 @@ class ProteinContact(ProteinTask[ProteinContactConfig]):
     def candidate(self, row: Row) -> Candidate:
         """Sequence, pairs and notes in the configured order."""
         whole = self.sequence(row)
-        points = _points(row, len(whole))
+        points = _points(row, whole)
         rng = self.rng(whole)
         stretch = self.stretch(whole, rng)
         asked, bits = self._sample(points[stretch], rng)
@@ -118,16 +119,25 @@ class ProteinContact(ProteinTask[ProteinContactConfig]):
         return asked, "".join("1" if contact else "0" for contact in near.ravel()[chosen])
 
 
-def _points(row: Row, length: int) -> Coordinates:
+def _points(row: Row, sequence: str) -> Coordinates:
     """A point for each residue, (length, 3) in angstrom; not a number where there is none."""
-    values = row.get("points")
+    length = len(sequence)
+    points = _given(row.get("points"), length)
+    if row.get("ca") is not None:  # glycine has no C-beta
+        alpha = _given(row.get("ca"), length)
+        lacks = (np.array([*sequence]) == "G") & ~np.isfinite(points).all(axis=1)
+        points[lacks] = alpha[lacks]
+    points[~(_mask(row.get("mask"), length) & np.isfinite(points).all(axis=1))] = np.nan
+    return points
+
+
+def _given(values: object, length: int) -> Coordinates:
+    """A column of points, one for each residue."""
     if not isinstance(values, list):
         raise RowError("no_points" if values is None else "points_not_numbers")
     if len(values) != length:
         raise RowError("lengths_differ")
-    points = _numbers(values)
-    points[~(_mask(row.get("mask"), length) & np.isfinite(points).all(axis=1))] = np.nan
-    return points
+    return _numbers(values)
 
 
 def _numbers(values: list[object]) -> Coordinates:

@@ -37,6 +37,11 @@ def test_unit_vectors__of_zero_is_zero_with_a_finite_gradient() -> None:
     assert gradient.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_unit_vectors__of_zero_is_zero_in_any_dtype(dtype: torch.dtype) -> None:
+    assert not unit_vectors(torch.zeros(2, 4, dtype=dtype)).any()
+
+
 def test_squared_relu__and_its_gradient() -> None:
     x = normal(3, 5)
     torch.testing.assert_close(squared_relu(x), torch.relu(x).square())

@@ -112,6 +112,8 @@ def test_calibrating__shares_the_baselines_of_its_round(tmp_path: Path) -> None:
     round_ = protocol.calibrating(resolved, 6)
     assert round_.spec.round == "r1-calibration-6"
     assert round_.search.seeds == (0, 1, 2)
+    assert protocol.calibrating(resolve(tmp_path, seeds=[7, 1]), 8).search.seeds == (7, 1, 0, 2)
+    assert protocol.calibrating(resolve(tmp_path, seeds=[7, 8, 9]), 4).search.seeds == (7, 8)
     for seed in (0, 1):
         key = JobKey("s4", "quick", BASELINE, seed)
         assert round_.job(key).fingerprint == resolved.job(key).fingerprint

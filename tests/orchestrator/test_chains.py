@@ -12,11 +12,12 @@ from sqlalchemy import select
 
 from db.session import Database
 from db.tables import Round, RoundState
-from orchestrator import engine, interventions, lookup, progress
+from orchestrator import engine, forecast, interventions, lookup, progress
 from orchestrator.chains import ENDED, Decided, Parent, choose, start
 from orchestrator.errors import BadRound, NotFound
 from orchestrator.planner import Verdict
 from orchestrator.reading import parse_round
+from orchestrator.records import records
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
 from worker.job import JobResult, Outcome
 
@@ -238,6 +239,29 @@ def test_submit__variants_of_a_round_that_still_runs(database: Database, tmp_pat
     assert variants_of(database, "check") == ["l2"]
     assert states(database)["check"][0] is RoundState.FINISHED
     with database.write() as session:  # once it has its variants, it is still the same round
+        assert engine.submit(session, check, "", by="me", now=NOW).is_new is False
+
+
+@pytest.mark.parametrize(("seeds", "is_doubtful"), [([0], True), ([3], False), ([3, 0], True)])
+def test_submit__what_was_selected_on_these_seeds_and_examples(
+    database: Database, tmp_path: Path, seeds: list[int], is_doubtful: bool
+) -> None:
+    """The best of several, measured again where it was chosen; by a round in between, too."""
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+    run_r1(rig)
+    rig.submit(resolve(tmp_path, round="between", seeds=[0], variants=WINNERS))
+    rig.run_all({("quick", "l2"): 0.3, ("med", "l2"): 0.4})
+    check = resolve(tmp_path, round="check", seeds=seeds, variants=WINNERS | {"from": "between"})
+    with database.read() as session:
+        warnings = " ".join(forecast.of_round(session, check).warnings)
+    assert ("l2 was the best of several on the same examples with seed 0:" in warnings) is is_doubtful
+    rig.submit(check)
+    rig.run_all({("quick", "l2"): 0.3, ("med", "l2"): 0.4})
+    found = [one for one in records(database, "check") if one["config"] == "l2" and one["seed"] == seeds[-1]]
+    assert [one["stage"] for one in found] == ["quick", "decision", "med", "decision"]
+    assert {"selected_of_n" in one["caveats"] for one in found} == {is_doubtful}
+    with database.write() as session:
         assert engine.submit(session, check, "", by="me", now=NOW).is_new is False
 
 

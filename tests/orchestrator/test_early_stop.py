@@ -141,11 +141,32 @@ def test_bounds__none(database: Database, tmp_path: Path, changes: dict[str, Any
     assert rig.bounds() is None
 
 
+def test_bounds__of_another_seed_each_baseline_counts_once(database: Database, tmp_path: Path) -> None:
+    """24 variants held against one baseline are one draw of its luck."""
+    rig = CurveRig(database)
+    rig.past(tmp_path)
+    rig.submit(resolve(tmp_path, round="r2", variants=NEW, early_stop=ON, seeds=[5]))
+    rig.run({})
+    assert rig.waiting() == JobKey("s4", "quick", "new", 5)
+    assert rig.bounds() is None
+    with database.write() as session:
+        interventions.cancel(session, "r2", by="me", now=NOW)
+    one = {"new": NEW["new"]}
+    rig.submit(resolve(tmp_path, round="seeds", variants=one, seeds=[*range(10, 29)]))
+    while (key := rig.waiting()) is not None:
+        rig.run({} if key.variant == BASELINE else {2: 0.4, 4: 0.3})
+    rig.submit(resolve(tmp_path, round="r3", variants=NEW, early_stop=ON, seeds=[6]))
+    rig.run({})
+    found = rig.bounds()
+    assert found is not None
+    assert found.pairs == 20
+
+
 def test_bounds__not_of_a_baseline_a_control_arm_or_a_run_that_confirms(
     database: Database, tmp_path: Path
 ) -> None:
     rig = CurveRig(database)
-    rig.past(tmp_path)
+    rig.past(tmp_path, seeds=[7])
     confirm = {"name": "confirm", "steps": 4, "eval_every": 2, "confirm": {"seeds": 2}}
     stages = [{"name": "quick", "steps": 4, "eval_every": 2}, confirm]
     one = {"new": NEW["new"]}
@@ -159,7 +180,6 @@ def test_bounds__not_of_a_baseline_a_control_arm_or_a_run_that_confirms(
         rig.run({4: 0.6} if key.variant != BASELINE else {})
 
     assert has_bounds == {
-        ("quick", BASELINE): False,
         ("quick", "new"): True,
         ("quick", "aa"): False,
         ("confirm", BASELINE): False,

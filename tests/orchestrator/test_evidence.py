@@ -214,7 +214,7 @@ def test_control__its_promotions_are_the_noise_floor(database: Database, tmp_pat
         assert (floor.judged, floor.promoted) == (2, 1)
     child = resolve(tmp_path, round="r2", variants=[{"from": "r1"}, "scalar_l8_trainable"])
     with database.read() as session:
-        assert [one.name for one in engine.with_selected(session, child.spec).named] == [
+        assert [one.name for one in engine.with_selected(session, child).spec.named] == [
             "scalar_l8_trainable"
         ]
 
@@ -304,9 +304,10 @@ def test_caveats__a_delta_without_a_baseline_of_its_stage(tmp_path: Path) -> Non
     run = result(0.5)
     assert run.metrics is not None
     assert run.usage is not None
-    found = caveats.of_arm(resolved, "s4", "quick", run.metrics, run.usage, None)
+    alone = {0: caveats.Run(run.metrics, run.usage, None)}
+    found = caveats.of_arm(resolved, "s4", "quick", "l1", alone)
     assert caveats.Caveat.UNMATCHED_BASELINE in found
-    baseline = caveats.of_arm(resolved, "s4", "quick", run.metrics, run.usage, None, is_baseline=True)
+    baseline = caveats.of_arm(resolved, "s4", "quick", "baseline", alone)
     assert caveats.Caveat.UNMATCHED_BASELINE not in baseline
 
 

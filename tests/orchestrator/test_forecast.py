@@ -21,12 +21,31 @@ def test_plan__says_what_so_few_seeds_can_never_show(database: Database, tmp_pat
     with database.read() as session:
         forecasts = [forecast.of_round(session, one) for one in (few, enough)]
     assert forecasts[0].warnings == (
-        "stages quick, med: three paired seeds can never reach p < 0.125, whatever they show; "
+        "stages quick, med: three paired seeds can never reach p < 0.125 by their signs, whatever they show; "
         "five are the least for p < 0.05",
     )
     assert "  warning: stages quick, med: three paired seeds" in forecast.as_text(forecasts[0])
     assert forecasts[1].warnings == ()
     assert forecasts[1].tasks[0].stages["confirm"].jobs == 15
+
+
+def test_plan__says_which_seeds_a_rule_leaves_out(database: Database, tmp_path: Path) -> None:
+    resolved = resolve(
+        tmp_path, seeds=[*range(7)], prune={"rule": "evidence", "max_seeds": 5}, stages=CONFIRM[:1]
+    )
+    with database.read() as session:
+        found = forecast.of_round(session, resolved)
+    assert found.warnings[-1] == "the rule evidence takes 5 seeds, and leaves out 5, 6"
+
+
+def test_plan__equal_jobs_cost_once(database: Database, tmp_path: Path) -> None:
+    stages = [{"name": "quick", "seconds": 100}]
+    variants = {"l1": {"layer_start": 1}, "again": {"layer_start": 1}}
+    with database.read() as session:
+        found = forecast.of_round(session, resolve(tmp_path, stages=stages, variants=variants))
+    assert found.same_as == {"again": "l1"}
+    quick = found.tasks[0].stages["quick"]
+    assert (quick.jobs, quick.known, found.tasks[0].seconds_at_most) == (3, 1, 200.0)
 
 
 def test_plan__says_that_a_later_stage_is_shorter(database: Database, tmp_path: Path) -> None:

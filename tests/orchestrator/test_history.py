@@ -152,6 +152,10 @@ def test_read_file__another_table(tmp_path: Path) -> None:
     ]
 
 
+def test_read_file__the_table_beside_own_records(tmp_path: Path) -> None:
+    assert read(write(tmp_path / "records.csv", "round,task,config,variant_of", "r,t,l1,baseline")) == []
+
+
 def test_read_file__a_last_line_that_was_cut(tmp_path: Path) -> None:
     text = json.dumps(EARLY)
     path = write(tmp_path / "r.jsonl", EARLY, text[: len(text) // 2], end="")

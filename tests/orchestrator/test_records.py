@@ -13,10 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from db.session import Database, open_current
-from orchestrator import exports, interventions
+from orchestrator import exports, interventions, progress
 from orchestrator.cli import app
 from orchestrator.errors import BadInput, FsqError
 from orchestrator.files import write_whole
+from orchestrator.lookup import Slice
 from orchestrator.planner import JobKey
 from orchestrator.points import interval_text
 from orchestrator.records import Record, records, to_jsonl
@@ -147,7 +148,50 @@ def test_records__caveats_of_a_run(
     _, job, decision = exported(database)
     assert caveat in job["caveats"]
     assert caveat in decision["caveats"]
-    assert not {"at_chance", "single_seed"} & set(job["caveats"])
+    assert "at_chance" not in job["caveats"]
+
+
+def test_records__single_seed_is_about_what_was_measured(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path, seeds=[0, 1], variants={"l1": {"layer_start": 1}}))
+    rig.run_next(result(0.4))
+    rig.run_next(result(0.3))
+    told = [record["caveats"] for record in exported(database)[1:]]
+    assert all("single_seed" in one for one in told)  # so far
+    rig.run_next(result(0.4))
+    rig.run_next(result(0.3))
+    told = [record["caveats"] for record in exported(database) if record["config"] == "l1"]
+    assert len(told) == 4
+    assert not any("single_seed" in one for one in told)
+
+
+def test_records__a_decision_over_seeds_has_the_doubts_of_every_run(
+    database: Database, tmp_path: Path
+) -> None:
+    rig = Rig(database, by_example=True)
+    stages, variants = [{"name": "quick", "steps": 10}], {"l1": {"layer_start": 1}}
+    prune = {"rule": "top_k", "keep": 1}
+    rig.submit(resolve(tmp_path, seeds=[0, 1], stages=stages, variants=variants, prune=prune))
+    for outcome in (result(0.9), result(0.95), result(0.2, steps=100), result(0.9, steps=100, distinct=1)):
+        rig.run_next(outcome)
+    rig.run_all({})
+    *_, decision = exported(database)
+    assert decision["seeds"] == [0, 1]
+    of_seed_1 = {"at_chance", "degenerate"}
+    assert of_seed_1 <= set(decision["caveats"])
+    assert not of_seed_1 & set(exported(database)[1]["caveats"])
+    with database.read() as session:
+        shown = progress.decisions(session, "r1", Slice()).items
+    assert [list(one.caveats or ()) for one in shown] == [decision["caveats"]]
+
+
+def test_records__a_jobs_line_doubts_no_delta_that_is_not_on_it(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database, by_example=True)
+    rig.submit(resolve(tmp_path, prune={"rule": "threshold", "metric": "final_val_tok_acc"}))
+    rig.run_all({})
+    _, job, decision, *_ = exported(database)
+    assert (job["d_acc_ci"], "not_significant" in job["caveats"]) == (None, False)
+    assert "not_significant" in decision["caveats"]
 
 
 def test_summary__accuracies_and_deltas_are_of_the_metric_that_decides(

@@ -80,6 +80,18 @@ def test_seeds__one_that_diverged_leaves_those_that_did_well() -> None:
     assert (told["q_value"], told["adjusted_p"], told["sign_test_p"]) == (None, None, None)
 
 
+def test_adjusted__for_those_too_whose_seeds_were_selected() -> None:
+    """What reached the last stage with its best seeds only has no p of its own, and was tried there."""
+    search = SearchSpec(("t",), ("v", "w"), ("quick", "med"), seeds=(0, 1))
+    decisions = [decided_with("t", stage, "v", 0.5, seed) for stage in ("quick", "med") for seed in (0, 1)]
+    alone = round_statistics.of_round(search, decisions, {}, {}).of(decisions[-1][0])["adjusted_p"]
+    decisions += [decided_with("t", "quick", "w", 0.5, seed) for seed in (0, 1)]
+    decisions.append(decided_with("t", "med", "w", 0.01))
+    found = round_statistics.of_round(search, decisions, {}, {})
+    assert found.of(decisions[3][0])["adjusted_p"] == pytest.approx(2 * alone)
+    assert found.of(decisions[-1][0])["adjusted_p"] is None
+
+
 def test_family__while_a_round_runs_the_one_with_more_seeds_speaks() -> None:
     search = SearchSpec(("t",), tuple("abc"), ("quick",), seeds=(0, 1), same_as={"b": "a"})
     decisions = [decided_with("t", "quick", "a", 0.03, seed) for seed in (0, 1)]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from orchestrator.planner import Confirmation, JobKey, Measurement, SearchSpec, State, Verdict, plan
+from orchestrator.points import ROUNDING, difference
 from orchestrator.rules import (
     Evidence,
     Halving,
@@ -48,7 +49,15 @@ def test_evidence__prunes_below_promotes_above_and_buys_in_between(made: list[Tr
         assert ruling is None
     else:
         assert ruling is not None
-        assert ruling.promotes == (fmean(trial.delta for trial in made) >= EVIDENCE.min_delta)
+        assert ruling.promotes == (fmean(trial.delta for trial in made) >= EVIDENCE.min_delta - ROUNDING)
+
+
+def test_evidence__a_mean_at_the_threshold_promotes() -> None:
+    rule = Evidence(min_delta=0.001, max_seeds=3)
+    made = [Trial(seed, difference(n / 3000, 0), 0.01) for seed, n in enumerate((1, 1, 7))]
+    ruling = rule.judge(made, ())
+    assert ruling is not None
+    assert ruling.promotes
 
 
 def test_evidence__one_seed_may_prune_but_not_promote() -> None:

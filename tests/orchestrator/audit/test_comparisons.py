@@ -69,3 +69,15 @@ def test_steps_of_runs__repeated_runs_count_once() -> None:
         ]
     ]
     assert len(steps_of_runs(runs)) == 1
+
+
+@pytest.mark.parametrize(("is_own", "counted"), [(True, 1), (False, 2)])
+def test_steps_of_runs__own_variants_that_compute_the_same_count_once(is_own: bool, counted: int) -> None:
+    """The predecessor ran both."""
+    runs = [
+        run(config, accuracy, stage=stage, loss=accuracy, is_own=is_own)
+        for stage, accuracy in (("quick", 0.5), ("med", 0.375))
+        for config in ("head_l8", "same")
+    ]
+    runs += [run(accuracy=0.25, stage=stage, is_own=is_own) for stage in ("quick", "med")]
+    assert len(steps_of_runs(runs)) == counted
