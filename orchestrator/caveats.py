@@ -50,7 +50,7 @@ EXPLANATIONS = {
 STEPS_TOLERANCE = 0.02
 
 
-class Run(NamedTuple):
+class Measured(NamedTuple):
     """One arm's run at one seed."""
 
     metrics: Metrics
@@ -70,21 +70,22 @@ def of_arm(
     task: str,
     stage: str,
     variant: str,
-    runs: Mapping[int, Run],
+    runs: Mapping[int, Measured],
     *,
     evidence: Evidence | None = None,
     seeds: Seeds | None = None,
+    metric: Metric | None = None,
 ) -> list[Caveat]:
     """Everything that makes an arm's numbers doubtful, of one run or of all that a decision rests on.
 
     runs: by seed, at least one; evidence: what the delta rests on, if decided; seeds: how many the variant has, if
-    that is known.
+    that is known; metric: of the delta shown, None for the rule's.
     """
     report = resolved.report(task, stage)
     found = [*of_data(report)]
     for run in runs.values():
         found += of_run(run.usage, run.metrics, resolved.spec.tasks[task].batch_size)
-        found += of_baseline(run.baseline or run.metrics, report, resolved.spec.prune.metric)
+        found += of_baseline(run.baseline or run.metrics, report, metric or resolved.spec.prune.metric)
         found += [] if run.baseline is None else of_pair(run.metrics, run.baseline)
     if any(run.baseline is not None for run in runs.values()):
         found += of_protocol(resolved, task, stage, evidence, seeds)
@@ -114,11 +115,14 @@ def of_protocol(
     """What the round's own settings make doubtful about any delta of a task at a stage, or about one decided."""
     if resolved.spec.prune.min_delta < resolution(resolved, task, stage) - ROUNDING:
         yield Caveat.BELOW_RESOLUTION
-    search = resolved.search
-    decided_together = search.rule.scope is not Scope.SEED or resolved.confirms(stage)
-    measured = seeds.here if seeds else len(search.seeds)
-    if (len(evidence.seeds) if evidence and decided_together else measured) == 1:
+    measured = seeds.here if seeds else len(resolved.search.seeds)
+    if (len(evidence.seeds) if evidence and are_decided_together(resolved, stage) else measured) == 1:
         yield Caveat.SINGLE_SEED
+
+
+def are_decided_together(resolved: ResolvedRound, stage: str) -> bool:
+    """Whether one decision is taken on all seeds of a variant at a stage."""
+    return resolved.search.rule.scope is not Scope.SEED or resolved.confirms(stage)
 
 
 def resolution(resolved: ResolvedRound, task: str, stage: str) -> float:

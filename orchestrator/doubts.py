@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, aliased
 
 from db.tables import Job
 from orchestrator import caveats, results
-from orchestrator.caveats import Caveat, Run
+from orchestrator.caveats import Caveat, Measured
 from orchestrator.evidence import Evidence
 from orchestrator.planner import VERDICTS_WITHOUT_A_NUMBER, JobKey
 from orchestrator.round_statistics import Arm, seeds_of
@@ -41,11 +41,15 @@ class Doubts:
             )
             for seed in (rests_on.by_seed if rests_on else [key.seed])
         }
-        runs = {seed: Run(*run, baseline[0]) for seed, (run, baseline) in pairs.items() if run and baseline}
+        runs = {
+            seed: Measured(*run, baseline[0]) for seed, (run, baseline) in pairs.items() if run and baseline
+        }
         if not runs:
             return []
+        # decided on all seeds, and on nothing: which of them counted is not known
+        is_open = rests_on is None and caveats.are_decided_together(self.resolved, key.stage)
         of_it = (self.resolved, self.task, key.stage, key.variant, runs)
-        return caveats.of_arm(*of_it, evidence=rests_on, seeds=self._seeds(key))
+        return caveats.of_arm(*of_it, evidence=rests_on, seeds=None if is_open else self._seeds(key))
 
     def _seeds(self, key: JobKey) -> caveats.Seeds | None:
         """How many seeds of a variant were measured; None where one ended in a verdict without a number."""

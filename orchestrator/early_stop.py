@@ -7,6 +7,7 @@ no sample of what it would have seen.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Any, NamedTuple
 
 from sqlalchemy import func, select
@@ -37,7 +38,8 @@ def with_bounds(
     metric, min_delta = resolved.spec.prune.metric, resolved.spec.prune.min_delta
     source = select(func.coalesce(Job.cached_from_id, Job.id)).where(Job.id == baseline_id).scalar_subquery()
     whole = next(iter(_curves(session, Evaluation.job_id == source, metric).values()), {})
-    pairs = past_pairs(session, spec, metric, asked.min_runs)
+    needed = ceil(1 / asked.error_rate - ROUNDING) - 1  # for one in so many to be exceeded
+    pairs = past_pairs(session, spec, metric, max(asked.min_runs, needed))
     if len(pairs) < asked.min_runs or not _is_whole(whole, spec.budget):
         return spec
     passed = _steps_before(resolved, key.stage)

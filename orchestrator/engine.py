@@ -30,7 +30,7 @@ from orchestrator.results import Standing
 from orchestrator.round_file import dotted, one_line
 from orchestrator.rules import RuleFailed
 from orchestrator.spec import CONTROL_ARM, MAX_NAME, ResolvedRound, RoundSpec
-from worker.job import BASELINE, JobSpec, RoundFacts
+from worker.job import BASELINE, FutureSeedSettings, JobSpec, RoundFacts
 
 
 @dataclass(frozen=True)
@@ -307,23 +307,38 @@ def with_selected(session: Session, asked: ResolvedRound) -> ResolvedRound:
         resolved = resolve(source)
         offered = {variant.name: variant for variant in resolved.spec.named}
         decided = _decided(source, selection.by, selection.where)
-        for name in chains.choose(decided, selection.where, selection.top, resolved.same_as):
+        chosen = chains.choose(decided, selection.where, selection.top, resolved.same_as)
+        is_choice = len(chosen) < len({resolved.search.first(name) for name in resolved.search.candidates})
+        for name in chosen:
             taken, new_name = offered[name], name
             if variants.setdefault(name, taken) != taken:
                 new_name = _free_name(f"{name}.{source.name}", variants)
                 variants[new_name] = taken.model_copy(update={"name": new_name})
-            selected_on.setdefault(new_name, set()).update(_chosen_on(resolved, name, asked))
-    facts = {"selected_on": {name: tuple(sorted(places)) for name, places in selected_on.items() if places}}
-    return ResolvedRound(
-        asked.spec.model_copy(update={"variants": tuple(variants.values())}),
-        asked.facts.model_copy(update=facts),
-    )
+            places = selected_on.setdefault(new_name, set())
+            places.update(_chosen_on(resolved, name, asked, is_choice=is_choice))
+    spec = asked.spec.model_copy(update={"variants": tuple(variants.values())})
+    canonical = ResolvedRound(spec, asked.facts).canonical
+    by_settings: dict[FutureSeedSettings, set[tuple[str, int]]] = {}  # whatever a variant is called
+    for name, places in selected_on.items():
+        if (settings := canonical[name]) is not None and places:
+            by_settings.setdefault(settings, set()).update(places)
+    found = {
+        name: tuple(sorted(by_settings[settings]))
+        for name, settings in canonical.items()
+        if settings is not None and settings in by_settings
+    }
+    return ResolvedRound(spec, asked.facts.model_copy(update={"selected_on": found}))
 
 
-def _chosen_on(source: ResolvedRound, variant: str, target: ResolvedRound) -> Iterator[tuple[str, int]]:
-    """The tasks and seeds of a round on whose examples and seeds its source, or one before that, chose a variant."""
+def _chosen_on(
+    source: ResolvedRound, variant: str, target: ResolvedRound, *, is_choice: bool
+) -> Iterator[tuple[str, int]]:
+    """The tasks and seeds of a round on whose examples and seeds its source, or one before that, chose a variant.
+
+    is_choice: whether others of the source were left behind.
+    """
     chosen = set(source.facts.selected_on.get(variant, ()))
-    if source.search.has_rivals:
+    if is_choice:
         chosen |= {(task, seed) for task in source.search.tasks for seed in source.search.seeds}
     same = {(source.facts.tasks[task].digest, seed) for task, seed in chosen}
     for task in target.search.tasks:

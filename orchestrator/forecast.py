@@ -36,7 +36,7 @@ class StageForecast(View):
 
     jobs: int
     known: int = Field(
-        description="Answered from earlier results, or those of equal jobs of this round, without accelerator time."
+        description="Answered from earlier results, or those of equal jobs of this task, without accelerator time."
     )
     certain: bool = Field(
         description="False: as many only if everything before is promoted, or not settled sooner."
@@ -155,7 +155,8 @@ def _length_warnings(resolved: ResolvedRound) -> Iterator[str]:
 def _snapshot_warnings(resolved: ResolvedRound, room: int) -> Iterator[str]:
     """Where a baseline and one variant cannot both wait for their next stage."""
     size = SNAPSHOT_BYTES * resolved.facts.model.n_params
-    if len(resolved.spec.selecting) > 1 and 2 * size > room:
+    continues = len(resolved.spec.selecting) > 1 and not resolved.spec.optimizer.depends_on_length
+    if continues and 2 * size > room:
         yield (
             f"later stages train from the start: the snapshots of a baseline and one variant take "
             f"{2 * size / 2**30:.1f} GiB, and there is room for {room / 2**30:.1f} (FSQ_SNAPSHOT_GIB)"

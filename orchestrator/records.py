@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, NamedTuple
 
 from sqlalchemy import select
@@ -20,18 +20,19 @@ from db import tables
 from db.session import Database
 from db.tables import Job, JobState
 from orchestrator import caveats, engine, lookup, round_statistics
-from orchestrator.caveats import Caveat, Run
+from orchestrator.caveats import Caveat, Measured
 from orchestrator.evidence import Evidence, SeedEvidence
 from orchestrator.planner import Decision, JobKey, Plan, SearchSpec
 from orchestrator.points import difference
 from orchestrator.results import Standing, StoredJob, jobs
 from orchestrator.round_statistics import Arm, RoundStatistics
 from orchestrator.spec import ResolvedRound
-from worker.job import BASELINE, RESULT_VERSION, Metrics, run_dir, version
+from worker.job import BASELINE, RESULT_VERSION, Metric, Metrics, run_dir, version
 
 Record = dict[str, Any]
 UNKNOWN_RESULTS = 0  # the version of results that are not those of this one, and do not say which
-BATCH = 500  # records read in one transaction
+BATCH = 500  # runs read in one transaction
+RECORDED: Metric = "best_val_tok_acc"  # whose deltas stand on the lines of jobs
 
 
 def records(database: Database, name: str) -> Iterator[Record]:
@@ -55,7 +56,7 @@ def records(database: Database, name: str) -> Iterator[Record]:
             round_statistics.of_round(resolved.search, rests_on.items(), scores, spreads),
         )
     told = _in_order(resolved.search, planned, standings, decided)
-    while batch := list(islice(told, BATCH)):
+    for batch in _batches(told, writer):
         yield from _batch(database, batch, standings, decided, writer)
 
 
@@ -105,6 +106,21 @@ def _decided(session: Session, round_id: int) -> dict[JobKey, _Decided]:
         JobKey(task, stage, variant, seed): _Decided(id_, Evidence.from_json(stored) if stored else None)
         for id_, task, stage, variant, seed, stored in session.execute(query.where(row.round_id == round_id))
     }
+
+
+def _batches(told: Iterable[_Told], writer: _Writer) -> Iterator[list[_Told]]:
+    """Parts for which at most BATCH runs are read, or those of one decision."""
+    batch: list[_Told] = []
+    size = 0
+    for one in told:
+        runs = len(writer.runs(one.key)) if one.is_decision else 1
+        if batch and size + runs > BATCH:
+            yield batch
+            batch, size = [], 0
+        batch.append(one)
+        size += runs
+    if batch:
+        yield batch
 
 
 def _batch(
@@ -182,7 +198,7 @@ class _Writer:
         trained = metrics or partial  # what was spent, whatever came of it
         baseline = self._baseline(key)
         val = self.resolved.report(key.task, key.stage).val
-        rests_on = self._of_run(key) if self._metric == "best_val_tok_acc" else None
+        rests_on = self._of_run(key) if self._metric == RECORDED else None
         failed = metrics is None
         return self._head(key) | {
             "stage": key.stage,
@@ -212,7 +228,7 @@ class _Writer:
             "padding_share": usage and usage.padding_share,
             "fingerprint": job.fingerprint,
             "cached_from": sources.get(job.cached_from_id or 0),
-            "caveats": self._caveats(key, [job], self._on_run(key)),
+            "caveats": self._caveats(key, [job], self._on_run(key), RECORDED),
             "started_at": _time(job.started_at),
             "finished_at": _time(job.finished_at),
             "device": usage and usage.device,
@@ -277,15 +293,21 @@ class _Writer:
         if one is None:
             return None
         together = self._decided_with[key].seeds
-        if self._metric != "best_val_tok_acc":
+        if self._metric != RECORDED:
             return Evidence(seeds=together)
         return Evidence(d_acc_ci=one.d_acc_ci, p_value=one.p_value, seeds=together)
 
-    def _caveats(self, key: JobKey, jobs: Sequence[StoredJob], evidence: Evidence | None) -> list[Caveat]:
+    def _caveats(
+        self,
+        key: JobKey,
+        jobs: Sequence[StoredJob],
+        evidence: Evidence | None,
+        metric: Metric | None = None,
+    ) -> list[Caveat]:
         if any(job.partial is not None for job in jobs):
             return [Caveat.STOPPED_EARLY]
         runs = {
-            job.key.seed: Run(job.metrics, job.usage, self._baseline(job.key))
+            job.key.seed: Measured(job.metrics, job.usage, self._baseline(job.key))
             for job in jobs
             if job.metrics is not None and job.usage is not None
         }
@@ -293,7 +315,7 @@ class _Writer:
             return []
         of_it = (self.resolved, key.task, key.stage, key.variant, runs)
         seeds = self.statistics.counts.get(Arm(key.task, key.stage, key.variant))
-        return caveats.of_arm(*of_it, evidence=evidence, seeds=seeds)
+        return caveats.of_arm(*of_it, evidence=evidence, seeds=seeds, metric=metric)
 
 
 def _listed(interval: tuple[float, float] | None) -> list[float] | None:

@@ -144,11 +144,11 @@ def of_round(
             if (arm.task, arm.stage) == (task, last) and arm.variant != search.control
         }
         are_whole = not any((task, last, variant) in unnumbered for variant in reached)
-        different: dict[str, float] = {}
-        for variant, p in reached.items():
-            different[search.first(variant)] = min(p, different.get(search.first(variant), 1.0))
+        furthest = sorted(reached, key=lambda name: len(by_arm.get(Arm(task, last, name), ())))
+        speaker = {search.first(name): name for name in furthest}  # as above
+        different = {name: reached[name] for name in speaker.values()}
         by_name = _adjusted(search, task, different, measured if are_whole else {})
-        adjusted |= {Arm(task, last, name): by_name[search.first(name)] for name in own}
+        adjusted |= {Arm(task, last, name): by_name[speaker[search.first(name)]] for name in own}
     return RoundStatistics(
         seeds={arm: across_seeds([one.d_acc for one in seeds]) for arm, seeds in by_arm.items()},
         selected=selected,

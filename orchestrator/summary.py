@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from orchestrator.caveats import EXPLANATIONS, Caveat
 from orchestrator.planner import SearchSpec, Verdict
 from orchestrator.points import difference, interval_text, points
-from orchestrator.records import Record
+from orchestrator.records import RECORDED, Record
 from orchestrator.spec import ResolvedRound
 from worker.job import BASELINE, CONCLUSIVE, BuildReport, Outcome
 
 WIDTH = 118
 FALSE_DISCOVERY = 0.05
-RECORDED = "best_val_tok_acc"  # the accuracy that a job's record has the delta of
+
 _COLUMNS = "{:<28} {:>4} {:<8} {:>8} {:>10} {:>18} {:>9} {:>6} {:>7}  {}"
 
 
@@ -45,11 +45,13 @@ def _task_lines(resolved: ResolvedRound, task: str, records: Sequence[Record]) -
     metric = resolved.spec.prune.metric
     yield ""
     yield f"[{task}] {val.kept} validation examples, {val.n_tokens} answer tokens (one is {val.symbol_pp:.2f} pp)"
-    yield f"  {_chance(report)}{'' if metric == RECORDED else ' of the tokens'}{_padding(records)}"
+    of_tokens = "" if metric == RECORDED else " of the tokens"
+    yield f"  {_chance(report)}{of_tokens}{_padding(records)}"
     if resolved.search.confirmation is not None:
         stage = resolved.search.confirmation.stage
         unseen = resolved.report(task, stage)
-        yield f"  {stage}: {unseen.val.kept} other examples, {unseen.val.n_tokens} answer tokens; {_chance(unseen)}"
+        size = f"{unseen.val.kept} other examples, {unseen.val.n_tokens} answer tokens"
+        yield f"  {stage}: {size}; {_chance(unseen)}{of_tokens}"
     if train.leak or val.leak:
         yield f"  leak: the answer stands in the prompt of {train.leak:.1%} in train, {val.leak:.1%} in val"
     if metric != RECORDED:

@@ -81,9 +81,10 @@ def _check_shapes(
 ) -> None:
     if r.dim() != 4:
         raise ShapeError(f"r has shape {tuple(r.shape)}: expected four dimensions (B, T, H, N)")
-    for name, x in {"w": w, "k": k, "v": v, "a": a, "b": b}.items():
-        if x.shape != r.shape:
+    shape = r.shape
+    for name, x in zip("wkvab", (w, k, v, a, b), strict=True):
+        if x.shape != shape:
             raise ShapeError(f"{name} has shape {tuple(x.shape)}: expected {tuple(r.shape)}, the shape of r")
-    B, _, H, N = r.shape
+    B, _, H, N = shape
     if s0 is not None and s0.shape != (B, H, N, N):
         raise ShapeError(f"s0 has shape {tuple(s0.shape)}: expected (B, H, N, N) = {(B, H, N, N)}")

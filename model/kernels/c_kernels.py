@@ -11,7 +11,7 @@ SPAN = 64  # steps between checkpoints, as in wkv7.c
 
 
 class Kernels:
-    """Forward and backward for the head size that a library was built for; what is not contiguous is copied."""
+    """Forward and backward for the head size that a library was built for; inputs are contiguous."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._forward = _function(library.wkv7_forward, tensors=11)
@@ -22,7 +22,7 @@ class Kernels:
         y, sT = new_outputs(*x)
         if y.numel() == 0:
             return y, sT.copy_(x[6])
-        _run(self._forward, *contiguous(*x), y, sT, None, None)
+        _run(self._forward, *x, y, sT, None, None)
         return y, sT
 
     def forward_for_backward(self, *x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -30,17 +30,21 @@ class Kernels:
         (y, sT), (u, checkpoints) = new_outputs(*x), new_checkpoints(*x)
         if y.numel() == 0:
             return y, sT.copy_(x[6]), u, checkpoints
-        _run(self._forward, *contiguous(*x), y, sT, u, checkpoints)
+        _run(self._forward, *x, y, sT, u, checkpoints)
         return y, sT, u, checkpoints
 
     def backward(self, saved: Sequence[Tensor], dy: Tensor, dsT: Tensor | None) -> tuple[Tensor, ...]:
-        """Return the gradients of r w k v a b s0; `saved` are those, u and the checkpoints, no `dsT` is zero."""
+        """Return the gradients of r w k v a b s0; `saved` are those, u and the checkpoints, no `dsT` is zero.
+
+        The gradients given are copied where they are not contiguous.
+        """
         gradients = new_gradients(*saved)
         if gradients[0].numel() == 0:
             gradients[6].zero_() if dsT is None else gradients[6].copy_(dsT)
             return gradients
-        dsT = dsT if dsT is None else dsT.contiguous()
-        _run(self._backward, *contiguous(*saved, dy), dsT, *gradients)
+        _run(
+            self._backward, *saved, *contiguous(dy), *([None] if dsT is None else contiguous(dsT)), *gradients
+        )
         return gradients
 
 
@@ -65,8 +69,8 @@ def _new(like: Tensor) -> Tensor:
 
 
 def contiguous(*x: Tensor) -> list[Tensor]:
-    """Return the tensors as they are, and copies of those that are not contiguous."""
-    return [tensor.contiguous() for tensor in x]
+    """Return the tensors as they are, and copies of those that do not lie in memory as they are to be read."""
+    return [tensor.resolve_neg().contiguous() for tensor in x]
 
 
 def _function(function: Any, tensors: int) -> Any:

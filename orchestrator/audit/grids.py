@@ -106,7 +106,7 @@ def _finding(
     """threshold: None for the round's own, which its records say is smaller."""
     step = 1 / questions
     beside = (
-        "more than the round's threshold"
+        "and the records say that the threshold is finer than one step"
         if threshold is None
         else f"{step / threshold:.1f} times a threshold of {points(threshold)}"
     )

@@ -9,7 +9,7 @@ from itertools import chain, count, islice
 from orchestrator.errors import BadRound, Problem
 from orchestrator.rules import Threshold
 from orchestrator.spec import MAX_NAME, ResolvedRound, Variant
-from worker.job import FutureSeedSettings
+from worker.job import FutureSeedSettings, sha256_of
 
 EVERYTHING = -1.0  # a threshold that whatever is measured reaches
 
@@ -24,7 +24,10 @@ def calibrating(resolved: ResolvedRound, runs: int) -> ResolvedRound:
     if not resolved.search.candidates:
         problem = Problem("variants", None, "none is known and trained: there is no search to calibrate")
         raise BadRound(spec.round, [problem])
+    seeds = tuple(islice(_seeds(spec.seeds), runs // 2))
     name = f"{spec.round}-calibration-{runs}"
+    if seeds != tuple(range(runs // 2)):
+        name += f"-{sha256_of(seeds)[:4]}"
     if len(name) > MAX_NAME:
         raise BadRound(spec.round, [Problem("round", None, f"{name!r} is longer than {MAX_NAME} characters")])
     nothing = Variant(name="nothing", settings=FutureSeedSettings(layer_start=resolved.facts.model.n_layer))
@@ -34,7 +37,7 @@ def calibrating(resolved: ResolvedRound, runs: int) -> ResolvedRound:
                 "round": name,
                 "stages": spec.selecting,
                 "prune": Threshold(min_delta=EVERYTHING, metric=spec.prune.metric),
-                "seeds": tuple(islice(_seeds(spec.seeds), runs // 2)),
+                "seeds": seeds,
                 "baseline_seeds": 1,
                 "control": "aa",
                 "variants": (nothing,),

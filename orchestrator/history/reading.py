@@ -29,19 +29,32 @@ class Found(NamedTuple):
 
 
 def files(paths: Iterable[Path]) -> Sequence[Path]:
-    """The files that paths name: themselves, and of folders those that end in .jsonl or .csv; raises BadInput."""
+    """The files that paths name: themselves, and of folders those that end in .jsonl or .csv; raises BadInput.
+
+    Of a folder that fsq exported into, the tables beside the JSON lines are left out: they hold the same records.
+    """
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
             inside = [each for each in path.iterdir() if each.suffix in ENDINGS and each.is_file()]
             if not inside:
                 raise BadInput(f"{path} holds no file that ends in {' or '.join(ENDINGS)}")
-            found += sorted(inside, key=_in_order)
+            found += sorted((each for each in inside if not _repeats_another(each)), key=_in_order)
         elif path.is_file():
             found.append(path)
         else:
             raise BadInput(f"{path}: there is no such file or folder")
     return list(dict.fromkeys(found))
+
+
+def _repeats_another(path: Path) -> bool:
+    if path.suffix != ".csv" or not path.with_suffix(".jsonl").is_file():
+        return False
+    try:
+        with path.open("rb") as stream:
+            return OWN_KEY.encode() in stream.readline(2**16).rstrip().split(b",")
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _in_order(path: Path) -> list[tuple[int, str]]:
@@ -95,7 +108,9 @@ def _ledger(lines: Iterable[Line | Skipped], name: str) -> Iterator[Found | Skip
                 raise NotARecord("a character that no line of a table has")
             cells = next(csv.reader([text], strict=True), [])
             if not columns and OWN_KEY in cells:
-                return  # what fsq exports for spreadsheets, beside the JSON lines
+                reason = "fsq's own table: its records are in the .jsonl that is exported beside it"
+                yield Skipped(name, line.number, reason)
+                return
             if not columns:
                 columns = _columns(cells)
             elif len(cells) == len(columns):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from orchestrator.caveats import Caveat
 from orchestrator.planner import VERDICTS_WITHOUT_A_NUMBER
+from orchestrator.points import difference
 from orchestrator.records import Record
 from orchestrator.reports.gathering import RoundResults
 from orchestrator.spec import CONTROL_ARM
@@ -24,7 +25,8 @@ from orchestrator.statistics.variants import false_discovery
 from orchestrator.views import RoundView
 from worker.job import Outcome
 
-OF_ONE_RUN = {Caveat.SINGLE_SEED, Caveat.NOT_SIGNIFICANT}  # of the pooled delta they are found anew
+# of the pooled delta they are found anew, the second where there is an interval
+OF_ONE_RUN = {Caveat.SINGLE_SEED, Caveat.NOT_SIGNIFICANT}
 
 
 class Row(NamedTuple):
@@ -75,7 +77,7 @@ class Effect:
 
     @property
     def delta(self) -> float | None:
-        return None if self.across is None else self.across.mean
+        return None if self.across is None else difference(self.across.mean, 0)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ def test_cancel__blocks_the_rounds_after(fsq: Fsq, tmp_path: Path) -> None:
     second = write_round(tmp_path, round="second", after={"round": "small"})
     assert fsq("submit", second).returncode == 0
 
-    assert fsq("cancel", "small").returncode == 0
+    done = fsq("cancel", "small", "--json")
+    assert (done.returncode, json.loads(done.stdout)["changed"]) == (0, True)
 
     assert fsq("status", "second").stdout.startswith("second: blocked (round small was cancelled)")
     blocked = fsq("run", second)

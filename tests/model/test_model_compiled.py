@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +232,50 @@ def test_operator__under_vmap_has_gradients_of_what_is_outside() -> None:
     one_by_one = sum(y_of(*x).square().sum() for x in zip(*batches, strict=True))
     (expected,) = torch.autograd.grad(one_by_one, scale)
     assert torch.allclose(found, expected, rtol=1e-4)
+
+
+def test_operator__takes_what_is_negated_where_it_is_read() -> None:
+    """As torch has the imaginary part of a conjugate: its memory is not what it says."""
+    inputs = contiguous()
+    y, sT = wkv7(*inputs, backend="compiled")
+    negated = [torch._neg_view(-x) for x in inputs]
+    assert all(x.is_neg() for x in negated)
+    leaves, same = leaves_of(inputs), leaves_of(negated)
+    assert all(map(torch.equal, wkv7(*negated, backend="compiled"), (y, sT)))
+    for which in (leaves, same):
+        torch.autograd.backward(wkv7(*which, backend="compiled"), [torch._neg_view(-y), torch._neg_view(-sT)])
+    expected = torch.autograd.grad(wkv7(*(again := leaves_of(inputs)), backend="compiled"), again, [y, sT])
+    for x, negative, gradient in zip(leaves, same, expected, strict=True):
+        assert x.grad is not None
+        assert negative.grad is not None
+        assert torch.equal(x.grad, gradient)
+        assert torch.equal(negative.grad, gradient)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_operator__takes_gradients_in_batches() -> None:
+    leaves = leaves_of(short())
+    y, _ = wkv7(*leaves, backend="compiled")
+    of_y = torch.randn(3, *y.shape)
+    batched = torch.autograd.grad(y, leaves, of_y, is_grads_batched=True, retain_graph=True)
+    for n, gradient in enumerate(of_y):
+        for found, expected in zip(
+            batched, torch.autograd.grad(y, leaves, gradient, retain_graph=True), strict=True
+        ):
+            assert torch.equal(found[n], expected)
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_operator__is_seen_by_whoever_looks_at_operators(where: str) -> None:
+    leaves = leaves_of(contiguous())
+    with Recorded() if where == "forward" else nullcontext() as forward:
+        y, _ = wkv7(*leaves, backend="compiled")
+    with Recorded() if where == "backward" else nullcontext() as backward:
+        y.sum().backward()
+    names = [one.names for one in (forward, backward) if one is not None]
+    assert names == [
+        ["fsq::wkv7_compiled_for_backward" if where == "forward" else "fsq::wkv7_compiled_backward"]
+    ]
 
 
 def test_operator__does_not_load_the_compiler_of_torch() -> None:

@@ -265,6 +265,21 @@ def test_submit__what_was_selected_on_these_seeds_and_examples(
         assert engine.submit(session, check, "", by="me", now=NOW).is_new is False
 
 
+def test_submit__what_was_taken_over_whole_was_not_selected(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+    run_r1(rig)
+    for name, selection in (("all", {"from": "r1", "where": "any"}), ("best", WINNERS)):
+        by_hand = {"mine": {"layer_start": 2}}
+        rig.submit(resolve(tmp_path, round=name, variants=[by_hand, selection]))
+        with database.read() as session:
+            selected_on = engine.resolve(lookup.find(session, name)).facts.selected_on
+        places = (("s4", 0),)
+        assert selected_on == (
+            {} if name == "all" else {"l2": places, "mine": places}
+        )  # whatever it is called
+
+
 def test_submit__variants_of_an_ended_round_beside_others(database: Database, tmp_path: Path) -> None:
     rig = Rig(database)
     rig.submit(resolve(tmp_path))

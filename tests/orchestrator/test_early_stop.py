@@ -160,6 +160,11 @@ def test_bounds__of_another_seed_each_baseline_counts_once(database: Database, t
     found = rig.bounds()
     assert found is not None
     assert found.pairs == 20
+    careful = {"error_rate": 0.04, "min_runs": 20}  # wants 24 pairs, which the past has of its own seed
+    rig.submit(resolve(tmp_path, round="r4", variants=NEW, early_stop=careful, seeds=[0]))
+    with database.read() as session:
+        payload = session.scalars(select(Job.payload).where(Job.state == "queued", Job.seed == 0)).one()
+    assert payload["early_stop"]["pairs"] == 24
 
 
 def test_bounds__not_of_a_baseline_a_control_arm_or_a_run_that_confirms(

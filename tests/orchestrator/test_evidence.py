@@ -245,6 +245,10 @@ def test_confirm__fresh_seeds_on_unseen_examples(
     gains = f"s4/l1 (q {last['q_value']:.3f})" if verdict == "confirmed" else "none"
     assert f"gains among the 1 tried at confirm of s4, at most 5% of them false: {gains}" in summary(database)
     assert found["med", "l1", 0, "decision"]["status"] == "promoted"
+    val = resolved.report("s4", "confirm").val
+    assert f"  confirm: {val.kept} other examples, {val.n_tokens} answer tokens; majority answer" in summary(
+        database
+    )
     with database.read() as session:
         view = progress.round_(session, "r1")
         assert (view.confirm_stage, view.funnel.promoted) == ("confirm", 1)
@@ -304,7 +308,7 @@ def test_caveats__a_delta_without_a_baseline_of_its_stage(tmp_path: Path) -> Non
     run = result(0.5)
     assert run.metrics is not None
     assert run.usage is not None
-    alone = {0: caveats.Run(run.metrics, run.usage, None)}
+    alone = {0: caveats.Measured(run.metrics, run.usage, None)}
     found = caveats.of_arm(resolved, "s4", "quick", "l1", alone)
     assert caveats.Caveat.UNMATCHED_BASELINE in found
     baseline = caveats.of_arm(resolved, "s4", "quick", "baseline", alone)

@@ -152,8 +152,19 @@ def test_read_file__another_table(tmp_path: Path) -> None:
     ]
 
 
-def test_read_file__the_table_beside_own_records(tmp_path: Path) -> None:
-    assert read(write(tmp_path / "records.csv", "round,task,config,variant_of", "r,t,l1,baseline")) == []
+def test_files__own_tables_repeat_what_stands_beside_them(tmp_path: Path) -> None:
+    table = write(
+        tmp_path / "_r_records.csv", "round,task,config,variant_of", "r,t,l1,baseline", "r,t,l2,baseline"
+    )
+    other = write(tmp_path / "audit.csv", "round,task,quick_delta_pp")
+    assert list(reading.files([tmp_path])) == [other, table]
+    assert [line.reason for line in read(table)] == [
+        "fsq's own table: its records are in the .jsonl that is exported beside it"
+    ]
+    lines = write(tmp_path / "_r_records.jsonl", EARLY)
+    write(tmp_path / "audit.jsonl", EARLY)
+    assert table not in reading.files([tmp_path])
+    assert {lines, other} < set(reading.files([tmp_path]))
 
 
 def test_read_file__a_last_line_that_was_cut(tmp_path: Path) -> None:

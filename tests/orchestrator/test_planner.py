@@ -261,6 +261,8 @@ def test_points__more_digits_where_two_would_mislead() -> None:
     assert points(0.001) == "+0.10 pp"
     assert points(0.00099, beside=0.001) == "+0.09900 pp"
     assert points(-0.0, beside=0.001) == "+0.00 pp"
+    assert points(-4.3e-19) == "+0.00 pp"
+    assert points(-0.00006) == "-0.01 pp"
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(1, 10**6))

@@ -92,6 +92,35 @@ def test_adjusted__for_those_too_whose_seeds_were_selected() -> None:
     assert found.of(decisions[-1][0])["adjusted_p"] is None
 
 
+def test_adjusted__of_what_computes_the_same_the_one_with_more_seeds_speaks() -> None:
+    search = SearchSpec(("t",), tuple("abc"), ("quick",), seeds=(0, 1), same_as={"b": "a"})
+    decisions = [decided_with("t", "quick", "a", 0.0)]
+    decisions += [decided_with("t", "quick", "b", 0.4, seed) for seed in (0, 1)]
+    found = round_statistics.of_round(search, decisions, {}, {})
+    told = [found.of(key) for key, _ in decisions]
+    assert told[0]["adjusted_p"] == told[1]["adjusted_p"] == told[1]["q_value"] > 0
+
+
+def test_adjusted__a_variant_whose_equal_failed_is_held_against_the_control() -> None:
+    """The scores are those of the one that has some."""
+    search = SearchSpec(("t",), tuple("abc"), ("quick", "med"), seeds=(0, 1), same_as={"b": "a"})
+    scores = {("a", 0): None, ("a", 1): None, ("b", 0): 0.5, ("c", 0): 0.5, ("c", 1): 0.6}
+    scores |= {("baseline", 0): 0.4, ("baseline", 1): 0.45}
+    measured = {
+        JobKey("t", "med", variant, seed): Measurement(
+            Outcome.CRASHED if score is None else Outcome.OK, score
+        )
+        for (variant, seed), score in scores.items()
+    }
+    decisions = [decided_with("t", "quick", one, 0.5, seed) for one in "abc" for seed in (0, 1)]
+    decisions += [
+        decided_with("t", "med", "b", 0.5),
+        *(decided_with("t", "med", "c", 0.5, s) for s in (0, 1)),
+    ]
+    found = round_statistics.of_round(search, decisions, measured, {})
+    assert found.of(decisions[-1][0])["adjusted_by"] == "dunnett"
+
+
 def test_family__while_a_round_runs_the_one_with_more_seeds_speaks() -> None:
     search = SearchSpec(("t",), tuple("abc"), ("quick",), seeds=(0, 1), same_as={"b": "a"})
     decisions = [decided_with("t", "quick", "a", 0.03, seed) for seed in (0, 1)]

@@ -54,12 +54,12 @@ def test_grids__of_records_and_rows() -> None:
 
 
 def test_grids__stated_by_own_records() -> None:
-    """By the threshold of their own round: that 2.5 points are more than it, the caveat says."""
+    """By the threshold of their own round: that it is finer, the caveat says."""
     coarse = ("below_resolution",)
     (found,) = grids.judge(
         History([run(n_tokens=40, caveats=coarse), run("a", n_tokens=40), run(task="fine", n_tokens=5_000)])
     )
     assert (
         found.text == "round 1 t: the validation set has 40 answer tokens; one of 40 is 2.50 pp, "
-        "more than the round's threshold"
+        "and the records say that the threshold is finer than one step"
     )
