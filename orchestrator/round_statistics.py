@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -133,9 +133,29 @@ def of_round(
         found = false_discovery(family)
         q_values |= {arm: found[_first(search, arm)] for arm in here}
         sizes |= {(task, stage): len(family) for task in tasks}
-    adjusted: dict[Arm, Adjusted] = {}
+    return RoundStatistics(
+        seeds={arm: across_seeds([one.d_acc for one in seeds]) for arm, seeds in by_arm.items()},
+        selected=selected,
+        counts=counts,
+        q_values=q_values,
+        tried=sizes,
+        levels={} if search.confirmation is None else {search.confirmation.stage: search.confirmation.level},
+        adjusted=_at_last(search, by_arm, unnumbered, tried, measured),
+        spreads=spreads,
+    )
+
+
+def _at_last(
+    search: SearchSpec,
+    by_arm: Mapping[Arm, Sequence[SeedEvidence]],
+    unnumbered: Collection[Arm],
+    tried: Mapping[Arm, float],
+    measured: Mapping[JobKey, Measurement],
+) -> dict[Arm, Adjusted]:
+    """The p-values of the last stage that selects, adjusted for all variants of the task that reached it."""
+    found: dict[Arm, Adjusted] = {}
+    last = search.stages[-1]
     for task in search.tasks:
-        last = search.stages[-1]
         own = {arm.variant: p for arm, p in tried.items() if (arm.task, arm.stage) == (task, last)}
         # the best seeds of a variant have no p of their own, but it was tried there
         reached = {
@@ -145,20 +165,13 @@ def of_round(
         }
         are_whole = not any((task, last, variant) in unnumbered for variant in reached)
         furthest = sorted(reached, key=lambda name: len(by_arm.get(Arm(task, last, name), ())))
-        speaker = {search.first(name): name for name in furthest}  # as above
+        speaker = {
+            search.first(name): name for name in furthest
+        }  # for all that compute the same, as in a family
         different = {name: reached[name] for name in speaker.values()}
         by_name = _adjusted(search, task, different, measured if are_whole else {})
-        adjusted |= {Arm(task, last, name): by_name[speaker[search.first(name)]] for name in own}
-    return RoundStatistics(
-        seeds={arm: across_seeds([one.d_acc for one in seeds]) for arm, seeds in by_arm.items()},
-        selected=selected,
-        counts=counts,
-        q_values=q_values,
-        tried=sizes,
-        levels={} if search.confirmation is None else {search.confirmation.stage: search.confirmation.level},
-        adjusted=adjusted,
-        spreads=spreads,
-    )
+        found |= {Arm(task, last, name): by_name[speaker[search.first(name)]] for name in own}
+    return found
 
 
 def _first(search: SearchSpec, arm: Arm) -> Arm:
