@@ -18,7 +18,6 @@ from sqlalchemy import (
     CursorResult,
     Update,
     and_,
-    func,
     select,
     update,
 )
@@ -28,6 +27,7 @@ from db import events
 from db.errors import LeaseLost
 from db.events import EventKind
 from db.statements import (
+    ALONE_WITH,
     AN_EXPIRED,
     AT_WORK_ON,
     EVALUATED,
@@ -303,14 +303,13 @@ def is_at_work_on(session: Session, fingerprint: str) -> bool:
 
     If not, nobody else finds so until the transaction ends.
     """
-    if session.get_bind().dialect.name == "postgresql":  # where others may claim at the same time
-        alone = func.pg_try_advisory_xact_lock(func.hashtextextended(fingerprint, 0))
-        if not session.scalar(select(alone)):
-            return True
+    is_postgresql = session.get_bind().dialect.name == "postgresql"  # where others may claim at the same time
+    if is_postgresql and not session.scalar(ALONE_WITH, {"fingerprint": fingerprint}):
+        return True
     return session.execute(AT_WORK_ON, {"fingerprint": fingerprint}).first() is not None
 
 
-def put_off(session: Session, job: NextJob, *, until: datetime) -> None:
+def let_wait(session: Session, job: NextJob, *, until: datetime) -> None:
     """Lets the next job wait; it has not been tried."""
     session.execute(OF_JOB, {"job": job.id, "not_before": until})
 

@@ -5,7 +5,7 @@ An UPDATE without values sets the columns that it is given.
 
 from __future__ import annotations
 
-from sqlalchemy import bindparam, case, delete, insert, or_, select, update
+from sqlalchemy import bindparam, case, delete, func, insert, or_, select, update
 
 from db.tables import EVALUATIONS, JOBS, ROUNDS, WORKERS, Job, JobState, Round, RoundState
 
@@ -92,6 +92,8 @@ KNOWN = (
     .order_by(JOBS.c.id)
     .limit(1)
 )
+# Until the transaction ends; false where another transaction has it.
+ALONE_WITH = select(func.pg_try_advisory_xact_lock(func.hashtextextended(bindparam("fingerprint"), 0)))
 AT_WORK_ON = (
     select(JOBS.c.id)
     .where(JOBS.c.fingerprint == bindparam("fingerprint"), JOBS.c.state == JobState.RUNNING)

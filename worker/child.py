@@ -369,10 +369,6 @@ def main(arguments: Sequence[str]) -> None:
         level=logging.INFO, format="%(asctime)s %(levelname)s: %(message)s", datefmt="%Y-%m-%d %H:%M:%S"
     )
     be_reproducible()
-    if torch.device(device).type == "cuda":
-        torch.cuda.set_device(
-            device
-        )  # what asks for "the" device means this one, and takes no memory of others
     connection = Connection(int(descriptor))
     folder = Path(home)
     resources = Resources(torch.device(device), folder / "cache", int(activation_bytes))
@@ -384,6 +380,9 @@ def main(arguments: Sequence[str]) -> None:
         except EOFError:
             return
         _redirect_output(Path(request["log"]))
+        if resources.device.type == "cuda":
+            torch.cuda.init()  # says what is wrong where it cannot be used
+            torch.cuda.set_device(resources.device)  # of no other device is memory taken
         spec = JobSpec.from_json(request["job"])
         try:
             report.ended(run_job(spec, resources, snapshots, report))

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 from worker.errors import NoSuchDevice
 
+DRIVER = Path("/proc/driver/nvidia/version")
+"""There where NVIDIA's driver is loaded."""
 PATIENCE_SECONDS = 20  # a driver that takes longer is stuck
 
 
@@ -43,6 +46,8 @@ def cuda_devices() -> list[str]:
     try:
         listed = nvidia_smi("--list-gpus") or []
     except DriverFailed as error:
+        if not DRIVER.exists():  # its tool is there, and no device that it would be loaded for
+            return []
         raise NoSuchDevice(f"{error}; to work without CUDA devices, choose the device `cpu`") from error
     return [line for line in listed if line.startswith("GPU ")]
 

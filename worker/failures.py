@@ -39,7 +39,8 @@ BUILT_IN = (
         Outcome.INFRA_FAILED,
     ),
     _pattern(  # Triton builds with it what loads its kernels
-        r"failed to find c compiler|calledprocesserror: command '\['[^']*(cc|clang)'",
+        r"failed to find c compiler"
+        r"|calledprocesserror: command '\['([^']*/)?([\w.]+-)*(g?cc|[gc]\+\+|clang(\+\+)?)(-\d+)?'",
         Outcome.INFRA_FAILED,
     ),
     _pattern(
@@ -48,12 +49,13 @@ BUILT_IN = (
     ),
     _pattern(  # before the driver's row: some drivers say what is missing, and their name
         r"out ?of ?memory|can't allocate memory|cannot allocate memory|std::bad_alloc|^memoryerror"
-        r"|cublas_status_(alloc_failed|not_initialized)",
+        r"|cublas_status_alloc_failed",
         Outcome.OOM,
     ),
     _pattern(
         r"no cuda-capable device|cuda gpus? (is|are) available|cuda-capable device\(s\)|cuda (driver|unknown error)"
-        r"|nvidia driver|cudagetdevicecount|not compiled with cuda|uncorrectable ecc|fallen off the bus"
+        r"|the nvidia driver on your system|cudagetdevicecount|cublas_status_not_initialized"
+        r"|not compiled with cuda|uncorrectable ecc|fallen off the bus"
         r"|cuda error: (unspecified launch failure|unknown error|system not yet initialized|initialization error"
         r"|invalid device ordinal|device (busy|unavailable))|cudnn_status_not_init",
         Outcome.INFRA_FAILED,

@@ -84,6 +84,8 @@ def _largest(examples: Sequence[Example], size: int) -> list[Example]:
 def _takes_more(run: Run, spec: JobSpec, batch: Sequence[Example], activation_bytes: int) -> bool:
     try:
         one = activations(run, spec, [batch[-1]])
+        if len(batch) == 1 or one > activation_bytes:
+            return one > activation_bytes
         further = (
             activations(run, spec, [batch[-1]] * 2) - one
         )  # without what is kept once: weights in bfloat16

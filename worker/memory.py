@@ -14,16 +14,25 @@ _SIGNS = (
     "can't allocate memory",
     "bad_alloc",
     "cublas_status_alloc_failed",
-    "cublas_status_not_initialized",  # there is no memory for its handle
     "can't start new thread",
 )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory, of the device or of this process, is used up."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
-    )
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    said = str(error).lower() if isinstance(error, RuntimeError) else ""
+    # the second is what a full device says, and a sick one
+    return any(sign in said for sign in _SIGNS) or ("cublas_status_not_initialized" in said and _is_full())
+
+
+def _is_full() -> bool:
+    """Whether a library's handle, of some hundred MiB, finds no room on the CUDA device."""
+    try:
+        return torch.cuda.mem_get_info()[0] < 2**30
+    except (RuntimeError, AssertionError):
+        return False
 
 
 def is_limited(device: torch.device) -> bool:

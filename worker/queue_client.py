@@ -208,10 +208,9 @@ class QueueClient:
             except Exception as error:  # of a task kind's own code: anything
                 raise _UnreadableJob(job, error) from error
             job = job._replace(fingerprint=spec.fingerprint, trajectory=spec.trajectory)
-            known = queue.known_result(session, job.fingerprint, MEASURED)
-            if known is not None or not queue.is_at_work_on(session, job.fingerprint):
-                return Found(job, spec, known)
-            queue.put_off(session, job, until=now + EQUAL_AT_WORK)
+            if not queue.is_at_work_on(session, job.fingerprint):  # first: who was may just have ended
+                return Found(job, spec, queue.known_result(session, job.fingerprint, MEASURED))
+            queue.let_wait(session, job, until=now + EQUAL_AT_WORK)
         return None
 
     def _put_off(self, session: Session, now: datetime, unreadable: _UnreadableJob) -> Lease:

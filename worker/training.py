@@ -335,7 +335,7 @@ def _evaluate(run: Run, spec: JobSpec, val_set: Sequence[Example], report: Repor
 def try_evaluation(run: Run, spec: JobSpec, val_set: Sequence[Example]) -> None:
     """Finds out in what batches the validation examples fit; raises OutOfMemory.
 
-    Two batches are tried: the one of the longest examples, and the one of the most, which has the most states.
+    Two batches are tried: the one of the longest examples, and the one of the most, which each bring a state.
     """
 
     def extremes() -> None:

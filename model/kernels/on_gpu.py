@@ -64,7 +64,7 @@ def _what_is_missing() -> str:
     if has_triton and _is_interpreted():
         return ""
     if not torch.cuda.is_available() or torch.version.hip is not None:
-        return "there is no CUDA device"
+        return "there is no CUDA device" if has_triton else "triton is not installed"
     missing = _unfit(torch.cuda.get_device_capability()) if has_triton else "triton is not installed"
     if missing:
         _log.warning("WKV-7 runs without its Triton kernels, which is many times slower: %s", missing)

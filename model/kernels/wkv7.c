@@ -281,9 +281,10 @@ static void times_state(row *out, const row *x, const row *state, ahead *next) {
 static void add_by_value(row *after, const row *before, const float *decay, const row *x, const row *y, ahead *next) {
     for (int c = 0; c < V; c += GROUP)
         for (int i = 0, tile; i < N; i += tile) {
+            const row *from = decay ? before + i : 0;
             tile = next_tile(N - i);
-            if (tile == TILE) product(TILE, after + i, x[0] + i, 1, N, y, 2 * CHUNK, c, before + i, 0, decay, next);
-            else product(4, after + i, x[0] + i, 1, N, y, 2 * CHUNK, c, before + i, 0, decay, next);
+            if (tile == TILE) product(TILE, after + i, x[0] + i, 1, N, y, 2 * CHUNK, c, from, 0, decay, next);
+            else product(4, after + i, x[0] + i, 1, N, y, 2 * CHUNK, c, from, 0, decay, next);
         }
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 
 from db.session import Database
 from db.tables import Decision, Job, JobState
@@ -61,7 +61,8 @@ class FromDatabase(Collector):
             of_whole, of_stopped = (Job.result[key]["seconds"].as_float() for key in ("metrics", "partial"))
             trained = select(func.sum(func.coalesce(of_whole, of_stopped))).where(Job.outcome.in_(CONCLUSIVE))
             seconds = session.scalar(trained) or 0.0
-            oldest = session.scalar(select(func.min(Job.not_before)).where(Job.state == JobState.QUEUED))
+            since = case((Job.not_before > Job.created_at, Job.not_before), else_=Job.created_at)
+            oldest = session.scalar(select(func.min(since)).where(Job.state == JobState.QUEUED))
         yield _gauge("fsq_rounds", "Rounds.", "state", status.rounds)
         yield _gauge("fsq_jobs", "Jobs.", "state", status.jobs)
         yield _gauge("fsq_workers", "Workers.", "state", status.workers)

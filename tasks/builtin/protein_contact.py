@@ -123,10 +123,9 @@ def _points(row: Row, sequence: str) -> Coordinates:
     """A point for each residue, (length, 3) in angstrom; not a number where there is none."""
     length = len(sequence)
     points = _given(row.get("points"), length)
-    if row.get("ca") is not None:  # glycine has no C-beta
-        alpha = _given(row.get("ca"), length)
-        lacks = (np.array([*sequence]) == "G") & ~np.isfinite(points).all(axis=1)
-        points[lacks] = alpha[lacks]
+    lacks = (np.array([*sequence]) == "G") & ~np.isfinite(points).all(axis=1)
+    if lacks.any() and row.get("ca") is not None:  # glycine has no C-beta
+        points[lacks] = _given(row.get("ca"), length)[lacks]
     points[~(_mask(row.get("mask"), length) & np.isfinite(points).all(axis=1))] = np.nan
     return points
 

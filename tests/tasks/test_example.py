@@ -3,6 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks import Candidate
 from tasks.example import Example, digest
 from tasks.tokens import token_ids
 
@@ -37,3 +38,11 @@ def test_digest__boundaries_count() -> None:
     ]
 
     assert len({digest(one) for one in moved}) == len(moved)
+
+
+def test_key__is_the_same_however_a_character_is_written() -> None:
+    composed, decomposed = (
+        Candidate(content=text, prompt=(), answer="") for text in ("Caf\u00e9", "cafe\u0301")
+    )
+    assert composed.key == decomposed.key
+    assert composed.key != Candidate(content="cafe", prompt=(), answer="").key

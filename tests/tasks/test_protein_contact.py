@@ -117,18 +117,17 @@ def test_candidate__points_of_beta_carbons_before_alpha() -> None:
 
 def test_candidate__glycine_without_a_beta_carbon_has_its_alpha() -> None:
     row = chain_row(1)
-    sequence = "G" * 55 + row["seq"][55:].replace("G", "A")
+    sequence = "G" * 55 + "W" + row["seq"][56:].replace("G", "A").replace("W", "A")
     alpha = row["tertiary"]
     beta = [None if residue in "GW" else point for residue, point in zip(sequence, alpha, strict=True)]
-    given = {"id": "x", "seq": sequence, "ca": alpha, "cb": beta}
 
-    whole = candidate({"id": "x", "seq": sequence, "cb": alpha})
-    if "W" not in sequence:
-        assert candidate(given) == whole
-    _, pairs = shown(candidate(given, pairs=200))
+    _, pairs = shown(candidate({"id": "x", "seq": sequence, "ca": alpha, "cb": beta}, pairs=200))
+
     asked = {place for pair in pairs for place in pair}
-    assert any(place < 55 for place in asked)
-    assert not any(sequence[place] == "W" for place in asked)
+    assert asked & set(range(55))
+    assert 55 not in asked  # no glycine
+    whole = {"id": "x", "seq": sequence, "cb": alpha}
+    assert candidate(whole | {"ca": [[0.0, 0.0, 0.0]]}) == candidate(whole)  # which nothing needs
 
 
 @pytest.mark.parametrize(

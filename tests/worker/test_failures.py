@@ -49,7 +49,7 @@ from worker.job import Outcome
         ("RuntimeError: CUDA driver error: out of memory", Outcome.OOM),
         (
             "RuntimeError: CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(h)`",
-            Outcome.OOM,
+            Outcome.INFRA_FAILED,
         ),
         ("terminate called after throwing an instance of 'std::bad_alloc'", Outcome.OOM),
         ("MemoryError", Outcome.OOM),

@@ -104,6 +104,7 @@ def test_train__reads_no_memory_that_nothing_wrote() -> None:
     finally:
         torch.set_deterministic_debug_mode("default")
     assert told.evaluations == recorder.evaluations
+    assert all(weight.grad is None for weight in run.model.parameters())  # an evaluation has their memory
     for name, weight in run.model.state_dict().items():
         assert torch.equal(weight, filled.model.state_dict()[name]), name
 

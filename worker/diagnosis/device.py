@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from worker.devices import DriverFailed, nvidia_smi
+from worker.devices import DRIVER, DriverFailed, nvidia_smi
 from worker.diagnosis.finding import Finding
 
-DRIVER = Path("/proc/driver/nvidia/version")
 _QUERY = ("--query-gpu=name,memory.free,memory.total", "--format=csv,noheader")
 
 

@@ -107,6 +107,9 @@ def test_choose__a_driver_that_fails_is_not_taken_for_none(
     wanted: str, tools: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nvidia_smi(tools, "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18")
+    monkeypatch.setattr(devices, "DRIVER", tools / "version")
+    assert devices.cuda_devices() == []  # the tool is there, and no driver
+    (tools / "version").touch()
     with pytest.raises(
         NoSuchDevice, match=r"ended with 18: Failed to initialize NVML.*choose the device `cpu`"
     ):
