@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from fastapi.testclient import TestClient
 from db import tokens
 from db.session import Database
 from db.tables import Token
+from orchestrator import engine
 from orchestrator.api import server
 from orchestrator.api.guard import is_loopback, names_of
 from orchestrator.errors import BadInput
@@ -210,6 +212,15 @@ def test_guard__odd_methods_are_counted_as_one(client: TestClient) -> None:
     text = client.get("/metrics").text
     assert 'method="other"' in text
     assert "FOO" not in text
+
+
+def test_metrics__a_job_that_was_just_queued_has_not_waited(
+    client: TestClient, database: Database, tmp_path: Path
+) -> None:
+    with database.write() as session:
+        engine.submit(session, resolve(tmp_path), "", by="me", now=datetime.now(UTC))
+    (age,) = re.findall(r"^fsq_oldest_queued_job_age_seconds (.*)$", client.get("/metrics").text, re.M)
+    assert 0 <= float(age) < 60
 
 
 def test_metrics__counters_never_fall(client: TestClient, database: Database, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from db import queue as db_queue
 from db.errors import DatabaseUnreachable
 from db.session import Database
 from db.tables import Event, Job, JobState, Round
@@ -157,6 +158,28 @@ def test_claim__an_equal_job_runs_where_the_other_came_to_nothing(
     running = must_claim(queue)
     queue.end(running.lease, JobResult(outcome=Outcome.OOM, reason="too large"), [], go_on=False)
     assert must_claim(queue).job.round == "r2"
+
+
+def test_claim__an_equal_job_that_ends_while_another_looks(
+    queue: QueueClient, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if database.engine.dialect.name == "sqlite":
+        pytest.skip("one writer at a time")
+    other = replace(queue)
+    other.register("cpu:1", tmp_path / "other")
+    submit(database, tmp_path)
+    submit(database, tmp_path, round="r2")
+    running = must_claim(queue)
+    look = db_queue.is_at_work_on
+
+    def ends_first(session: Session, fingerprint: str) -> bool:
+        monkeypatch.setattr(db_queue, "is_at_work_on", look)
+        queue.end(running.lease, result(0.2), [], go_on=False)
+        return look(session, fingerprint)
+
+    monkeypatch.setattr(db_queue, "is_at_work_on", ends_first)
+    must_claim(other)
+    assert states(database)["r2 baseline"] == (JobState.DONE, "cached", 1)
 
 
 def test_claim__two_that_look_at_equal_jobs_at_once(
