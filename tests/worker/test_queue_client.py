@@ -44,6 +44,13 @@ def queue(database: Database, tmp_path: Path) -> QueueClient:
     return client
 
 
+def another(queue: QueueClient, tmp_path: Path) -> QueueClient:
+    """A second worker's."""
+    other = replace(queue)
+    other.register("cpu:1", tmp_path / "other")
+    return other
+
+
 def must_claim(queue: QueueClient) -> Claim:
     claim = queue.claim()
     assert claim is not None
@@ -132,8 +139,7 @@ def test_end__leaves_a_known_result_to_the_next_claim(
 def test_claim__equal_jobs_wait_for_the_one_that_runs(
     queue: QueueClient, database: Database, tmp_path: Path
 ) -> None:
-    other = replace(queue)
-    other.register("cpu:1", tmp_path / "other")
+    other = another(queue, tmp_path)
     submit(database, tmp_path)
     submit(database, tmp_path, round="r2", variants={"l2": {"layer_start": 2}})
     running = must_claim(queue)
@@ -165,8 +171,7 @@ def test_claim__an_equal_job_that_ends_while_another_looks(
 ) -> None:
     if database.engine.dialect.name == "sqlite":
         pytest.skip("one writer at a time")
-    other = replace(queue)
-    other.register("cpu:1", tmp_path / "other")
+    other = another(queue, tmp_path)
     submit(database, tmp_path)
     submit(database, tmp_path, round="r2")
     running = must_claim(queue)
@@ -188,8 +193,7 @@ def test_claim__two_that_look_at_equal_jobs_at_once(
     """Neither sees what the other has not committed."""
     if database.engine.dialect.name == "sqlite":
         pytest.skip("one writer at a time")
-    other = replace(queue)
-    other.register("cpu:1", tmp_path / "other")
+    other = another(queue, tmp_path)
     submit(database, tmp_path)
     submit(database, tmp_path, round="r2")
     with database.write() as session:
