@@ -169,7 +169,7 @@ def of_selection(
 ) -> Iterator[Caveat]:
     """Whether an arm is there because it did best on the same seed and data, in this round or in one before it."""
     search, facts = resolved.search, resolved.facts
-    if stage in search.stages[1:] and search.has_rivals:
+    if stage in search.stages[1:] and len(search.rivals) > 1:
         yield Caveat.SELECTED_OF_N
     on_same_data = resolved.report(task, stage).digest == facts.tasks[task].digest
     if on_same_data and {(task, seed) for seed in seeds} & set(facts.selected_on.get(variant, ())):

@@ -308,7 +308,7 @@ def with_selected(session: Session, asked: ResolvedRound) -> ResolvedRound:
         offered = {variant.name: variant for variant in resolved.spec.named}
         decided = _decided(source, selection.by, selection.where)
         chosen = chains.choose(decided, selection.where, selection.top, resolved.same_as)
-        is_choice = len(chosen) < len({resolved.search.first(name) for name in resolved.search.candidates})
+        is_choice = len(chosen) < len(resolved.search.rivals)
         for name in chosen:
             taken, new_name = offered[name], name
             if variants.setdefault(name, taken) != taken:

@@ -139,9 +139,9 @@ class SearchSpec:
         return tuple(name for name in self.arms[1:] if name != self.control)
 
     @property
-    def has_rivals(self) -> bool:
-        """Whether its best variant is the best of several that differ."""
-        return len({self.first(name) for name in self.candidates}) > 1
+    def rivals(self) -> frozenset[str]:
+        """Its candidates, those that compute the same once."""
+        return frozenset(self.first(name) for name in self.candidates)
 
     def first(self, variant: str) -> str:
         """The variant that this one computes the same as, or itself: what is counted of all that were tried."""

@@ -165,9 +165,8 @@ def _at_last(
         }
         are_whole = not any((task, last, variant) in unnumbered for variant in reached)
         furthest = sorted(reached, key=lambda name: len(by_arm.get(Arm(task, last, name), ())))
-        speaker = {
-            search.first(name): name for name in furthest
-        }  # for all that compute the same, as in a family
+        # for all that compute the same, as in a family
+        speaker = {search.first(name): name for name in furthest}
         different = {name: reached[name] for name in speaker.values()}
         by_name = _adjusted(search, task, different, measured if are_whole else {})
         found |= {Arm(task, last, name): by_name[speaker[search.first(name)]] for name in own}

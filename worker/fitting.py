@@ -86,9 +86,8 @@ def _takes_more(run: Run, spec: JobSpec, batch: Sequence[Example], activation_by
         one = activations(run, spec, [batch[-1]])
         if len(batch) == 1 or one > activation_bytes:
             return one > activation_bytes
-        further = (
-            activations(run, spec, [batch[-1]] * 2) - one
-        )  # without what is kept once: weights in bfloat16
+        # without what is kept once: weights in bfloat16
+        further = activations(run, spec, [batch[-1]] * 2) - one
         return one + (len(batch) - 1) * further > activation_bytes
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):

@@ -42,9 +42,8 @@ class Kernels:
         if gradients[0].numel() == 0:
             gradients[6].zero_() if dsT is None else gradients[6].copy_(dsT)
             return gradients
-        _run(
-            self._backward, *saved, *contiguous(dy), *([None] if dsT is None else contiguous(dsT)), *gradients
-        )
+        of_outputs = contiguous(dy) + ([None] if dsT is None else contiguous(dsT))
+        _run(self._backward, *saved, *of_outputs, *gradients)
         return gradients
 
 

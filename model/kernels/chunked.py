@@ -53,9 +53,8 @@ def _chunk_length(w: Tensor) -> int:
 def _segment(chunk: int, inputs: tuple[Tensor, ...], s0: Tensor) -> tuple[Tensor, Tensor]:
     T = inputs[0].shape[1]
     r, w, k, v, a, b = (_into_chunks(x, chunk) for x in inputs)
-    c = (
-        w.new_ones(chunk, chunk).tril() @ w
-    )  # on CUDA `cumsum` is not reproducible, and refuses where that is asked for
+    # cumulated: on CUDA `cumsum` is not reproducible, and refuses where that is asked for
+    c = w.new_ones(chunk, chunk).tril() @ w
     end, centre = c[..., -1:, :], c[..., chunk // 2 - 1, None, :]
     R, A = r * c.exp(), a * (c - w).exp()
     B, K = b * (end - c).exp(), k * (end - c).exp()

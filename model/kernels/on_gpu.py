@@ -15,10 +15,8 @@ from model.errors import KernelError
 
 HEAD_SIZES = (16, 32, 64, 128)
 DTYPES = (torch.float32, torch.bfloat16)
-TENSOR_MEMORY = (
-    10,
-    11,
-)  # major compute capabilities: B200 and its kin, whose matrix units keep their sums there
+# major compute capabilities: B200 and its kin, whose matrix units keep their sums there
+TENSOR_MEMORY = (10, 11)
 MOST_HEADS = 65_535  # of all sequences together: blocks of a launch in its second dimension
 
 _log = logging.getLogger(__name__)
@@ -60,13 +58,16 @@ def is_available() -> bool:
 @functools.cache
 def _what_is_missing() -> str:
     """Why Triton cannot compute here; empty where it can."""
-    has_triton = importlib.util.find_spec("triton") is not None
-    if has_triton and _is_interpreted():
+    has_gpu = torch.cuda.is_available() and torch.version.hip is None
+    if importlib.util.find_spec("triton") is None:
+        missing = "triton is not installed"
+    elif _is_interpreted():
         return ""
-    if not torch.cuda.is_available() or torch.version.hip is not None:
-        return "there is no CUDA device" if has_triton else "triton is not installed"
-    missing = _unfit(torch.cuda.get_device_capability()) if has_triton else "triton is not installed"
-    if missing:
+    elif not has_gpu:
+        missing = "there is no CUDA device"
+    else:
+        missing = _unfit(torch.cuda.get_device_capability())
+    if missing and has_gpu:
         _log.warning("WKV-7 runs without its Triton kernels, which is many times slower: %s", missing)
     return missing
 

@@ -44,11 +44,12 @@ def queue(database: Database, tmp_path: Path) -> QueueClient:
     return client
 
 
-def another(queue: QueueClient, tmp_path: Path) -> QueueClient:
+@pytest.fixture
+def other(queue: QueueClient, tmp_path: Path) -> QueueClient:
     """A second worker's."""
-    other = replace(queue)
-    other.register("cpu:1", tmp_path / "other")
-    return other
+    client = replace(queue)
+    client.register("cpu:1", tmp_path / "other")
+    return client
 
 
 def must_claim(queue: QueueClient) -> Claim:
@@ -137,9 +138,8 @@ def test_end__leaves_a_known_result_to_the_next_claim(
 
 
 def test_claim__equal_jobs_wait_for_the_one_that_runs(
-    queue: QueueClient, database: Database, tmp_path: Path
+    queue: QueueClient, other: QueueClient, database: Database, tmp_path: Path
 ) -> None:
-    other = another(queue, tmp_path)
     submit(database, tmp_path)
     submit(database, tmp_path, round="r2", variants={"l2": {"layer_start": 2}})
     running = must_claim(queue)
@@ -167,11 +167,14 @@ def test_claim__an_equal_job_runs_where_the_other_came_to_nothing(
 
 
 def test_claim__an_equal_job_that_ends_while_another_looks(
-    queue: QueueClient, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    queue: QueueClient,
+    other: QueueClient,
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if database.engine.dialect.name == "sqlite":
         pytest.skip("one writer at a time")
-    other = another(queue, tmp_path)
     submit(database, tmp_path)
     submit(database, tmp_path, round="r2")
     running = must_claim(queue)
@@ -188,12 +191,11 @@ def test_claim__an_equal_job_that_ends_while_another_looks(
 
 
 def test_claim__two_that_look_at_equal_jobs_at_once(
-    queue: QueueClient, database: Database, tmp_path: Path
+    queue: QueueClient, other: QueueClient, database: Database, tmp_path: Path
 ) -> None:
     """Neither sees what the other has not committed."""
     if database.engine.dialect.name == "sqlite":
         pytest.skip("one writer at a time")
-    other = another(queue, tmp_path)
     submit(database, tmp_path)
     submit(database, tmp_path, round="r2")
     with database.write() as session:
