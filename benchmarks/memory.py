@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -70,9 +71,9 @@ class Storages(TorchDispatchMode):
         return result
 
 
-def kernel(*inputs: Tensor) -> tuple[Tensor, Tensor]:
+def kernel(*inputs: Tensor, steps: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
     """The Triton backend, whether or not there is a GPU."""
-    y, sT, _ = triton_operator.wkv7(*(x.contiguous() for x in inputs))
+    y, sT, _ = triton_operator.wkv7(*(x.contiguous() for x in inputs), steps)
     return y, sT
 
 
@@ -89,11 +90,9 @@ def answer_states(
     model: RWKV7, future_seed: FutureSeed, size: int, prompt: int, answer: int, *, recompute: bool
 ) -> Tensor:
     """As in training; no sequence is padded, because what a mask selects has no shape where nothing has contents."""
-    hidden, state = model(
-        torch.zeros(size, prompt, dtype=torch.int64), future_seed=future_seed, recompute=recompute
-    )
-    rest, _ = model(torch.zeros(size, answer - 1, dtype=torch.int64), state, recompute=recompute)
-    return torch.cat([hidden[:, -1:], rest], dim=1).flatten(0, 1)
+    prompts = torch.zeros(size, prompt, dtype=torch.int64)
+    answers = torch.zeros(size, answer - 1, dtype=torch.int64)
+    return model.teacher_forced(prompts, answers, future_seed, recompute=recompute).flatten(0, 1)
 
 
 def account(size: int, prompt: int, answer: int, *, recompute: bool) -> dict[str, float]:

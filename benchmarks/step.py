@@ -103,7 +103,7 @@ class Identity(torch.autograd.Function):
 @contextmanager
 def without_kernel() -> Iterator[None]:
     kernel = time_mix.wkv7
-    time_mix.wkv7 = Identity.apply
+    time_mix.wkv7 = lambda *x, steps=None: Identity.apply(*x)
     try:
         yield
     finally:

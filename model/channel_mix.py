@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from model.elementwise import mix, squared_relu
+from model.parts import Parts
 from model.shapes import ModelShape
-from model.token_shift import Padding, token_shift
 
 
 class ChannelMix(nn.Module):
@@ -17,8 +17,8 @@ class ChannelMix(nn.Module):
         self.key = nn.Linear(shape.n_embd, shape.ffn_size, bias=False)
         self.value = nn.Linear(shape.ffn_size, shape.n_embd, bias=False)
 
-    def forward(self, x: Tensor, shift: Tensor, padding: Padding | None) -> tuple[Tensor, Tensor]:
-        """Return the output (B, T, C) and the new shift (B, C)."""
-        shifted, new_shift = token_shift(x, shift, padding)
-        (x_k,) = mix(x, shifted, self.x_k)
-        return self.value(squared_relu(self.key(x_k))), new_shift
+    def forward(self, x: Tensor, before: Tensor, parts: Parts) -> Tensor:
+        """Return the output for (B, T, C), or as its parts have it; `before` (B, C) is the input before the first."""
+        (x_k,) = mix(x, before, parts, self.x_k)
+        output: Tensor = self.value(squared_relu(self.key(x_k)))
+        return output

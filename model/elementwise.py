@@ -9,12 +9,17 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from model.parts import Parts
+
 _SMALLEST_NORM = 1e-12  # as torch.nn.functional.normalize has it
 
 
-def mix(x: Tensor, shifted: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
-    """Return x + (shifted - x) * weight for each weight; x and shifted are (B, T, C), weights (1, 1, C)."""
-    mixed: tuple[Tensor, ...] = _Mix.apply(x, shifted, *weights)  # type: ignore[no-untyped-call]
+def mix(x: Tensor, before: Tensor, parts: Parts, *weights: Tensor) -> tuple[Tensor, ...]:
+    """Return x + (shifted - x) * weight for each weight, shifted being what stands one token earlier ("token shift").
+
+    `x` is (B, T, C) or as its `parts` have it, `before` (B, C) stands before the first token, weights are (1, 1, C).
+    """
+    mixed: tuple[Tensor, ...] = _Mix.apply(x, before, parts, *weights)  # type: ignore[no-untyped-call]
     return mixed
 
 
@@ -32,14 +37,20 @@ def squared_relu(x: Tensor) -> Tensor:
 
 class _Mix(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, shifted: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
-        difference = shifted - x
+    def forward(ctx: Any, x: Tensor, before: Tensor, parts: Parts, *weights: Tensor) -> tuple[Tensor, ...]:
+        difference = torch.empty_like(x)
+        start = before.to(x.dtype)
+        for now, out in zip(parts.blocks(x), parts.blocks(difference), strict=True):
+            torch.sub(start, now[:, 0], out=out[:, 0])
+            torch.sub(now[:, :-1], now[:, 1:], out=out[:, 1:])
+            start = parts.last(x, start)
         ctx.save_for_backward(difference, *weights)
+        ctx.parts, ctx.dtype = parts, before.dtype
         return tuple(torch.addcmul(x, difference, weight) for weight in weights)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         difference, *weights = ctx.saved_tensors
         of_shifted = gradients[0] * weights[0]
         for gradient, weight in zip(gradients[1:], weights[1:], strict=True):
@@ -48,7 +59,14 @@ class _Mix(torch.autograd.Function):
         for gradient in gradients[1:]:
             of_x += gradient
         of_weights = [(gradient * difference).sum((0, 1), keepdim=True) for gradient in gradients]
-        return of_x, of_shifted, *of_weights
+        of_starts = []
+        for now, shifted in zip(ctx.parts.blocks(of_x), ctx.parts.blocks(of_shifted), strict=True):
+            now[:, :-1] += shifted[:, 1:]
+            of_starts.append(shifted[:, 0])
+        of_before, *of_last = of_starts
+        for what in of_last:
+            of_before = ctx.parts.add_to_last(of_x, of_before, what)
+        return of_x, of_before.to(ctx.dtype), None, *of_weights
 
 
 class _UnitVectors(torch.autograd.Function):

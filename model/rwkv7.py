@@ -13,11 +13,11 @@ from model import checkpoint
 from model.channel_mix import ChannelMix
 from model.errors import ShapeError
 from model.future_seed import FutureSeed
+from model.parts import Parts
 from model.settings import FutureSeedSettings
 from model.shapes import ModelShape
 from model.state import LayerState, State, zero_state
 from model.time_mix import TimeMix
-from model.token_shift import Padding, last_position
 
 
 def load(path: str | Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> "RWKV7":
@@ -39,15 +39,34 @@ class Block(nn.Module):
         self.ffn = ChannelMix(shape)
 
     def forward(
-        self, x: Tensor, state: LayerState, v_first: Tensor | None, padding: Padding | None
+        self,
+        x: Tensor,
+        state: LayerState,
+        v_first: Tensor | None,
+        parts: Parts,
+        *,
+        tail_only: bool = False,
     ) -> tuple[Tensor, LayerState, Tensor]:
-        """Return the residual stream after this block, the new state and the values of block 0."""
+        """Return the residual stream after this block, the state after the first part and the values of block 0.
+
+        With `tail_only` the residual stream is that of `Parts.tail`: no other token goes through the FFN.
+        """
         if self.ln0 is not None:
             x = self.ln0(x)
-        mixed, att_shift, wkv, v_first = self.att(self.ln1(x), state.att_shift, state.wkv, v_first, padding)
+        to_att = self.ln1(x)
+        mixed, wkv, v_first = self.att(to_att, state.att_shift, state.wkv, v_first, parts)
         x = x + mixed
-        mixed, ffn_shift = self.ffn(self.ln2(x), state.ffn_shift, padding)
-        return x + mixed, LayerState(att_shift, wkv, ffn_shift), v_first
+        before = state.ffn_shift
+        of_ffn = parts
+        if tail_only:
+            found = self.ln2(parts.before_last(x))
+            before = found if parts.has_two is None else torch.where(parts.has_two, found, before)
+            x = parts.tail(x)
+            of_ffn = Parts(*x.shape[:2], None, x.device)
+        to_ffn = self.ln2(x)
+        ffn_shift = to_ffn[:, 0] if tail_only else parts.last(to_ffn, before)
+        att_shift = parts.last(to_att, state.att_shift)
+        return x + self.ffn(to_ffn, before, of_ffn), LayerState(att_shift, wkv, ffn_shift), v_first
 
 
 class RWKV7(nn.Module):
@@ -101,23 +120,71 @@ class RWKV7(nn.Module):
         Returns the hidden states (B, T, C) after the last normalisation, for `logits`, and the new state.
         Raises `ShapeError` for tokens or lengths that do not fit.
         """
-        padding = _checked_padding(tokens, lengths)
+        _check(tokens, lengths)
         x = self.emb(tokens)
         if state is None:
             state = zero_state(self.shape, tokens.shape[0], x.dtype, x.device)
         if tokens.shape[1] == 0:
             return x, state
+        parts = Parts(*tokens.shape, lengths, x.device)
+        x, state = self._run(x, state, future_seed, parts, recompute=recompute)
+        return self.ln_out(x), state
+
+    def teacher_forced(
+        self,
+        prompts: Tensor,
+        answers: Tensor,
+        future_seed: FutureSeed | FutureSeedSettings | None = None,
+        lengths: Tensor | None = None,
+        *,
+        recompute: bool = False,
+    ) -> Tensor:
+        """Run prompts (B, Tp), seeded as `forward` has it, and from the state that they end in answers (B, Ta).
+
+        In one pass, which takes half as long as two where operations are short, and leaves out what nothing in the
+        answers depends on. `lengths` (B,) counts the real tokens of the prompts, at least 1. Returns the hidden states
+        (B, 1 + Ta, C) from each prompt's last token on, which predict the answer. Raises `ShapeError`.
+        """
+        _check(prompts, lengths)
+        B, Tp = prompts.shape
+        if answers.dim() != 2 or len(answers) != B or Tp == 0 or (lengths is not None and 0 in lengths):
+            raise ShapeError(
+                f"prompts have shape {tuple(prompts.shape)} and answers {tuple(answers.shape)}: expected (B, Tp) and "
+                "(B, Ta), and at least one token in each prompt"
+            )
+        Ta, tokens = answers.shape[1], prompts
+        if Ta > 0:
+            tokens = torch.cat([prompts.flatten(), answers.flatten()]).unsqueeze(0)
+        x = self.emb(tokens)
+        state = zero_state(self.shape, B, x.dtype, x.device)
+        parts = Parts(B, Tp, lengths, x.device, following=Ta)
+        x, _ = self._run(x, state, future_seed, parts, tail_only=True, recompute=recompute)
+        hidden: Tensor = self.ln_out(x)
+        return hidden
+
+    def _run(
+        self,
+        x: Tensor,
+        state: State,
+        future_seed: FutureSeed | FutureSeedSettings | None,
+        parts: Parts,
+        *,
+        tail_only: bool = False,
+        recompute: bool,
+    ) -> tuple[Tensor, State]:
+        """Return the residual stream after all blocks, all of it or of the tail, and the state after the first part."""
         if isinstance(future_seed, FutureSeedSettings):
             future_seed = FutureSeed(future_seed, self.shape).to(x.device)
         v_first: Tensor | None = None
         new_state: list[LayerState] = []
         for layer, (block, old) in enumerate(zip(self.blocks, state, strict=True)):
             if future_seed is not None and layer in future_seed.layers:
-                old = _seeded(old, future_seed, layer, new_state[-1].wkv, x, padding)
+                old = _seeded(old, future_seed, layer, new_state[-1].wkv, x, parts)
             run = _recomputing(block) if recompute and torch.is_grad_enabled() else block
-            x, new, v_first = run(x, old, v_first, padding)
+            is_last = layer == self.shape.n_layer - 1
+            x, new, v_first = run(x, old, v_first, parts, tail_only=tail_only and is_last)
             new_state.append(new)
-        return self.ln_out(x), tuple(new_state)
+        return x, tuple(new_state)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the scores of the next token, (..., C) -> (..., V)."""
@@ -130,24 +197,19 @@ def _recomputing(block: nn.Module) -> Callable[..., tuple[Tensor, LayerState, Te
 
 
 def _seeded(
-    old: LayerState,
-    future_seed: FutureSeed,
-    layer: int,
-    previous_sT: Tensor,
-    x: Tensor,
-    padding: Padding | None,
+    old: LayerState, future_seed: FutureSeed, layer: int, previous_sT: Tensor, x: Tensor, parts: Parts
 ) -> LayerState:
-    seed = future_seed.initial_state(layer, previous_sT, last_position(x, padding))
-    if padding is not None:  # a row without a prompt has nothing to be seeded from
-        seed = seed * (padding.lengths > 0).view(-1, 1, 1, 1)
+    seed = future_seed.initial_state(layer, previous_sT, parts.last(x))
+    if parts.begun is not None:  # a row without a prompt has nothing to be seeded from
+        seed = seed * parts.begun.view(-1, 1, 1, 1)
     return old._replace(wkv=old.wkv + seed)
 
 
-def _checked_padding(tokens: Tensor, lengths: Tensor | None) -> Padding | None:
+def _check(tokens: Tensor, lengths: Tensor | None) -> None:
     if tokens.dim() != 2:
         raise ShapeError(f"tokens have shape {tuple(tokens.shape)}: expected (B, T)")
     if lengths is None:
-        return None
+        return
     B, T = tokens.shape
     if lengths.shape != (B,):
         raise ShapeError(
@@ -155,4 +217,3 @@ def _checked_padding(tokens: Tensor, lengths: Tensor | None) -> Padding | None:
         )
     if not bool(((lengths >= 0) & (lengths <= T)).all()):
         raise ShapeError(f"lengths are {lengths.tolist()}: expected 0 to {T}, the number of token positions")
-    return Padding(lengths.to(tokens.device), T)

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from model.elementwise import mix, unit_vectors
 from model.kernels import wkv7
+from model.parts import Parts
 from model.shapes import ModelShape
-from model.token_shift import Padding, token_shift
 
 _FASTEST_DECAY = -math.exp(-0.5)  # the log-decay is this times a sigmoid
 _HEAD_NORM_EPS = 64e-5  # official for every head size
@@ -37,16 +37,16 @@ class TimeMix(nn.Module):
         self.ln_x = HeadNorm(C)
 
     def forward(
-        self, x: Tensor, shift: Tensor, wkv: Tensor, v_first: Tensor | None, padding: Padding | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Mix (B, T, C) over time, starting from the state `shift` (B, C) and `wkv` (B, H, N, N).
+        self, x: Tensor, before: Tensor, wkv: Tensor, v_first: Tensor | None, parts: Parts
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Mix (B, T, C), or as its parts have it, over time.
 
-        `v_first` (B, T, C) are the values of block 0, None in block 0. Returns the output, the new shift, the
-        new wkv and the values of block 0.
+        `before` (B, C) is the input before the first token, `wkv` (B, H, N, N) the state. `v_first` are the values of
+        block 0, as large as the input, None in block 0. Returns the output, wkv after the first part and the values
+        of block 0.
         """
-        shifted, new_shift = token_shift(x, shift, padding)
         x_r, x_w, x_k, x_v, x_a, x_g = mix(
-            x, shifted, self.x_r, self.x_w, self.x_k, self.x_v, self.x_a, self.x_g
+            x, before, parts, self.x_r, self.x_w, self.x_k, self.x_v, self.x_a, self.x_g
         )
         r, k, v = self.receptance(x_r), self.key(x_k), self.value(x_v)
         if v_first is None:
@@ -56,15 +56,16 @@ class TimeMix(nn.Module):
         w = self._log_decay(x_w)
         rate = torch.sigmoid(_affine(x_a @ self.a1, self.a2, self.a0))
         gate = torch.sigmoid(x_g @ self.g1) @ self.g2
-        if padding is not None:  # padding neither decays nor, as k = 0 makes a and b zero too, writes
-            w, k = w * padding.real, k * padding.real
+        if parts.real is not None:  # padding neither decays nor, as k = 0 makes a and b zero too, writes
+            w, k = w * parts.real, k * parts.real
         removal = unit_vectors(self._heads(k * self.k_k))
         k = self._heads(k * torch.addcmul(1.0 - self.k_a, rate, self.k_a))
         r, v = self._heads(r), self._heads(v)
-        y, new_wkv = wkv7(r, self._heads(w), k, v, -removal, removal * self._heads(rate), wkv)
+        a, b = -removal, removal * self._heads(rate)
+        y, new_wkv = wkv7(r, self._heads(w), k, v, a, b, wkv, steps=parts.steps)
         bonus = (r * k * self.r_k).sum(dim=-1, keepdim=True) * v
         y = self.ln_x(y.to(x.dtype)) + bonus.view_as(x)
-        return self.output(y * gate), new_shift, new_wkv, v_first
+        return self.output(y * gate), new_wkv, v_first
 
     def _log_decay(self, x: Tensor) -> Tensor:
         logit = self.w0 + torch.tanh(x @ self.w1) @ self.w2

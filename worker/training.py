@@ -255,10 +255,8 @@ class Batch:
     prompt: Tensor  # (B, Tp) int64
     prompt_lengths: Tensor  # (B,), on the CPU
     answer: Tensor  # (B, Ta) int64: the answer without its last token
-    answer_lengths: Tensor  # (B,), on the CPU
     targets: Tensor  # (N,) int64: all answer tokens, example by example
-    last: Tensor  # (B,) int64: which of the B Tp positions is the prompt's last
-    predicting: Tensor  # (N,) int64: which of the B (1 + Ta) positions predicts it, for each target
+    predicting: Tensor  # (N,) int64: which of the B (1 + Ta) positions from prompts' ends on predicts each target
     sizes: tuple[int, ...]  # answer tokens of each example
 
     @classmethod
@@ -266,17 +264,13 @@ class Batch:
         prompt, prompt_lengths = _padded([e.prompt for e in examples])
         answer, answer_lengths = _padded([e.answer[:-1] for e in examples])
         targets = torch.cat([torch.as_tensor(e.answer, dtype=torch.int64) for e in examples])
-        rows = torch.arange(len(examples))
-        last = rows * prompt.shape[1] + prompt_lengths - 1
         positions = torch.arange(1 + answer.shape[1])
         predicting = (positions <= answer_lengths.unsqueeze(1)).flatten().nonzero().squeeze(1)
         return cls(
             prompt.to(device),
             prompt_lengths,
             answer.to(device),
-            answer_lengths,
             targets.to(device),
-            last.to(device),
             predicting.to(device),
             tuple(len(e.answer) for e in examples),
         )
@@ -288,7 +282,7 @@ class Batch:
 
     @property
     def real_positions(self) -> int:
-        return int(self.prompt_lengths.sum() + self.answer_lengths.sum())
+        return int(self.prompt_lengths.sum()) + len(self.targets) - len(self.sizes)
 
 
 def _padded(rows: Sequence[object]) -> tuple[Tensor, Tensor]:
@@ -302,14 +296,12 @@ def answer_states(
 ) -> Tensor:
     """The hidden state that predicts each answer token: (N, C), example by example.
 
-    Future-Seed acts in the prompt pass only; its final state, whole, starts the answer pass.
+    Future-Seed acts on the prompts only; the state that they end in, whole, starts the answers.
     """
-    hidden, state = model(
-        batch.prompt, future_seed=future_seed, lengths=batch.prompt_lengths, recompute=recompute
+    hidden = model.teacher_forced(
+        batch.prompt, batch.answer, future_seed, batch.prompt_lengths, recompute=recompute
     )
-    last = hidden.flatten(0, 1)[batch.last]  # (B, C)
-    rest, _ = model(batch.answer, state, lengths=batch.answer_lengths, recompute=recompute)  # (B, Ta, C)
-    return torch.cat([last.unsqueeze(1), rest], dim=1).flatten(0, 1)[batch.predicting]
+    return hidden.flatten(0, 1)[batch.predicting]
 
 
 def answer_loss(model: RWKV7, hidden: Tensor, targets: Tensor) -> Tensor:

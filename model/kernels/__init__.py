@@ -3,15 +3,15 @@
 S_t = S_{t-1} diag(exp(w_t)) + (S_{t-1} a_t) b_t^T + v_t k_t^T        y_t = S_t r_t
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from model.errors import KernelError, ShapeError
-from model.kernels import chunked, compiled, on_gpu, reference, selection
+from model.kernels import chunked, compiled, on_gpu, reference, selection, two_parts
 
-Backend = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+Backend = Callable[..., tuple[Tensor, Tensor]]
 
 _BACKENDS: dict[str, Backend] = {
     "reference": reference.wkv7,
@@ -30,6 +30,7 @@ def wkv7(
     b: Tensor,
     s0: Tensor | None = None,
     backend: str | None = None,
+    steps: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Run the WKV-7 recurrence over a batch of sequences.
 
@@ -39,10 +40,14 @@ def wkv7(
     backends `compiled` and `triton`. A backward pass belongs outside of `torch.autocast`, as torch advises: within it
     `reference` and `chunked` compute gradients in bfloat16.
 
+    Sequences may be given in two parts, `steps` (T0, T1): tensors are then (1, B T0 + B T1, H, N), the first part of
+    every sequence, then the second of every one, which goes on where the first ends. `s0` says how many there are, and
+    the state returned is that between the parts.
+
     Raises `ShapeError` for shapes that do not fit, `KernelError` for a backend that is unknown, not available
     here, or not able to compute these tensors.
     """
-    _check_shapes(r, w, k, v, a, b, s0)
+    _check_shapes(r, w, k, v, a, b, s0, steps)
     B, _, H, N = r.shape
     dtype = torch.float64 if r.dtype == torch.float64 else torch.float32
     s0 = torch.zeros(B, H, N, N, dtype=dtype, device=r.device) if s0 is None else s0.to(dtype)
@@ -55,10 +60,19 @@ def wkv7(
     if name == "triton":  # else it would read, and keep for the backward pass, twice as much
         as_they_are.add(torch.bfloat16)
     r, w, k, v, a, b = (x if x.dtype in as_they_are else x.to(dtype) for x in (r, w, k, v, a, b))
+    x = r, w, k, v, a, b, s0
     if not torch.is_autocast_enabled(r.device.type):
-        return _BACKENDS[name](r, w, k, v, a, b, s0)
+        return _compute(name, x, steps)
     with torch.autocast(r.device.type, enabled=False):
-        return _BACKENDS[name](r, w, k, v, a, b, s0)
+        return _compute(name, x, steps)
+
+
+def _compute(backend: str, x: Sequence[Tensor], steps: Sequence[int] | None) -> tuple[Tensor, Tensor]:
+    if steps is None:
+        return _BACKENDS[backend](*x)
+    if backend in ("compiled", "triton"):
+        return _BACKENDS[backend](*x, steps)
+    return two_parts.wkv7(_BACKENDS[backend], x, steps)
 
 
 def available_backends() -> tuple[str, ...]:
@@ -77,7 +91,14 @@ def default_backend(
 
 
 def _check_shapes(
-    r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0: Tensor | None
+    r: Tensor,
+    w: Tensor,
+    k: Tensor,
+    v: Tensor,
+    a: Tensor,
+    b: Tensor,
+    s0: Tensor | None,
+    steps: Sequence[int] | None,
 ) -> None:
     if r.dim() != 4:
         raise ShapeError(f"r has shape {tuple(r.shape)}: expected four dimensions (B, T, H, N)")
@@ -86,5 +107,13 @@ def _check_shapes(
         if x.shape != shape:
             raise ShapeError(f"{name} has shape {tuple(x.shape)}: expected {tuple(r.shape)}, the shape of r")
     B, _, H, N = shape
+    if steps is not None:
+        B = 0 if s0 is None else s0.shape[0]
+        tokens = B * sum(steps)
+        if s0 is None or len(steps) != 2 or min(steps) < 1 or shape[:2] != (1, tokens):
+            raise ShapeError(
+                f"r has shape {tuple(shape)}: expected (1, {tokens}, H, N) for parts of {steps} steps from "
+                f"s0 with {B} states"
+            )
     if s0 is not None and s0.shape != (B, H, N, N):
         raise ShapeError(f"s0 has shape {tuple(s0.shape)}: expected (B, H, N, N) = {(B, H, N, N)}")

@@ -2,63 +2,141 @@
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 SPAN = 64  # steps between checkpoints, as in wkv7.c
 
+Steps = Sequence[int] | None
+
+
+class Part(NamedTuple):
+    """Sequences of T steps: how large, and how many bytes into tensors of tokens and into checkpoints they begin."""
+
+    B: int
+    T: int
+    H: int
+    in_tokens: int
+    in_checkpoints: int
+
+    def at(self, *x: Tensor) -> list[int]:
+        """Where the part lies in tensors of tokens."""
+        return [tensor.data_ptr() + self.in_tokens for tensor in x]
+
 
 class Kernels:
-    """Forward and backward for the head size that a library was built for; inputs are contiguous."""
+    """Forward and backward for the head size that a library was built for; inputs are contiguous.
+
+    With `steps` (T0, T1) sequences come in two parts, as `model.kernels.wkv7` has them, and sT is the state between.
+    """
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._forward = _function(library.wkv7_forward, tensors=11)
         self._backward = _function(library.wkv7_backward, tensors=18)
 
-    def forward(self, *x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Sequence[Tensor], steps: Steps = None) -> tuple[Tensor, Tensor]:
         """Return y and sT from r w k v a b s0."""
-        y, sT = new_outputs(*x)
-        if y.numel() == 0:
-            return y, sT.copy_(x[6])
-        _run(self._forward, *x, y, sT, None, None)
+        y, sT = new_outputs(x)
+        self._run_forward(x, steps, y, sT, None, None)
         return y, sT
 
-    def forward_for_backward(self, *x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward_for_backward(
+        self, x: Sequence[Tensor], steps: Steps = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return y, sT and what `backward` needs besides the inputs: u, the states before spans but the first."""
-        (y, sT), (u, checkpoints) = new_outputs(*x), new_checkpoints(*x)
-        if y.numel() == 0:
-            return y, sT.copy_(x[6]), u, checkpoints
-        _run(self._forward, *x, y, sT, u, checkpoints)
+        (y, sT), (u, checkpoints) = new_outputs(x), new_checkpoints(x, steps)
+        self._run_forward(x, steps, y, sT, u, checkpoints)
         return y, sT, u, checkpoints
 
-    def backward(self, saved: Sequence[Tensor], dy: Tensor, dsT: Tensor | None) -> tuple[Tensor, ...]:
-        """Return the gradients of r w k v a b s0; `saved` are those, u and the checkpoints, no `dsT` is zero.
+    def _run_forward(
+        self,
+        x: Sequence[Tensor],
+        steps: Steps,
+        y: Tensor,
+        sT: Tensor,
+        u: Tensor | None,
+        checkpoints: Tensor | None,
+    ) -> None:
+        *inputs, s0 = x
+        if y.numel() == 0:
+            sT.copy_(s0)
+            return
+        end = sT
+        for part in _parts(x, steps):
+            kept: list[int] | tuple[None, None] = (None, None)
+            if u is not None and checkpoints is not None:
+                kept = [*part.at(u), checkpoints.data_ptr() + part.in_checkpoints]
+            states = s0.data_ptr(), *part.at(y), end.data_ptr()
+            self._forward(*part[:3], *part.at(*inputs), *states, *kept, torch.get_num_threads())
+            s0, end = sT, sT if steps is None else _new(sT)
 
-        The gradients given are copied where they are not contiguous.
+    def backward(
+        self, saved: Sequence[Tensor], sT: Tensor | None, dy: Tensor, dsT: Tensor | None, steps: Steps = None
+    ) -> tuple[Tensor, ...]:
+        """Return the gradients of r w k v a b s0; no `dsT` is zero.
+
+        `saved` are those, u and the checkpoints; sequences in two parts need `sT`, too. The gradients given are copied
+        where they are not contiguous.
         """
-        gradients = new_gradients(*saved)
-        if gradients[0].numel() == 0:
-            gradients[6].zero_() if dsT is None else gradients[6].copy_(dsT)
+        *inputs, s0, u, checkpoints = saved
+        *of_inputs, ds0 = gradients = new_gradients(saved)
+        if dy.numel() == 0:
+            ds0.zero_() if dsT is None else ds0.copy_(dsT)
             return gradients
-        of_outputs = contiguous(dy) + ([None] if dsT is None else contiguous(dsT))
-        _run(self._backward, *saved, *of_outputs, *gradients)
+        (dy,) = contiguous(dy)
+        if dsT is not None:
+            (dsT,) = contiguous(dsT)
+
+        def run(part: Part, start: Tensor, of_end: Tensor | None, of_start: Tensor) -> None:
+            kept = *part.at(u), checkpoints.data_ptr() + part.in_checkpoints
+            given = *part.at(dy), None if of_end is None else of_end.data_ptr()
+            results = *part.at(*of_inputs), of_start.data_ptr()
+            tensors = *part.at(*inputs), start.data_ptr(), *kept, *given, *results
+            self._backward(*part[:3], *tensors, torch.get_num_threads())
+
+        first, *second = _parts(saved, steps)
+        for part in second:
+            assert sT is not None  # noqa: S101  (else there is one part)
+            of_between = _new(s0)
+            run(part, sT, None, of_between)
+            dsT = of_between if dsT is None else of_between.add_(dsT)
+        run(first, s0, dsT, ds0)
         return gradients
 
 
-def new_outputs(*x: Tensor) -> tuple[Tensor, Tensor]:
+def _parts(x: Sequence[Tensor], steps: Steps) -> list[Part]:
+    """The parts of sequences, from r w k v a b s0."""
+    r, s0 = x[0], x[6]
+    (B, H, N), size = s0.shape[:3], s0.element_size()
+    parts, tokens, states = [], 0, 0
+    for T in (r.shape[1],) if steps is None else steps:
+        parts.append(Part(B, T, H, size * tokens, size * states))
+        tokens += B * T * H * N
+        states += _checkpoints(B, T, H) * N * N
+    return parts
+
+
+def _checkpoints(B: int, T: int, H: int) -> int:
+    """How many states there are before spans of all sequences but each one's first, which is there already."""
+    return B * H * max(0, -(-T // SPAN) - 1)
+
+
+def new_outputs(x: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Memory for y and sT, from r w k v a b s0."""
     return _new(x[0]), _new(x[6])
 
 
-def new_checkpoints(*x: Tensor) -> tuple[Tensor, Tensor]:
-    """Memory for u, and for the states before spans but the first, which begins with s0."""
-    B, T, H, N = x[0].shape
-    return _new(x[0]), x[0].new_empty(B, H, max(0, -(-T // SPAN) - 1), N, N)
+def new_checkpoints(x: Sequence[Tensor], steps: Steps = None) -> tuple[Tensor, Tensor]:
+    """Memory for u, and for the states before spans but the first, from r w k v a b s0."""
+    r, s0 = x[0], x[6]
+    B, H, N = s0.shape[:3]
+    count = sum(_checkpoints(B, T, H) for T in ((r.shape[1],) if steps is None else steps))
+    return _new(r), r.new_empty(count, N, N)
 
 
-def new_gradients(*x: Tensor) -> tuple[Tensor, ...]:
+def new_gradients(x: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Memory for the gradients of r w k v a b s0, from those."""
     return tuple([_new(tensor) for tensor in x[:7]])
 
@@ -77,8 +155,3 @@ def _function(function: Any, tensors: int) -> Any:
     function.argtypes = (*[ctypes.c_int64] * 3, *[ctypes.c_void_p] * tensors, ctypes.c_int)
     function.restype = None
     return function
-
-
-def _run(function: Any, r: Tensor, *tensors: Tensor | None) -> None:
-    addresses = [x if x is None else x.data_ptr() for x in (r, *tensors)]
-    function(*r.shape[:3], *addresses, torch.get_num_threads())

@@ -18,7 +18,15 @@ from torch.autograd.function import once_differentiable
 
 from model.errors import KernelError
 from model.kernels import build, reference
-from model.kernels.c_kernels import SPAN, Kernels, contiguous, new_checkpoints, new_gradients, new_outputs
+from model.kernels.c_kernels import (
+    SPAN,
+    Kernels,
+    Steps,
+    contiguous,
+    new_checkpoints,
+    new_gradients,
+    new_outputs,
+)
 
 _LARGEST_ERROR = 1e-4
 
@@ -26,9 +34,9 @@ _log = logging.getLogger(__name__)
 
 
 def wkv7(
-    r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0: Tensor
+    r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0: Tensor, steps: Steps = None
 ) -> tuple[Tensor, Tensor]:
-    """Compute WKV-7 as `reference.wkv7` does, for float32 on the CPU.
+    """Compute WKV-7 as `reference.wkv7` does, for float32 on the CPU; with `steps`, of sequences in two parts.
 
     Results do not depend on the number of threads. Raises `KernelError` for other tensors, and where the kernels
     cannot be built.
@@ -41,7 +49,9 @@ def wkv7(
     if forward_ad._current_level >= 0:
         raise KernelError("backend compiled has no forward-mode derivative: use backend='chunked'")
     x = contiguous(r, w, k, v, a, b, s0)
-    result: tuple[Tensor, Tensor] = _with_autograd(kernels, x) if _are_plain(*x) else _wkv7(*x)
+    result: tuple[Tensor, Tensor] = (
+        _with_autograd(kernels, x, steps) if _are_plain(*x) else _wkv7(*x, steps)
+    )
     return result
 
 
@@ -87,8 +97,8 @@ def _self_test(library: ctypes.CDLL, head_size: int) -> None:
 
 def _results(kernels: Kernels, x: Sequence[Tensor]) -> list[Tensor]:
     """y, sT and the gradients of the sum of their squares."""
-    y, sT, *saved = kernels.forward_for_backward(*x)
-    return [y, sT, *kernels.backward([*x, *saved], 2 * y, 2 * sT)]
+    y, sT, *kept = kernels.forward_for_backward(x)
+    return [y, sT, *kernels.backward([*x, *kept], sT, 2 * y, 2 * sT)]
 
 
 def _expected(x: Sequence[Tensor]) -> list[Tensor]:
@@ -111,52 +121,66 @@ def _operator(
     kernel: Callable[..., tuple[Tensor, ...]],
     fake: Callable[..., tuple[Tensor, ...]],
 ) -> Any:
-    """Register an operator from its kernel on the CPU and, for compilers, one that only makes the outputs."""
+    """Register an operator from its kernel on the CPU and, for compilers, one that only makes the outputs.
+
+    After the tensors it takes the steps of sequences in two parts.
+    """
     arguments = ", ".join(f"Tensor? {x[:-1]}" if x.endswith("?") else f"Tensor {x}" for x in takes.split())
     results = ", ".join(["Tensor"] * returns)
-    _library.define(f"{name}({arguments}) -> ({results})")
-    _library.impl(name, kernel, "CPU")
-    torch.library.register_fake(f"fsq::{name}", fake, lib=_library)
+    _library.define(f"{name}({arguments}, int[]? steps=None) -> ({results})")
+    _library.impl(name, _on_tensors(kernel, len(takes.split())), "CPU")
+    torch.library.register_fake(f"fsq::{name}", _on_tensors(fake, len(takes.split())), lib=_library)
     return getattr(torch.ops.fsq, name).default
+
+
+def _on_tensors(function: Callable[..., tuple[Tensor, ...]], count: int) -> Callable[..., tuple[Tensor, ...]]:
+    """A function of tensors and steps as torch calls it: without the steps where there are none."""
+    return lambda *x: function(x[:count], *x[count:])
 
 
 _wkv7 = _operator(
     "wkv7_compiled",
     "r w k v a b s0",
     2,
-    lambda *x: _kernels(x[0]).forward(*contiguous(*x)),
-    lambda *x: new_outputs(*x),
+    lambda x, steps=None: _kernels(x[0]).forward(contiguous(*x), steps),
+    lambda x, steps=None: new_outputs(x),
 )
 _wkv7_for_backward = _operator(
     "wkv7_compiled_for_backward",
     "r w k v a b s0",
     4,
-    lambda *x: _kernels(x[0]).forward_for_backward(*contiguous(*x)),
-    lambda *x: (*new_outputs(*x), *new_checkpoints(*x)),
+    lambda x, steps=None: _kernels(x[0]).forward_for_backward(contiguous(*x), steps),
+    lambda x, steps=None: (*new_outputs(x), *new_checkpoints(x, steps)),
 )
 _wkv7_backward = _operator(
     "wkv7_compiled_backward",
-    "r w k v a b s0 u checkpoints dy dsT?",
+    "r w k v a b s0 u checkpoints sT? dy dsT?",
     7,
-    lambda *x: _kernels(x[0]).backward(contiguous(*x[:9]), *x[9:]),
-    lambda *x: new_gradients(*x),
+    lambda x, steps=None: _kernels(x[0]).backward(
+        contiguous(*x[:9]), None if x[9] is None else x[9].contiguous(), *x[10:], steps
+    ),
+    lambda x, steps=None: new_gradients(x),
 )
 
 
 class _Operators:
     """The kernels by way of torch's dispatcher, for whoever looks at operators, or has other tensors than memory."""
 
-    def forward(self, *x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Sequence[Tensor], steps: Steps) -> tuple[Tensor, Tensor]:
         with torch._C._AutoDispatchBelowAutograd():
-            return _wkv7(*x)  # type: ignore[no-any-return]
+            return _wkv7(*x, steps)  # type: ignore[no-any-return]
 
-    def forward_for_backward(self, *x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward_for_backward(
+        self, x: Sequence[Tensor], steps: Steps
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         with torch._C._AutoDispatchBelowAutograd():
-            return _wkv7_for_backward(*x)  # type: ignore[no-any-return]
+            return _wkv7_for_backward(*x, steps)  # type: ignore[no-any-return]
 
-    def backward(self, saved: Sequence[Tensor], dy: Tensor, dsT: Tensor | None) -> tuple[Tensor, ...]:
+    def backward(
+        self, saved: Sequence[Tensor], sT: Tensor | None, dy: Tensor, dsT: Tensor | None, steps: Steps
+    ) -> tuple[Tensor, ...]:
         with torch._C._AutoDispatchBelowAutograd():
-            return _wkv7_backward(*saved, dy, dsT)  # type: ignore[no-any-return]
+            return _wkv7_backward(*saved, sT, dy, dsT, steps)  # type: ignore[no-any-return]
 
 
 _OPERATORS = _Operators()
@@ -179,10 +203,12 @@ def _are_plain(*x: Tensor) -> bool:
 
 class _Wkv7(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, way: Kernels | _Operators, *x: Tensor) -> tuple[Tensor, Tensor]:
-        y, sT, u, checkpoints = way.forward_for_backward(*x)
-        ctx.save_for_backward(*x, u, checkpoints)
-        ctx.way = way
+    def forward(ctx: Any, way: Kernels | _Operators, steps: Steps, *x: Tensor) -> tuple[Tensor, Tensor]:
+        y, sT, *kept = way.forward_for_backward(x, steps)
+        if steps is not None:  # the second part begins with it
+            kept.append(sT)
+        ctx.save_for_backward(*x, *kept)
+        ctx.way, ctx.steps = way, steps
         ctx.set_materialize_grads(False)
         return y, sT
 
@@ -197,16 +223,21 @@ def _gradients(ctx: Any, dy: Tensor | None, dsT: Tensor | None) -> tuple[Tensor 
     dy = torch.zeros_like(saved[0]) if dy is None else dy
     given = (*saved, dy) if dsT is None else (*saved, dy, dsT)
     way = ctx.way if _are_plain(*given) else _OPERATORS
-    return None, *way.backward(saved, dy, dsT)
+    sT = None if ctx.steps is None else saved[9]
+    return None, None, *way.backward(saved[:9], sT, dy, dsT, ctx.steps)
 
 
 _gradients_once = once_differentiable(_gradients)
 
 
-def _with_autograd(way: Kernels | _Operators, x: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def _with_autograd(way: Kernels | _Operators, x: Sequence[Tensor], steps: Steps) -> tuple[Tensor, Tensor]:
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in x):
-        return _Wkv7.apply(way, *x)  # type: ignore[no-any-return, no-untyped-call]
-    return way.forward(*x)
+        return _Wkv7.apply(way, steps, *x)  # type: ignore[no-any-return, no-untyped-call]
+    return way.forward(x, steps)
 
 
-_library.impl("wkv7_compiled", lambda *x: _with_autograd(_OPERATORS, x), "Autograd")
+_library.impl(
+    "wkv7_compiled",
+    _on_tensors(lambda x, steps=None: _with_autograd(_OPERATORS, x, steps), 7),
+    "Autograd",
+)

@@ -7,11 +7,13 @@ import functools
 import importlib.util
 import logging
 import os
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from model.errors import KernelError
+from model.kernels import two_parts
 
 HEAD_SIZES = (16, 32, 64, 128)
 DTYPES = (torch.float32, torch.bfloat16)
@@ -23,10 +25,18 @@ _log = logging.getLogger(__name__)
 
 
 def wkv7(
-    r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0: Tensor
+    r: Tensor,
+    w: Tensor,
+    k: Tensor,
+    v: Tensor,
+    a: Tensor,
+    b: Tensor,
+    s0: Tensor,
+    steps: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Compute WKV-7 as `reference.wkv7` does, in float32, from inputs that may each be float32 or bfloat16.
 
+    With `steps` of sequences in two parts.
     `y` and `sT` are float32. Inputs that are not contiguous are copied. Decays beyond exp(-18) count as that.
     Raises `KernelError` for tensors of other dtypes, on other devices or of other head sizes.
     """
@@ -45,6 +55,11 @@ def wkv7(
     from model.kernels import triton_operator
 
     at_once = max(1, MOST_HEADS // r.shape[2])  # sequences
+    if steps is not None:
+        if len(s0) > at_once:
+            return two_parts.wkv7(wkv7, (*inputs, s0), steps)
+        y_of_all, between, _ = triton_operator.wkv7(*(x.contiguous() for x in (*inputs, s0)), steps)
+        return y_of_all, between
     parts = zip(*(torch.split(x.contiguous(), at_once) for x in (*inputs, s0)), strict=True)
     y, sT, _ = zip(*(triton_operator.wkv7(*part) for part in parts), strict=True)
     return (y[0], sT[0]) if len(y) == 1 else (torch.cat(y), torch.cat(sT))

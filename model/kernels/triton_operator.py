@@ -6,13 +6,14 @@ is deterministic: no atomics, and no tuning by the clock, because a job must com
 time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from model.kernels import triton_chunks as kernels
+from model.kernels import two_parts
 
 SPAN: int = kernels.SPAN.value
 CHUNK: int = kernels.CHUNK.value
@@ -40,13 +41,13 @@ class Stretch(NamedTuple):
 
     @classmethod
     def whole(cls, like: Tensor) -> Self:
-        return cls(like, 0, _spans(like))
+        return cls(like, 0, _spans(like.shape[1]))
 
     @classmethod
     def parts(cls, like: Tensor) -> Iterator[Self]:
         """From the last to the first, about equal, none with more states of chunks than there is room for."""
-        B, _, H, N = like.shape
-        spans = _spans(like)
+        B, T, H, N = like.shape
+        spans = _spans(T)
         of_a_span = B * H * CHUNKS * N * N * 4
         count = -(-spans // max(1, LARGEST_STATES // max(1, of_a_span)))
         borders = [spans * i // count for i in range(count + 1)]
@@ -70,17 +71,47 @@ class Stretch(NamedTuple):
 
 @torch.library.custom_op("fsq::wkv7", mutates_args=())
 def wkv7(
-    r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0: Tensor
+    r: Tensor,
+    w: Tensor,
+    k: Tensor,
+    v: Tensor,
+    a: Tensor,
+    b: Tensor,
+    s0: Tensor,
+    steps: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return y, sT and the state before every span, all float32; all inputs must be contiguous."""
-    whole = Stretch.whole(r)
-    y, sT, before = _new_results(r, s0)
+    """Return y, sT and the state before every span, all float32; all inputs must be contiguous.
+
+    With `steps` (T0, T1) sequences come in two parts, as `model.kernels.wkv7` has them, and sT is the state between;
+    the states before spans are those of the first part, then those of the second.
+    """
+    y, sT, before = _new_results(r, s0, steps)
+    parts = zip(*(two_parts.blocks(x, len(s0), steps) for x in (r, w, k, v, a, b, y)), strict=True)
+    end = sT
     with torch.cuda.device_of(r):
-        of_chunks, maps = _matrices(whole, r, w, k, a, b), _maps(whole)
-        _spanwise("transitions", whole, w, k, v, a, b, of_chunks, maps, times=2)
-        _scan(maps, s0, before, sT, back=False)
-        _spanwise("outputs", whole, r, w, k, v, a, b, of_chunks, before, y)
+        for part, states in zip(parts, _before_each(before, s0, r, steps), strict=True):
+            _forward(*part, s0, states, end)
+            s0, end = sT, sT if steps is None else torch.empty_like(sT)
     return y, sT, before
+
+
+def _forward(
+    r: Tensor,
+    w: Tensor,
+    k: Tensor,
+    v: Tensor,
+    a: Tensor,
+    b: Tensor,
+    y: Tensor,
+    s0: Tensor,
+    before: Tensor,
+    sT: Tensor,
+) -> None:
+    whole = Stretch.whole(r)
+    of_chunks, maps = _matrices(whole, r, w, k, a, b), _maps(whole)
+    _spanwise("transitions", whole, w, k, v, a, b, of_chunks, maps, times=2)
+    _scan(maps, s0, before, sT, back=False)
+    _spanwise("outputs", whole, r, w, k, v, a, b, of_chunks, before, y)
 
 
 @torch.library.custom_op("fsq::wkv7_backward", mutates_args=())
@@ -94,13 +125,20 @@ def wkv7_backward(
     before: Tensor,
     dy: Tensor,
     dsT: Tensor,
+    steps: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of all inputs of `wkv7`, in their dtypes."""
     dr, dw, dk, dv, da, db = (torch.empty_like(x) for x in (r, w, k, v, a, b))
-    ds = dsT.clone()  # goes from stretch to stretch, and becomes the gradient of s0
+    tensors = (r, w, k, v, a, b, dy, dr, dw, dk, dv, da, db)
+    parts = zip(*(two_parts.blocks(x, len(dsT), steps) for x in tensors), strict=True)
+    states = _before_each(before, dsT, r, steps)
+    ds = dsT.clone() if steps is None else torch.zeros_like(dsT)  # goes from stretch to stretch, to that of s0
     with torch.cuda.device_of(r):
-        for stretch in Stretch.parts(r):
-            _backward(stretch, r, w, k, v, a, b, before, dy, dr, dw, dk, dv, da, db, ds)
+        for number, (part, before_part) in reversed([*enumerate(zip(parts, states, strict=True))]):
+            if steps is not None and number == 0:
+                ds += dsT  # between the parts
+            for stretch in Stretch.parts(part[0]):
+                _backward(stretch, *part[:6], before_part, *part[6:], ds)
     return dr, dw, dk, dv, da, db, ds
 
 
@@ -142,9 +180,16 @@ def _backward(
 
 @wkv7.register_fake
 def _(
-    r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, s0: Tensor
+    r: Tensor,
+    w: Tensor,
+    k: Tensor,
+    v: Tensor,
+    a: Tensor,
+    b: Tensor,
+    s0: Tensor,
+    steps: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _new_results(r, s0)
+    return _new_results(r, s0, steps)
 
 
 @wkv7_backward.register_fake
@@ -158,31 +203,46 @@ def _(
     before: Tensor,
     dy: Tensor,
     dsT: Tensor,
+    steps: Sequence[int] | None = None,
 ) -> tuple[Tensor, ...]:
     return (*(torch.empty_like(x) for x in (r, w, k, v, a, b)), torch.empty_like(dsT))
 
 
-def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     ctx.set_materialize_grads(False)  # or the states, which nobody differentiates, get zeros of their size
     ctx.save_for_backward(*inputs[:6], output[2])
+    ctx.steps, ctx.states = inputs[7], inputs[6].shape
 
 
-def _differentiate(ctx: Any, dy: Tensor | None, dsT: Tensor | None, _: None) -> tuple[Tensor, ...]:
+def _differentiate(ctx: Any, dy: Tensor | None, dsT: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors  # once: recomputed activations can be had no second time
     r, *_, before = saved
     dy = r.new_zeros(r.shape, dtype=torch.float32) if dy is None else dy.contiguous()
-    dsT = torch.zeros_like(before[:, :, 0]) if dsT is None else dsT.contiguous()
-    gradients: tuple[Tensor, ...] = wkv7_backward(*saved, dy, dsT)
-    return gradients
+    dsT = before.new_zeros(ctx.states) if dsT is None else dsT.contiguous()
+    gradients: tuple[Tensor, ...] = wkv7_backward(*saved, dy, dsT, ctx.steps)
+    return *gradients, None
 
 
 wkv7.register_autograd(_differentiate, setup_context=_save)
 
 
-def _new_results(r: Tensor, s0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Room for y, sT and the state before every span."""
+def _new_results(r: Tensor, s0: Tensor, steps: Sequence[int] | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Room for y, sT and the state before every span, (B H spans, N, N)."""
+    B, H, N = s0.shape[:3]
     y = r.new_empty(r.shape, dtype=torch.float32)
-    return y, torch.empty_like(s0), Stretch.whole(r).states(1)
+    return y, torch.empty_like(s0), s0.new_empty(B * H * sum(_spans_of_each(r, steps)), N, N)
+
+
+def _before_each(before: Tensor, like: Tensor, r: Tensor, steps: Sequence[int] | None) -> list[Tensor]:
+    """The states before spans, (B, H, spans, N, N) for each part."""
+    B, H, N = like.shape[:3]
+    spans = _spans_of_each(r, steps)
+    of_parts = before.split([B * H * count for count in spans])
+    return [states.view(B, H, count, N, N) for states, count in zip(of_parts, spans, strict=True)]
+
+
+def _spans_of_each(r: Tensor, steps: Sequence[int] | None) -> list[int]:
+    return [_spans(T) for T in ((r.shape[1],) if steps is None else steps)]
 
 
 def _matrices(stretch: Stretch, *inputs: Tensor) -> Tensor:
@@ -217,5 +277,5 @@ def _scan(maps: Tensor, first: Tensor, before: Tensor, last: Tensor, *, back: bo
     kernels.scan[B * H, N // chosen["VALUES"]](maps, first, before, last, spans, BACK=back, **chosen)
 
 
-def _spans(r: Tensor) -> int:
-    return -(-r.shape[1] // SPAN)
+def _spans(T: int) -> int:
+    return -(-T // SPAN)

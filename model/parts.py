@@ -1,0 +1,79 @@
+"""Where the tokens of a batch stand: sequences in one part, or in two, the second of which goes on where the first ends.
+
+All but token shift and WKV treats token by token, whatever part it is of: two parts in one pass take half as many
+operations as a pass for each.
+"""
+
+import torch
+from torch import Tensor
+
+from model.kernels import two_parts
+
+
+class Parts:
+    """B sequences, right padded.
+
+    In one part of T tokens: tensors are (B, T, ...). In two, of T0 and T1: (1, B T0 + B T1, ...), the first part of
+    every sequence, then the second of every one. Nothing goes on after the second, so its padding needs no mask.
+    """
+
+    def __init__(
+        self, batch: int, T: int, lengths: Tensor | None, device: torch.device, following: int = 0
+    ) -> None:
+        """`lengths` (B,) counts the real tokens of each first part, None where all are; T1 is `following`, if any."""
+        self.batch = batch
+        self.steps = (T, following) if following else None
+        """(T0, T1); None for sequences in one part."""
+        self.real: Tensor | None = None
+        """False at padding of the first part, shaped to multiply tensors; None where all is real."""
+        self.begun: Tensor | None = None
+        """(B, 1) False for sequences without a real token in the first part; None where there are none."""
+        self.has_two: Tensor | None = None
+        """(B, 1) False for sequences with fewer than two real tokens in the first part; None where there are none."""
+        self._last: Tensor | None = None
+        if lengths is None or bool((lengths == T).all()):
+            if T < 2:
+                self.has_two = torch.zeros(batch, 1, dtype=torch.bool, device=device)
+            return
+        lengths = lengths.cpu()
+        real = torch.arange(T) < lengths.unsqueeze(1)
+        if following:
+            real = torch.cat([real.flatten(), real.new_ones(batch * following)]).unsqueeze(0)
+        self.real = real.unsqueeze(-1).to(device)
+        self._last = (torch.arange(batch) * T + (lengths - 1).clamp_min(0)).to(device)
+        if bool((lengths < 1).any()):
+            self.begun = (lengths > 0).unsqueeze(1).to(device)
+        if bool((lengths < 2).any()):
+            self.has_two = (lengths > 1).unsqueeze(1).to(device)
+
+    def blocks(self, x: Tensor) -> list[Tensor]:
+        """Views of a contiguous tensor, (B, T, ...) for each part."""
+        return two_parts.blocks(x, self.batch, self.steps)
+
+    def last(self, x: Tensor, before: Tensor | float = 0.0) -> Tensor:
+        """Return what stands at the last real token of each first part, (B, C); where there is none, `before`."""
+        if self._last is None:
+            return self.blocks(x)[0][:, -1]
+        last = x.flatten(0, 1)[self._last]
+        return last if self.begun is None else torch.where(self.begun, last, before)
+
+    def add_to_last(self, x: Tensor, before: Tensor, what: Tensor) -> Tensor:
+        """Add (B, C) in place to what `last` takes from `x`, and return `before` with what that gets."""
+        if self._last is None:
+            self.blocks(x)[0][:, -1] += what
+            return before
+        if self.begun is not None:
+            before = torch.where(self.begun, before, before + what)
+            what = what * self.begun
+        x.flatten(0, 1).index_add_(0, self._last, what)
+        return before
+
+    def before_last(self, x: Tensor) -> Tensor:
+        """Return what stands before the last real token of each first part, (B, C); anything where `has_two` is False."""
+        if self._last is None:
+            return self.blocks(x)[0][:, -2 if self.has_two is None else -1]
+        return x.flatten(0, 1)[(self._last - 1).clamp_min(0)]
+
+    def tail(self, x: Tensor) -> Tensor:
+        """Return each first part's last real token and all of the second part, (B, 1 + T1, C)."""
+        return torch.cat([self.last(x).unsqueeze(1), *self.blocks(x)[1:]], dim=1)
