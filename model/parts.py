@@ -1,4 +1,4 @@
-"""Where the tokens of a batch stand: sequences in one part, or in two, the second of which goes on where the first ends.
+"""Where the tokens of a batch stand: sequences in one part, or in two, the second going on where the first ends.
 
 All but token shift and WKV treats token by token, whatever part it is of: two parts in one pass take half as many
 operations as a pass for each.
@@ -69,7 +69,7 @@ class Parts:
         return before
 
     def before_last(self, x: Tensor) -> Tensor:
-        """Return what stands before the last real token of each first part, (B, C); anything where `has_two` is False."""
+        """Return what stands one token before `last`, (B, C); anything where `has_two` is False."""
         if self._last is None:
             return self.blocks(x)[0][:, -2 if self.has_two is None else -1]
         return x.flatten(0, 1)[(self._last - 1).clamp_min(0)]

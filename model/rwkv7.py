@@ -62,7 +62,7 @@ class Block(nn.Module):
             found = self.ln2(parts.before_last(x))
             before = found if parts.has_two is None else torch.where(parts.has_two, found, before)
             x = parts.tail(x)
-            of_ffn = Parts(*x.shape[:2], None, x.device)
+            of_ffn = Parts(x.shape[0], x.shape[1], None, x.device)
         to_ffn = self.ln2(x)
         ffn_shift = to_ffn[:, 0] if tail_only else parts.last(to_ffn, before)
         att_shift = parts.last(to_att, state.att_shift)
@@ -126,7 +126,7 @@ class RWKV7(nn.Module):
             state = zero_state(self.shape, tokens.shape[0], x.dtype, x.device)
         if tokens.shape[1] == 0:
             return x, state
-        parts = Parts(*tokens.shape, lengths, x.device)
+        parts = Parts(tokens.shape[0], tokens.shape[1], lengths, x.device)
         x, state = self._run(x, state, future_seed, parts, recompute=recompute)
         return self.ln_out(x), state
 
@@ -141,9 +141,9 @@ class RWKV7(nn.Module):
     ) -> Tensor:
         """Run prompts (B, Tp), seeded as `forward` has it, and from the state that they end in answers (B, Ta).
 
-        In one pass, which takes half as long as two where operations are short, and leaves out what nothing in the
-        answers depends on. `lengths` (B,) counts the real tokens of the prompts, at least 1. Returns the hidden states
-        (B, 1 + Ta, C) from each prompt's last token on, which predict the answer. Raises `ShapeError`.
+        In one pass, which takes half as many operations as two, and leaves out what nothing in the answers depends
+        on. `lengths` (B,) counts the real tokens of the prompts, at least 1. Returns the hidden states (B, 1 + Ta, C)
+        from each prompt's last token on, which predict the answer. Raises `ShapeError`.
         """
         _check(prompts, lengths)
         B, Tp = prompts.shape
@@ -172,7 +172,7 @@ class RWKV7(nn.Module):
         tail_only: bool = False,
         recompute: bool,
     ) -> tuple[Tensor, State]:
-        """Return the residual stream after all blocks, all of it or of the tail, and the state after the first part."""
+        """Return the residual stream after all blocks, or its tail, and the state after the first part."""
         if isinstance(future_seed, FutureSeedSettings):
             future_seed = FutureSeed(future_seed, self.shape).to(x.device)
         v_first: Tensor | None = None

@@ -256,7 +256,9 @@ class Batch:
     prompt_lengths: Tensor  # (B,), on the CPU
     answer: Tensor  # (B, Ta) int64: the answer without its last token
     targets: Tensor  # (N,) int64: all answer tokens, example by example
-    predicting: Tensor  # (N,) int64: which of the B (1 + Ta) positions from prompts' ends on predicts each target
+    predicting: (
+        Tensor  # (N,) int64: which of the B (1 + Ta) positions from prompts' ends on predicts each target
+    )
     sizes: tuple[int, ...]  # answer tokens of each example
 
     @classmethod

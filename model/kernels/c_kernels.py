@@ -77,8 +77,8 @@ class Kernels:
     ) -> tuple[Tensor, ...]:
         """Return the gradients of r w k v a b s0; no `dsT` is zero.
 
-        `saved` are those, u and the checkpoints; sequences in two parts need `sT`, too. The gradients given are copied
-        where they are not contiguous.
+        `saved` are those, u and the checkpoints; sequences in two parts need `sT`, too. The gradients given are
+        copied where they are not contiguous.
         """
         *inputs, s0, u, checkpoints = saved
         *of_inputs, ds0 = gradients = new_gradients(saved)
@@ -99,8 +99,8 @@ class Kernels:
         first, *second = _parts(saved, steps)
         for part in second:
             assert sT is not None  # noqa: S101  (else there is one part)
-            of_between = _new(s0)
-            run(part, sT, None, of_between)
+            (between,), of_between = contiguous(sT), _new(s0)
+            run(part, between, None, of_between)
             dsT = of_between if dsT is None else of_between.add_(dsT)
         run(first, s0, dsT, ds0)
         return gradients

@@ -49,9 +49,7 @@ def wkv7(
     if forward_ad._current_level >= 0:
         raise KernelError("backend compiled has no forward-mode derivative: use backend='chunked'")
     x = contiguous(r, w, k, v, a, b, s0)
-    result: tuple[Tensor, Tensor] = (
-        _with_autograd(kernels, x, steps) if _are_plain(*x) else _wkv7(*x, steps)
-    )
+    result: tuple[Tensor, Tensor] = _with_autograd(kernels, x, steps) if _are_plain(*x) else _wkv7(*x, steps)
     return result
 
 
@@ -156,9 +154,7 @@ _wkv7_backward = _operator(
     "wkv7_compiled_backward",
     "r w k v a b s0 u checkpoints sT? dy dsT?",
     7,
-    lambda x, steps=None: _kernels(x[0]).backward(
-        contiguous(*x[:9]), None if x[9] is None else x[9].contiguous(), *x[10:], steps
-    ),
+    lambda x, steps=None: _kernels(x[0]).backward(contiguous(*x[:9]), x[9], x[10], x[11], steps),
     lambda x, steps=None: new_gradients(x),
 )
 

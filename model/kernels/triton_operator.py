@@ -90,12 +90,15 @@ def wkv7(
     end = sT
     with torch.cuda.device_of(r):
         for part, states in zip(parts, _before_each(before, s0, r, steps), strict=True):
-            _forward(*part, s0, states, end)
+            _forward(s0, states, end, *part)
             s0, end = sT, sT if steps is None else torch.empty_like(sT)
     return y, sT, before
 
 
 def _forward(
+    s0: Tensor,
+    before: Tensor,
+    sT: Tensor,
     r: Tensor,
     w: Tensor,
     k: Tensor,
@@ -103,9 +106,6 @@ def _forward(
     a: Tensor,
     b: Tensor,
     y: Tensor,
-    s0: Tensor,
-    before: Tensor,
-    sT: Tensor,
 ) -> None:
     whole = Stretch.whole(r)
     of_chunks, maps = _matrices(whole, r, w, k, a, b), _maps(whole)
@@ -132,25 +132,33 @@ def wkv7_backward(
     tensors = (r, w, k, v, a, b, dy, dr, dw, dk, dv, da, db)
     parts = zip(*(two_parts.blocks(x, len(dsT), steps) for x in tensors), strict=True)
     states = _before_each(before, dsT, r, steps)
-    ds = dsT.clone() if steps is None else torch.zeros_like(dsT)  # goes from stretch to stretch, to that of s0
+    first, *second = zip(states, parts, strict=True)
+    # goes from stretch to stretch, and becomes the gradient of s0
+    ds = torch.zeros_like(dsT) if second else dsT.clone()
     with torch.cuda.device_of(r):
-        for number, (part, before_part) in reversed([*enumerate(zip(parts, states, strict=True))]):
-            if steps is not None and number == 0:
-                ds += dsT  # between the parts
-            for stretch in Stretch.parts(part[0]):
-                _backward(stretch, *part[:6], before_part, *part[6:], ds)
+        for before_part, part in second:
+            _backward_stretches(before_part, ds, *part)
+            ds += dsT
+        _backward_stretches(first[0], ds, *first[1])
     return dr, dw, dk, dv, da, db, ds
+
+
+def _backward_stretches(before: Tensor, ds: Tensor, *tensors: Tensor) -> None:
+    """Of one part of the sequences."""
+    for stretch in Stretch.parts(tensors[0]):
+        _backward(stretch, before, ds, *tensors)
 
 
 def _backward(
     stretch: Stretch,
+    before: Tensor,
+    ds: Tensor,
     r: Tensor,
     w: Tensor,
     k: Tensor,
     v: Tensor,
     a: Tensor,
     b: Tensor,
-    before: Tensor,
     dy: Tensor,
     dr: Tensor,
     dw: Tensor,
@@ -158,7 +166,6 @@ def _backward(
     dv: Tensor,
     da: Tensor,
     db: Tensor,
-    ds: Tensor,
 ) -> None:
     of_chunks, maps, after = _matrices(stretch, r, w, k, a, b), _maps(stretch), stretch.states(1)
     _spanwise("adjoints", stretch, r, w, a, b, dy, of_chunks, maps, times=2)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.kernels import wkv7
 from model.rwkv7 import RWKV7
 from model.settings import FutureSeedSettings
 from model.shapes import ModelShape
@@ -67,6 +68,32 @@ def wkv_inputs(
     if kind in constant_decay:
         w = torch.full_like(w, constant_decay[kind])
     return [r, w, 0.5 * k, v, -kk, kk * rate] + ([normal(B, H, N, N)] if initial_state else [])
+
+
+def in_two_parts(B: int, steps: tuple[int, int], H: int, N: int) -> list[Tensor]:
+    """The same for sequences in two parts, with a state."""
+    first, second = (wkv_inputs(B, T, H, N, seed=T) for T in steps)
+    pairs = zip(first[:6], second[:6], strict=True)
+    return [*(torch.cat([x.flatten(0, 1), y.flatten(0, 1)]).unsqueeze(0) for x, y in pairs), first[6]]
+
+
+def two_passes(inputs: list[Tensor], steps: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """y and the state between the parts, by the recurrence over one and then the other."""
+    *tokens, s0 = inputs
+    border, shape = len(s0) * steps[0], tokens[0].shape[2:]
+    y, between = wkv7(*(x[0, :border].view(-1, steps[0], *shape) for x in tokens), s0, backend="reference")
+    second = [x[0, border:].view(-1, steps[1], *shape) for x in tokens]
+    rest, _ = wkv7(*second, between, backend="reference")
+    return torch.cat([y.flatten(0, 1), rest.flatten(0, 1)]).unsqueeze(0), between
+
+
+def gradients(inputs: list[Tensor], outputs: tuple[Tensor, Tensor], of: str) -> list[Tensor]:
+    """Of a loss that depends on both outputs, on y or on the state; zero where it does not depend on an input."""
+    generator = torch.Generator().manual_seed(7)
+    weights = [torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x) for x in outputs]
+    used = {"both": [0, 1], "y": [0], "state": [1]}[of]
+    chosen, given = [outputs[n] for n in used], [weights[n] for n in used]
+    return list(torch.autograd.grad(chosen, inputs, given, materialize_grads=True, allow_unused=True))
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from model_samples import wkv_inputs
+from model_samples import in_two_parts, wkv_inputs
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
@@ -74,12 +74,12 @@ def test_operator__is_as_torch_wants_it(make: Any, with_gradients: bool) -> None
 @LAYOUTS
 def test_operator__parts_are_as_torch_wants_them(make: Any) -> None:
     inputs = tuple(make())
-    _, _, u, checkpoints = torch.ops.fsq.wkv7_compiled_for_backward(*inputs)
+    _, sT, u, checkpoints = torch.ops.fsq.wkv7_compiled_for_backward(*inputs)
     of_outputs = torch.randn_like(inputs[0]), torch.randn_like(inputs[6])
     torch.library.opcheck(torch.ops.fsq.wkv7_compiled_for_backward.default, inputs)
     backward = torch.ops.fsq.wkv7_compiled_backward.default
-    torch.library.opcheck(backward, (*inputs, u, checkpoints, *of_outputs))
-    torch.library.opcheck(backward, (*inputs, u, checkpoints, of_outputs[0], None))
+    torch.library.opcheck(backward, (*inputs, u, checkpoints, sT, *of_outputs))
+    torch.library.opcheck(backward, (*inputs, u, checkpoints, None, of_outputs[0], None))
 
 
 @LAYOUTS
@@ -117,7 +117,7 @@ def test_operator__keeps_inputs_where_they_lie() -> None:
     *inputs, u, checkpoints = saved
     assert [x.data_ptr() for x in inputs] == [x.data_ptr() for x in leaves]
     assert u.shape == leaves[0].shape
-    assert checkpoints.shape == (2, 2, 1, HEAD_SIZE, HEAD_SIZE)  # before token 64; s0 is before token 0
+    assert checkpoints.shape == (4, HEAD_SIZE, HEAD_SIZE)  # before token 64; s0 is before token 0
 
 
 @pytest.mark.parametrize("tokens", [64, 70, 128])
@@ -276,6 +276,42 @@ def test_operator__is_seen_by_whoever_looks_at_operators(where: str) -> None:
     assert names == [
         ["fsq::wkv7_compiled_for_backward" if where == "forward" else "fsq::wkv7_compiled_backward"]
     ]
+
+
+STEPS = (70, 37)
+
+
+def two_parts() -> list[Tensor]:
+    """The first keeps a state for the backward pass, the second none."""
+    return [x.float() for x in in_two_parts(2, STEPS, 2, HEAD_SIZE)]
+
+
+def test_operator__in_two_parts_is_as_torch_wants_it() -> None:
+    inputs = two_parts()
+    leaves = tuple(leaves_of(inputs))
+    torch.library.opcheck(torch.ops.fsq.wkv7_compiled.default, (*leaves, STEPS))
+    torch.library.opcheck(torch.ops.fsq.wkv7_compiled_for_backward.default, (*inputs, STEPS))
+    y, sT, u, checkpoints = torch.ops.fsq.wkv7_compiled_for_backward(*inputs, STEPS)
+    backward = torch.ops.fsq.wkv7_compiled_backward.default
+    for of_sT in (None, torch.randn_like(sT)):
+        torch.library.opcheck(backward, (*inputs, u, checkpoints, sT, torch.randn_like(y), of_sT, STEPS))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_operator__in_two_parts_same_bits_by_whatever_way() -> None:
+    leaves = leaves_of(two_parts())
+    expected = results(leaves, *wkv7(*leaves, backend="compiled", steps=STEPS))
+    with Recorded() as recorded:
+        y, sT = wkv7(*leaves, backend="compiled", steps=STEPS)
+        found = results(leaves, y, sT)
+    assert recorded.names == ["fsq::wkv7_compiled_for_backward", "fsq::wkv7_compiled_backward"]
+    assert all(map(torch.equal, found, expected))
+    y, sT = wkv7(*leaves, backend="compiled", steps=STEPS)
+    given = [torch.stack([x.detach(), 0 * x.detach()]) for x in (y, sT)]
+    batched = torch.autograd.grad([y, sT], leaves, given, is_grads_batched=True)
+    assert all(map(torch.equal, [x[0] for x in batched], expected[2:]))
+    with torch.no_grad():
+        assert all(map(torch.equal, wkv7(*leaves, backend="compiled", steps=STEPS), expected[:2]))
 
 
 def test_operator__does_not_load_the_compiler_of_torch() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_samples import relative_error, wkv_inputs
+from model_samples import gradients, in_two_parts, relative_error, two_passes, wkv_inputs
 from torch import Tensor
 
 from model.errors import KernelError, ShapeError
@@ -117,6 +117,38 @@ def test_wkv7__two_passes_are_one(backend: str) -> None:
     second, end = wkv7(*(x[:, 23:] for x in inputs[:6]), state, backend=backend)
     assert relative_error(torch.cat([first, second], dim=1), whole) < 1e-5
     assert relative_error(end, last) < 1e-5
+
+
+@pytest.mark.parametrize("of", ["both", "y", "state"])
+@pytest.mark.parametrize("steps", [(5, 3), (64, 70), (130, 1)])
+@pytest.mark.parametrize("name", ["reference", *FAST])
+def test_wkv7__sequences_in_two_parts(name: str, steps: tuple[int, int], of: str) -> None:
+    if name not in available_backends():
+        pytest.skip(f"backend {name} is not available on this machine")
+    exact = [x.requires_grad_() for x in in_two_parts(3, steps, 2, 16)]
+    leaves = [x.detach().float().requires_grad_() for x in exact]
+    found, expected = wkv7(*leaves, backend=name, steps=steps), two_passes(exact, steps)
+    assert_same([x.detach() for x in found], [x.detach() for x in expected], 1e-5)
+    pairs = zip(gradients(leaves, found, of), gradients(exact, expected, of), strict=True)
+    for input_, (gradient, exact_gradient) in zip("rwkvabs", pairs, strict=True):
+        if input_ == "r" and of == "state":
+            assert not gradient.any()
+            assert not exact_gradient.any()
+        else:
+            assert relative_error(gradient, exact_gradient) < 1e-4, input_
+
+
+def test_wkv7__parts_that_do_not_fit() -> None:
+    inputs = in_two_parts(2, (3, 2), 1, 8)
+    for steps in ((3, 3), (5, 0), (5,), (3, 1, 1)):
+        with pytest.raises(
+            ShapeError, match=r"r has shape \(1, 10, 1, 8\): expected \(1, \d+, H, N\) for parts"
+        ):
+            wkv7(*inputs, steps=steps)
+    with pytest.raises(ShapeError, match="s0 with 0 states"):
+        wkv7(*inputs[:6], steps=(3, 2))
+    with pytest.raises(ShapeError, match=r"s0 has shape \(2, 1, 8, 4\)"):
+        wkv7(*inputs[:6], inputs[6][..., :4], steps=(3, 2))
 
 
 def test_wkv7__takes_tensors_as_they_lie_in_memory(backend: str) -> None:

@@ -174,6 +174,82 @@ def test_forward__lengths_that_do_not_fit(tokens: tuple[int, ...], lengths: list
         live_model()(torch.zeros(tokens, dtype=torch.int64), lengths=torch.tensor(lengths))
 
 
+# ---- prompts and answers together
+
+
+def one_after_the_other(
+    net: RWKV7, prompts: Tensor, answers: Tensor, seed: FutureSeedSettings | None, lengths: list[int] | None
+) -> Tensor:
+    """What `teacher_forced` returns, by a pass over the prompts and one over the answers."""
+    real = torch.tensor([prompts.shape[1]] * len(prompts) if lengths is None else lengths)
+    hidden, state = net(prompts, None, seed, real)
+    last = hidden[torch.arange(len(prompts)), real - 1]
+    return torch.cat([last.unsqueeze(1), net(answers, state)[0]], dim=1)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@settings(max_examples=10)
+@given(lengths=st.lists(st.integers(1, 21), min_size=1, max_size=4), answer=st.integers(0, 3))
+def test_teacher_forced__is_a_pass_over_prompts_and_one_over_answers(
+    seed: FutureSeedSettings | None, lengths: list[int], answer: int
+) -> None:
+    net, B = live_model(), len(lengths)
+    prompts, answers = random_tokens(B, max(lengths)), random_tokens(B, answer, seed=2)
+    found = net.teacher_forced(prompts, answers, seed, torch.tensor(lengths))
+    assert_close(found, one_after_the_other(net, prompts, answers, seed, lengths))
+
+
+@pytest.mark.parametrize("lengths", [None, [6, 1], [1, 4]])
+@pytest.mark.parametrize("tokens", [6, 1])
+def test_teacher_forced__gradients_are_those_of_two_passes(tokens: int, lengths: list[int] | None) -> None:
+    net = live_model(layers=2, dim=32, head_size=16, dtype=torch.float64)
+    lengths = lengths and [min(length, tokens) for length in lengths]
+    prompts, answers = random_tokens(2, tokens), random_tokens(2, 3, seed=2)
+    seed = FutureSeedSettings(detach=False)
+    given = None if lengths is None else torch.tensor(lengths)
+    trained = [p for p in net.parameters() if p.requires_grad]
+    expected = one_after_the_other(net, prompts, answers, seed, lengths)
+    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    of_expected = torch.autograd.grad(expected, trained, weights, materialize_grads=True, allow_unused=True)
+    bits = []
+    for recompute in (False, True):
+        found = net.teacher_forced(prompts, answers, seed, given, recompute=recompute)
+        of_found = torch.autograd.grad(found, trained, weights, materialize_grads=True, allow_unused=True)
+        for x, y in zip((found, *of_found), (expected, *of_expected), strict=True):
+            torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-11)
+        bits.append([found, *of_found])
+    assert all(map(torch.equal, *bits))
+
+
+def test_teacher_forced__what_stands_in_padding_changes_nothing() -> None:
+    net, prompts, answers = live_model(), random_tokens(2, 9), random_tokens(2, 4, seed=2)
+    found = net.teacher_forced(prompts, answers, FutureSeedSettings(), torch.tensor([3, 9]))
+    prompts[0, 3:], answers[1, 2:] = 1, 1
+    again = net.teacher_forced(prompts, answers, FutureSeedSettings(), torch.tensor([3, 9]))
+    assert torch.equal(found[0], again[0])
+    assert torch.equal(found[1, :3], again[1, :3])
+
+
+@pytest.mark.parametrize(
+    ("prompts", "answers", "lengths", "message"),
+    [
+        ((2, 5), (3, 2), None, r"and answers \(3, 2\): expected"),
+        ((2, 5), (2,), None, r"and answers \(2,\): expected"),
+        ((2, 0), (2, 2), None, "at least one token in each prompt"),
+        ((2, 5), (2, 2), [5, 0], "at least one token in each prompt"),
+        ((2, 5), (2, 2), [5, 6], r"lengths are \[5, 6\]: expected 0 to 5"),
+    ],
+)
+def test_teacher_forced__what_does_not_fit(
+    prompts: tuple[int, ...], answers: tuple[int, ...], lengths: list[int] | None, message: str
+) -> None:
+    given = None if lengths is None else torch.tensor(lengths)
+    with pytest.raises(ShapeError, match=message):
+        live_model().teacher_forced(
+            torch.zeros(prompts, dtype=torch.int64), torch.zeros(answers, dtype=torch.int64), lengths=given
+        )
+
+
 # ---- numerics
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from model_samples import relative_error, wkv_inputs
+from model_samples import gradients, in_two_parts, relative_error, two_passes, wkv_inputs
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -147,6 +147,19 @@ def test_triton__more_heads_than_a_launch_takes(monkeypatch: pytest.MonkeyPatch)
     assert all(map(torch.equal, at_once, results()))
 
 
+@pytest.mark.parametrize("most_heads", [on_gpu.MOST_HEADS, 2])
+@pytest.mark.parametrize("of", ["both", "y", "state"])
+def test_triton__sequences_in_two_parts(of: str, most_heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_gpu, "MOST_HEADS", most_heads)
+    steps = (70, 5)
+    exact = [x.requires_grad_() for x in in_two_parts(2, steps, 2, 16)]
+    leaves = [x.requires_grad_() for x in on_device([x.detach() for x in exact])]
+    found, expected = wkv7(*leaves, backend="triton", steps=steps), two_passes(exact, steps)
+    of_found, of_expected = gradients(leaves, found, of), gradients(exact, expected, of)
+    for x, y in zip((*found, *of_found), (*expected, *of_expected), strict=True):
+        assert float((x.detach().cpu() - y.detach()).abs().max()) <= TOLERANCE * float(y.detach().abs().max())
+
+
 @pytest.mark.parametrize("of", ["y", "sT"])
 def test_triton__gradient_of_one_output_alone(of: str) -> None:
     found, expected = (
@@ -208,6 +221,8 @@ def test_triton__same_bits_when_activations_are_recomputed() -> None:
 def test_triton__is_an_operator_as_torch_wants_it() -> None:
     inputs = [x.requires_grad_() for x in on_device(wkv_inputs(1, 3, 1, 16))]
     torch.library.opcheck(triton_operator.wkv7, inputs)
+    inputs = [x.float().requires_grad_() for x in on_device(in_two_parts(1, (3, 2), 1, 16))]
+    torch.library.opcheck(triton_operator.wkv7, [*inputs, (3, 2)])
 
 
 def test_triton__refuses_what_it_cannot_compute() -> None:

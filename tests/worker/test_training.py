@@ -162,7 +162,8 @@ def test_batch__names_the_positions_that_predict() -> None:
         [Example(str(i), token_ids(prompt), token_ids(answer)) for i, (prompt, answer) in enumerate(rows)],
         torch.device("cpu"),
     )
-    assert batch.prompt.flatten()[batch.last].tolist() == [3, 5]
+    assert batch.prompt_lengths.tolist() == [3, 1]
+    assert (batch.positions, batch.real_positions) == (10, 6)
     assert batch.answer.tolist() == [[0, 0], [6, 7]]
     assert batch.predicting.tolist() == [0, 3, 4, 5]  # of three positions a row, the first the prompt's last
     assert batch.targets.tolist() == [4, 6, 7, 8]
