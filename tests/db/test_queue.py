@@ -359,3 +359,16 @@ def test_has_ended__under_this_lease_only(database: Database) -> None:
         assert queue.has_ended(session, lease, "ok")
         assert not queue.has_ended(session, lease, "diverged")
         assert not queue.has_ended(session, stale, "ok")
+
+
+def test_is_running_and_next_start__of_one_round(database: Database) -> None:
+    first, second = add_round(database, "first"), add_round(database, "second")
+    worker = add_worker(database)
+    with database.write() as session:
+        session.query(Job).where(Job.round_id == second).one().not_before = NOW + timedelta(hours=1)
+    with database.read() as session:
+        assert queue.next_start(session, round_id=second) == NOW + timedelta(hours=1)
+    must_claim(database, worker)
+    with database.read() as session:
+        assert [queue.is_running(session, round_id=one) for one in (first, second)] == [True, False]
+        assert queue.next_start(session, round_id=first) is None

@@ -387,3 +387,48 @@ def test_digest__another_round_and_the_same_jobs(tmp_path: Path) -> None:
     assert without.digest != with_.digest
     keys = list(without.largest_plan())
     assert [without.job(key).fingerprint for key in keys] == [with_.job(key).fingerprint for key in keys]
+
+
+@pytest.mark.parametrize(
+    ("error_rate", "min_runs", "pairs"), [(0.05, 20, 20), (0.05, 21, None), (0.04, 20, None)]
+)
+def test_bounds__not_before_there_are_pairs_enough(
+    database: Database, tmp_path: Path, error_rate: float, min_runs: int, pairs: int | None
+) -> None:
+    """Twenty seeds do for an error rate of 5 %, where the round does not ask for more; 4 % takes 24."""
+    rig = CurveRig(database)
+    one = {"new": NEW["new"]}
+    rig.submit(resolve(tmp_path, round="seeds", variants=one, seeds=[*range(10, 30)]))
+    while (key := rig.waiting()) is not None:
+        rig.run({} if key.variant == BASELINE else {2: 0.4, 4: 0.3})
+    asked = {"error_rate": error_rate, "min_runs": min_runs}
+    rig.submit(resolve(tmp_path, round="r2", variants=NEW, early_stop=asked, seeds=[5]))
+    rig.run({})
+    found = rig.bounds()
+    assert (found and found.pairs) == pairs
+
+
+def test_bounds__none_where_a_stage_that_goes_on_has_one_evaluation_left(
+    database: Database, tmp_path: Path
+) -> None:
+    stages = [{"name": "quick", "steps": 4, "eval_every": 2}, {"name": "med", "steps": 6, "eval_every": 2}]
+    rig = CurveRig(database)
+    rig.submit(resolve(tmp_path, round="past", variants=MANY, stages=stages))
+    while (key := rig.waiting()) is not None:
+        rig.run({} if key.variant == BASELINE else {4: 0.6, 6: 0.7})
+    rig.submit(resolve(tmp_path, round="r2", variants=NEW, early_stop=ON, stages=stages))
+    rig.run({4: 0.7})
+    assert rig.waiting() == JobKey("s4", "med", "new", 0)
+    assert rig.bounds() is None
+
+
+def test_bounds__none_where_the_baseline_of_the_past_is_too_long_ago(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the latest runs all are variants: the baseline that they were held against came before them."""
+    rig = CurveRig(database)
+    rig.past(tmp_path)
+    monkeypatch.setattr("orchestrator.early_stop.MOST_RUNS", 24)
+    rig.submit(resolve(tmp_path, round="r2", variants=NEW, early_stop=ON))
+    assert rig.waiting() == JobKey("s4", "quick", "new", 0)
+    assert rig.bounds() is None

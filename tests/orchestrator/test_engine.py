@@ -352,3 +352,29 @@ def test_submit__the_same_round_by_another_version(
     assert rig.submit(resolve(tmp_path, **chosen)) == second_id
     with pytest.raises(Conflict):
         rig.submit(resolve(tmp_path, seeds=[1]))
+
+
+def test_advance__leaves_rounds_that_are_not_active_alone(database: Database, tmp_path: Path) -> None:
+    """One that was cancelled, and one that waits: no job, decision or state comes of it."""
+    rig = Rig(database)
+    cancelled = rig.submit(resolve(tmp_path))
+    waiting = rig.submit(resolve(tmp_path, round="r2", seeds=[1], after={"round": "r1"}))
+    rig.run_next(result(0.2))
+
+    def all_rounds() -> list[object]:
+        with database.read() as session:
+            rows = session.scalars(select(Round).order_by(Round.id)).all()
+            return [(row.state, row.n_events, len(row.jobs), len(row.decisions)) for row in rows]
+
+    before = all_rounds()
+    with database.write() as session:
+        assert engine.advance(session, waiting, now=NOW) == engine.NOTHING
+    assert all_rounds() == before
+    with database.write() as session:
+        interventions.cancel(session, "r1", by="me", now=NOW)
+    before = all_rounds()
+    assert before[0][0] is RoundState.CANCELLED
+    with database.write() as session:
+        for round_id in (cancelled, waiting):
+            assert engine.advance(session, round_id, now=NOW) == engine.NOTHING
+    assert all_rounds() == before

@@ -343,3 +343,59 @@ def test_round__what_is_refused(tmp_path: Path, changes: dict[str, Any], message
 
     with pytest.raises(BadRound, match=message.replace("?", r"\?")):
         resolve(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(("steps", "told"), [(100, False), (102, False), (103, True)])
+def test_caveats__arms_that_differ_by_more_than_two_percent_in_steps(steps: int, told: bool) -> None:
+    variant, baseline = result(0.5, steps=steps).metrics, result(0.5, steps=100).metrics
+    assert variant is not None
+    assert baseline is not None
+    for one, other in ((variant, baseline), (baseline, variant)):
+        assert (list(caveats.of_pair(one, other)) == [caveats.Caveat.UNMATCHED_STEPS]) is told
+
+
+def test_caveats__a_baseline_is_at_chance_by_the_metric_that_is_shown(tmp_path: Path) -> None:
+    report = resolve(tmp_path).report("s4", "quick")
+    metrics = result(0.9).metrics
+    assert metrics is not None
+    fell_back = metrics.model_copy(update={"final_val_tok_acc": 0.0})
+    assert list(caveats.of_baseline(fell_back, report, "final_val_tok_acc")) == [caveats.Caveat.AT_CHANCE]
+    assert list(caveats.of_baseline(fell_back, report, "best_val_tok_acc")) == []
+    assert list(caveats.of_baseline(fell_back, report)) == []
+
+
+def test_caveats__fresh_seeds_are_not_selected_however_few_they_are(tmp_path: Path) -> None:
+    search = resolve(tmp_path, seeds=[0, 1, 2], stages=CONFIRM).search
+    assert not caveats.are_selected(search, "confirm", caveats.Seeds(here=1, first=3))
+    assert caveats.are_selected(search, "med", caveats.Seeds(here=1, first=3))
+
+
+def test_evidence__is_bounded_by_what_was_right_of_each_example(database: Database, tmp_path: Path) -> None:
+    """Without the stored examples no bound is known, and every seed would be bought."""
+    rig = Rig(database, by_example=True)
+    rig.submit(resolve(tmp_path, prune={"rule": "evidence"}, stages=STAGES[:1]))
+    order = rig.run_all({("quick", "l1"): 1.0, ("quick", "l2"): 0.1}, default=0.6)
+    assert [key.seed for key in order if key.variant == "l1"] == [0, 1]
+    assert [key.seed for key in order if key.variant == "l2"] == [0]
+    decisions = {
+        one: record["reason"] for (_, one, _, kind), record in exported(database).items() if kind != "job"
+    }
+    assert "2 seeds, 90% bounds [" in decisions["l1"]
+    assert "1 seed, 90% bounds [" in decisions["l2"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "min_delta", "told"),
+    [
+        ("best_val_tok_acc", 0.025, False),  # one of 40 answer tokens
+        ("best_val_tok_acc", 0.0249, True),
+        ("best_val_seq_acc", 0.0999, True),  # one of 10 examples
+        ("best_val_seq_acc", 0.1, False),
+    ],
+)
+def test_caveats__a_threshold_below_one_answer(
+    tmp_path: Path, metric: str, min_delta: float, told: bool
+) -> None:
+    resolved = resolve(tmp_path, prune={"min_delta": min_delta, "metric": metric})
+    found = list(caveats.of_protocol(resolved, "s4", "quick"))
+    assert (caveats.Caveat.BELOW_RESOLUTION in found) is told

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from db.session import Database
+from db.tables import Job
 from orchestrator import forecast, interventions
 from orchestrator.errors import BadRound
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
@@ -128,3 +130,62 @@ def test_plan__of_a_round_that_is_known_whatever_became_of_its_source(
             forecast.of_round(session, other)
     found.refuse()
     assert found.waits_for == ("r0",)
+
+
+def test_plan__counts_the_jobs_of_each_task_by_themselves(database: Database, tmp_path: Path) -> None:
+    task = round_data()["tasks"]["s4"]
+    tasks = {"a": task, "b": task | {"blanks": 5}}
+    with database.read() as session:
+        found = forecast.of_round(session, resolve(tmp_path, tasks=tasks))
+    assert [(one.task, {stage: n.jobs for stage, n in one.stages.items()}) for one in found.tasks] == [
+        ("a", {"quick": 3, "med": 3}),
+        ("b", {"quick": 3, "med": 3}),
+    ]
+
+
+def test_plan__takes_the_pace_of_earlier_runs_on_the_same_examples(
+    database: Database, tmp_path: Path
+) -> None:
+    """Those took a second a step, and two seconds beside; a stage that continues costs the difference."""
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+    with database.read() as session:
+        assert forecast.of_round(session, resolve(tmp_path, seeds=[1])).tasks[0].seconds_at_most is None
+    rig.run_all({})
+    with database.write() as session:
+        for job in session.query(Job):
+            job.finished_at = NOW + timedelta(seconds=6)
+    task = round_data()["tasks"]["s4"]
+    with database.read() as session:
+        again = forecast.of_round(session, resolve(tmp_path))
+        other = forecast.of_round(session, resolve(tmp_path, round="r2", seeds=[1]))
+        elsewhere = forecast.of_round(
+            session, resolve(tmp_path, round="r3", tasks={"s4": task | {"blanks": 5}})
+        )
+    assert (other.tasks[0].seconds_certain, other.tasks[0].seconds_at_most) == (3 * 6.0, 6 * 6.0)
+    assert elsewhere.tasks[0].seconds_at_most is None
+    assert [(one.jobs, one.known) for one in again.tasks[0].stages.values()] == [(3, 3), (3, 0)]
+    assert (again.tasks[0].seconds_certain, again.tasks[0].seconds_at_most) == (0.0, 3 * 6.0)
+    text = forecast.as_text(again)
+    assert "  quick      3 jobs, 3 known already" in text
+    assert "  med        at most 3 jobs\n" in text
+
+
+def test_plan__compares_stages_by_what_both_have(database: Database, tmp_path: Path) -> None:
+    stages = [{"name": "quick", "seconds": 5}, {"name": "med", "steps": 4}]
+    with database.read() as session:
+        found = forecast.of_round(session, resolve(tmp_path, stages=stages))
+    assert "fewer" not in " ".join(found.warnings)
+
+
+def test_plan__what_the_spread_hides_is_of_the_seeds_of_each_stage(
+    database: Database, tmp_path: Path
+) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path, seeds=[0, 1], variants={"noop": {"layer_start": 9}}))
+    for accuracy in (0.5, 0.6):
+        rig.run_next(result(accuracy))
+    with database.read() as session:
+        found = forecast.of_round(session, resolve(tmp_path, round="r2", seeds=[2, 3], stages=CONFIRM))
+    (warning,) = (warning for warning in found.warnings if "differ by" in warning)
+    assert "so 2 seeds cannot tell" in warning

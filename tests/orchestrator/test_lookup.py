@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from db.session import Database
-from db.tables import Job, Round, RoundState
+from db.tables import Job, JobState, Round, RoundState
 from orchestrator import interventions, lookup, progress, status
 from orchestrator.lookup import Slice
 from orchestrator.progress import Arms
 from orchestrator.records import records
+from orchestrator.views import WorkerState
 from tests.orchestrator.factories import NOW, Rig, resolve, result
 from worker.job import JobResult, Outcome
 
@@ -165,3 +166,23 @@ def test_decisions__carry_the_caveats_of_their_records(database: Database, tmp_p
     assert any(recorded.values())
     doubtful = next(one for one in found if one.caveats)
     assert f"[{', '.join(doubtful.caveats or ())}]" in status._decision_text(doubtful)
+
+
+def test_jobs__in_one_state(rig: Rig) -> None:
+    rig.run_next(result(0.2))
+    with rig.database.read() as session:
+        of_all = lookup.jobs(session, "r1", Slice()).items
+        found = {state: lookup.jobs(session, "r1", Slice(), state).items for state in JobState}
+    assert [job.state for job in of_all] == [JobState.DONE, JobState.QUEUED]
+    assert found == {JobState.DONE: of_all[:1], JobState.QUEUED: of_all[1:], JobState.RUNNING: []}
+
+
+def test_status__counts_each_worker_once(rig: Rig) -> None:
+    Rig(rig.database)
+    with rig.database.read() as session:
+        assert lookup.status(session, NOW).workers == {
+            WorkerState.ALIVE: 2,
+            WorkerState.PAUSED: 0,
+            WorkerState.SILENT: 0,
+            WorkerState.STOPPED: 0,
+        }

@@ -20,7 +20,7 @@ from orchestrator.planner import (
     plan,
 )
 from orchestrator.points import difference, points
-from orchestrator.rules import Threshold
+from orchestrator.rules import Threshold, TopK
 from worker.job import BASELINE, Outcome
 
 Results = dict[JobKey, Measurement]
@@ -268,3 +268,22 @@ def test_points__more_digits_where_two_would_mislead() -> None:
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(1, 10**6))
 def test_difference__is_exact_for_ratios(a: int, b: int, n: int) -> None:
     assert difference(a / n, b / n) == pytest.approx((a - b) / n, abs=1e-9)
+
+
+def test_judge__delta_of_the_loss_where_both_have_one() -> None:
+    baseline, variant = Measurement(Outcome.OK, 0.2, 1.5), Measurement(Outcome.OK, 0.3, 1.2)
+    assert decide(baseline, variant).d_loss == -0.3
+    for one, other in ((baseline, Measurement(Outcome.OK, 0.3)), (Measurement(Outcome.OK, 0.2), variant)):
+        assert decide(one, other).d_loss is None
+
+
+def test_judge__delta_of_the_loss_over_seeds_is_their_mean() -> None:
+    losses = {(BASELINE, 0): 1.5, ("v", 0): 1.2, (BASELINE, 1): 1.5, ("v", 1): 1.4}
+    results = {
+        JobKey("t", "quick", arm, seed): Measurement(Outcome.OK, 0.5, loss)
+        for (arm, seed), loss in losses.items()
+    }
+    spec = SearchSpec(("t",), ("v",), ("quick",), seeds=(0, 1), rule=TopK(keep=1, min_delta=-1))
+    assert plan(spec, results).decisions[-1].d_loss == -0.2
+    results[JobKey("t", "quick", "v", 1)] = Measurement(Outcome.OK, 0.5)
+    assert plan(spec, results).decisions[-1].d_loss is None

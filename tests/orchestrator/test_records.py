@@ -382,3 +382,66 @@ def test_summary__how_many_prompts_hold_their_answer(database: Database, tmp_pat
     lines = list(exports.lines(database, "r1", "summary"))
     assert "  leak: the answer stands in the prompt of 3.1% in train, 0.0% in val" in lines
     assert "leak" in next(records(database, "r1"))["caveats"]
+
+
+def test_records__a_jobs_line_says_how_sure_its_own_delta_is(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database, by_example=True)
+    rig.submit(resolve(tmp_path))
+    rig.run_all({("quick", "l1"): 0.3})
+    _, job, decision, *_ = exported(database)
+    assert job["p_value"] == decision["p_value"] == 0.5  # one example, won as a whole
+    assert job["d_acc_se"] == pytest.approx((4**2 * 10 / 9 * 0.9) ** 0.5 / 40)
+
+
+def test_records__whole_decision(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+    rig.run_all({("quick", "l1"): 0.5})
+    assert exported(database)[2] == {
+        "round": "r1",
+        "task": "s4",
+        "stage": "decision",
+        "decided_stage": "quick",
+        "config": "l1",
+        "variant_of": "baseline",
+        "seed": 0,
+        "seeds": [0],
+        "mode": "prompt_fs",
+        "bsz": 4,
+        "status": "promoted",
+        "reason": "+30.00 pp reaches +0.10 pp",
+        "metric": "best_val_tok_acc",
+        "best_val_tok_acc": 0.5,
+        "baseline_val_tok_acc": 0.2,
+        "d_acc": 0.3,
+        "d_loss": -0.3,
+        "d_acc_ci": None,  # the runs of this test have no evaluations
+        "p_value": None,
+        "n_seeds": 1,
+        "d_acc_mean": 0.3,
+        "d_acc_sd": None,
+        "d_acc_t_ci": None,
+        "seed_pattern": "1+/0=/0-",
+        "positive_seeds": 1,
+        "sign_test_p": 0.5,
+        "q_value": None,
+        "n_tried": 2,
+        "q_level": None,
+        "adjusted_p": None,
+        "adjusted_by": None,
+        "run_sd": None,
+        "run_sd_degrees": None,
+        "caveats": ["at_chance", "below_resolution", "single_seed"],
+        "finished_at": "2026-01-01T00:00:00.000+00:00",
+        "version": version("fsq"),
+    }
+
+
+def test_records__baselines_without_a_number_have_no_spread(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path, seeds=[0, 1]))
+    for _ in range(2):
+        rig.run_next(JobResult(outcome=Outcome.OOM, reason="too large"))
+    found = exported(database)
+    assert [one["status"] for one in found if one["stage"] == "quick"] == ["oom", "oom"]
+    assert {one["run_sd"] for one in found if one["stage"] == "decision"} == {None}

@@ -129,3 +129,28 @@ def test_family__while_a_round_runs_the_one_with_more_seeds_speaks() -> None:
     both = round_statistics.of_round(search, [*decisions[:2], decisions[3]], {}, {})
     told = [found.of(key)["q_value"] for key, _ in decisions]
     assert told[0] == told[2] == both.of(decisions[0][0])["q_value"] < 0.03
+
+
+def test_adjusted__only_for_what_reached_the_last_stage_of_the_same_task() -> None:
+    """Not those that were pruned before, those of another task, or the control."""
+    search = SearchSpec(("s", "t"), ("v", "w", "x", "aa"), ("quick", "med"), control="aa")
+    decisions = [decided_with(task, "quick", one, 0.5) for task in "st" for one in ("v", "w", "x", "aa")]
+    decisions += [decided_with("s", "med", "x", 0.001), decided_with("t", "med", "aa", 0.001)]
+    decisions += [decided_with("t", "med", "v", 0.02), decided_with("t", "med", "w", 0.5)]
+    found = round_statistics.of_round(search, decisions, {}, {})
+    told = [found.of(key)["adjusted_p"] for key, _ in decisions[-4:]]
+    assert told == [0.001, None, pytest.approx(0.04), 0.5]
+
+
+def test_adjusted__a_seed_that_crashed_has_no_score() -> None:
+    search = SearchSpec(("t",), ("v",), ("quick",), seeds=(0, 1, 2))
+    scores = {("baseline", 0): 0.4, ("baseline", 1): 0.45, ("baseline", 2): 0.5, ("v", 0): 0.5, ("v", 1): 0.6}
+    measured = {JobKey("t", "quick", *arm): Measurement(Outcome.OK, score) for arm, score in scores.items()}
+    crashed = {JobKey("t", "quick", "v", 2): Measurement(Outcome.CRASHED)}
+    decisions = [decided_with("t", "quick", "v", 0.5, seed) for seed in (0, 1)]
+    with_it, without = (
+        round_statistics.of_round(search, decisions, measured | more, {}).of(decisions[0][0])
+        for more in (crashed, {})
+    )
+    assert with_it["adjusted_by"] == "dunnett"
+    assert with_it["adjusted_p"] == without["adjusted_p"]

@@ -22,7 +22,7 @@ from tasks.tokens import token_ids
 from tests.worker.factories import make_job, task_options
 from worker import training
 from worker.errors import Diverged, OutOfMemory
-from worker.job import Budget, Evaluation, JobSpec, OptimizerConfig
+from worker.job import Budget, Evaluation, JobSpec, Metrics, OptimizerConfig
 from worker.training import Batch, Run, answer_loss, answer_states, learning_rate_factor, start_run, train
 
 SEEDED = FutureSeedSettings(layer_start=1, alpha_lr=1e-2)
@@ -83,6 +83,31 @@ def test_train__ends_with_its_seconds() -> None:
     run, recorder = run_job(spec)
     assert recorder.evaluations[-1].step == run.progress.step < 100
     assert run.progress.seconds >= 7.5
+
+
+def test_train__ends_with_its_seconds_alone() -> None:
+    run, recorder = run_job(make_job(budget=Budget(seconds=7.5, eval_every=3)))
+    assert recorder.evaluations[-1].step == run.progress.step > 0
+    assert run.progress.seconds >= 7.5
+
+
+def test_train__evaluations_tell_the_mean_training_loss_since_the_one_before() -> None:
+    told: list[float] = []
+
+    class Losses(Recorder):
+        def progressed(self, step: int, seconds: float, loss: float) -> None:
+            told.append(loss)
+
+    recorder, spec = Losses(), make_job(steps=5, eval_every=2)
+    train_set, val_set = examples()
+    run = start_run(spec, fresh_model())
+    train(run, spec, train_set, val_set, recorder, clock=Clock())
+    parts = [told[:2], told[2:4], told[4:]]
+    assert [one.train_loss for one in recorder.evaluations] == pytest.approx([sum(p) / len(p) for p in parts])
+    a_batch = 4 * (len(train_set[0].prompt) + len(train_set[0].answer))  # all are of one length
+    assert [one.tokens for one in recorder.evaluations] == [2 * a_batch, 4 * a_batch, 5 * a_batch]
+    assert run.progress.real_positions == 5 * (a_batch - 4)  # an answer's last token is only a target
+    assert run.progress.positions == run.progress.real_positions
 
 
 def test_train__is_bit_identical() -> None:
@@ -205,6 +230,63 @@ def test_accumulate__micro_batches_give_the_same_gradients() -> None:
         assert torch.allclose(gradient, gradients[1][name], atol=1e-5), name
 
 
+@pytest.mark.parametrize("micro_batch", [4, 1])
+def test_gradients__are_of_the_mean_loss_of_all_answer_tokens(micro_batch: int) -> None:
+    spec, (train_set, _) = make_job(future_seed=SEEDED), examples()
+    run = start_run(spec, fresh_model())
+    batch = Batch.of(train_set[:4], run.device)
+    hidden = answer_states(run.model, run.future_seed, batch)
+    expected = answer_loss(run.model, hidden, batch.targets) / len(batch.targets)
+    parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
+    wanted = torch.autograd.grad(expected, parameters, allow_unused=True)
+    run.micro_batch = micro_batch
+    assert training.gradients(run, spec, train_set[:4]) == pytest.approx(expected.item(), rel=1e-5)
+    for parameter, gradient in zip(parameters, wanted, strict=True):
+        assert (parameter.grad is None) == (gradient is None)
+        assert gradient is None or torch.allclose(parameter.grad, gradient, atol=1e-5)
+
+
+def test_step__has_the_learning_rate_and_the_clipped_gradient_of_its_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the schedule asks for, of each group's own rate; the norm is of all parameters together."""
+    optimizer = OptimizerConfig.from_json(
+        {"lr": 1e-3, "warmup_steps": 4, "grad_clip": 1e-3, "weight_decay": 0.1}
+    )
+    spec, (train_set, _) = make_job(optimizer=optimizer, future_seed=SEEDED), examples()
+    run = start_run(spec, fresh_model())
+    assert [group["weight_decay"] for group in run.optimizer.param_groups] == [0.1, 0.0]
+    rates, norms = [], []
+
+    def step() -> None:
+        groups = run.optimizer.param_groups
+        rates.append([group["lr"] for group in groups])
+        gradients = [p.grad.flatten() for group in groups for p in group["params"] if p.grad is not None]
+        norms.append(torch.cat(gradients).norm().item())
+
+    monkeypatch.setattr(run.optimizer, "step", step)
+    for n in (0, 1, 4):
+        run.progress.step = n
+        training._step(run, spec, train_set[:4])
+    assert rates == [pytest.approx([share * 1e-3, share * 1e-2]) for share in (0.25, 0.5, 1.0)]
+    assert norms == pytest.approx([1e-3] * 3, rel=1e-3)
+
+
+def test_step__goes_down_to_one_example_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = make_job()
+    run = start_run(spec, fresh_model())
+    accumulate = training._accumulate
+
+    def only_one_fits(run: Run, spec: JobSpec, examples: Sequence[Example]) -> float:
+        if run.micro_batch > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return accumulate(run, spec, examples)
+
+    monkeypatch.setattr(training, "_accumulate", only_one_fits)
+    assert math.isfinite(training._step(run, spec, examples()[0][:4]))
+    assert run.micro_batch == 1
+
+
 def test_step__halves_the_micro_batch_when_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = make_job()
     run = start_run(spec, fresh_model())
@@ -276,6 +358,33 @@ def test_evaluate__counts_every_example() -> None:
     assert evaluation.val_tok_acc == sum(evaluation.correct) / n_tokens
 
 
+def test_evaluate__accuracies_and_loss_are_those_of_single_examples() -> None:
+    """Of answers of several lengths; those of one token are what the model says."""
+    spec = make_job(steps=1, eval_every=2, future_seed=SEEDED)
+    run, _ = run_job(spec)
+
+    def scores(one: Example) -> torch.Tensor:
+        with torch.no_grad():
+            return run.model.logits(answer_states(run.model, run.future_seed, Batch.of([one], run.device)))
+
+    val_set, right, losses, guessed = [], [], [], set()
+    for place, one in enumerate(examples()[1]):
+        answer = one.answer[: 1 + place % 4] if place % 4 else token_ids(scores(one)[:1].argmax(-1).tolist())
+        val_set.append(Example(one.id, one.prompt, answer))
+        logits, targets = scores(val_set[-1]), torch.as_tensor(answer, dtype=torch.int64)
+        right.append(int((logits.argmax(-1) == targets).sum()))
+        losses.append(F.cross_entropy(logits, targets, reduction="sum").item())
+        guessed.update(logits.argmax(-1).tolist())
+    found = training._evaluate_all(run, spec, val_set, Recorder())
+    n_tokens = sum(len(one.answer) for one in val_set)
+    whole = [count == len(one.answer) for count, one in zip(right, val_set, strict=True)]
+    assert 0 < sum(whole) < len(whole)
+    assert found.correct == tuple(right)
+    assert (found.val_tok_acc, found.val_seq_acc) == (sum(right) / n_tokens, sum(whole) / len(whole))
+    assert found.val_loss == pytest.approx(sum(losses) / n_tokens, abs=1e-4)
+    assert found.distinct_predictions == len(guessed)
+
+
 @pytest.mark.parametrize(
     ("schedule", "steps", "factors"),
     [("constant", 8, [0.5, 1.0, 1.0, 1.0]), ("cosine", 6, [0.5, 1.0, 1.0, (1 + math.cos(math.pi / 4)) / 2])],
@@ -321,3 +430,33 @@ print(run.progress.step, sorted(name for name in set(sys.modules) - seen[0] if n
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "2 []\n"
+
+
+def test_metrics__the_best_of_each_kind_and_the_last() -> None:
+    """Each best may come from another evaluation; of equal accuracies the earliest is the best."""
+    rows = [(2, 0.3, 0.0, 1.5, 3), (4, 0.6, 0.1, 1.2, 4), (6, 0.6, 0.3, 1.1, 5), (8, 0.5, 0.2, 1.4, 6)]
+    evaluations = [
+        Evaluation(
+            step=step,
+            seconds=step / 2,
+            tokens=10 * step,
+            train_loss=1.0,
+            val_loss=loss,
+            val_tok_acc=by_token,
+            val_seq_acc=by_sequence,
+            distinct_predictions=distinct,
+            correct=(1,),
+        )
+        for step, by_token, by_sequence, loss, distinct in rows
+    ]
+    assert Metrics.of(evaluations) == Metrics(
+        best_val_tok_acc=0.6,
+        best_val_loss=1.1,
+        best_val_seq_acc=0.3,
+        final_val_tok_acc=0.5,
+        best_step=4,
+        steps=8,
+        tokens=80,
+        seconds=4.0,
+        distinct_predictions=4,
+    )
