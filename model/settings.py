@@ -62,6 +62,16 @@ class FutureSeedSettings(BaseModel):
                 f"schedule_min = {self.schedule_min} and schedule_max = {self.schedule_max} have no meaning "
                 "for schedule: none; remove them or set schedule: linear or cosine"
             )
+        # schedule(i) lies between these two, and what lies between them is computed from their difference
+        scales = (
+            self.schedule_max - self.schedule_min,
+            *(self.seed_scale * end for end in (self.schedule_min, self.schedule_max)),
+        )
+        if not all(map(math.isfinite, scales)):
+            raise ValueError(
+                f"seed_scale = {self.seed_scale}, schedule_min = {self.schedule_min} and schedule_max = "
+                f"{self.schedule_max} give factors that are not finite"
+            )
         return self
 
     def layers(self, n_layer: int) -> range:

@@ -39,12 +39,12 @@ EXPLANATIONS = {
     Caveat.UNMATCHED_STEPS: "variant and baseline differ by more than 2 % in training steps",
     Caveat.UNMATCHED_BASELINE: "the stage has no baseline of its own",
     Caveat.SINGLE_SEED: "one seed only: the spread between seeds is unknown",
-    Caveat.NOT_SIGNIFICANT: "the paired interval of the delta contains 0, or p of the gain is above 0.025",
+    Caveat.NOT_SIGNIFICANT: "the paired interval of the delta contains 0 (one example has none), or p is above 0.025",
     Caveat.SELECTED_OF_N: "the variant was chosen among several on the same seed and data",
     Caveat.SELECTED_SEEDS: "only seeds that an earlier stage promoted: over seeds, the mean says too much",
     Caveat.SHRUNK_MICRO_BATCH: "the micro-batch was halved for lack of memory; the effective batch is unchanged",
     Caveat.TRUNCATED: "some prompts were cut to their limit",
-    Caveat.STOPPED_EARLY: "the run was stopped far below its baseline, so there is a verdict and no delta",
+    Caveat.STOPPED_EARLY: "the run was stopped, too low to reach the threshold, so there is a verdict and no delta",
 }
 
 STEPS_TOLERANCE = 0.02
@@ -82,10 +82,11 @@ def of_arm(
     that is known; metric: of the delta shown, None for the rule's.
     """
     report = resolved.report(task, stage)
+    by = metric or resolved.spec.prune.metric
     found = [*of_data(report)]
     for run in runs.values():
-        found += of_run(run.usage, run.metrics, resolved.spec.tasks[task].batch_size)
-        found += of_baseline(run.baseline or run.metrics, report, metric or resolved.spec.prune.metric)
+        found += of_run(run.usage, run.metrics, resolved.spec.tasks[task].examples_a_step, by)
+        found += of_baseline(run.baseline or run.metrics, report, by)
         found += [] if run.baseline is None else of_pair(run.metrics, run.baseline)
     if any(run.baseline is not None for run in runs.values()):
         found += of_protocol(resolved, task, stage, evidence, seeds)
@@ -115,6 +116,8 @@ def of_protocol(
     """What the round's own settings make doubtful about any delta of a task at a stage, or about one decided."""
     if resolved.spec.prune.min_delta < resolution(resolved, task, stage) - ROUNDING:
         yield Caveat.BELOW_RESOLUTION
+    if resolved.report(task, stage).val.kept < 2:
+        yield Caveat.NOT_SIGNIFICANT
     measured = seeds.here if seeds else len(resolved.search.seeds)
     if (len(evidence.seeds) if evidence and are_decided_together(resolved, stage) else measured) == 1:
         yield Caveat.SINGLE_SEED
@@ -139,9 +142,11 @@ def of_evidence(evidence: Evidence | None) -> Iterator[Caveat]:
         yield Caveat.NOT_SIGNIFICANT
 
 
-def of_run(usage: Usage, metrics: Metrics, batch_size: int) -> Iterator[Caveat]:
+def of_run(
+    usage: Usage, metrics: Metrics, batch_size: int, metric: Metric = "best_val_tok_acc"
+) -> Iterator[Caveat]:
     """What one run makes doubtful about its own accuracy."""
-    if metrics.distinct_predictions == 1:
+    if metrics.distinct_at(metric) == 1:
         yield Caveat.DEGENERATE
     if usage.micro_batch < batch_size:
         yield Caveat.SHRUNK_MICRO_BATCH

@@ -15,7 +15,7 @@ from orchestrator.round_file import Location, dotted
 if TYPE_CHECKING:
     from orchestrator.rules import Rule
     from orchestrator.spec import After, EarlyStopping, Selection, Stage, Variant
-    from worker.job import OptimizerConfig
+    from worker.job import OptimizerConfig, TaskConfig
 
 CONTROL_ARM = "aa"  # the baseline under another name and seed, where a round asks for it
 
@@ -97,6 +97,47 @@ def _rule_can_stop_early(early_stop: EarlyStopping | None, prune: Rule) -> Itera
         )
 
 
+def _confirms_on_other_examples(
+    stages: Sequence[Stage], tasks: Mapping[str, TaskConfig]
+) -> Iterator[Conflict]:
+    if (confirm := stages[-1].confirm) is None:
+        return
+    for name, task in tasks.items():
+        if confirm.val is None and task.val < 2:
+            yield (
+                ("tasks", name, "val"),
+                f"the stage {stages[-1].name} confirms on as many examples, at least 2",
+            )
+        if task.val_selected:
+            message = f"the stage {stages[-1].name} sets it itself; val_offset passes over examples, too"
+            yield ("tasks", name, "val_selected"), message
+
+
+def _seeds_differ(
+    tasks: Mapping[str, TaskConfig],
+    seeds: Sequence[int],
+    stages: Sequence[Stage],
+    prune: Rule,
+    baseline_seeds: int | str,
+    control: str | None,
+) -> Iterator[Conflict]:
+    """A seed is the order of the examples: where each batch has all of them, seeds are one run several times."""
+    compared = [
+        *prune.seeds(tuple(seeds)),
+        *(stage for stage in stages if stage.confirm),
+        *([control] * bool(control)),
+    ]
+    if len(compared) == 1 and baseline_seeds == 1:
+        return
+    for name, task in tasks.items():
+        if task.batch_size >= task.train:
+            message = (
+                f"every batch has all {task.train} training examples, so that runs of several seeds are the same; "
+                "take less, or a single seed"
+            )
+            yield ("tasks", name, "batch_size"), message
+
+
 def _stages_can_stop_early(early_stop: EarlyStopping | None, stages: Sequence[Stage]) -> Iterator[Conflict]:
     endless = [stage.name for stage in stages if stage.confirm is None and stage.steps is None]
     if early_stop is not None and endless:
@@ -116,6 +157,8 @@ _CHECKS: Mapping[Callable[..., Iterator[Conflict]], Set[str]] = {
         _schedule_has_its_length,
         _rule_can_stop_early,
         _stages_can_stop_early,
+        _confirms_on_other_examples,
+        _seeds_differ,
     )
 }
 

@@ -240,8 +240,20 @@ def start_children(session: Session, row: tables.Round, now: datetime) -> Advanc
     """Starts or blocks the rounds that wait for one that has ended, which is locked."""
     followed = NOTHING
     for child in children(session, row, RoundState.WAITING):
-        followed += start(session, child, row, now)
+        followed += start_or_block(session, child, row, now)
     return followed
+
+
+def start_or_block(session: Session, row: tables.Round, parent: tables.Round, now: datetime) -> Advance:
+    """As `start`; blocks a round that cannot be read here, which is no reason for its parent not to end."""
+    try:
+        with session.begin_nested():
+            return start(session, row, parent, now)
+    except BrokenRound as error:
+        session.refresh(row)
+        row.state, row.reason, row.finished_at = RoundState.BLOCKED, str(error), now
+        events.append(session, row.id, EventKind.BLOCKED, now=now, reason=row.reason)
+        return start_children(session, row, now)
 
 
 def children(session: Session, row: tables.Round, state: RoundState) -> list[tables.Round]:
@@ -298,7 +310,8 @@ def unended_sources(session: Session, spec: RoundSpec) -> list[str]:
 def with_selected(session: Session, asked: ResolvedRound) -> ResolvedRound:
     """The round with the variants that its selections come to; the source rounds have ended. Raises NotFound.
 
-    A variant that is there already is not added again; one of the same name that differs gets the source's name too.
+    A variant that is there already is not added again; one whose name another has, or the control arm, gets the
+    source's name too.
     """
     variants = {variant.name: variant for variant in asked.spec.named}
     selected_on: dict[str, set[tuple[str, int]]] = {}
@@ -311,7 +324,8 @@ def with_selected(session: Session, asked: ResolvedRound) -> ResolvedRound:
         is_choice = len(chosen) < len(resolved.search.rivals)
         for name in chosen:
             taken, new_name = offered[name], name
-            if variants.setdefault(name, taken) != taken:
+            is_free = name != CONTROL_ARM or asked.spec.control is None
+            if not is_free or variants.setdefault(name, taken) != taken:
                 new_name = _free_name(f"{name}.{source.name}", variants)
                 variants[new_name] = taken.model_copy(update={"name": new_name})
             places = selected_on.setdefault(new_name, set())

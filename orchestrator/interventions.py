@@ -112,5 +112,5 @@ def unmeasured(round_id: int) -> tuple[ColumnElement[bool], ...]:
 def _wait_again(session: Session, parent: Round, now: datetime) -> None:
     """Rounds that were blocked because of this one wait for it, and so on down the chain."""
     for child in engine.children(session, parent, RoundState.BLOCKED):
-        engine.start(session, child, parent, now)
+        engine.start_or_block(session, child, parent, now)
         _wait_again(session, child, now)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from copy import deepcopy
 from datetime import date
 from difflib import get_close_matches
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
@@ -25,7 +26,7 @@ from worker.job import AnyTaskConfig, FutureSeedSettings, TaskConfig, task_optio
 TASK: TypeAdapter[TaskConfig] = TypeAdapter(AnyTaskConfig)
 NAME: TypeAdapter[str] = TypeAdapter(Name)
 MAX_PROBLEMS = 100  # told of at once
-
+MAX_LOOKED_AT = 10_000
 
 Known = Callable[[str], Mapping[str, Any]]  # a submitted round's spec as JSON; raises NotFound
 
@@ -150,22 +151,23 @@ def parse_task(kind: str, options: Mapping[str, Any]) -> TaskConfig:
 
 def _problems(error: ValidationError, data: Mapping[str, Any], file: RoundFile) -> list[Problem]:
     """What is wrong and where, also between parts that are right; of very many problems the first, and how many."""
-    told = error.errors(include_url=False)[:MAX_PROBLEMS]
+    told = error.errors(include_url=False)
     details = [one for one in told if not _follows(one, told)]
-    found: list[Conflict] = []
-    for detail in details:
+    places = _Places(data)
+    found: dict[Conflict, None] = {}  # one of a grid comes once for each of its variants, and is told of once
+    for detail in details[:MAX_LOOKED_AT]:
         if _inconsistency(detail) is None:
-            place = _place_in_file(detail["loc"], data)
-            found.append((place, _message(detail, place, data)))
-    left = error.error_count() - MAX_PROBLEMS
-    if left <= 0:
-        between = list(_conflicts(details, data))
-        left = len(found) + len(between) - MAX_PROBLEMS
-        # no more than are told: each place in the variants is looked for from their beginning
-        for place, message in between[: MAX_PROBLEMS - len(found)]:
-            found.append((_place_in_file(place, data), message))
+            place = places.in_file(detail["loc"])
+            found[place, _message(detail, place, data)] = None
+    if len(found) <= MAX_PROBLEMS:
+        found |= {(places.in_file(place), said): None for place, said in _conflicts(details, data)}
     problems = [Problem(dotted(place), file.line_of(place), said) for place, said in found]
-    return problems if left <= 0 else [*problems, Problem("", None, f"and {left:,} more problems")]
+    left = len(problems) - MAX_PROBLEMS + max(0, len(details) - MAX_LOOKED_AT)
+    return (
+        problems
+        if left <= 0
+        else [*problems[:MAX_PROBLEMS], Problem("", None, f"and {left:,} more problems")]
+    )
 
 
 def _inconsistency(detail: ErrorDetails) -> Inconsistent | None:
@@ -221,14 +223,22 @@ def _follows(detail: ErrorDetails, told: Sequence[ErrorDetails]) -> bool:
     )
 
 
-def _place_in_file(location: Location, data: Mapping[str, Any]) -> Location:
-    """Where a validated value stands in the file: variants are expanded before validation."""
-    if location[:1] == ("variants",) and len(location) > 1 and isinstance(location[1], int):
-        place, _ = next(islice(entries(data["variants"]), location[1], None))
-        inner = location[3:]  # after the index and the kind of entry
-        rest = inner[1:] if inner[:1] == ("settings",) else inner
-        return ("variants", *place, *rest)
-    return location
+class _Places:
+    """Where validated values stand in the file: variants are expanded before validation."""
+
+    def __init__(self, data: Mapping[str, Any]) -> None:
+        self._data = data
+
+    @cached_property
+    def _of_variants(self) -> list[Location]:
+        return [place for place, _ in entries(self._data["variants"])]
+
+    def in_file(self, location: Location) -> Location:
+        if location[:1] == ("variants",) and len(location) > 1 and isinstance(location[1], int):
+            inner = location[3:]  # after the index and the kind of entry
+            rest = inner[1:] if inner[:1] == ("settings",) else inner
+            return ("variants", *self._of_variants[location[1]], *rest)
+        return location
 
 
 def _message(detail: ErrorDetails, location: Location, data: Mapping[str, Any]) -> str:
@@ -240,7 +250,8 @@ def _message(detail: ErrorDetails, location: Location, data: Mapping[str, Any]) 
     if kind == "value_error":
         return one_line(str(detail["ctx"]["error"]))
     if kind == "too_short":
-        return f"expected at least {detail['ctx']['min_length']}, found {len(detail['input'])}"
+        found = [*entries(detail["input"])] if location == ("variants",) else detail["input"]
+        return f"expected at least {detail['ctx']['min_length']}, found {len(found)}"
     if kind == "string_pattern_mismatch":
         return f"{given} is no name: letters, digits and _ . = + - are allowed, the first a letter or digit"
     expected = detail["msg"].replace("Input should be ", "expected ")

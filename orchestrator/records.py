@@ -273,7 +273,7 @@ class _Writer:
             "variant_of": None if key.variant == BASELINE else BASELINE,
             "seed": key.seed,
             "mode": "no_fs" if self.resolved.canonical.get(key.variant) is None else "prompt_fs",
-            "bsz": self.resolved.spec.tasks[key.task].batch_size,
+            "bsz": self.resolved.spec.tasks[key.task].examples_a_step,
         }
 
     def _baseline(self, key: JobKey) -> Metrics | None:

@@ -32,6 +32,7 @@ from orchestrator.planner import Confirmation, JobKey, SearchSpec
 from orchestrator.round_file import Location
 from orchestrator.rules import AnyRule, Threshold
 from orchestrator.statistics.variants import control_runs
+from orchestrator.variants import MAX_NAME as MAX_NAME
 from orchestrator.variants import expand_grid, look_up
 from worker.job import (
     BASELINE,
@@ -48,7 +49,6 @@ from worker.job import (
     sha256_of,
 )
 
-MAX_NAME = 100
 MAX_JOBS = 100_000  # of a round
 CONTROL_SEEDS = 2**30  # its seeds lie so far above those it is compared with
 MOST_FRESH = 1000  # seeds of a confirm stage

@@ -12,8 +12,9 @@ from difflib import get_close_matches
 from itertools import product
 from typing import Any
 
-from worker.job import BASELINE, FutureSeedSettings
+from worker.job import BASELINE, FutureSeedSettings, sha256_of
 
+MAX_NAME = 100
 MAX_VARIANTS = 1000
 
 
@@ -96,7 +97,8 @@ def look_up(name: str) -> FutureSeedSettings:
 def expand_grid(grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every combination of the listed values, named after what varies: layer_start=10_alpha_init=-2.
 
-    Values that are not lists are the same in all. Raises ValueError when the grid is empty or too large.
+    A name that would be too long ends with a number made from all of it. Values that are not lists are the same in
+    all. Raises ValueError when the grid is empty or too large.
     """
     axes = {key: value if isinstance(value, list) else [value] for key, value in grid.items()}
     varying = [key for key, values in axes.items() if len(values) > 1]
@@ -109,4 +111,8 @@ def expand_grid(grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
         raise ValueError(f"the grid has {size:,} variants; at most {MAX_VARIANTS:,} are accepted")
     for combination in product(*axes.values()):
         settings = dict(zip(axes, combination, strict=True))
-        yield "_".join(f"{key}={settings[key]}" for key in varying or axes) or "grid", settings
+        yield _short("_".join(f"{key}={settings[key]}" for key in varying or axes) or "grid"), settings
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 9]}.{sha256_of(name)[:8]}"

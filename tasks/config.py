@@ -5,6 +5,7 @@ What is common to all kinds stands here. Validation is strict and unknown keys a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -113,7 +114,13 @@ class Data(_Options):
     def resolved(self, directory: Path) -> Data:
         """The same data with relative paths taken from `directory`."""
         paths = {name: getattr(self, name) for name in ("path", "train", "val")}
-        return self.model_copy(update={name: directory / path for name, path in paths.items() if path})
+        update = {name: directory / _expanded(path) for name, path in paths.items() if path}
+        return self.model_copy(update=update)
+
+
+def _expanded(path: Path) -> Path:
+    """With ~ as somebody's home folder, if there is such a user; the other way to do it raises if there is none."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
 class Notes(_Options):
@@ -136,6 +143,11 @@ class TaskConfig(_Options):
     max_prompt_tokens: PromptLimit
     min_prompt_tokens: PromptFloor = 0
     max_answer_tokens: AnswerLimit
+
+    @property
+    def examples_a_step(self) -> int:
+        """The batch size, or all training examples where there are fewer."""
+        return min(self.batch_size, self.train)
 
     @model_validator(mode="before")
     @classmethod

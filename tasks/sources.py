@@ -192,6 +192,8 @@ def _csv(path: Path, content: bytes) -> Iterator[RawRow]:
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         try:
             header = next(reader, [])
+            if twice := sorted({name for name in header if name and header.count(name) > 1}):
+                raise DataError(f"{path} line 1: two columns are named {twice[0]!r}")
             for cells in reader:
                 if not cells:
                     continue

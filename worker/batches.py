@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import islice
 
 BATCHES_PER_BUCKET = 8
 
@@ -18,7 +19,7 @@ class BatchOrder:
 
     Each epoch permutes the examples, sorts windows of BATCHES_PER_BUCKET batches by length, cuts them into
     batches and shuffles those; every example comes once an epoch. A last, smaller batch is filled up with the
-    first examples of the epoch, so that all batches have the same size.
+    first other examples of the epoch, so that all batches have the same size.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
@@ -37,13 +38,14 @@ class BatchOrder:
         rng = random.Random(f"fsq batches {self._seed} {epoch}")
         order = list(range(len(self._lengths)))
         rng.shuffle(order)
-        order += order[: -len(order) % self._size]
         window = BATCHES_PER_BUCKET * self._size
         batches = [
             batch
             for start in range(0, len(order), window)
             for batch in self._cut(sorted(order[start : start + window], key=self._lengths.__getitem__))
         ]
+        others = (index for index in order if index not in batches[-1])
+        batches[-1] += tuple(islice(others, self._size - len(batches[-1])))
         rng.shuffle(batches)
         return batches
 

@@ -288,10 +288,10 @@ class EarlyStop(Strict):
         return None
 
     def _reason(self, bound: Bound, score: float) -> str:
-        behind, allowed = bound.baseline - score, bound.baseline - bound.least
+        delta, least = score - bound.baseline, bound.least - bound.baseline
         return (
-            f"at step {bound.step}, {100 * behind:.2f} pp below the baseline there; who is more than "
-            f"{100 * allowed:.2f} pp below does not end at {100 * self.min_delta:+.2f} pp "
+            f"at step {bound.step}, {100 * delta:+.2f} pp from the baseline there; who has less than "
+            f"{100 * least:+.2f} pp does not end at {100 * self.min_delta:+.2f} pp "
             f"(error rate {self.error_rate:g}, from {self.pairs} pairs of whole runs)"
         )
 
@@ -387,22 +387,35 @@ class Metrics(Strict):
     tokens: int
     seconds: float
     distinct_predictions: int  # at best_step
+    final_distinct_predictions: int | None = None  # None where an earlier version stored them
+    best_seq_distinct_predictions: int | None = None
+
+    def distinct_at(self, metric: Metric) -> int:
+        """Different tokens predicted by the evaluation that a metric goes by."""
+        found = {
+            "final_val_tok_acc": self.final_distinct_predictions,
+            "best_val_seq_acc": self.best_seq_distinct_predictions,
+        }.get(metric)
+        return self.distinct_predictions if found is None else found
 
     @classmethod
     def of(cls, evaluations: Sequence[Evaluation]) -> Self:
         """Summarises a run from its evaluations, at least one."""
         best = max(evaluations, key=lambda evaluation: (evaluation.val_tok_acc, -evaluation.step))
+        best_by_sequence = max(evaluations, key=lambda evaluation: (evaluation.val_seq_acc, -evaluation.step))
         last = evaluations[-1]
         return cls(
             best_val_tok_acc=best.val_tok_acc,
             best_val_loss=min(evaluation.val_loss for evaluation in evaluations),
-            best_val_seq_acc=max(evaluation.val_seq_acc for evaluation in evaluations),
+            best_val_seq_acc=best_by_sequence.val_seq_acc,
             final_val_tok_acc=last.val_tok_acc,
             best_step=best.step,
             steps=last.step,
             tokens=last.tokens,
             seconds=last.seconds,
             distinct_predictions=best.distinct_predictions,
+            final_distinct_predictions=last.distinct_predictions,
+            best_seq_distinct_predictions=best_by_sequence.distinct_predictions,
         )
 
 

@@ -98,7 +98,7 @@ def start_run(spec: JobSpec, model: RWKV7) -> Run:
     for group in groups:
         group["base_lr"] = group["lr"]
     optimizer = AdamW(groups, spec.optimizer.betas)
-    return Run(model, future_seed, optimizer, micro_batch=spec.task.batch_size)
+    return Run(model, future_seed, optimizer, micro_batch=spec.task.examples_a_step)
 
 
 def train(

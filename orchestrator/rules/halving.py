@@ -7,6 +7,7 @@ A peer's rule for comparison: it decides by rank, whatever the noise, and always
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from math import ceil
 from typing import Annotated, Literal
 
@@ -25,4 +26,6 @@ class Halving(Rule):
     eta: Annotated[float, Field(gt=1, le=1000)] = 3
 
     def judge(self, trials: Sequence[Trial], rivals: Sequence[Sequence[Trial]]) -> Ruling:
-        return among_the_best(ceil((1 + len(rivals)) / self.eta), self.min_delta, trials, rivals)
+        # as it is written: 21 / 1.4 is 15, and a little more in binary fractions
+        best = ceil((1 + len(rivals)) / Fraction(repr(self.eta)))
+        return among_the_best(best, self.min_delta, trials, rivals)

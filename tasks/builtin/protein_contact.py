@@ -40,14 +40,14 @@ class ProteinContactConfig(ProteinConfig):
         Count, Field(description="Least distance of a pair's residues along the chain.")
     ] = 8
     cutoff: Annotated[
-        float, Field(gt=0, allow_inf_nan=False, strict=False, description="Farthest contact, in angstrom.")
+        float, Field(gt=0, allow_inf_nan=False, description="Farthest contact, in angstrom.")
     ] = 8.0
     pair_sampling: Annotated[
         Literal["random", "balanced"],
         Field(description="Any pairs, of which few are contacts, or `positive_ratio` of them contacts."),
     ] = "random"
     positive_ratio: Annotated[
-        float, Field(ge=0, le=1, strict=False, description="Share of contacts among balanced pairs.")
+        float, Field(ge=0, le=1, description="Share of contacts among balanced pairs.")
     ] = 0.5
 
 

@@ -18,6 +18,8 @@ from orchestrator.errors import BadRound, NotFound
 from orchestrator.planner import Verdict
 from orchestrator.reading import parse_round
 from orchestrator.records import records
+from orchestrator.rules import RuleFailed
+from orchestrator.spec import RoundSpec
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
 from worker.job import JobResult, Outcome
 
@@ -488,3 +490,40 @@ def test_submit__the_same_round_from_many_at_once(postgres: Database, tmp_path: 
 
     with ThreadPoolExecutor(6) as pool:
         assert sorted(pool.map(submit, range(6))) == [False] * 5 + [True]
+
+
+def test_with_selected__a_name_that_the_control_arm_has(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path, variants={"aa": {"layer_start": 1}}))
+    rig.submit(resolve(tmp_path, round="r2", variants=[{"from": "r1"}], control="aa"))
+    order = rig.run_all({("quick", "aa"): 0.9, ("med", "aa"): 0.9})
+    assert states(database)["r2"][0] is RoundState.FINISHED
+    assert {key.variant for key in order[-4:]} <= {"baseline", "aa", "aa.r1"}
+    with database.read() as session:
+        row = lookup.find(session, "r2")
+        assert [variant.name for variant in engine.resolve(row).spec.named] == ["aa.r1"]
+
+
+def test_advance__a_child_that_cannot_be_read_is_blocked(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a rule's code is gone; its parent ends nevertheless."""
+    rig = Rig(database)
+    chain(rig, tmp_path, r2=("r1", "finished"), r3=("r2", "any"))
+    read = RoundSpec.from_json
+
+    def broken(data: Any) -> RoundSpec:
+        if data["round"] == "r2":
+            raise RuleFailed("its rule is gone")
+        return read(data)
+
+    monkeypatch.setattr(RoundSpec, "from_json", broken)
+    rig.run_all({})
+    found = states(database)
+    assert found["r1"][0] is RoundState.FINISHED
+    assert found["r2"] == (BLOCKED, "round r2: its rule is gone", 0)
+    assert found["r3"][0] is RoundState.FINISHED
+    monkeypatch.undo()
+    with database.write() as session:
+        interventions.retry(session, "r2", by="me", now=NOW)
+    assert states(database)["r2"][0] is ACTIVE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -24,7 +24,7 @@ from orchestrator.statistics.examples import Outcomes, compare
 from orchestrator.statistics.seeds import estimate
 from orchestrator.web import findings
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
-from worker.job import BASELINE
+from worker.job import BASELINE, Metric
 from worker.preparation import Unusable
 
 OF = (4,) * 10
@@ -362,6 +362,26 @@ def test_caveats__a_baseline_is_at_chance_by_the_metric_that_is_shown(tmp_path: 
     assert list(caveats.of_baseline(fell_back, report, "final_val_tok_acc")) == [caveats.Caveat.AT_CHANCE]
     assert list(caveats.of_baseline(fell_back, report, "best_val_tok_acc")) == []
     assert list(caveats.of_baseline(fell_back, report)) == []
+
+
+def test_caveats__predictions_are_constant_where_the_metric_looks() -> None:
+    metrics, usage = result(0.5, distinct=3).metrics, result(0.5).usage
+    assert metrics is not None
+    assert usage is not None
+    constant = {"final_distinct_predictions": 1, "best_seq_distinct_predictions": 2}
+    at_the_end = metrics.model_copy(update=constant)
+    doubts = {
+        metric: list(caveats.of_run(usage, at_the_end, 1, metric)) == [caveats.Caveat.DEGENERATE]
+        for metric in get_args(Metric)
+    }
+    assert doubts == {"best_val_tok_acc": False, "best_val_seq_acc": False, "final_val_tok_acc": True}
+
+
+def test_caveats__one_example_says_nothing_of_others(tmp_path: Path) -> None:
+    for val, told in ((1, True), (2, False)):
+        task = round_data()["tasks"]["s4"] | {"val": val}
+        resolved = resolve(tmp_path, tasks={"s4": task})
+        assert (caveats.Caveat.NOT_SIGNIFICANT in caveats.of_protocol(resolved, "s4", "quick")) is told
 
 
 def test_caveats__fresh_seeds_are_not_selected_however_few_they_are(tmp_path: Path) -> None:

@@ -228,6 +228,13 @@ def test_halving__keeps_a_third(n: int, kept: int) -> None:
     assert promoted == [False] * (n - kept) + [True] * kept
 
 
+def test_halving__goes_by_the_number_as_it_is_written() -> None:
+    """21 / 1.4 is a little more than 15 in binary fractions."""
+    made = [[Trial(0, i / 100)] for i in range(21)]
+    rule = Halving(eta=1.4, min_delta=-1)
+    assert sum(rule.judge(made[i], made[:i] + made[i + 1 :]).promotes for i in range(21)) == 15
+
+
 class Greedy(Rule):
     scope = Scope.VARIANT
     rule: Literal["greedy"] = "greedy"

@@ -72,6 +72,7 @@ def test_read__parquet(tmp_path: Path) -> None:
         ("a.csv", b"x,y\n", "{path}: holds no rows"),
         ("a.csv", b"x,y\n1,2\n1,2,3\n", "{path} line 3: 3 cells, the header has 2"),
         ("a.csv", b"x,y\n1\n", "{path} line 2: 1 cells, the header has 2"),
+        ("a.csv", b"x,y,x\n1,2,3\n", "{path} line 1: two columns are named 'x'"),
         ("a.csv", b'x,y\n"1,2\n', "{path} line 2: not valid CSV: "),
         ("a.csv", b"x,y\n1,2\n\x80,3\n", "{path} line 3: not UTF-8 text (byte 0x80)"),
         ("a.txt", b"\x89PNG\r\n\x1a\n", "{path} line 1: not UTF-8 text (byte 0x89)"),

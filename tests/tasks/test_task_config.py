@@ -69,6 +69,8 @@ def test_parse_config__default_blanks_follow_the_size(size: int, blanks: int) ->
         ({"kind": "arc", "train": 5.0}, [(("train",), "int_type")]),
         ({"kind": "arc", "train": True}, [(("train",), "int_type")]),
         ({"kind": "arc", "train": 0}, [(("train",), "greater_than_equal")]),
+        ({"kind": "protein_contact", "cutoff": True}, [(("cutoff",), "float_type")]),
+        ({"kind": "protein_contact", "positive_ratio": "1"}, [(("positive_ratio",), "float_type")]),
         ({"kind": "mbpp", "max_prompt_tokens": True}, [(("max_prompt_tokens",), "int_type")]),
         ({"kind": "mbpp", "order": "first"}, [(("order",), "literal_error")]),
         ({"kind": "mbpp", "notes": {"filling": True}}, [(("notes", "filling"), "extra_forbidden")]),
@@ -130,6 +132,13 @@ def test_resolved__relative_paths_only() -> None:
 
     assert resolved.data == Data(train=Path("/rounds/today/../a.jsonl"), val=Path("/data/b.jsonl"))
     assert parse_config({"kind": "sudoku"}).resolved(Path("/rounds")).data is None
+
+
+def test_resolved__home_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    config = parse_config({"kind": "arc", "data": {"train": "~/a.jsonl", "val": "~nobody-here/b.jsonl"}})
+    resolved = config.resolved(Path("/rounds"))
+    assert resolved.data == Data(train=Path("/home/me/a.jsonl"), val=Path("/rounds/~nobody-here/b.jsonl"))
 
 
 def test_kinds__built_in_with_summary_and_described_options() -> None:

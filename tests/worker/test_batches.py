@@ -20,7 +20,7 @@ def test_batch_order__every_example_once_an_epoch(
     first = epoch * order.batches_per_epoch
     batches = [order.batch(step) for step in range(first, first + order.batches_per_epoch)]
     size = min(batch_size, len(lengths))
-    assert {len(batch) for batch in batches} == {size}
+    assert {len(batch) for batch in batches} == {len(set(batch)) for batch in batches} == {size}
     counts = Counter(index for batch in batches for index in batch)
     assert set(counts) == set(range(len(lengths)))
     assert sum(counts.values()) - len(lengths) < size  # only the last batch is filled up

@@ -459,4 +459,6 @@ def test_metrics__the_best_of_each_kind_and_the_last() -> None:
         tokens=80,
         seconds=4.0,
         distinct_predictions=4,
+        final_distinct_predictions=6,
+        best_seq_distinct_predictions=5,
     )
