@@ -63,14 +63,14 @@ class Kernels:
         if y.numel() == 0:
             sT.copy_(s0)
             return
-        end = sT
+        end: Tensor | None = sT
         for part in _parts(x, steps):
             kept: list[int] | tuple[None, None] = (None, None)
             if u is not None and checkpoints is not None:
                 kept = [*part.at(u), checkpoints.data_ptr() + part.in_checkpoints]
-            states = s0.data_ptr(), *part.at(y), end.data_ptr()
+            states = s0.data_ptr(), *part.at(y), None if end is None else end.data_ptr()
             self._forward(*part[:3], *part.at(*inputs), *states, *kept, torch.get_num_threads())
-            s0, end = sT, sT if steps is None else _new(sT)
+            s0, end = sT, None  # nobody asks for the state after the second part
 
     def backward(
         self, saved: Sequence[Tensor], sT: Tensor | None, dy: Tensor, dsT: Tensor | None, steps: Steps = None

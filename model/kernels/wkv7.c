@@ -267,34 +267,35 @@ INLINE void product(int tile, row *out, const float *x, int down, int right, con
 /* Rows of the next tile, of a multiple of 4: TILE, or 4 where that comes out even. */
 INLINE int next_tile(int rows) { return rows == TILE || rows >= TILE + 4 ? TILE : 4; }
 
-/* out[m] = sum over i of x[m][i] state[i], for the 2 CHUNK rows of x */
-static void times_state(row *out, const row *x, const row *state, ahead *next) {
+/* out[m] = sum over i of x[m][i] state[i], for the 2 steps rows of x */
+static void times_state(row *out, const row *x, const row *state, int steps, ahead *next) {
     for (int c = 0; c < V; c += GROUP)
-        for (int m = 0, tile; m < 2 * CHUNK; m += tile) {
-            tile = next_tile(2 * CHUNK - m);
+        for (int m = 0, tile; m < 2 * steps; m += tile) {
+            tile = next_tile(2 * steps - m);
             if (tile == TILE) product(TILE, out + m, x[m], N, 1, state, N, c, 0, 0, 0, next);
             else product(4, out + m, x[m], N, 1, state, N, c, 0, 0, 0, next);
         }
 }
 
-/* after = before diag(decay) + sum over n < 2 CHUNK of x[n]^T y[n]; both may be the same. Without decay only the sum. */
-static void add_by_value(row *after, const row *before, const float *decay, const row *x, const row *y, ahead *next) {
+/* after = before diag(decay) + sum over n < 2 steps of x[n]^T y[n]; both may be the same. Without decay only the sum. */
+static void add_by_value(row *after, const row *before, const float *decay, const row *x, const row *y, int steps,
+                         ahead *next) {
     for (int c = 0; c < V; c += GROUP)
         for (int i = 0, tile; i < N; i += tile) {
             const row *from = decay ? before + i : 0;
             tile = next_tile(N - i);
-            if (tile == TILE) product(TILE, after + i, x[0] + i, 1, N, y, 2 * CHUNK, c, from, 0, decay, next);
-            else product(4, after + i, x[0] + i, 1, N, y, 2 * CHUNK, c, from, 0, decay, next);
+            if (tile == TILE) product(TILE, after + i, x[0] + i, 1, N, y, 2 * steps, c, from, 0, decay, next);
+            else product(4, after + i, x[0] + i, 1, N, y, 2 * steps, c, from, 0, decay, next);
         }
 }
 
-/* state = diag(decay) state + sum over n < 2 CHUNK of x[n]^T y[n] */
-static void add_by_key(row *state, const float *decay, const row *x, const row *y, ahead *next) {
+/* state = diag(decay) state + sum over n < 2 steps of x[n]^T y[n] */
+static void add_by_key(row *state, const float *decay, const row *x, const row *y, int steps, ahead *next) {
     for (int c = 0; c < V; c += GROUP)
         for (int j = 0, tile; j < N; j += tile) {
             tile = next_tile(N - j);
-            if (tile == TILE) product(TILE, state + j, x[0] + j, 1, N, y, 2 * CHUNK, c, state + j, decay + j, 0, next);
-            else product(4, state + j, x[0] + j, 1, N, y, 2 * CHUNK, c, state + j, decay + j, 0, next);
+            if (tile == TILE) product(TILE, state + j, x[0] + j, 1, N, y, 2 * steps, c, state + j, decay + j, 0, next);
+            else product(4, state + j, x[0] + j, 1, N, y, 2 * steps, c, state + j, decay + j, 0, next);
         }
 }
 
@@ -314,18 +315,20 @@ INLINE int of_r(int t, int n) { return n < 2 * t ? 2 * t * t + 2 * n + 1 : 2 * t
 /* The products of queries and keys, lane by lane, and their sums. */
 typedef vec products[SCORES];
 
-INLINE void sum_products(products x, float *scores) {
-    for (int n = 0; n < SCORES; n += LANES) *at(scores + n) = sum_lanes(x + n);
+INLINE void sum_products(products x, float *scores, int steps) {
+    int count = 2 * steps * steps;
+    for (int n = count; n % LANES != 0; n++) x[n] = (vec){};
+    for (int n = 0; n < count; n += LANES) *at(scores + n) = sum_lanes(x + n);
 }
 
 /* Decays the keys of a chunk until its end; with_queries also fills the scores, which are taken on the way there. */
-INLINE void decay_keys(chunk *x, const moment *m, int with_queries) {
+INLINE void decay_keys(chunk *x, const moment *m, int steps, int with_queries) {
     ALIGNED products product;
-    for (int t = 0; t < CHUNK; t++)
+    for (int t = 0; t < steps; t++)
         for (int c = 0; c < V; c++) at(x->decay[t])[c] = exp_negative(at(m[t].w)[c]);
     for (int c = 0; c < V; c++) {
         vec since_start = all(1);
-        for (int t = 0; t < CHUNK; t++) {
+        for (int t = 0; t < steps; t++) {
             if (with_queries) at(x->query_of_start[2 * t + 1])[c] = at(m[t].a)[c] * since_start;
             at(x->since_start[t])[c] = since_start *= at(x->decay[t])[c];
             if (with_queries) at(x->query_of_start[2 * t])[c] = at(m[t].r)[c] * since_start;
@@ -334,7 +337,7 @@ INLINE void decay_keys(chunk *x, const moment *m, int with_queries) {
         }
     }
 #pragma GCC unroll 1 /* here as below: as fast, and less for the compiler to do */
-    for (int s = 0; s < CHUNK; s++) {
+    for (int s = 0; s < steps; s++) {
         vec b[V], k[V], r_b = {}, r_k = {};
         UNROLL for (int c = 0; c < V; c++) {
             b[c] = at(m[s].b)[c];
@@ -344,7 +347,7 @@ INLINE void decay_keys(chunk *x, const moment *m, int with_queries) {
         }
         product[of_r(s, 2 * s)] = r_b;
         product[of_r(s, 2 * s + 1)] = r_k;
-        for (int t = s + 1; t < CHUNK; t++) {
+        for (int t = s + 1; t < steps; t++) {
             vec a_b = {}, a_k = {}, r_b = {}, r_k = {};
             UNROLL for (int c = 0; c < V; c++) {
                 vec decay = at(x->decay[t])[c];
@@ -367,18 +370,18 @@ INLINE void decay_keys(chunk *x, const moment *m, int with_queries) {
             at(x->key_at_end[2 * s + 1])[c] = k[c];
         }
     }
-    if (with_queries) sum_products(product, x->scores);
+    if (with_queries) sum_products(product, x->scores, steps);
 }
 
-static void decay_keys_and_queries(chunk *x, const moment *m) { decay_keys(x, m, 1); }
-static void decay_keys_alone(chunk *x, const moment *m) { decay_keys(x, m, 0); }
+static void decay_keys_and_queries(chunk *x, const moment *m, int steps) { decay_keys(x, m, steps, 1); }
+static void decay_keys_alone(chunk *x, const moment *m) { decay_keys(x, m, CHUNK, 0); }
 
 /* ---- forward: the state is [key][value] ---- */
 
 /* Turns `out` = queries x state into y_t, in the place of D_t r_t, and u_t, which becomes a value. */
-INLINE void outputs(chunk *x, row *out) {
+INLINE void outputs(chunk *x, row *out, int steps) {
     for (int c = 0; c < V; c += GROUP)
-        for (int t = 0; t < CHUNK; t++) {
+        for (int t = 0; t < steps; t++) {
             vec u[GROUP], y[GROUP];
             UNROLL for (int g = 0; g < GROUP; g++) {
                 u[g] = at(out[2 * t + 1])[c + g];
@@ -399,8 +402,9 @@ INLINE void outputs(chunk *x, row *out) {
 
 static int64_t smaller(int64_t x, int64_t y) { return x < y ? x : y; }
 
-/* A chunk that the sequence does not fill ends with steps without keys, which keep the state as it is; what they give
- * goes nowhere. */
+/* The steps of the chunk that begins at step t: an even number, for whole tiles. A sequence of an odd length ends with
+ * a step without keys, which keeps the state as it is; what it gives goes nowhere. */
+static int steps_of_chunk(const task *of, int64_t t) { return smaller(CHUNK, (of->T - t + 1) / 2 * 2); }
 static const ALIGNED row nothing;
 
 INLINE void find_inputs(moment *m, const task *of, place here, int64_t t, ahead *next) {
@@ -450,16 +454,17 @@ static void forward_groups(const task *of, int64_t from, int64_t to) {
         if (here.t == 0) transpose((const row *)(of->s0 + state_of(here)), state[here.i]);
         else if (here.t % SPAN == 0 && of->u)
             for (int i = 0; i < N; i++) deliver(checkpoint_of(of, here) + i * N, state[here.i][i], of->past_cache);
-        decay_keys_and_queries(&x, m);
-        times_state(out, x.query_of_start, state[here.i], &following);
-        outputs(&x, out);
-        for (int t = 0; t < CHUNK; t++) {
+        int count = steps_of_chunk(of, here.t);
+        decay_keys_and_queries(&x, m, count);
+        times_state(out, x.query_of_start, state[here.i], count, &following);
+        outputs(&x, out, count);
+        for (int t = 0; t < count; t++) {
             deliver(m[t].y, out[2 * t], of->past_cache);
             if (m[t].u_out) deliver(m[t].u_out, x.value[2 * t], of->past_cache);
         }
-        add_by_key(state[here.i], x.since_start[CHUNK - 1], x.key_at_end, x.value, &following);
+        add_by_key(state[here.i], x.since_start[count - 1], x.key_at_end, x.value, count, &following);
         ask(&following, following.count);
-        if (here.t + CHUNK >= of->T) transpose(state[here.i], (row *)(of->sT + state_of(here)));
+        if (here.t + CHUNK >= of->T && of->sT) transpose(state[here.i], (row *)(of->sT + state_of(here)));
         here = next;
     }
     all_delivered();
@@ -467,7 +472,7 @@ static void forward_groups(const task *of, int64_t from, int64_t to) {
 
 /* B, T and H are at least 1. Tensors are contiguous; those that are written begin at a multiple of 64 bytes. `u`
  * (B, T, H, N) and `checkpoints` (B, H, ceil(T / SPAN) - 1, N, N), the states before spans but the first, are for a
- * backward pass: without `u` neither is written. */
+ * backward pass: without `u` neither is written. Nor is sT where there is none. */
 void wkv7_forward(int64_t B, int64_t T, int64_t H, const float *r, const float *w, const float *k, const float *v,
                   const float *a, const float *b, const float *s0, float *y, float *sT, float *u, float *checkpoints,
                   int threads) {
@@ -490,9 +495,9 @@ typedef struct {
 } gradients;
 
 /* Adds to the gradients of the values what the outputs of the chunk give them. A value u_t is an output, too. */
-INLINE void values_of_chunk(const chunk *x, const moment *m, gradients *d) {
+INLINE void values_of_chunk(const chunk *x, const moment *m, gradients *d, int steps) {
     for (int c = 0; c < V; c += GROUP)
-        for (int t = CHUNK - 1; t >= 0; t--) {
+        for (int t = steps - 1; t >= 0; t--) {
             vec du[GROUP], dv[GROUP];
             UNROLL for (int g = 0; g < GROUP; g++) {
                 vec dy = at(m[t].dy)[c + g];
@@ -500,7 +505,7 @@ INLINE void values_of_chunk(const chunk *x, const moment *m, gradients *d) {
                 du[g] = at(d->value[2 * t])[c + g] + dy * x->scores[of_r(t, 2 * t)];
                 dv[g] = at(d->value[2 * t + 1])[c + g] + dy * x->scores[of_r(t, 2 * t + 1)];
             }
-            for (int later = t + 1; later < CHUNK; later++)
+            for (int later = t + 1; later < steps; later++)
                 UNROLL for (int g = 0; g < GROUP; g++) {
                     vec dy = at(d->out[2 * later])[c + g], du_later = at(d->out[2 * later + 1])[c + g];
                     du[g] += dy * x->scores[of_r(later, 2 * t)] + du_later * x->scores[of_a(later, 2 * t)];
@@ -514,9 +519,9 @@ INLINE void values_of_chunk(const chunk *x, const moment *m, gradients *d) {
 }
 
 /* The gradient of the score <key_n,t, query> is <value_n, gradient of the output>. */
-INLINE void gradients_of_scores(const chunk *x, gradients *d) {
+INLINE void gradients_of_scores(const chunk *x, gradients *d, int steps) {
     ALIGNED products product;
-    for (int t = 0; t < CHUNK; t++) {
+    for (int t = 0; t < steps; t++) {
         vec dy[V], du[V], dy_u = {}, dy_v = {};
         UNROLL for (int c = 0; c < V; c++) {
             dy[c] = at(d->out[2 * t])[c];
@@ -536,12 +541,12 @@ INLINE void gradients_of_scores(const chunk *x, gradients *d) {
         product[of_r(t, 2 * t)] = dy_u;
         product[of_r(t, 2 * t + 1)] = dy_v;
     }
-    sum_products(product, d->scores);
+    sum_products(product, d->scores, steps);
 }
 
 /* Goes through the chunk from its end. On entry d->key are the gradients of the keys at the end, d->query those of the
  * queries of the start. */
-INLINE void keys_and_queries_of_chunk(const chunk *x, const moment *m, gradients *d) {
+INLINE void keys_and_queries_of_chunk(const chunk *x, const moment *m, gradients *d, int steps) {
     /* Side by side: apart by a multiple of 4096 bytes, reading one would wait for what was written to the other. */
     struct {
         ALIGNED vec key[CHUNK * (CHUNK + 1)][GROUP]; /* key_n,t at t (t + 1) + n */
@@ -549,7 +554,7 @@ INLINE void keys_and_queries_of_chunk(const chunk *x, const moment *m, gradients
     } at_step;
     for (int c = 0; c < V; c += GROUP) {
         vec of_start[GROUP];
-        for (int t = 0; t < CHUNK; t++) {
+        for (int t = 0; t < steps; t++) {
             vec(*key)[GROUP] = at_step.key + t * (t + 1), (*before)[GROUP] = key - 2 * t;
             for (int n = 0; n < 2 * t; n++)
                 UNROLL for (int g = 0; g < GROUP; g++) key[n][g] = before[n][g] * at(x->decay[t])[c + g];
@@ -561,7 +566,7 @@ INLINE void keys_and_queries_of_chunk(const chunk *x, const moment *m, gradients
             }
         }
         UNROLL for (int g = 0; g < GROUP; g++) of_start[g] = at(d->decay)[c + g];
-        for (int t = CHUNK - 1; t >= 0; t--) {
+        for (int t = steps - 1; t >= 0; t--) {
             vec(*key)[GROUP] = at_step.key + t * (t + 1), (*before)[GROUP] = key - 2 * t;
             vec(*of_key)[GROUP] = at_step.of_key;
             vec decay[GROUP], r[GROUP], a[GROUP], dr[GROUP], da[GROUP], dw[GROUP];
@@ -613,25 +618,25 @@ static void decay_of_state(const row *G, const row *state, float *out) {
 }
 
 /* Takes G from the end of a chunk to its start; without `end` it is zero there. Both may be the same. */
-static void backward_chunk(const row *end, row *start, const row *state, chunk *x, const moment *m, gradients *d,
-                           ahead *next, int past_cache) {
+static void backward_chunk(const row *end, row *start, const row *state, chunk *x, const moment *m, int steps,
+                           gradients *d, ahead *next, int past_cache) {
     ALIGNED row by_key[N];
-    decay_keys_and_queries(x, m);
+    decay_keys_and_queries(x, m, steps);
     if (end) {
         transpose(end, by_key);
-        times_state(d->value, x->key_at_end, by_key, next);
-        times_state(d->key, x->value, end, next);
+        times_state(d->value, x->key_at_end, by_key, steps, next);
+        times_state(d->key, x->value, end, steps, next);
         decay_of_state(end, state, d->decay);
     } else {
         memset(d->value, 0, sizeof d->value);
         memset(d->key, 0, sizeof d->key);
         memset(d->decay, 0, sizeof d->decay);
     }
-    values_of_chunk(x, m, d);
-    gradients_of_scores(x, d);
-    times_state(d->query, d->out, state, next);
-    keys_and_queries_of_chunk(x, m, d);
-    for (int t = 0; t < CHUNK; t++) {
+    values_of_chunk(x, m, d, steps);
+    gradients_of_scores(x, d, steps);
+    times_state(d->query, d->out, state, steps, next);
+    keys_and_queries_of_chunk(x, m, d, steps);
+    for (int t = 0; t < steps; t++) {
         deliver(m[t].dr, d->query[2 * t], past_cache);
         deliver(m[t].dw, d->w[t], past_cache);
         deliver(m[t].dk, d->key[2 * t + 1], past_cache);
@@ -639,7 +644,7 @@ static void backward_chunk(const row *end, row *start, const row *state, chunk *
         deliver(m[t].da, d->query[2 * t + 1], past_cache);
         deliver(m[t].db, d->key[2 * t], past_cache);
     }
-    add_by_value(start, end, end ? x->since_start[CHUNK - 1] : 0, d->out, x->query_of_start, next);
+    add_by_value(start, end, end ? x->since_start[steps - 1] : 0, d->out, x->query_of_start, steps, next);
 }
 
 static void find_backward(moment *m, const task *of, place here, float *nowhere, ahead *next) {
@@ -688,13 +693,14 @@ static void backward_groups(const task *of, int64_t from, int64_t to) {
         for (int t = CHUNK; t < count; t += CHUNK) {
             const row *before = here.t + t == CHUNK ? s0 : state[t / CHUNK - 1];
             decay_keys_alone(&x, m + t - CHUNK);
-            add_by_value(state[t / CHUNK], before, x.since_start[CHUNK - 1], x.value, x.key_at_end, &following);
+            add_by_value(state[t / CHUNK], before, x.since_start[CHUNK - 1], x.value, x.key_at_end, CHUNK, &following);
         }
         for (int t = (count - 1) / CHUNK * CHUNK; t >= 0; t -= CHUNK) {
             const row *end = here.t + t + CHUNK < of->T ? G[here.i] : of->dsT ? (const row *)(of->dsT + state_of(here)) : 0;
             row *start = here.t + t > 0 ? G[here.i] : (row *)(of->ds0 + state_of(here));
             const row *before = here.t + t > 0 ? state[t / CHUNK] : s0;
-            backward_chunk(end, start, before, &x, m + t, &d, &following, of->past_cache);
+            int steps = steps_of_chunk(of, here.t + t);
+            backward_chunk(end, start, before, &x, m + t, steps, &d, &following, of->past_cache);
         }
         ask(&following, following.count);
         here = next;
