@@ -89,7 +89,7 @@ def without_launching() -> Any:
 def answer_states(
     model: RWKV7, future_seed: FutureSeed, size: int, prompt: int, answer: int, *, recompute: bool
 ) -> Tensor:
-    """As in training; no sequence is padded, because what a mask selects has no shape where nothing has contents."""
+    """As in training; no sequence is padded, as lengths that are compared have to have contents."""
     prompts = torch.zeros(size, prompt, dtype=torch.int64)
     answers = torch.zeros(size, answer - 1, dtype=torch.int64)
     return model.teacher_forced(prompts, answers, future_seed, recompute=recompute).flatten(0, 1)

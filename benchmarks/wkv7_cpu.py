@@ -71,11 +71,11 @@ def forward_backward(inputs: Inputs, backend: str) -> None:
 
 
 def forward_of_build(inputs: Inputs, kernels: Kernels) -> None:
-    kernels.forward(*inputs)
+    kernels.forward(inputs)
 
 
 def forward_backward_of_build(inputs: Inputs, kernels: Kernels) -> None:
-    y, sT, *saved = kernels.forward_for_backward(*inputs)
+    y, sT, *saved = kernels.forward_for_backward(inputs)
     kernels.backward([*inputs, *saved], torch.ones_like(y), torch.ones_like(sT))
 
 

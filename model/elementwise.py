@@ -17,7 +17,8 @@ _SMALLEST_NORM = 1e-12  # as torch.nn.functional.normalize has it
 def mix(x: Tensor, before: Tensor, parts: Parts, *weights: Tensor) -> tuple[Tensor, ...]:
     """Return x + (shifted - x) * weight for each weight, shifted being what stands one token earlier ("token shift").
 
-    `x` is (B, T, C) or as its `parts` have it, `before` (B, C) stands before the first token, weights are (1, 1, C).
+    `x` is (B, T, C) or as its `parts` have it, `before` (B, C) of its dtype stands before the first token, weights
+    are (1, 1, C).
     """
     mixed: tuple[Tensor, ...] = _Mix.apply(x, before, parts, *weights)  # type: ignore[no-untyped-call]
     return mixed
@@ -39,13 +40,13 @@ class _Mix(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, before: Tensor, parts: Parts, *weights: Tensor) -> tuple[Tensor, ...]:
         difference = torch.empty_like(x)
-        start = before.to(x.dtype)
+        start = before
         for now, out in zip(parts.blocks(x), parts.blocks(difference), strict=True):
             torch.sub(start, now[:, 0], out=out[:, 0])
             torch.sub(now[:, :-1], now[:, 1:], out=out[:, 1:])
             start = parts.last(x, start)
         ctx.save_for_backward(difference, *weights)
-        ctx.parts, ctx.dtype = parts, before.dtype
+        ctx.parts = parts
         return tuple(torch.addcmul(x, difference, weight) for weight in weights)
 
     @staticmethod
@@ -66,7 +67,7 @@ class _Mix(torch.autograd.Function):
         of_before, *of_last = of_starts
         for what in of_last:
             of_before = ctx.parts.add_to_last(of_x, of_before, what)
-        return of_x, of_before.to(ctx.dtype), None, *of_weights
+        return of_x, of_before, None, *of_weights
 
 
 class _UnitVectors(torch.autograd.Function):

@@ -28,14 +28,12 @@ class Parts:
         """False at padding of the first part, shaped to multiply tensors; None where all is real."""
         self.begun: Tensor | None = None
         """(B, 1) False for sequences without a real token in the first part; None where there are none."""
-        self.has_two: Tensor | None = None
-        """(B, 1) False for sequences with fewer than two real tokens in the first part; None where there are none."""
+        self._steps, self._device = T, device
+        self._lengths: Tensor | None = None  # on the CPU
         self._last: Tensor | None = None
         if lengths is None or bool((lengths == T).all()):
-            if T < 2:
-                self.has_two = torch.zeros(batch, 1, dtype=torch.bool, device=device)
             return
-        lengths = lengths.cpu()
+        self._lengths = lengths = lengths.cpu()
         real = torch.arange(T) < lengths.unsqueeze(1)
         if following:
             real = torch.cat([real.flatten(), real.new_ones(batch * following)]).unsqueeze(0)
@@ -43,17 +41,15 @@ class Parts:
         self._last = (torch.arange(batch) * T + (lengths - 1).clamp_min(0)).to(device)
         if bool((lengths < 1).any()):
             self.begun = (lengths > 0).unsqueeze(1).to(device)
-        if bool((lengths < 2).any()):
-            self.has_two = (lengths > 1).unsqueeze(1).to(device)
 
     def blocks(self, x: Tensor) -> list[Tensor]:
         """Views of a contiguous tensor, (B, T, ...) for each part."""
         return two_parts.blocks(x, self.batch, self.steps)
 
     def last(self, x: Tensor, before: Tensor | float = 0.0) -> Tensor:
-        """Return what stands at the last real token of each first part, (B, C); where there is none, `before`."""
+        """Return a copy of what stands at the last real token of each first part, (B, C); where none is, `before`."""
         if self._last is None:
-            return self.blocks(x)[0][:, -1]
+            return self.blocks(x)[0][:, -1].clone()  # a view would keep all of x
         last = x.flatten(0, 1)[self._last]
         return last if self.begun is None else torch.where(self.begun, last, before)
 
@@ -69,10 +65,18 @@ class Parts:
         return before
 
     def before_last(self, x: Tensor) -> Tensor:
-        """Return what stands one token before `last`, (B, C); anything where `has_two` is False."""
+        """Return what stands one token before `last`, (B, C); anything where there is none, see `or_else`."""
         if self._last is None:
-            return self.blocks(x)[0][:, -2 if self.has_two is None else -1]
+            return self.blocks(x)[0][:, max(0, self._steps - 2)]
         return x.flatten(0, 1)[(self._last - 1).clamp_min(0)]
+
+    def or_else(self, before_last: Tensor, before: Tensor) -> Tensor:
+        """Return (B, C) of `before_last`, and `before` where the first part has a single token."""
+        if self._lengths is None:
+            return before_last if self._steps > 1 else before
+        if not bool((self._lengths < 2).any()):
+            return before_last
+        return torch.where((self._lengths > 1).unsqueeze(1).to(self._device), before_last, before)
 
     def tail(self, x: Tensor) -> Tensor:
         """Return each first part's last real token and all of the second part, (B, 1 + T1, C)."""

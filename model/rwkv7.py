@@ -1,9 +1,9 @@
 """RWKV-7 ("Goose", x070) as the official code computes it, with the state as an explicit input and output."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,10 @@ def load(path: str | Path, dtype: torch.dtype = torch.float32, device: torch.dev
     return RWKV7.from_state_dict(checkpoint.read(path), dtype=dtype, device=device)
 
 
+# from the residual stream, the state, the values of block 0 and the parts, to the first three
+RunBlock = Callable[[Tensor, LayerState, Tensor | None, Parts], tuple[Tensor, LayerState, Tensor]]
+
+
 class Block(nn.Module):
     """One layer: attention and FFN, each on a normalised residual stream; the first also normalises embeddings."""
 
@@ -39,34 +43,44 @@ class Block(nn.Module):
         self.ffn = ChannelMix(shape)
 
     def forward(
-        self,
-        x: Tensor,
-        state: LayerState,
-        v_first: Tensor | None,
-        parts: Parts,
-        *,
-        tail_only: bool = False,
+        self, x: Tensor, state: LayerState, v_first: Tensor | None, parts: Parts
     ) -> tuple[Tensor, LayerState, Tensor]:
-        """Return the residual stream after this block, the state after the first part and the values of block 0.
+        """Return the residual stream after this block, the state after the first part and the values of block 0."""
+        x, to_att, wkv, v_first = self._attend(x, state, v_first, parts)
+        to_ffn = self.ln2(x)
+        before = state.ffn_shift.to(x.dtype)
+        x = x + self.ffn(to_ffn, before, parts)
+        att_shift = parts.last(to_att, state.att_shift.to(x.dtype))
+        return x, LayerState(att_shift, wkv, parts.last(to_ffn, before)), v_first
 
-        With `tail_only` the residual stream is that of `Parts.tail`: no other token goes through the FFN.
-        """
+    def without_shifts(
+        self, x: Tensor, state: LayerState, v_first: Tensor | None, parts: Parts
+    ) -> tuple[Tensor, LayerState, Tensor]:
+        """The same for a pass after which none follows: of the state returned only wkv is new."""
+        x, _, wkv, v_first = self._attend(x, state, v_first, parts)
+        x = x + self.ffn(self.ln2(x), state.ffn_shift, parts)
+        return x, state._replace(wkv=wkv), v_first
+
+    def to_the_tail(
+        self, x: Tensor, state: LayerState, v_first: Tensor | None, parts: Parts
+    ) -> tuple[Tensor, LayerState, Tensor]:
+        """The same for the last block: the residual stream of `Parts.tail`; no other token goes through the FFN."""
+        x, _, wkv, v_first = self._attend(x, state, v_first, parts)
+        before = parts.or_else(self.ln2(parts.before_last(x)), state.ffn_shift)
+        x = parts.tail(x)
+        x = x + self.ffn(self.ln2(x), before, Parts(x.shape[0], x.shape[1], None, x.device))
+        return x, state._replace(wkv=wkv), v_first
+
+    def _attend(
+        self, x: Tensor, state: LayerState, v_first: Tensor | None, parts: Parts
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the residual stream after the attention, its input, wkv and the values of block 0."""
         if self.ln0 is not None:
             x = self.ln0(x)
         to_att = self.ln1(x)
-        mixed, wkv, v_first = self.att(to_att, state.att_shift, state.wkv, v_first, parts)
-        x = x + mixed
-        before = state.ffn_shift
-        of_ffn = parts
-        if tail_only:
-            found = self.ln2(parts.before_last(x))
-            before = found if parts.has_two is None else torch.where(parts.has_two, found, before)
-            x = parts.tail(x)
-            of_ffn = Parts(x.shape[0], x.shape[1], None, x.device)
-        to_ffn = self.ln2(x)
-        ffn_shift = to_ffn[:, 0] if tail_only else parts.last(to_ffn, before)
-        att_shift = parts.last(to_att, state.att_shift)
-        return x + self.ffn(to_ffn, before, of_ffn), LayerState(att_shift, wkv, ffn_shift), v_first
+        before = state.att_shift.to(x.dtype)
+        mixed, wkv, v_first = self.att(to_att, before, state.wkv, v_first, parts)
+        return x + mixed, to_att, wkv, v_first
 
 
 class RWKV7(nn.Module):
@@ -127,7 +141,8 @@ class RWKV7(nn.Module):
         if tokens.shape[1] == 0:
             return x, state
         parts = Parts(tokens.shape[0], tokens.shape[1], lengths, x.device)
-        x, state = self._run(x, state, future_seed, parts, recompute=recompute)
+        runs: list[RunBlock] = list(self.blocks)
+        x, state = self._run(runs, x, state, future_seed, parts, recompute=recompute)
         return self.ln_out(x), state
 
     def teacher_forced(
@@ -141,16 +156,17 @@ class RWKV7(nn.Module):
     ) -> Tensor:
         """Run prompts (B, Tp), seeded as `forward` has it, and from the state that they end in answers (B, Ta).
 
-        In one pass, which takes half as many operations as two, and leaves out what nothing in the answers depends
-        on. `lengths` (B,) counts the real tokens of the prompts, at least 1. Returns the hidden states (B, 1 + Ta, C)
-        from each prompt's last token on, which predict the answer. Raises `ShapeError`.
+        In one pass, which takes half as many operations as two, and leaves out of the last block's FFN what nothing
+        in the answers depends on. `lengths` (B,) counts the real tokens of the prompts, at least 1. Returns the
+        hidden states (B, 1 + Ta, C) from each prompt's last token on, which predict the answer. Raises `ShapeError`.
         """
         _check(prompts, lengths)
         B, Tp = prompts.shape
         if answers.dim() != 2 or len(answers) != B or Tp == 0 or (lengths is not None and 0 in lengths):
             raise ShapeError(
-                f"prompts have shape {tuple(prompts.shape)} and answers {tuple(answers.shape)}: expected (B, Tp) and "
-                "(B, Ta), and at least one token in each prompt"
+                f"prompts have shape {tuple(prompts.shape)} and answers {tuple(answers.shape)}, lengths are "
+                f"{lengths if lengths is None else lengths.tolist()}: expected (B, Tp) and (B, Ta), and at least one "
+                "token in each prompt"
             )
         Ta, tokens = answers.shape[1], prompts
         if Ta > 0:
@@ -158,31 +174,32 @@ class RWKV7(nn.Module):
         x = self.emb(tokens)
         state = zero_state(self.shape, B, x.dtype, x.device)
         parts = Parts(B, Tp, lengths, x.device, following=Ta)
-        x, _ = self._run(x, state, future_seed, parts, tail_only=True, recompute=recompute)
+        *blocks, last = cast(list[Block], list(self.blocks))
+        runs: list[RunBlock] = [*(block.without_shifts for block in blocks), last.to_the_tail]
+        x, _ = self._run(runs, x, state, future_seed, parts, recompute=recompute)
         hidden: Tensor = self.ln_out(x)
         return hidden
 
     def _run(
         self,
+        blocks: Sequence[RunBlock],
         x: Tensor,
         state: State,
         future_seed: FutureSeed | FutureSeedSettings | None,
         parts: Parts,
         *,
-        tail_only: bool = False,
         recompute: bool,
     ) -> tuple[Tensor, State]:
-        """Return the residual stream after all blocks, or its tail, and the state after the first part."""
+        """Return the residual stream after all blocks, and the state after the first part."""
         if isinstance(future_seed, FutureSeedSettings):
             future_seed = FutureSeed(future_seed, self.shape).to(x.device)
         v_first: Tensor | None = None
         new_state: list[LayerState] = []
-        for layer, (block, old) in enumerate(zip(self.blocks, state, strict=True)):
+        for layer, (block, old) in enumerate(zip(blocks, state, strict=True)):
             if future_seed is not None and layer in future_seed.layers:
                 old = _seeded(old, future_seed, layer, new_state[-1].wkv, x, parts)
             run = _recomputing(block) if recompute and torch.is_grad_enabled() else block
-            is_last = layer == self.shape.n_layer - 1
-            x, new, v_first = run(x, old, v_first, parts, tail_only=tail_only and is_last)
+            x, new, v_first = run(x, old, v_first, parts)
             new_state.append(new)
         return x, tuple(new_state)
 
@@ -192,7 +209,7 @@ class RWKV7(nn.Module):
         return logits
 
 
-def _recomputing(block: nn.Module) -> Callable[..., tuple[Tensor, LayerState, Tensor]]:
+def _recomputing(block: RunBlock) -> RunBlock:
     return partial(recomputed, block, use_reentrant=False, preserve_rng_state=False)
 
 

@@ -54,13 +54,23 @@ class BatchOrder:
             yield tuple(indices[start : start + self._size])
 
 
-def evaluation_batches(lengths: Sequence[int], max_tokens: int) -> Iterator[tuple[int, ...]]:
-    """Every example once, longest first, in batches of at most `max_tokens` positions after padding."""
+def evaluation_batches(lengths: Sequence[tuple[int, int]], max_tokens: int) -> Iterator[tuple[int, ...]]:
+    """Every example once, longest first, in batches of at most `max_tokens` positions after padding.
+
+    lengths: of prompt and answer, which are padded each to the longest of a batch.
+    """
     batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > max_tokens:
+    prompt = answer = 0
+    for index in sorted(range(len(lengths)), key=lambda i: (-sum(lengths[i]), i)):
+        prompt, answer = max(prompt, lengths[index][0]), max(answer, lengths[index][1])
+        if batch and (len(batch) + 1) * (prompt + answer) > max_tokens:
             yield tuple(batch)
-            batch = []
+            batch, (prompt, answer) = [], lengths[index]
         batch.append(index)
     if batch:
         yield tuple(batch)
+
+
+def padded_positions(lengths: Sequence[tuple[int, int]]) -> int:
+    """What a batch of examples with these lengths of prompt and answer takes after padding."""
+    return len(lengths) * (max(prompt for prompt, _ in lengths) + max(answer for _, answer in lengths))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -20,7 +20,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from model import RWKV7, FutureSeed
 from tasks import Example
-from worker.batches import BatchOrder, evaluation_batches
+from worker.batches import BatchOrder, evaluation_batches, padded_positions
 from worker.errors import Diverged, OutOfMemory
 from worker.job import Evaluation, JobSpec, Stop
 from worker.memory import is_out_of_memory
@@ -256,9 +256,7 @@ class Batch:
     prompt_lengths: Tensor  # (B,), on the CPU
     answer: Tensor  # (B, Ta) int64: the answer without its last token
     targets: Tensor  # (N,) int64: all answer tokens, example by example
-    predicting: (
-        Tensor  # (N,) int64: which of the B (1 + Ta) positions from prompts' ends on predicts each target
-    )
+    predicting: Tensor  # (N,) int64: which of B (1 + Ta) positions, from prompts' ends on, predicts each
     sizes: tuple[int, ...]  # answer tokens of each example
 
     @classmethod
@@ -329,12 +327,14 @@ def _evaluate(run: Run, spec: JobSpec, val_set: Sequence[Example], report: Repor
 def try_evaluation(run: Run, spec: JobSpec, val_set: Sequence[Example]) -> None:
     """Finds out in what batches the validation examples fit; raises OutOfMemory.
 
-    Two batches are tried: the one of the longest examples, and the one of the most, which each bring a state.
+    Tried are the batch of the longest examples, that of the most positions, and that of the most examples, which each
+    bring a state.
     """
 
     def extremes() -> None:
-        batches = list(evaluation_batches(lengths(val_set), run.evaluation_tokens))
-        for indices in (batches[0], max(batches, key=len)):
+        batches = list(_evaluation_batches(run, val_set))
+        most = max(batches, key=lambda batch: padded_positions(_lengths(val_set, batch)))
+        for indices in dict.fromkeys((batches[0], most, max(batches, key=len))):
             predict(run, spec, Batch.of([val_set[index] for index in indices], run.device))
 
     _in_fitting_batches(run, val_set, extremes)
@@ -349,10 +349,19 @@ def _in_fitting_batches(run: Run, val_set: Sequence[Example], evaluate: Callable
             if not is_out_of_memory(error):
                 raise
             said = str(error)
-        if all(len(batch) == 1 for batch in evaluation_batches(lengths(val_set), run.evaluation_tokens)):
+        if all(len(batch) == 1 for batch in _evaluation_batches(run, val_set)):
             raise OutOfMemory(f"{TOO_LARGE}: {said}")
         run.evaluation_tokens //= 2
         torch.cuda.empty_cache()
+
+
+def _evaluation_batches(run: Run, val_set: Sequence[Example]) -> Iterator[tuple[int, ...]]:
+    return evaluation_batches(_lengths(val_set, range(len(val_set))), run.evaluation_tokens)
+
+
+def _lengths(examples: Sequence[Example], indices: Iterable[int]) -> list[tuple[int, int]]:
+    """Tokens of prompt and answer."""
+    return [(len(examples[index].prompt), len(examples[index].answer)) for index in indices]
 
 
 def _evaluate_all(run: Run, spec: JobSpec, val_set: Sequence[Example], report: Report) -> Evaluation:
@@ -360,7 +369,7 @@ def _evaluate_all(run: Run, spec: JobSpec, val_set: Sequence[Example], report: R
     correct = [0] * len(val_set)
     predicted: set[int] = set()
     loss = 0.0
-    for indices in evaluation_batches(lengths(val_set), run.evaluation_tokens):
+    for indices in _evaluation_batches(run, val_set):
         report.alive()
         batch = Batch.of([val_set[index] for index in indices], run.device)
         guesses, batch_loss = predict(run, spec, batch)

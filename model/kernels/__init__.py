@@ -42,7 +42,7 @@ def wkv7(
 
     Sequences may be given in two parts, `steps` (T0, T1): tensors are then (1, B T0 + B T1, H, N), the first part of
     every sequence, then the second of every one, which goes on where the first ends. `s0` says how many there are,
-    and the state returned is that between the parts.
+    and the state returned is that between the parts, which nobody may write to before the backward pass.
 
     Raises `ShapeError` for shapes that do not fit, `KernelError` for a backend that is unknown, not available
     here, or not able to compute these tensors.

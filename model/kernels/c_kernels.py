@@ -73,12 +73,18 @@ class Kernels:
             s0, end = sT, None  # nobody asks for the state after the second part
 
     def backward(
-        self, saved: Sequence[Tensor], sT: Tensor | None, dy: Tensor, dsT: Tensor | None, steps: Steps = None
+        self,
+        saved: Sequence[Tensor],
+        dy: Tensor,
+        dsT: Tensor | None,
+        *,
+        sT: Tensor | None = None,
+        steps: Steps = None,
     ) -> tuple[Tensor, ...]:
         """Return the gradients of r w k v a b s0; no `dsT` is zero.
 
-        `saved` are those, u and the checkpoints; sequences in two parts need `sT`, too. The gradients given are
-        copied where they are not contiguous.
+        `saved` are those, u and the checkpoints; of sequences in two parts `sT` is needed, too. `sT`, `dy` and `dsT`
+        are copied where they are not contiguous.
         """
         *inputs, s0, u, checkpoints = saved
         *of_inputs, ds0 = gradients = new_gradients(saved)
@@ -89,21 +95,30 @@ class Kernels:
         if dsT is not None:
             (dsT,) = contiguous(dsT)
 
-        def run(part: Part, start: Tensor, of_end: Tensor | None, of_start: Tensor) -> None:
-            kept = *part.at(u), checkpoints.data_ptr() + part.in_checkpoints
-            given = *part.at(dy), None if of_end is None else of_end.data_ptr()
-            results = *part.at(*of_inputs), of_start.data_ptr()
-            tensors = *part.at(*inputs), start.data_ptr(), *kept, *given, *results
-            self._backward(*part[:3], *tensors, torch.get_num_threads())
-
         first, *second = _parts(saved, steps)
-        for part in second:
-            assert sT is not None  # noqa: S101  (else there is one part)
+        if second and sT is not None:
             (between,), of_between = contiguous(sT), _new(s0)
-            run(part, between, None, of_between)
+            self._run_backward(second[0], inputs, between, u, checkpoints, dy, None, of_inputs, of_between)
             dsT = of_between if dsT is None else of_between.add_(dsT)
-        run(first, s0, dsT, ds0)
+        self._run_backward(first, inputs, s0, u, checkpoints, dy, dsT, of_inputs, ds0)
         return gradients
+
+    def _run_backward(
+        self,
+        part: Part,
+        inputs: Sequence[Tensor],
+        s0: Tensor,
+        u: Tensor,
+        checkpoints: Tensor,
+        dy: Tensor,
+        dsT: Tensor | None,
+        of_inputs: Sequence[Tensor],
+        ds0: Tensor,
+    ) -> None:
+        saved = *part.at(*inputs), s0.data_ptr(), *part.at(u), checkpoints.data_ptr() + part.in_checkpoints
+        given = *part.at(dy), None if dsT is None else dsT.data_ptr()
+        results = *part.at(*of_inputs), ds0.data_ptr()
+        self._backward(*part[:3], *saved, *given, *results, torch.get_num_threads())
 
 
 def _parts(x: Sequence[Tensor], steps: Steps) -> list[Part]:

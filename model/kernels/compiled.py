@@ -96,7 +96,7 @@ def _self_test(library: ctypes.CDLL, head_size: int) -> None:
 def _results(kernels: Kernels, x: Sequence[Tensor]) -> list[Tensor]:
     """y, sT and the gradients of the sum of their squares."""
     y, sT, *kept = kernels.forward_for_backward(x)
-    return [y, sT, *kernels.backward([*x, *kept], sT, 2 * y, 2 * sT)]
+    return [y, sT, *kernels.backward([*x, *kept], 2 * y, 2 * sT)]
 
 
 def _expected(x: Sequence[Tensor]) -> list[Tensor]:
@@ -154,7 +154,7 @@ _wkv7_backward = _operator(
     "wkv7_compiled_backward",
     "r w k v a b s0 u checkpoints sT? dy dsT?",
     7,
-    lambda x, steps=None: _kernels(x[0]).backward(contiguous(*x[:9]), x[9], x[10], x[11], steps),
+    lambda x, steps=None: _kernels(x[0]).backward(contiguous(*x[:9]), x[10], x[11], sT=x[9], steps=steps),
     lambda x, steps=None: new_gradients(x),
 )
 
@@ -173,7 +173,7 @@ class _Operators:
             return _wkv7_for_backward(*x, steps)  # type: ignore[no-any-return]
 
     def backward(
-        self, saved: Sequence[Tensor], sT: Tensor | None, dy: Tensor, dsT: Tensor | None, steps: Steps
+        self, saved: Sequence[Tensor], dy: Tensor, dsT: Tensor | None, *, sT: Tensor | None, steps: Steps
     ) -> tuple[Tensor, ...]:
         with torch._C._AutoDispatchBelowAutograd():
             return _wkv7_backward(*saved, sT, dy, dsT, steps)  # type: ignore[no-any-return]
@@ -220,7 +220,7 @@ def _gradients(ctx: Any, dy: Tensor | None, dsT: Tensor | None) -> tuple[Tensor 
     given = (*saved, dy) if dsT is None else (*saved, dy, dsT)
     way = ctx.way if _are_plain(*given) else _OPERATORS
     sT = None if ctx.steps is None else saved[9]
-    return None, None, *way.backward(saved[:9], sT, dy, dsT, ctx.steps)
+    return None, None, *way.backward(saved[:9], dy, dsT, sT=sT, steps=ctx.steps)
 
 
 _gradients_once = once_differentiable(_gradients)

@@ -87,11 +87,11 @@ def wkv7(
     """
     y, sT, before = _new_results(r, s0, steps)
     parts = zip(*(two_parts.blocks(x, len(s0), steps) for x in (r, w, k, v, a, b, y)), strict=True)
-    end = sT
+    first, *second = zip(_before_each(before, s0, r, steps), parts, strict=True)
     with torch.cuda.device_of(r):
-        for part, states in zip(parts, _before_each(before, s0, r, steps), strict=True):
-            _forward(s0, states, end, *part)
-            s0, end = sT, sT if steps is None else torch.empty_like(sT)
+        _forward(s0, first[0], sT, *first[1])
+        for states, part in second:
+            _forward(sT, states, torch.empty_like(sT), *part)
     return y, sT, before
 
 

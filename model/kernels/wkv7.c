@@ -470,9 +470,9 @@ static void forward_groups(const task *of, int64_t from, int64_t to) {
     all_delivered();
 }
 
-/* B, T and H are at least 1. Tensors are contiguous; those that are written begin at a multiple of 64 bytes. `u`
- * (B, T, H, N) and `checkpoints` (B, H, ceil(T / SPAN) - 1, N, N), the states before spans but the first, are for a
- * backward pass: without `u` neither is written. Nor is sT where there is none. */
+/* B, T and H are at least 1. Tensors are contiguous; those that are written begin at a multiple of 64 bytes, or of 4 N
+ * where that is less. `u` (B, T, H, N) and `checkpoints` (B, H, ceil(T / SPAN) - 1, N, N), the states before spans but
+ * the first, are for a backward pass: without `u` neither is written. Nor is sT where there is none. */
 void wkv7_forward(int64_t B, int64_t T, int64_t H, const float *r, const float *w, const float *k, const float *v,
                   const float *a, const float *b, const float *s0, float *y, float *sT, float *u, float *checkpoints,
                   int threads) {

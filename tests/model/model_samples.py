@@ -72,7 +72,7 @@ def wkv_inputs(
 
 def in_two_parts(B: int, steps: tuple[int, int], H: int, N: int) -> list[Tensor]:
     """The same for sequences in two parts, with a state."""
-    first, second = (wkv_inputs(B, T, H, N, seed=T) for T in steps)
+    first, second = (wkv_inputs(B, T, H, N, seed=part) for part, T in enumerate(steps))
     pairs = zip(first[:6], second[:6], strict=True)
     return [*(torch.cat([x.flatten(0, 1), y.flatten(0, 1)]).unsqueeze(0) for x, y in pairs), first[6]]
 

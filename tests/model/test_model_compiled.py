@@ -278,11 +278,11 @@ def test_operator__is_seen_by_whoever_looks_at_operators(where: str) -> None:
     ]
 
 
-STEPS = (70, 37)
+STEPS = (70, 137)
 
 
 def two_parts() -> list[Tensor]:
-    """The first keeps a state for the backward pass, the second none."""
+    """Both keep states for the backward pass."""
     return [x.float() for x in in_two_parts(2, STEPS, 2, HEAD_SIZE)]
 
 
@@ -293,6 +293,10 @@ def test_operator__in_two_parts_is_as_torch_wants_it() -> None:
     torch.library.opcheck(torch.ops.fsq.wkv7_compiled_for_backward.default, (*inputs, STEPS))
     y, sT, u, checkpoints = torch.ops.fsq.wkv7_compiled_for_backward(*inputs, STEPS)
     backward = torch.ops.fsq.wkv7_compiled_backward.default
+    assert torch.equal(
+        backward(*inputs, u, checkpoints, sT.mT.contiguous().mT, y, sT, STEPS)[0],
+        backward(*inputs, u, checkpoints, sT, y, sT, STEPS)[0],
+    )
     for of_sT in (None, torch.randn_like(sT)):
         torch.library.opcheck(backward, (*inputs, u, checkpoints, sT, torch.randn_like(y), of_sT, STEPS))
 

@@ -120,7 +120,7 @@ def test_wkv7__two_passes_are_one(backend: str) -> None:
 
 
 @pytest.mark.parametrize("of", ["both", "y", "state"])
-@pytest.mark.parametrize("steps", [(5, 3), (64, 70), (130, 1)])
+@pytest.mark.parametrize("steps", [(5, 3), (64, 70), (130, 70), (130, 1)])
 @pytest.mark.parametrize("name", ["reference", *FAST])
 def test_wkv7__sequences_in_two_parts(name: str, steps: tuple[int, int], of: str) -> None:
     if name not in available_backends():

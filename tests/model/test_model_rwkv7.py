@@ -1,4 +1,6 @@
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -6,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_samples import live_model, live_state_dict, random_tokens
 from official_package import official_forward, official_model
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import model
@@ -230,11 +232,45 @@ def test_teacher_forced__what_stands_in_padding_changes_nothing() -> None:
     assert torch.equal(found[1, :3], again[1, :3])
 
 
+@pytest.mark.parametrize("lengths", [None, [40, 40], [40, 39]])
+def test_teacher_forced__keeps_nothing_of_a_layer_but_its_state(lengths: list[int] | None) -> None:
+    net, prompts, answers = live_model(layers=4), random_tokens(2, 40), random_tokens(2, 4, seed=2)
+    alive: list[weakref.ref[torch.UntypedStorage]] = []
+
+    def of_norm(_: nn.Module, __: Any, output: Tensor) -> None:
+        alive.append(weakref.ref(output.untyped_storage()))
+
+    for block in net.blocks:
+        for norm in (block.ln1, block.ln2):
+            norm.register_forward_hook(of_norm)
+    given = None if lengths is None else torch.tensor(lengths)
+    net.blocks[3].ln1.register_forward_pre_hook(lambda *_: seen.extend(ref() is not None for ref in alive))
+    seen: list[bool] = []
+    net.teacher_forced(prompts, answers, FutureSeedSettings(), given)
+    assert seen == [False] * 6
+
+
+@pytest.mark.parametrize("lengths", [None, [7, 7], [7, 3]])
+def test_forward__state_is_not_a_view_of_activations(lengths: list[int] | None) -> None:
+    given = None if lengths is None else torch.tensor(lengths)
+    _, state = live_model()(random_tokens(2, 7), lengths=given)
+    for layer in state:
+        for x in (layer.att_shift, layer.ffn_shift):
+            assert x.untyped_storage().nbytes() == x.numel() * x.element_size()
+
+
+@pytest.mark.parametrize("lengths", [[4, 3], [4, 0]])
+def test_forward__shifts_have_the_dtype_of_the_model(lengths: list[int]) -> None:
+    start = live_model()(random_tokens(2, 3))[1]
+    _, state = live_model(dtype=torch.bfloat16)(random_tokens(2, 4), start, lengths=torch.tensor(lengths))
+    assert {x.dtype for layer in state for x in (layer.att_shift, layer.ffn_shift)} == {torch.bfloat16}
+
+
 @pytest.mark.parametrize(
     ("prompts", "answers", "lengths", "message"),
     [
-        ((2, 5), (3, 2), None, r"and answers \(3, 2\): expected"),
-        ((2, 5), (2,), None, r"and answers \(2,\): expected"),
+        ((2, 5), (3, 2), None, r"and answers \(3, 2\), lengths are None: expected"),
+        ((2, 5), (2,), None, r"and answers \(2,\), lengths are None: expected"),
         ((2, 0), (2, 2), None, "at least one token in each prompt"),
         ((2, 5), (2, 2), [5, 0], "at least one token in each prompt"),
         ((2, 5), (2, 2), [5, 6], r"lengths are \[5, 6\]: expected 0 to 5"),

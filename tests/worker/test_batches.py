@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.batches import BatchOrder, evaluation_batches
+from worker.batches import BatchOrder, evaluation_batches, padded_positions
 
 lengths = st.lists(st.integers(1, 500), min_size=1, max_size=100)
 
@@ -52,9 +52,17 @@ def test_batch_order__little_padding() -> None:
     assert padded < 1.15 * sum(lengths)
 
 
-@given(lengths, st.integers(1, 2000))
-def test_evaluation_batches__each_once_within_the_limit(lengths: list[int], limit: int) -> None:
+@given(st.lists(st.tuples(st.integers(1, 500), st.integers(1, 100)), max_size=100), st.integers(1, 2000))
+def test_evaluation_batches__each_once_within_the_limit(lengths: list[tuple[int, int]], limit: int) -> None:
     batches = list(evaluation_batches(lengths, limit))
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= limit
+        prompts, answers = zip(*(lengths[i] for i in batch), strict=True)
+        padded = len(batch) * (max(prompts) + max(answers))
+        assert padded_positions([lengths[i] for i in batch]) == padded
+        assert len(batch) == 1 or padded <= limit
+
+
+def test_evaluation_batches__as_large_as_may_be() -> None:
+    assert list(evaluation_batches([(8, 2)] * 5, 20)) == [(0, 1), (2, 3), (4,)]
+    assert list(evaluation_batches([(9, 1), (1, 9)], 35)) == [(0,), (1,)]

@@ -54,7 +54,7 @@ def test_stop__says_where_by_how_much_and_how_sure() -> None:
     assert spec.early_stop is not None
     assert spec.early_stop.stop([evaluation(2, 0.1), evaluation(4, 0.25)]) == (
         4,
-        "at step 4, 25.00 pp below the baseline there; who is more than 10.00 pp below does not end at +0.10 pp "
+        "at step 4, -25.00 pp from the baseline there; who has less than -10.00 pp does not end at +0.10 pp "
         "(error rate 0.05, from 20 pairs of whole runs)",
     )
 
