@@ -1,5 +1,6 @@
 """Which backend computes what: the first of a table, in order of measured speed, that can (docs/performance.md)."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -49,6 +50,7 @@ _TABLE = (
 )
 
 
+@functools.cache  # asked for every layer of every step
 def choose(device: torch.device | str, dtype: torch.dtype, head_size: int) -> Choice:
     """Return the backend for tensors of this kind. What it cannot do for want of a compiler, the log says once."""
     kind = torch.device(device).type

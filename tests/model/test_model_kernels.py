@@ -14,7 +14,7 @@ from model_samples import gradients, in_two_parts, relative_error, two_passes, w
 from torch import Tensor
 
 from model.errors import KernelError, ShapeError
-from model.kernels import available_backends, build, compiled, default_backend, wkv7
+from model.kernels import available_backends, build, compiled, default_backend, selection, wkv7
 
 NAMES = ("y", "sT", "dr", "dw", "dk", "dv", "da", "db", "ds0")
 KINDS = ("random", "slow decay", "repeated keys", "strongest decay", "beyond any model")
@@ -262,6 +262,7 @@ def fresh_build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A cache directory without kernels, and no memory of earlier builds."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(compiled, "_attempt", compiled._attempt.__wrapped__)
+    monkeypatch.setattr(selection, "choose", selection.choose.__wrapped__)
     return tmp_path
 
 
