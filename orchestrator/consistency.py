@@ -30,10 +30,13 @@ class Inconsistent(ValueError):
         super().__init__("; ".join(f"{dotted(place)}: {message}" for place, message in conflicts))
 
 
-def conflicts(parts: Mapping[str, Any]) -> list[Conflict]:
-    """The conflicts between those parts of a round that are given, by their names in `RoundSpec`."""
+def conflicts(parts: Mapping[str, Any], *, is_stored: bool = False) -> list[Conflict]:
+    """The conflicts between those parts of a round that are given, by their names in `RoundSpec`.
+
+    Of a stored round only those that no version has let pass.
+    """
     found: list[Conflict] = []
-    for check, needed in _CHECKS.items():
+    for check, needed in (_CHECKS if is_stored else _CHECKS | _NEWER_CHECKS).items():
         if needed <= parts.keys():
             found += check(**{name: parts[name] for name in needed})
     return found
@@ -144,23 +147,26 @@ def _stages_can_stop_early(early_stop: EarlyStopping | None, stages: Sequence[St
         yield ("early_stop",), f"needs steps in every stage that selects; {endless[0]} has none"
 
 
-_CHECKS: Mapping[Callable[..., Iterator[Conflict]], Set[str]] = {
-    check: signature(check).parameters.keys()
-    for check in (
-        _follows_another,
-        _takes_from_another,
-        _stages_once,
-        _confirms_last,
-        _variants_once,
-        _control_has_its_name,
-        _seeds_once,
-        _schedule_has_its_length,
-        _rule_can_stop_early,
-        _stages_can_stop_early,
-        _confirms_on_other_examples,
-        _seeds_differ,
-    )
-}
+_Check = Callable[..., Iterator[Conflict]]
+
+
+def _with_needed(*checks: _Check) -> dict[_Check, Set[str]]:
+    return {check: signature(check).parameters.keys() for check in checks}
+
+
+_CHECKS = _with_needed(
+    _follows_another,
+    _takes_from_another,
+    _stages_once,
+    _confirms_last,
+    _variants_once,
+    _control_has_its_name,
+    _seeds_once,
+    _schedule_has_its_length,
+    _rule_can_stop_early,
+    _stages_can_stop_early,
+)
+_NEWER_CHECKS = _with_needed(_confirms_on_other_examples, _seeds_differ)
 
 
 def _again(values: Sequence[Any]) -> Iterator[int]:

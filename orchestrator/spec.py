@@ -6,6 +6,7 @@ can therefore name every job that the round may need.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ from pydantic import (
     PositiveInt,
     StringConstraints,
     Tag,
+    ValidationInfo,
     model_validator,
 )
 
@@ -220,9 +222,14 @@ class RoundSpec(Strict):
         sources = [selection.source for selection in self.selections]
         return self.after or (After(round=sources[0]) if sources else None)
 
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """Validates a stored round, which an earlier version may have let pass."""
+        return cls.model_validate_json(json.dumps(value), context={"is_stored": True})
+
     @model_validator(mode="after")
-    def _is_consistent(self) -> Self:
-        if found := conflicts(dict(self)):
+    def _is_consistent(self, info: ValidationInfo) -> Self:
+        if found := conflicts(dict(self), **(info.context or {})):
             raise Inconsistent(found)
         return self
 

@@ -305,7 +305,10 @@ def test_parse_round__seeds_that_would_be_one_run(more: str) -> None:
     text = text.replace("name: med", "name: confirm") if more == "confirm" else f"{text}{more}\n"
     (found,) = problems(text)
     assert found.startswith("line 7, tasks.s4.batch_size: every batch has all 20 training examples")
-    read(text.replace("batch_size: 20", "batch_size: 19"))
+    spec = read(text.replace("batch_size: 20", "batch_size: 19"))
+    stored = spec.model_dump(mode="json")
+    stored["tasks"]["s4"]["batch_size"] = 20
+    RoundSpec.from_json(stored)  # an earlier version let it pass
 
 
 def test_parse_round__what_a_confirm_stage_needs() -> None:
