@@ -28,7 +28,7 @@ class Parts:
         """False at padding of the first part, shaped to multiply tensors; None where all is real."""
         self.begun: Tensor | None = None
         """(B, 1) False for sequences without a real token in the first part; None where there are none."""
-        self._steps, self._device = T, device
+        self._T, self._device = T, device
         self._lengths: Tensor | None = None  # on the CPU
         self._last: Tensor | None = None
         if lengths is None or bool((lengths == T).all()):
@@ -67,13 +67,13 @@ class Parts:
     def before_last(self, x: Tensor) -> Tensor:
         """Return what stands one token before `last`, (B, C); anything where there is none, see `or_else`."""
         if self._last is None:
-            return self.blocks(x)[0][:, max(0, self._steps - 2)]
+            return self.blocks(x)[0][:, max(0, self._T - 2)]
         return x.flatten(0, 1)[(self._last - 1).clamp_min(0)]
 
     def or_else(self, before_last: Tensor, before: Tensor) -> Tensor:
         """Return (B, C) of `before_last`, and `before` where the first part has a single token."""
         if self._lengths is None:
-            return before_last if self._steps > 1 else before
+            return before_last if self._T > 1 else before
         if not bool((self._lengths < 2).any()):
             return before_last
         return torch.where((self._lengths > 1).unsqueeze(1).to(self._device), before_last, before)
