@@ -41,9 +41,10 @@ def works() -> dict[str, Callable[[], Callable[[], None]]]:
     def step(name: str) -> Callable[[], None]:
         return phases_of(name).step
 
-    return {f"kernel {shape}": partial(kernel, shape) for shape in SHAPES} | {
-        f"step {name}": partial(step, name) for name in ON["cpu"]
+    kernels: dict[str, Callable[[], Callable[[], None]]] = {
+        f"kernel {shape}": partial(kernel, shape) for shape in SHAPES
     }
+    return kernels | {f"step {name}": partial(step, name) for name in ON["cpu"]}
 
 
 def pages() -> int:

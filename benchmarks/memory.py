@@ -99,7 +99,7 @@ def account(size: int, prompt: int, answer: int, *, recompute: bool) -> dict[str
     """GiB at the points of a step."""
     shape = ModelShape.random(LAYERS, WIDTH, VOCABULARY)
     model = RWKV7(shape)
-    future_seed = FutureSeed(FutureSeedSettings(layer_start=1, alpha_lr=1e-3).canonical(LAYERS), shape)
+    future_seed = FutureSeed(FutureSeedSettings(layer_start=1, alpha_lr=1e-3), shape)
     parameters = [*model.parameters(), *future_seed.parameters()]
     optimizer = torch.optim.AdamW([p for p in parameters if p.requires_grad], fused=True)
     found: dict[str, float] = {}

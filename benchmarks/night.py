@@ -114,7 +114,7 @@ class Predecessor:
         score = getattr(metrics, resolved.spec.prune.metric, None)
         trained = metrics.seconds if metrics else 0.0
         self.runs.append(Run(resolved.spec.round, key, spec, time.monotonic() - began, trained, score))
-        return Measurement(result.outcome, score, metrics and metrics.best_val_loss, result.reason)
+        return Measurement(result.outcome, score, metrics.best_val_loss if metrics else None, result.reason)
 
     def causes(self, no_ops: dict[str, frozenset[str]]) -> dict[str, float]:
         """Its seconds by what fsq does not spend them on; each run counts once, for the first that applies."""
@@ -194,8 +194,11 @@ class Fsq:
 def quick_seconds(session: Session, row: Round) -> float:
     """Seconds that the certain jobs of a round took."""
     query = select(Job).where(Job.round_id == row.id, Job.stage == "quick", Job.cached_from_id.is_(None))
-    ran = [job for job in session.scalars(query) if job.started_at and job.finished_at]
-    return sum((job.finished_at - job.started_at).total_seconds() for job in ran)
+    return sum(
+        (job.finished_at - job.started_at).total_seconds()
+        for job in session.scalars(query)
+        if job.started_at and job.finished_at
+    )
 
 
 def verdicts(decisions: tuple[Decision, ...], search: SearchSpec) -> list[tuple[JobKey, str, float | None]]:

@@ -132,7 +132,7 @@ def result(accuracy: float) -> JobResult:
 def serving(environment: dict[str, str]) -> Iterator[tuple[str, int]]:
     """A server on a free port: its URL and its process's number."""
     log = Path(environment["FSQ_HOME"]) / "serve.log"
-    command = [FSQ, "serve", "--port", "0", "--log-format", "json"]
+    command = [str(FSQ), "serve", "--port", "0", "--log-format", "json"]
     with log.open("wb") as output, subprocess.Popen(command, env=environment, stderr=output) as server:
         try:
             while b"\n" not in log.read_bytes():

@@ -22,7 +22,7 @@ from contextlib import contextmanager, nullcontext
 from operator import truediv
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from machine import machine
@@ -30,7 +30,7 @@ from torch import Tensor
 from training_environment import as_in_training
 
 from model import RWKV7, FutureSeedSettings, ModelShape, default_backend, random_state_dict, time_mix
-from tasks import Example
+from tasks import Example, parse_config
 from worker.child import ONE_THREAD_BELOW
 from worker.job import (
     Budget,
@@ -60,7 +60,7 @@ AT_LEAST_SECONDS = 20.0
 SEEDED = FutureSeedSettings(layer_start=1, alpha_lr=1e-3)
 
 
-def job(layers: int, dim: int, vocab: int, batch: int, dtype: str) -> JobSpec:
+def job(layers: int, dim: int, vocab: int, batch: int, dtype: Literal["bfloat16", "float32"]) -> JobSpec:
     model = ModelConfig(
         checkpoint=RandomCheckpoint(random=RandomInit(layers=layers, dim=dim, vocab=vocab)),
         tokenizer="bytes",
@@ -71,7 +71,7 @@ def job(layers: int, dim: int, vocab: int, batch: int, dtype: str) -> JobSpec:
     return JobSpec(
         model=model,
         model_facts=facts,
-        task=task,
+        task=parse_config(task),
         examples_digest="",
         optimizer=OptimizerConfig(lr=1e-4),
         budget=Budget(steps=1),

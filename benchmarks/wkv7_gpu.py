@@ -15,7 +15,7 @@ state, and of the gradient that has most.
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -124,8 +124,8 @@ CHUNK = 16
 
 class Recurrence(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, official: Official, *inputs: Tensor) -> tuple[Tensor, Tensor | None]:
-        *inputs, s0 = inputs
+    def forward(ctx: Any, official: Official, *tensors: Tensor) -> tuple[Tensor, Tensor | None]:
+        *inputs, s0 = tensors
         B, T, H, N = inputs[0].shape
         y, u = torch.empty_like(inputs[0]), s0.new_empty(B, T, H, N)
         sT, states = torch.empty_like(s0), s0.new_empty(B, H, T // CHUNK, N, N)
@@ -146,6 +146,7 @@ class Recurrence(torch.autograd.Function):
         if not ctx.official.has_states:
             operators.backward(*inputs, dy.contiguous(), states, u, *gradients)
             return None, *gradients, None
+        assert dsT is not None
         ds0 = torch.empty_like(dsT)
         operators.backward(*inputs, dy.contiguous(), dsT.contiguous(), states, u, ds0, *gradients)
         return None, *gradients, ds0
@@ -239,7 +240,7 @@ def _y_alone(compute: Compute, *inputs: Tensor) -> tuple[Tensor, None]:
     return compute(*inputs)[0], None
 
 
-def medians(runs: dict[str, Callable[[], object]], repeat: int) -> dict[str, float]:
+def medians(runs: Mapping[str, Callable[[], object]], repeat: int) -> dict[str, float]:
     """Milliseconds of each run, the runs taking turns."""
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for repetition in range(-3, repeat):  # the first three warm up
