@@ -38,7 +38,7 @@ EXPLANATIONS = {
     Caveat.LEAK: "in some examples the answer stands word for word in the prompt",
     Caveat.UNMATCHED_STEPS: "variant and baseline differ by more than 2 % in training steps",
     Caveat.UNMATCHED_BASELINE: "the stage has no baseline of its own",
-    Caveat.SINGLE_SEED: "one seed only: the spread between seeds is unknown",
+    Caveat.SINGLE_SEED: "one seed only, or no two that differ (batches of all examples): their spread is unknown",
     Caveat.NOT_SIGNIFICANT: "the paired interval of the delta contains 0 (one example has none), or p is above 0.025",
     Caveat.SELECTED_OF_N: "the variant was chosen among several on the same seed and data",
     Caveat.SELECTED_SEEDS: "only seeds that an earlier stage promoted: over seeds, the mean says too much",
@@ -119,7 +119,9 @@ def of_protocol(
     if resolved.report(task, stage).val.kept < 2:
         yield Caveat.NOT_SIGNIFICANT
     measured = seeds.here if seeds else len(resolved.search.seeds)
-    if (len(evidence.seeds) if evidence and are_decided_together(resolved, stage) else measured) == 1:
+    decided = len(evidence.seeds) if evidence and are_decided_together(resolved, stage) else measured
+    asked = resolved.spec.tasks[task]
+    if decided == 1 or asked.batch_size >= asked.train:  # a seed is the order of the examples
         yield Caveat.SINGLE_SEED
 
 

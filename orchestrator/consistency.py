@@ -116,31 +116,6 @@ def _confirms_on_other_examples(
             yield ("tasks", name, "val_selected"), message
 
 
-def _seeds_differ(
-    tasks: Mapping[str, TaskConfig],
-    seeds: Sequence[int],
-    stages: Sequence[Stage],
-    prune: Rule,
-    baseline_seeds: int | str,
-    control: str | None,
-) -> Iterator[Conflict]:
-    """A seed is the order of the examples: where each batch has all of them, seeds are one run several times."""
-    compared = [
-        *prune.seeds(tuple(seeds)),
-        *(stage for stage in stages if stage.confirm),
-        *([control] * bool(control)),
-    ]
-    if len(compared) == 1 and baseline_seeds == 1:
-        return
-    for name, task in tasks.items():
-        if task.batch_size >= task.train:
-            message = (
-                f"every batch has all {task.train} training examples, so that runs of several seeds are the same; "
-                "take less, or a single seed"
-            )
-            yield ("tasks", name, "batch_size"), message
-
-
 def _stages_can_stop_early(early_stop: EarlyStopping | None, stages: Sequence[Stage]) -> Iterator[Conflict]:
     endless = [stage.name for stage in stages if stage.confirm is None and stage.steps is None]
     if early_stop is not None and endless:
@@ -166,7 +141,7 @@ _CHECKS = _with_needed(
     _rule_can_stop_early,
     _stages_can_stop_early,
 )
-_NEWER_CHECKS = _with_needed(_confirms_on_other_examples, _seeds_differ)
+_NEWER_CHECKS = _with_needed(_confirms_on_other_examples)
 
 
 def _again(values: Sequence[Any]) -> Iterator[int]:

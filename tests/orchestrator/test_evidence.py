@@ -377,6 +377,13 @@ def test_caveats__predictions_are_constant_where_the_metric_looks() -> None:
     assert doubts == {"best_val_tok_acc": False, "best_val_seq_acc": False, "final_val_tok_acc": True}
 
 
+def test_caveats__seeds_that_are_the_same_run_are_one(tmp_path: Path) -> None:
+    for size, told in ((40, True), (39, False)):
+        task = round_data()["tasks"]["s4"] | {"batch_size": size}
+        resolved = resolve(tmp_path, tasks={"s4": task}, seeds=[0, 1, 2])
+        assert (caveats.Caveat.SINGLE_SEED in caveats.of_protocol(resolved, "s4", "quick")) is told
+
+
 def test_caveats__one_example_says_nothing_of_others(tmp_path: Path) -> None:
     for val, told in ((1, True), (2, False)):
         task = round_data()["tasks"]["s4"] | {"val": val}
