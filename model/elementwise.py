@@ -40,11 +40,10 @@ class _Mix(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, before: Tensor, parts: Parts, *weights: Tensor) -> tuple[Tensor, ...]:
         difference = torch.empty_like(x)
-        start = before
-        for now, out in zip(parts.blocks(x), parts.blocks(difference), strict=True):
+        starts = [before] if parts.steps is None else [before, parts.last(x, before)]
+        for start, now, out in zip(starts, parts.blocks(x), parts.blocks(difference), strict=True):
             torch.sub(start, now[:, 0], out=out[:, 0])
             torch.sub(now[:, :-1], now[:, 1:], out=out[:, 1:])
-            start = parts.last(x, start)
         ctx.save_for_backward(difference, *weights)
         ctx.parts = parts
         return tuple(torch.addcmul(x, difference, weight) for weight in weights)

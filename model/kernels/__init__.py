@@ -19,6 +19,7 @@ _BACKENDS: dict[str, Backend] = {
     "compiled": compiled.wkv7,
     "triton": on_gpu.wkv7,
 }
+_TAKE_STEPS = {"compiled", "triton"}  # others know sequences in one part only
 
 
 def wkv7(
@@ -70,7 +71,7 @@ def wkv7(
 def _compute(backend: str, x: Sequence[Tensor], steps: Sequence[int] | None) -> tuple[Tensor, Tensor]:
     if steps is None:
         return _BACKENDS[backend](*x)
-    if backend in ("compiled", "triton"):
+    if backend in _TAKE_STEPS:
         return _BACKENDS[backend](*x, steps)
     return two_parts.wkv7(_BACKENDS[backend], x, steps)
 

@@ -52,7 +52,7 @@ def test_reading__without_javascript(open_page: OpenPage) -> None:
     expect(page.locator("#task-s4 svg")).to_be_visible()
     expect(page.locator("#task-s4 tbody tr")).to_have_count(4)
     expect(page.locator("#task-s4 tbody tr").first).to_contain_text("l1 promoted quick 0 +30.00 pp")
-    said = "One seed only, or no two that differ (batches of all examples): their spread is unknown."
+    said = "One seed only, or all seeds are the same run: the spread between seeds is unknown."
     expect(page.locator("#caveats")).to_contain_text(said)
     page.locator("#task-s4 tbody a").first.click()
     expect(page.get_by_role("heading", level=1)).to_have_text("s4 quick l1, seed 0 ok")
