@@ -272,34 +272,22 @@ def test_step__has_the_learning_rate_and_the_clipped_gradient_of_its_step(
     assert norms == pytest.approx([1e-3] * 3, rel=1e-3)
 
 
-def test_step__goes_down_to_one_example_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fitting", [2, 1])
+def test_step__halves_the_micro_batch_when_memory_is_short(
+    fitting: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = make_job()
     run = start_run(spec, fresh_model())
     accumulate = training._accumulate
 
-    def only_one_fits(run: Run, spec: JobSpec, examples: Sequence[Example]) -> float:
-        if run.micro_batch > 1:
+    def only_some_fit(run: Run, spec: JobSpec, examples: Sequence[Example]) -> float:
+        if run.micro_batch > fitting:
             raise torch.OutOfMemoryError("out of memory")
         return accumulate(run, spec, examples)
 
-    monkeypatch.setattr(training, "_accumulate", only_one_fits)
+    monkeypatch.setattr(training, "_accumulate", only_some_fit)
     assert math.isfinite(training._step(run, spec, examples()[0][:4]))
-    assert run.micro_batch == 1
-
-
-def test_step__halves_the_micro_batch_when_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = make_job()
-    run = start_run(spec, fresh_model())
-    accumulate = training._accumulate
-
-    def only_two_fit(run: Run, spec: JobSpec, examples: Sequence[Example]) -> float:
-        if run.micro_batch > 2:
-            raise torch.OutOfMemoryError("out of memory")
-        return accumulate(run, spec, examples)
-
-    monkeypatch.setattr(training, "_accumulate", only_two_fit)
-    assert math.isfinite(training._step(run, spec, examples()[0][:4]))
-    assert run.micro_batch == 2
+    assert run.micro_batch == fitting
     assert run.recompute  # which came first
 
     def nothing_fits(run: Run, spec: JobSpec, examples: Sequence[Example]) -> float:
