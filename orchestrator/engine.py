@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Text, bindparam, cast, or_, select
+from sqlalchemy import Row, Text, bindparam, cast, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -64,20 +65,18 @@ class Advance:
 NOTHING = Advance((), ())
 
 # built once: a job's end takes these
-_PLACE = select(JOBS.c.round_id, JOBS.c.task, JOBS.c.seed).where(JOBS.c.id == bindparam("job"))
 _UNFINISHED = (
     select(JOBS.c.id)
     .where(JOBS.c.round_id == bindparam("round"))
     .where(JOBS.c.state.in_((JobState.QUEUED, JobState.RUNNING)))
     .limit(1)
 )
-_LOCKED_ROUND = (
-    select(
-        ROUNDS.c.name, ROUNDS.c.state, *(cast(ROUNDS.c[name], Text) for name in ("spec", "selected", "facts"))
-    )
-    .where(ROUNDS.c.id == bindparam("round"))
-    .with_for_update(key_share=True)
-)
+_ROUND = select(
+    *(ROUNDS.c[name] for name in ("id", "name", "state")),
+    *(cast(ROUNDS.c[name], Text) for name in ("spec", "selected", "facts")),
+).with_for_update(key_share=True, of=ROUNDS)
+_LOCKED = _ROUND.where(ROUNDS.c.id == bindparam("round"))
+_LOCKED_OF_JOB = _ROUND.add_columns(JOBS.c.task, JOBS.c.seed).join(JOBS).where(JOBS.c.id == bindparam("job"))
 _OTHER_TASK = JOBS.c.task != bindparam("task")
 _ELSEWHERE = _UNFINISHED.where(_OTHER_TASK)
 _ELSEWHERE_IN_SEEDS = _UNFINISHED.where(or_(_OTHER_TASK, JOBS.c.seed != bindparam("seed")))
@@ -199,18 +198,31 @@ def _resolved(spec: str, selected: str | None, facts: str) -> ResolvedRound:
     return ResolvedRound(RoundSpec.from_json(asked), RoundFacts.model_validate_json(facts))
 
 
-def advance(
-    session: Session, round_id: int, *, now: datetime, ended: tuple[str, int] | None = None
-) -> Advance:
+def advance(session: Session, round_id: int, *, now: datetime) -> Advance:
     """Stores the decisions and jobs that follow from what has finished, in the caller's transaction.
 
-    With `ended`, the task and seed of a job, only its lane is looked at, until that is over: what it means for the
-    others is seen then. Raises BrokenRound.
+    Raises BrokenRound.
     """
-    name, state, spec, selected, facts = session.execute(_LOCKED_ROUND, {"round": round_id}).one()
-    if state is not RoundState.ACTIVE:
+    return _advance(session, session.execute(_LOCKED, {"round": round_id}).one(), now=now)
+
+
+def advance_job(session: Session, job_id: int, *, now: datetime) -> Advance:
+    """Advances the round of a job that has ended.
+
+    Only the job's lane is looked at, until that is over: what it means for the others is seen then. Raises
+    BrokenRound.
+    """
+    row = session.execute(_LOCKED_OF_JOB, {"job": job_id}).one()
+    return _advance(session, row, now=now, ended=(row.task, row.seed))
+
+
+def _advance(
+    session: Session, row: Row[Any], *, now: datetime, ended: tuple[str, int] | None = None
+) -> Advance:
+    """Advances a round by its locked row; `ended` are task and seed of the job that has ended, None if any may have."""
+    if row.state is not RoundState.ACTIVE:
         return NOTHING
-    resolved = _resolve(name, spec, selected, facts)
+    round_id, resolved = row.id, _resolve(row.name, row.spec, row.selected, row.facts)
     lane = resolved.search.lane_of(*ended) if ended else None
     if lane is not None and not resolved.search.parallel and _is_elsewhere(session, round_id, lane):
         lane = None  # something was retried: whose turn it is follows from all
@@ -224,15 +236,15 @@ def advance(
     decisions = stored_plan.unstored(session, round_id, planned, lane)
     rests_on = evidence_on(session, resolved, decisions, standings)
     stored_plan.add_decisions(session, round_id, decisions, rests_on, now)
-    taken = tuple(Taken(name, decision, rests_on.get(decision.key)) for decision in decisions)
+    taken = tuple(Taken(row.name, decision, rests_on.get(decision.key)) for decision in decisions)
     advanced = Advance(taken, tuple(_closed(resolved, planned, decisions)))
     if planned.state is State.FINISHED and lane is not None:
         return advanced + advance(session, round_id, now=now)
     if planned.state is State.FINISHED:
-        row = locked(session, round_id)
-        row.state, row.finished_at = RoundState.FINISHED, now
-        events.append(session, row.id, EventKind.FINISHED, now=now)
-        return advanced + start_children(session, row, now)
+        ended_round = locked(session, round_id)
+        ended_round.state, ended_round.finished_at = RoundState.FINISHED, now
+        events.append(session, round_id, EventKind.FINISHED, now=now)
+        return advanced + start_children(session, ended_round, now)
     return advanced
 
 
@@ -407,12 +419,6 @@ def _parent(row: tables.Round) -> chains.Parent:
         promoted=sum(stage == last and verdict in _PASSED for stage, verdict in verdicts),
         measured=not trained or any(verdict is not Verdict.UNDECIDED for verdict in trained),
     )
-
-
-def advance_job(session: Session, job_id: int, *, now: datetime) -> Advance:
-    """Advances the round of a job."""
-    round_id, task, seed = session.execute(_PLACE, {"job": job_id}).one()
-    return advance(session, round_id, now=now, ended=(task, seed))
 
 
 def _is_elsewhere(session: Session, round_id: int, lane: Lane) -> bool:
