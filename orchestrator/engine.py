@@ -219,7 +219,7 @@ def advance_job(session: Session, job_id: int, *, now: datetime) -> Advance:
 def _advance(
     session: Session, row: Row[Any], *, now: datetime, ended: tuple[str, int] | None = None
 ) -> Advance:
-    """Advances a round by its locked row; `ended` are task and seed of the job that has ended, None if any may have."""
+    """Advances a round by its locked row; `ended` are the task and seed of a job that has, None if any may have."""
     if row.state is not RoundState.ACTIVE:
         return NOTHING
     round_id, resolved = row.id, _resolve(row.name, row.spec, row.selected, row.facts)
