@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import (
     ColumnElement,
     CursorResult,
+    Row,
     Update,
     and_,
     select,
@@ -29,7 +30,6 @@ from db.events import EventKind
 from db.statements import (
     ALONE_WITH,
     AN_EXPIRED,
-    AT_WORK_ON,
     EVALUATED,
     EXPIRED,
     FORGET,
@@ -45,6 +45,7 @@ from db.statements import (
     REACHED,
     REQUEUED,
     RUNNING,
+    RUNNING_OR_KNOWN,
     SEEN,
     STORED,
     UNCOUNTED,
@@ -72,6 +73,13 @@ class KnownResult(NamedTuple):
     job_id: int
     result: dict[str, Any]
     reason: str | None
+
+
+class Equals(NamedTuple):
+    """Other jobs of one fingerprint: whether one is being run; if none is, a result of theirs."""
+
+    is_at_work: bool
+    known: KnownResult | None = None
 
 
 class NextJob(NamedTuple):
@@ -295,18 +303,25 @@ def require_held(session: Session, lease: Lease) -> None:
 def known_result(session: Session, fingerprint: str, outcomes: Collection[str]) -> KnownResult | None:
     """How the first job ended that had one of these outcomes under a fingerprint."""
     found = session.execute(KNOWN, {"known": fingerprint, "outcomes": list(outcomes)}).first()
+    return _known(found)
+
+
+def _known(found: Row[Any, Any, Any, Any] | None) -> KnownResult | None:
     return None if found is None else KnownResult(found.id, found.result or {}, found.reason)
 
 
-def is_at_work_on(session: Session, fingerprint: str) -> bool:
-    """Whether somebody runs, or is about to take, a job of this fingerprint.
+def equals(session: Session, fingerprint: str, outcomes: Collection[str]) -> Equals:
+    """Whether somebody runs, or is about to take, a job of this fingerprint; else how the first ended, if one has.
 
-    If not, nobody else finds so until the transaction ends.
+    If nobody does, nobody else finds so until the transaction ends.
     """
     is_postgresql = session.get_bind().dialect.name == "postgresql"  # where others may claim at the same time
     if is_postgresql and not session.scalar(ALONE_WITH, {"fingerprint": fingerprint}):
-        return True
-    return session.execute(AT_WORK_ON, {"fingerprint": fingerprint}).first() is not None
+        return Equals(is_at_work=True)
+    found = session.execute(RUNNING_OR_KNOWN, {"known": fingerprint, "outcomes": list(outcomes)}).first()
+    if found is not None and found.state is JobState.RUNNING:
+        return Equals(is_at_work=True)
+    return Equals(is_at_work=False, known=_known(found))
 
 
 def let_wait(session: Session, job: NextJob, *, until: datetime) -> None:

@@ -5,7 +5,7 @@ An UPDATE without values sets the columns that it is given.
 
 from __future__ import annotations
 
-from sqlalchemy import bindparam, case, delete, func, insert, or_, select, update
+from sqlalchemy import and_, bindparam, case, delete, func, insert, or_, select, update
 
 from db.tables import EVALUATIONS, JOBS, ROUNDS, WORKERS, Job, JobState, Round, RoundState
 
@@ -82,23 +82,17 @@ HELD_FREE = RUNNING.where(Job.worker_id == bindparam("worker"))
 _HAS_EXPIRED = or_(JOBS.c.lease_expires_at < bindparam("now"), JOBS.c.lease_expires_at > bindparam("far"))
 EXPIRED = RUNNING.where(_HAS_EXPIRED)
 AN_EXPIRED = select(JOBS.c.id).where(JOBS.c.state == JobState.RUNNING, _HAS_EXPIRED).limit(1)
-KNOWN = (
-    select(JOBS.c.id, JOBS.c.result, JOBS.c.reason)
-    .where(
-        JOBS.c.fingerprint == bindparam("known"),
-        JOBS.c.state == JobState.DONE,
-        JOBS.c.outcome.in_(bindparam("outcomes", expanding=True)),
-    )
-    .order_by(JOBS.c.id)
-    .limit(1)
+_OF_FINGERPRINT = select(JOBS.c.id, JOBS.c.state, JOBS.c.result, JOBS.c.reason).where(
+    JOBS.c.fingerprint == bindparam("known")
+)
+_IS_RUNNING = JOBS.c.state == JobState.RUNNING
+_HAS_RESULT = and_(JOBS.c.state == JobState.DONE, JOBS.c.outcome.in_(bindparam("outcomes", expanding=True)))
+KNOWN = _OF_FINGERPRINT.where(_HAS_RESULT).order_by(JOBS.c.id).limit(1)
+RUNNING_OR_KNOWN = (
+    _OF_FINGERPRINT.where(or_(_IS_RUNNING, _HAS_RESULT)).order_by(_IS_RUNNING.desc(), JOBS.c.id).limit(1)
 )
 # Until the transaction ends; false where another transaction has it.
 ALONE_WITH = select(func.pg_try_advisory_xact_lock(func.hashtextextended(bindparam("fingerprint"), 0)))
-AT_WORK_ON = (
-    select(JOBS.c.id)
-    .where(JOBS.c.fingerprint == bindparam("fingerprint"), JOBS.c.state == JobState.RUNNING)
-    .limit(1)
-)
 FORGET = delete(EVALUATIONS).where(EVALUATIONS.c.job_id == bindparam("job"))
 SEEN = update(WORKERS).where(WORKERS.c.id == bindparam("worker"))
 STORED = select(EVALUATIONS.c.step).where(EVALUATIONS.c.job_id == bindparam("job"))

@@ -208,8 +208,9 @@ class QueueClient:
             except Exception as error:  # of a task kind's own code: anything
                 raise _UnreadableJob(job, error) from error
             job = job._replace(fingerprint=spec.fingerprint, trajectory=spec.trajectory)
-            if not queue.is_at_work_on(session, job.fingerprint):  # first: who was may just have ended
-                return Found(job, spec, queue.known_result(session, job.fingerprint, MEASURED))
+            equals = queue.equals(session, job.fingerprint, MEASURED)
+            if not equals.is_at_work:
+                return Found(job, spec, equals.known)
             queue.let_wait(session, job, until=now + EQUAL_AT_WORK)
         return None
 

@@ -109,6 +109,9 @@ CALLS: dict[str, Call] = {
         session, LAST_FINGERPRINT, ["ok"]
     ),
     "known_result, unknown": lambda session: queue.known_result(session, "unknown", ["ok"]),
+    "equals, of the last two jobs": lambda session: queue.equals(session, LAST_FINGERPRINT, ["ok"]),
+    "equals, of jobs that run": lambda session: queue.equals(session, f"f{JOBS // 4}", ["ok"]),
+    "equals, unknown": lambda session: queue.equals(session, "unknown", ["ok"]),
 }
 
 

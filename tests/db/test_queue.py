@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from threading import Event, Thread
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from db import events, queue
 from db.errors import LeaseLost
@@ -287,6 +287,25 @@ def test_known_result__first_with_a_wanted_outcome(database: Database) -> None:
         assert known is not None
         assert known.job_id == lease.job_id
         assert queue.known_result(session, "a0", ["diverged"]) is None
+
+
+def test_equals__one_that_runs_comes_before_one_whose_result_is_known(database: Database) -> None:
+    add_round(database, jobs=3)
+    with database.write() as session:
+        session.execute(update(Job).values(fingerprint="same"))
+    worker = add_worker(database)
+    first, second = must_claim(database, worker), must_claim(database, worker)
+    complete(database, first)
+
+    def equals(outcome: str) -> queue.Equals:
+        with database.write() as session:
+            return queue.equals(session, "same", [outcome])
+
+    assert equals("ok") == queue.Equals(is_at_work=True)
+    complete(database, second)
+    known = queue.KnownResult(first.job_id, {"outcome": "ok"}, None)
+    assert equals("ok") == queue.Equals(is_at_work=False, known=known)
+    assert equals("diverged") == queue.Equals(is_at_work=False)
 
 
 def test_is_running_and_next_start(database: Database) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from db import queue as db_queue
 from db.errors import DatabaseUnreachable
+from db.queue import Equals
 from db.session import Database
 from db.tables import Event, Job, JobState, Round
 from orchestrator import engine
@@ -178,14 +179,14 @@ def test_claim__an_equal_job_that_ends_while_another_looks(
     submit(database, tmp_path)
     submit(database, tmp_path, round="r2")
     running = must_claim(queue)
-    look = db_queue.is_at_work_on
+    look = db_queue.equals
 
-    def ends_first(session: Session, fingerprint: str) -> bool:
-        monkeypatch.setattr(db_queue, "is_at_work_on", look)
+    def ends_first(session: Session, fingerprint: str, outcomes: Collection[str]) -> Equals:
+        monkeypatch.setattr(db_queue, "equals", look)
         queue.end(running.lease, result(0.2), [], go_on=False)
-        return look(session, fingerprint)
+        return look(session, fingerprint, outcomes)
 
-    monkeypatch.setattr(db_queue, "is_at_work_on", ends_first)
+    monkeypatch.setattr(db_queue, "equals", ends_first)
     must_claim(other)
     assert states(database)["r2 baseline"] == (JobState.DONE, "cached", 1)
 
