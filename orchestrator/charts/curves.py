@@ -10,7 +10,7 @@ from typing import Any
 import altair as alt
 
 from orchestrator.charts import style
-from orchestrator.charts.data import WIDE, Curve, Measure, TaskCurves
+from orchestrator.charts.data import WIDE, Curve, TaskCurves
 from worker.job import BASELINE
 
 HEIGHT = 220  # pixels of the plot
@@ -44,7 +44,7 @@ def chart(data: TaskCurves, width: int = WIDE, beside: int = 0, *, is_titled: bo
 
 def _subtitle(data: TaskCurves) -> str:
     band = ", mean and range of the seeds" if data.is_banded else ""
-    return f"{data.measure} at stage {data.stage}{band}"
+    return f"token accuracy at stage {data.stage}{band}"
 
 
 def description(data: TaskCurves) -> str:
@@ -52,23 +52,22 @@ def description(data: TaskCurves) -> str:
     arms = dict.fromkeys(curve.arm for curve in data.curves)
     seeds = {curve.seed for curve in data.curves}
     text = (
-        f"{data.measure.capitalize()} by training step on task {data.task}, stage {data.stage}. "
+        f"Token accuracy by training step on task {data.task}, stage {data.stage}. "
         f"Arms: {len(arms)}. Seeds: {len(seeds)}. "
         f"Evaluations: {sum(len(curve.steps) for curve in data.curves)}."
     )
     named = [arm for arm in arms if arm == BASELINE or arm in _named(data)]
-    ends = [f"{arm} {_text(data.measure, _end(data, arm))}" for arm in named if _last_values(data, arm)]
+    ends = [f"{arm} {_end(data, arm):.2%}" for arm in named if _last_values(data, arm)]
     return f"{text} Last values: {', '.join(ends)}." if ends else text
 
 
 def _named(data: TaskCurves) -> dict[str, str]:
     """The arms with a colour of their own and their label: the running ones, then those that ended best."""
     running = {curve.arm for curve in data.curves if curve.is_running}
-    sign = 1 if data.measure is Measure.LOSS else -1
     arms = [arm for arm in dict.fromkeys(curve.arm for curve in data.curves) if arm != BASELINE]
     best = sorted(
         (arm for arm in arms if _last_values(data, arm)),
-        key=lambda arm: (arm not in running, sign * _end(data, arm)),
+        key=lambda arm: (arm not in running, -_end(data, arm)),
     )
     chosen = set(best[: len(style.ARMS)])
     return {arm: f"{arm} (running)" if arm in running else arm for arm in arms if arm in chosen}
@@ -83,10 +82,6 @@ def _last_values(data: TaskCurves, arm: str) -> list[float]:
 def _end(data: TaskCurves, arm: str) -> float:
     values = _last_values(data, arm)
     return sum(values) / len(values)
-
-
-def _text(measure: Measure, value: float) -> str:
-    return f"{value:.4f}" if measure is Measure.LOSS else f"{value:.2%}"
 
 
 def _others(data: TaskCurves, named: dict[str, str]) -> str:
@@ -104,9 +99,9 @@ def _rows(data: TaskCurves, curve: Curve, named: dict[str, str]) -> Iterator[Row
                 "run": curve.arm if data.is_banded else f"{curve.arm} seed {curve.seed}",
                 "seed": curve.seed,
                 "step": step,
-                "value": value if data.measure is Measure.LOSS else 100 * value,
-                "text": _text(data.measure, value),
-                "description": f"{curve.arm}, seed {curve.seed}, step {step}: {_text(data.measure, value)}",
+                "value": 100 * value,
+                "text": f"{value:.2%}",
+                "description": f"{curve.arm}, seed {curve.seed}, step {step}: {value:.2%}",
             }
 
 
@@ -142,9 +137,8 @@ def _layers(data: TaskCurves, part: _Part, looks: dict[str, style.Look], plot: i
     labels = list(looks)
     colours = alt.Scale(domain=labels, range=[look.colour for look in looks.values()])
     shapes = alt.Scale(domain=labels, range=[look.shape for look in looks.values()])
-    title = "loss (nats per answer token)" if data.measure is Measure.LOSS else "token accuracy (%)"
     scale = alt.Scale(zero=False)
-    y = alt.Y("mean(value):Q" if data.is_banded else "value:Q", title=title, scale=scale)
+    y = alt.Y("mean(value):Q" if data.is_banded else "value:Q", title="token accuracy (%)", scale=scale)
     base = alt.Chart(alt.InlineData(values=part.rows)).encode(
         x=alt.X("step:Q", title="training step", axis=alt.Axis(tickCount=plot // 80, grid=False)),
         color=alt.Color("label:N", scale=colours, legend=legend),
@@ -152,7 +146,7 @@ def _layers(data: TaskCurves, part: _Part, looks: dict[str, style.Look], plot: i
     )
     if data.is_banded:
         yield base.mark_area(opacity=0.18).encode(
-            y=alt.Y("min(value):Q", title=title, scale=scale), y2="max(value):Q"
+            y=alt.Y("min(value):Q", title="token accuracy (%)", scale=scale), y2="max(value):Q"
         )
     yield base.mark_line(strokeWidth=part.line).encode(y=y)
     marks = base.mark_point(filled=True, size=part.point, opacity=1).encode(

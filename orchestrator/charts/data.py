@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Self
 
 from db.tables import JobState
@@ -44,28 +43,21 @@ class TaskDeltas:
     metric: Metric = "best_val_tok_acc"
 
 
-class Measure(StrEnum):
-    """What a learning curve is of."""
-
-    TOKEN_ACCURACY = "token accuracy"  # noqa: S105 - tokens of text, not of access
-    LOSS = "loss"
-
-
 @dataclass(frozen=True)
 class Curve:
-    """One run's evaluations on the validation set, in the order of their steps."""
+    """One run's token accuracies on the validation set, in the order of their steps."""
 
     arm: str
     task: str
     stage: str
     seed: int
     steps: tuple[int, ...]
-    values: tuple[float, ...]  # accuracies as fractions, losses in nats per answer token
+    values: tuple[float, ...]  # fractions; NaN where a run diverged
     is_running: bool = False
 
     @classmethod
     def of(cls, job: JobView, evaluations: Sequence[EvaluationView]) -> Self:
-        """The token accuracies of a job."""
+        """Those of a job."""
         return cls(
             arm=job.config,
             task=job.task,
@@ -84,7 +76,6 @@ class TaskCurves:
     task: str
     stage: str
     curves: tuple[Curve, ...]
-    measure: Measure = Measure.TOKEN_ACCURACY
     is_banded: bool = False  # the mean over seeds within their range, in place of a line for each seed
 
 

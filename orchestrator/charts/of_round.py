@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.charts.data import WIDE, Curve, Delta, Funnel, Measure, TaskCurves, TaskDeltas
+from orchestrator.charts.data import WIDE, Curve, Delta, Funnel, TaskCurves, TaskDeltas
 from orchestrator.errors import BadInput
 from orchestrator.planner import Verdict
 from orchestrator.records import Record
@@ -22,18 +22,17 @@ def chart(
     records: Sequence[Record],
     curves: Sequence[Curve],
     *,
-    measure: Measure = Measure.TOKEN_ACCURACY,
     width: int = WIDE,
 ) -> alt.VConcatChart:
     """The funnel, then for each task its deltas and, below, the curves of the last stage reached.
 
-    `measure` is what the curves are of. Raises BadInput when there is nothing to show yet.
+    Raises BadInput when there is nothing to show yet.
     """
     from orchestrator.charts import composed
 
     parts: list[Funnel | TaskDeltas | TaskCurves] = []
     for task in dict.fromkeys([*(record["task"] for record in records), *(curve.task for curve in curves)]):
-        deltas, of_task = deltas_of(task, records, found.min_delta), curves_of(task, records, curves, measure)
+        deltas, of_task = deltas_of(task, records, found.min_delta), curves_of(task, records, curves)
         parts += [deltas] if deltas.deltas else []
         parts += [of_task] if of_task else []
     if not parts:
@@ -64,9 +63,7 @@ def deltas_of(task: str, records: Sequence[Record], min_delta: float) -> TaskDel
     )
 
 
-def curves_of(
-    task: str, records: Sequence[Record], curves: Sequence[Curve], measure: Measure
-) -> TaskCurves | None:
+def curves_of(task: str, records: Sequence[Record], curves: Sequence[Curve]) -> TaskCurves | None:
     """A task's curves at the last stage that has some; with several seeds as bands."""
     mine = [curve for curve in curves if curve.task == task and curve.steps]
     if not mine:
@@ -78,7 +75,6 @@ def curves_of(
         task=task,
         stage=last,
         curves=tuple(shown),
-        measure=measure,
         is_banded=len({curve.seed for curve in shown}) > 1,
     )
 

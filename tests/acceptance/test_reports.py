@@ -8,7 +8,6 @@ import io
 import json
 import os
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -71,14 +70,16 @@ def test_report__every_form(fsq: Fsq, tmp_path: Path) -> None:
 
 
 def test_report__the_server_gives_the_same(fsq: Fsq, environment: dict[str, str], tmp_path: Path) -> None:
-    forms: list[Callable[[dict[str, str]], object]] = [
-        lambda env: fsq("report", "--format", "json", env=env).stdout,
-        lambda env: fsq("report", "--format", "html", env=env).stdout,
-    ]
     token = fsq("token", "create", "reader").stdout.strip()
     with serving(environment) as (url, _):
-        for form in forms:
-            assert form({"FSQ_SERVER": url, "FSQ_TOKEN": token}) == form({})
+        for form in ("json", "html"):
+            asked, here = (
+                fsq("report", "--format", form, env=env)
+                for env in ({"FSQ_SERVER": url, "FSQ_TOKEN": token}, {})
+            )
+            assert (asked.returncode, here.returncode) == (0, 0), asked.stderr
+            assert "small" in asked.stdout
+            assert asked.stdout == here.stdout
 
 
 def test_log__one_entry_for_each_round(fsq: Fsq, home: Path, tmp_path: Path) -> None:

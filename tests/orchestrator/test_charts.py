@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from db.session import Database
 from orchestrator import progress, views
 from orchestrator.charts import composed, curves, deltas, funnel, of_round, rendering
-from orchestrator.charts.data import NARROW, WIDE, Curve, Delta, Funnel, Measure, TaskCurves, TaskDeltas
+from orchestrator.charts.data import NARROW, WIDE, Curve, Delta, Funnel, TaskCurves, TaskDeltas
 from orchestrator.errors import BadInput, FsqError
 from orchestrator.http_client import HttpClient
 from orchestrator.planner import Verdict
@@ -65,10 +65,8 @@ def curve(arm: str, *values: float, seed: int = 0, is_running: bool = False) -> 
     return Curve(arm, "mbpp_fix", "med", seed, steps, values, is_running)
 
 
-def task_curves(
-    *found: Curve, measure: Measure = Measure.TOKEN_ACCURACY, is_banded: bool = False
-) -> TaskCurves:
-    return TaskCurves("mbpp_fix", "med", found, measure, is_banded)
+def task_curves(*found: Curve, is_banded: bool = False) -> TaskCurves:
+    return TaskCurves("mbpp_fix", "med", found, is_banded)
 
 
 def parsed(chart: rendering.Chart) -> ElementTree.Element:
@@ -255,20 +253,20 @@ def test_curves__more_rows_than_altair_takes_unasked() -> None:
 
 
 def test_curves__a_diverged_run_ends_where_it_has_numbers() -> None:
-    data = task_curves(
-        curve("a", 2.0, float("nan")), curve("baseline", 3.0, float("inf")), measure=Measure.LOSS
-    )
+    data = task_curves(curve("a", 0.2, float("nan")), curve("baseline", 0.3, float("inf")))
     root = parsed(curves.chart(data))
     assert len(marks(root)) == 2
-    assert "loss (nats per answer token)" in texts(root)
+    assert "token accuracy (%)" in texts(root)
     assert curves.description(data) == (
-        "Loss by training step on task mbpp_fix, stage med. Arms: 2. Seeds: 1. Evaluations: 4. "
-        "Last values: a 2.0000, baseline 3.0000."
+        "Token accuracy by training step on task mbpp_fix, stage med. Arms: 2. Seeds: 1. Evaluations: 4. "
+        "Last values: a 20.00%, baseline 30.00%."
     )
 
 
 def test_curves__without_numbers() -> None:
-    assert parsed(curves.chart(task_curves(curve("baseline", float("nan"))))) is not None
+    data = task_curves(curve("baseline", float("nan")))
+    assert marks(parsed(curves.chart(data))) == []
+    assert curves.description(data).endswith("Seeds: 1. Evaluations: 1.")
 
 
 def test_funnel__numbers_are_written() -> None:
@@ -283,7 +281,8 @@ def test_funnel__numbers_are_written() -> None:
     assert root.get("aria-label") == (
         "Round round21: 40 planned, 6 cached, 30 run, 2 unmeasured, 17 pruned, 4 rejected, 9 promoted, 3 confirmed."
     )
-    assert parsed(funnel.chart(Funnel("empty", 0, 0, 0, 0, 0, 0, 0, 0))) is not None
+    empty = texts(parsed(funnel.chart(Funnel("empty", 0, 0, 0, 0, 0, 0, 0, 0))))
+    assert empty[8:16] == ["0"] * 8
 
 
 def test_funnel__of_counts() -> None:
@@ -445,7 +444,7 @@ def test_of_round__real_records(database: Database, tmp_path: Path) -> None:
         for arm in ("l1", "baseline")
         for stage in ("quick", "med")
     ]
-    shown = of_round.curves_of("s4", found, runs, Measure.TOKEN_ACCURACY)
+    shown = of_round.curves_of("s4", found, runs)
     assert shown is not None
     assert (shown.stage, [c.arm for c in shown.curves], shown.is_banded) == ("med", ["baseline", "l1"], False)
     with database.read() as session:

@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
-from model import RWKV7, ModelShape, default_backend, get_tokenizer, random_state_dict
+from model import default_backend, get_tokenizer
 from tasks import build
+from tests.model.model_samples import live_model
 from tests.worker.factories import make_job, task_options
 from tests.worker.test_training import Recorder
 from worker.child import ConnectionReport, Resources, run_job
@@ -53,7 +54,7 @@ def main(output: Path, megabytes: int) -> None:
     torch.set_num_threads(1)
     job = make_job(steps=1, eval_every=1, task=TASK, model=MODEL)
     train_set, val_set, _ = build(TASK, get_tokenizer("bytes"))
-    run = start_run(job, RWKV7.from_state_dict(random_state_dict(ModelShape.random(4, 256, 256), 0)))
+    run = start_run(job, live_model(4, 256, 256, 64))
     importlib.import_module(
         "torch._dynamo"
     )  # by torch.utils.checkpoint, when first needed: not of the limited memory

@@ -41,6 +41,7 @@ def test_gradients__recomputed_are_the_same_bits(future_seed: FutureSeedSettings
         found.append((loss, [p.grad for group in run.optimizer.param_groups for p in group["params"]]))
     (loss, plain), (same_loss, recomputed) = found
     assert loss == same_loss
+    assert all(gradient.any() for gradient in plain)
     assert all(torch.equal(*pair) for pair in zip(plain, recomputed, strict=True))
 
 

@@ -73,6 +73,7 @@ def test_fit__shrinks_the_micro_batch_to_the_same_gradients(folder: Path) -> Non
     whole, shrunk = gradients_of(folder, 0), gradients_of(folder, LITTLE)
     assert whole.keys() == shrunk.keys()
     for name, gradient in whole.items():
+        assert gradient.any(), name
         assert torch.allclose(gradient, shrunk[name], rtol=0, atol=1e-5 * float(gradient.abs().max())), name
 
 

@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from model import RWKV7, FutureSeedSettings, ModelShape, get_tokenizer, random_state_dict, time_mix, wkv7
 from tasks import Example, build
 from tasks.tokens import token_ids
+from tests.model.model_samples import live_model
 from tests.worker.factories import make_job, task_options
 from worker import training
 from worker.errors import Diverged, OutOfMemory
@@ -61,12 +63,13 @@ def examples() -> tuple[Sequence[Example], Sequence[Example]]:
 
 
 def fresh_model() -> RWKV7:
-    return RWKV7.from_state_dict(random_state_dict(ModelShape.random(3, 64, 256), 0))
+    """Not by the rules of initialisation: they leave most gradients at zero, and mistakes in them unseen."""
+    return live_model(vocab=256, head_size=64)
 
 
-def run_job(spec: JobSpec) -> tuple[Run, Recorder]:
+def run_job(spec: JobSpec, model: RWKV7 | None = None) -> tuple[Run, Recorder]:
     recorder = Recorder()
-    run = start_run(spec, fresh_model())
+    run = start_run(spec, model or fresh_model())
     train(run, spec, *examples(), recorder, clock=Clock())
     return run, recorder
 
@@ -196,10 +199,9 @@ def test_batch__names_the_positions_that_predict() -> None:
 
 def test_train__learns() -> None:
     spec = make_job(steps=60, eval_every=60, optimizer=OptimizerConfig(lr=3e-3))
-    _, recorder = run_job(spec)
-    assert (
-        recorder.evaluations[-1].val_loss < 1.6
-    )  # from log 256 = 5.5; a uniform guess of four digits is 1.39
+    _, recorder = run_job(spec, RWKV7.from_state_dict(random_state_dict(ModelShape.random(3, 64, 256), 0)))
+    # from log 256 = 5.5; a uniform guess of four digits is 1.39
+    assert recorder.evaluations[-1].val_loss < 1.6
 
 
 def test_train__moves_the_gates_only_when_they_have_a_learning_rate() -> None:
@@ -217,6 +219,14 @@ def test_train__diverged() -> None:
         run_job(spec)
 
 
+def assert_close(found: Tensor | None, expected: Tensor) -> None:
+    """Of gradients: equal but for the order of sums, and there is something to be equal."""
+    largest = expected.abs().max().item()
+    assert largest > 0
+    assert found is not None
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5 * largest)
+
+
 def test_accumulate__micro_batches_give_the_same_gradients() -> None:
     spec = make_job()
     train_set, _ = examples()
@@ -226,8 +236,9 @@ def test_accumulate__micro_batches_give_the_same_gradients() -> None:
         run.micro_batch = micro_batch
         training._accumulate(run, spec, train_set[:4])
         gradients.append({name: p.grad for name, p in run.model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
-        assert torch.allclose(gradient, gradients[1][name], atol=1e-5), name
+        assert_close(gradients[1][name], gradient)
 
 
 @pytest.mark.parametrize("micro_batch", [4, 1])
@@ -238,12 +249,11 @@ def test_gradients__are_of_the_mean_loss_of_all_answer_tokens(micro_batch: int) 
     hidden = answer_states(run.model, run.future_seed, batch)
     expected = answer_loss(run.model, hidden, batch.targets) / len(batch.targets)
     parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
-    wanted = torch.autograd.grad(expected, parameters, allow_unused=True)
+    wanted = torch.autograd.grad(expected, parameters)
     run.micro_batch = micro_batch
     assert training.gradients(run, spec, train_set[:4]) == pytest.approx(expected.item(), rel=1e-5)
     for parameter, gradient in zip(parameters, wanted, strict=True):
-        assert (parameter.grad is None) == (gradient is None)
-        assert gradient is None or torch.allclose(parameter.grad, gradient, atol=1e-5)
+        assert_close(parameter.grad, gradient)
 
 
 def test_step__has_the_learning_rate_and_the_clipped_gradient_of_its_step(

@@ -15,12 +15,11 @@ ROWS = st.lists(st.builds(row, DELTAS, st.none() | DELTAS), max_size=30)
 @given(ROWS)
 def test_reversals__counts(rows: list[LedgerRow]) -> None:
     found = [each for each in reversals.judge(History(ledger=rows)) if "gate" in each.figures]
-    for each in found:
-        gate = float(each.figures["gate"] or 0)
+    expected = []
+    for gate in reversals.GATES:
         promoted = [one for one in rows if one.med_delta is not None and one.quick_delta >= gate - 1e-9]
         gone = [one for one in promoted if (one.med_delta or 0) <= 0]
-        assert (each.figures["followed_up"], each.figures["reversed"]) == (len(promoted), len(gone))
-        assert list(each.records) == [one.source for one in (gone or promoted)]
-    assert [each.figures["followed_up"] for each in found] == sorted(
-        (each.figures["followed_up"] for each in found), reverse=True
-    )
+        if promoted:
+            expected.append((gate, len(promoted), len(gone), [one.source for one in (gone or promoted)]))
+    told = [[each.figures[name] for name in ("gate", "followed_up", "reversed")] for each in found]
+    assert [(*figures, list(each.records)) for figures, each in zip(told, found, strict=True)] == expected
