@@ -34,8 +34,9 @@ from sqlalchemy.orm import Session
 from db.session import Database, open_current
 from db.tables import Job, Round
 from orchestrator import engine, lookup
-from orchestrator.planner import Decision, JobKey, Measurement, SearchSpec, Verdict, plan
+from orchestrator.planner import Decision, JobKey, Measurement, SearchSpec, plan
 from orchestrator.spec import ResolvedRound
+from orchestrator.verdicts import Verdict
 from worker.job import BASELINE, JobResult, JobSpec
 from worker.limits import Limits
 from worker.process import Child

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Literal
 
 from db.tables import RoundState
-from orchestrator.planner import Verdict
+from orchestrator.verdicts import Verdict
 
 When = Literal["finished", "promoted", "any"]
 Where = Literal["promoted", "confirmed", "any"]

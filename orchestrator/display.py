@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
@@ -18,12 +18,13 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.durations import duration
-from orchestrator.planner import Verdict
 from orchestrator.points import interval_text, points
+from orchestrator.verdicts import Verdict
 from worker.job import BASELINE, Budget, Evaluation, JobResult
 
 if TYPE_CHECKING:
     from orchestrator.engine import Taken
+    from orchestrator.outlook import Outlook
     from worker.running import RunningJob
 
 COLOURS = {
@@ -37,17 +38,7 @@ COLOURS = {
 BARS = "▁▂▃▄▅▆▇█"
 
 
-@dataclass(frozen=True)
-class Outlook:
-    """What the display asks of the database about the running job."""
-
-    baseline: Mapping[int, float]  # step -> token accuracy of the baseline of the same task, stage and seed
-    done: int  # finished jobs of the round
-    at_most: int  # jobs of the round if every variant is promoted
-    seconds_left: float | None  # of the round, if every variant is promoted; None while no job has finished
-
-
-AskOutlook = Callable[["RunningJob"], Outlook]
+AskOutlook = Callable[["RunningJob"], "Outlook"]
 
 
 class Display(Protocol):

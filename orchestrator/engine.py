@@ -25,12 +25,13 @@ from orchestrator import chains, early_stop, evidence, results, stored_plan
 from orchestrator.errors import BadRound, BrokenRound, Conflict, Problem
 from orchestrator.evidence import Evidence, Pair
 from orchestrator.lookup import find
-from orchestrator.planner import Decision, JobKey, Lane, Plan, State, Verdict, plan
+from orchestrator.planner import Decision, JobKey, Lane, Plan, State, plan
 from orchestrator.points import difference
 from orchestrator.results import Standing
 from orchestrator.round_file import dotted, one_line
 from orchestrator.rules import RuleFailed
 from orchestrator.spec import CONTROL_ARM, MAX_NAME, ResolvedRound, RoundSpec
+from orchestrator.verdicts import Verdict
 from worker.job import BASELINE, FutureSeedSettings, JobSpec, RoundFacts
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.points import difference
+from orchestrator.points import rounded
 from orchestrator.statistics.examples import Comparison, Interval, Outcomes, compare
 from orchestrator.statistics.seeds import estimate
 from worker.job import Strict
@@ -74,4 +74,4 @@ def _of_seed(pair: Pair) -> SeedEvidence:
 
 
 def _rounded(interval: Interval) -> tuple[float, float]:
-    return difference(interval.low, 0), difference(interval.high, 0)
+    return rounded(interval.low), rounded(interval.high)

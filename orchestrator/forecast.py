@@ -28,7 +28,6 @@ from orchestrator.statistics.seeds import least_sign_p
 from orchestrator.statistics.variants import smallest_effect
 from orchestrator.views import View
 from worker.job import MEASURED, BuildReport, JobSpec, Outcome
-from worker.limits import Limits
 
 
 class StageForecast(View):
@@ -81,13 +80,11 @@ class Forecast(View):
             raise no_such_round(self.missing)
 
 
-def of_round(
-    session: Session, resolved: ResolvedRound, snapshot_bytes: int = Limits.snapshot_bytes
-) -> Forecast:
+def of_round(session: Session, resolved: ResolvedRound, snapshot_bytes: int | None = None) -> Forecast:
     """The forecast of a round on this database; variants that other rounds have yet to yield are not in it.
 
-    snapshot_bytes: room for the snapshots that later stages continue. Raises NotFound where variants are to come from
-    a round that is not known, BadRound where they cannot come.
+    snapshot_bytes: room for the snapshots that later stages continue, None where it is not known. Raises NotFound
+    where variants are to come from a round that is not known, BadRound where they cannot come.
     """
     is_new, conflict, missing = False, None, None
     try:
@@ -152,11 +149,11 @@ def _length_warnings(resolved: ResolvedRound) -> Iterator[str]:
                 )
 
 
-def _snapshot_warnings(resolved: ResolvedRound, room: int) -> Iterator[str]:
+def _snapshot_warnings(resolved: ResolvedRound, room: int | None) -> Iterator[str]:
     """Where a baseline and one variant cannot both wait for their next stage."""
     size = SNAPSHOT_BYTES * resolved.facts.model.n_params
     continues = len(resolved.spec.selecting) > 1 and not resolved.spec.optimizer.depends_on_length
-    if continues and 2 * size > room:
+    if continues and room is not None and 2 * size > room:
         yield (
             f"later stages train from the start: the snapshots of a baseline and one variant take "
             f"{2 * size / 2**30:.1f} GiB, and there is room for {room / 2**30:.1f} (FSQ_SNAPSHOT_GIB)"

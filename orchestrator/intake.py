@@ -17,7 +17,6 @@ from orchestrator.round_file import Location, RoundFile, dotted
 from orchestrator.spec import ResolvedRound, RoundSpec
 from orchestrator.views import SubmissionView
 from worker.job import RoundFacts
-from worker.limits import Limits
 
 Prepare = Callable[[RoundSpec, RoundFile], RoundFacts]  # raises BadRound, OutOfReach
 
@@ -27,13 +26,13 @@ class Intake:
     """Takes rounds in for one database; `prepare` fetches and inspects a round's inputs.
 
     roots: the folders in which paths of a round must lie; None: anywhere. snapshot_bytes: room for snapshots where
-    rounds run, as far as is known here.
+    rounds run, None where it is not known here.
     """
 
     database: Database
     prepare: Prepare
     roots: Sequence[Path] | None = None
-    snapshot_bytes: int = Limits.snapshot_bytes
+    snapshot_bytes: int | None = None
 
     def read(
         self, file: RoundFile, folder: Path, after: str | None = None, *, today: date | None = None

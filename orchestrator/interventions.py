@@ -12,8 +12,9 @@ from db import events
 from db.events import EventKind
 from db.tables import AT_ONCE, Decision, Job, JobState, Round, RoundState
 from orchestrator import chains, engine, lookup
-from orchestrator.planner import JobKey, Verdict
+from orchestrator.planner import JobKey
 from orchestrator.rules import Scope
+from orchestrator.verdicts import Verdict
 from orchestrator.views import ChangeView
 from worker.job import CONCLUSIVE, Outcome
 

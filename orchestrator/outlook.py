@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from statistics import median
 
 from sqlalchemy import select
@@ -10,12 +11,21 @@ from sqlalchemy.orm import Session
 
 from db.tables import Evaluation, Job, JobState
 from orchestrator import engine, lookup, results
-from orchestrator.display import Outlook
 from orchestrator.planner import JobKey, Plan, SearchSpec
 from orchestrator.results import StoredJob
 from orchestrator.rules import Scope
 from orchestrator.spec import ResolvedRound
 from worker.job import BASELINE, Budget
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """A round as one of its jobs starts."""
+
+    baseline: Mapping[int, float]  # step -> token accuracy of the baseline of the same task, stage and seed
+    done: int  # finished jobs of the round
+    at_most: int  # jobs of the round if every variant is promoted
+    seconds_left: float | None  # of the round, if every variant is promoted; None while no job has finished
 
 
 def outlook(session: Session, round_name: str, key: JobKey) -> Outlook:

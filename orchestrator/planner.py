@@ -16,12 +16,12 @@ from enum import StrEnum
 from statistics import fmean
 from typing import NamedTuple
 
-from orchestrator.points import difference, points
+from orchestrator.points import difference, points, rounded
 from orchestrator.rules import Rivals, Rule, RuleFailed, Ruling, Scope, Threshold, Trial
 from orchestrator.statistics.examples import Outcomes, standard_error
 from orchestrator.statistics.seeds import estimate
 from orchestrator.statistics.variants import false_discovery
-from orchestrator.verdicts import Verdict as Verdict
+from orchestrator.verdicts import Verdict
 from worker.job import BASELINE, Outcome
 
 
@@ -453,8 +453,8 @@ class _Judged:
             self.key,
             verdict,
             reason,
-            difference(fmean(trial.delta for trial in self.trials), 0),
-            difference(fmean(losses), 0) if len(losses) == len(self.trials) else None,
+            rounded(fmean(trial.delta for trial in self.trials)),
+            rounded(fmean(losses)) if len(losses) == len(self.trials) else None,
             seeds if seeds != (self.key.seed,) else (),
         )
 

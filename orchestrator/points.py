@@ -7,9 +7,14 @@ from __future__ import annotations
 ROUNDING = 1e-9
 
 
+def rounded(value: float) -> float:
+    """Without the binary noise in the last digits."""
+    return round(value, 12)
+
+
 def difference(value: float, reference: float) -> float:
     """value - reference without the binary noise in the last digits."""
-    return round(value - reference, 12)
+    return rounded(value - reference)
 
 
 def points(fraction: float, beside: float | None = None) -> str:

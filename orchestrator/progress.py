@@ -14,8 +14,9 @@ from orchestrator.doubts import Doubts
 from orchestrator.errors import BrokenRound
 from orchestrator.evidence import Evidence
 from orchestrator.lookup import AnyRow, Counts, Found, Slice, cut, find, job_columns, without_id
-from orchestrator.planner import JobKey, SearchSpec, Verdict
+from orchestrator.planner import JobKey, SearchSpec
 from orchestrator.rules import Scope, UnknownRule, rule_class
+from orchestrator.verdicts import Verdict
 from orchestrator.views import DecisionView, Funnel, JobView, NoiseFloor, RoundView
 from worker.job import BASELINE, Outcome
 

@@ -35,6 +35,17 @@ BATCH = 500  # runs read in one transaction
 RECORDED: Metric = "best_val_tok_acc"  # whose deltas stand on the lines of jobs
 
 
+def is_decision(record: Record) -> bool:
+    """Whether a record is of a decision; all others are of jobs."""
+    return bool(record["stage"] == "decision")
+
+
+def key_of(record: Record) -> JobKey:
+    """What names a job, or the first of those that a decision rests on."""
+    stage = record.get("decided_stage") or record["stage"]
+    return JobKey(record["task"], stage, record["config"], record["seed"])
+
+
 def records(database: Database, name: str) -> Iterator[Record]:
     """Every record there is so far; raises NotFound.
 

@@ -22,7 +22,7 @@ from db.tables import Job, JobState
 from orchestrator import caveats
 from orchestrator.evidence import Evidence, SeedEvidence
 from orchestrator.planner import VERDICTS_WITHOUT_A_NUMBER, JobKey, Measurement, SearchSpec
-from orchestrator.points import difference
+from orchestrator.points import rounded
 from orchestrator.spec import CONTROL_ARM, ResolvedRound
 from orchestrator.statistics.seeds import AcrossSeeds, across_seeds, estimate
 from orchestrator.statistics.variants import Spread, dunnett, false_discovery, holm, pooled_spread
@@ -70,9 +70,9 @@ class RoundStatistics:
         interval = None if is_selected or seeds is None else seeds.interval
         return {
             "n_seeds": seeds and seeds.n,
-            "d_acc_mean": seeds and difference(seeds.mean, 0),
+            "d_acc_mean": seeds and rounded(seeds.mean),
             "d_acc_sd": seeds and seeds.sd,
-            "d_acc_t_ci": interval and [difference(end, 0) for end in interval],
+            "d_acc_t_ci": interval and [rounded(end) for end in interval],
             "seed_pattern": seeds and seeds.pattern,
             "positive_seeds": seeds and seeds.positive,
             "sign_test_p": None if is_selected or seeds is None else seeds.sign_p,

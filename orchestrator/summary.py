@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from orchestrator.caveats import EXPLANATIONS, Caveat
-from orchestrator.planner import SearchSpec, Verdict
+from orchestrator.planner import SearchSpec
 from orchestrator.points import difference, interval_text, points
-from orchestrator.records import RECORDED, Record
+from orchestrator.records import RECORDED, Record, is_decision
 from orchestrator.spec import ResolvedRound
+from orchestrator.verdicts import Verdict
 from worker.job import BASELINE, CONCLUSIVE, BuildReport, Outcome
 
 WIDTH = 118
@@ -35,7 +36,7 @@ def _lines(resolved: ResolvedRound, state: str, records: Sequence[Record]) -> It
     for task in spec.tasks:
         yield from _task_lines(resolved, task, [record for record in records if record["task"] == task])
     yield from _verdict_lines(records)
-    yield from _family_lines(resolved, [record for record in records if _is_decision(record)])
+    yield from _family_lines(resolved, [record for record in records if is_decision(record)])
     yield from _caveat_lines(records)
 
 
@@ -59,14 +60,14 @@ def _task_lines(resolved: ResolvedRound, task: str, records: Sequence[Record]) -
     yield _COLUMNS.format(
         "config", "seed", "stage", "acc", "delta", "95 % interval", "d_loss", "steps", "time", "decision"
     ).rstrip()
-    verdicts = {_key(record, record["decided_stage"]): record for record in records if _is_decision(record)}
+    verdicts = {_key(record, record["decided_stage"]): record for record in records if is_decision(record)}
     baselines = {
         (record["stage"], record["seed"]): record.get(metric)
         for record in records
         if record["config"] == BASELINE
     }
     for record in records:
-        if _is_decision(record):
+        if is_decision(record):
             if record["status"] == Verdict.NO_OP:
                 yield _row(record, metric, record["decided_stage"], record["status"])
         else:
@@ -190,7 +191,7 @@ def _standing(record: Record) -> str:
 def _verdict_lines(records: Sequence[Record]) -> Iterator[str]:
     yield ""
     yield "-" * WIDTH
-    decisions = [record for record in records if _is_decision(record)]
+    decisions = [record for record in records if is_decision(record)]
     for verdict in Verdict:
         arms = Counter(
             f"{r['task']}/{r['config']}/{r['decided_stage']}" for r in decisions if r["status"] == verdict
@@ -216,10 +217,6 @@ def _caveat_lines(records: Sequence[Record]) -> Iterator[str]:
         yield f"  {caveat} ({', '.join(sorted(tasks))}): {EXPLANATIONS[caveat]}"
 
 
-def _is_decision(record: Record) -> bool:
-    return bool(record["stage"] == "decision")
-
-
 def _key(record: Record, stage: str) -> tuple[str, int, str]:
     return record["config"], record["seed"], stage
 
@@ -228,6 +225,6 @@ def has_failures(records: Sequence[Record]) -> bool:
     """Whether something could not be measured; a divergence and an early stop are verdicts."""
     measured = {*CONCLUSIVE, Outcome.CACHED}
     return any(
-        record["status"] == Verdict.UNDECIDED if _is_decision(record) else record["status"] not in measured
+        record["status"] == Verdict.UNDECIDED if is_decision(record) else record["status"] not in measured
         for record in records
     )

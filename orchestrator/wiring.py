@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
     from db.session import Database
     from orchestrator.client import Client
-    from orchestrator.display import Display, Outlook
+    from orchestrator.display import Display
     from orchestrator.intake import Intake, Prepare
     from orchestrator.logs import Form
+    from orchestrator.outlook import Outlook
     from orchestrator.round_file import RoundFile
     from orchestrator.settings import Settings
     from orchestrator.spec import RoundSpec
@@ -132,8 +133,7 @@ def refusal(name: str, found: Sequence[InputProblem], file: RoundFile | None = N
 def outlook_of(database: Database, job: RunningJob) -> Outlook:
     """What can be said about the round of a job as it starts; nothing for want of a database, or of its rule."""
     from db.errors import DatabaseUnreachable
-    from orchestrator.display import Outlook
-    from orchestrator.outlook import outlook
+    from orchestrator.outlook import Outlook, outlook
     from orchestrator.planner import JobKey
 
     try:

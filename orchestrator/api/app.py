@@ -21,7 +21,6 @@ from orchestrator.api.watch import Watch
 from orchestrator.intake import Intake, Prepare
 from orchestrator.round_file import MAX_BYTES
 from orchestrator.web import site
-from worker.limits import Limits
 
 DESCRIPTION = """
 Serial early-prune search for post-training RWKV-7 with Future-Seed.
@@ -45,7 +44,7 @@ def create_app(
     roots: Sequence[Path],
     hosts: Collection[str],
     is_open: bool,
-    snapshot_bytes: int = Limits.snapshot_bytes,
+    snapshot_bytes: int | None = None,
 ) -> FastAPI:
     """The application for a database that has this version's schema.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from orchestrator.audit.comparisons import comparisons, family_of, labelled_seed, name_of
 from orchestrator.audit.findings import Check, Finding
 from orchestrator.history.entries import History
 from orchestrator.points import points
+from orchestrator.statistics.seeds import TIE, sign_pattern
 
 MOST_SHOWN = 5  # deltas spelled out; of more, the mean
 
@@ -45,15 +46,9 @@ def judge(history: History) -> Iterator[Finding]:
         yield from _of(" ".join(name), _each_once(deltas))
 
 
-def pattern(values: Iterable[float]) -> str:
-    """2+/1=/0-: how many deltas are up, level and down."""
-    signs = [(value > 0) - (value < 0) for value in values]
-    return f"{signs.count(1)}+/{signs.count(0)}=/{signs.count(-1)}-"
-
-
 def disagree(values: Sequence[float]) -> bool:
     """Whether some are up and some are down."""
-    return any(value > 0 for value in values) and any(value < 0 for value in values)
+    return any(value > TIE for value in values) and any(value < -TIE for value in values)
 
 
 def _each_once(deltas: Sequence[Delta]) -> list[Delta]:
@@ -72,7 +67,7 @@ def _of(name: str, deltas: Sequence[Delta]) -> Iterator[Finding]:
     shown = ", ".join(map(points, values)) if len(values) <= MOST_SHOWN else f"mean {points(mean)}"
     yield Finding(
         Check.SEEDS_DISAGREE,
-        f"{name}: {pattern(values)} ({shown})",
+        f"{name}: {sign_pattern(values)} ({shown})",
         [record for delta in deltas for record in delta.records],
         {
             "up": sum(value > 0 for value in values),

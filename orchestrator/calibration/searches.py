@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.calibration.runs import Runs
-from orchestrator.planner import JobKey, Measurement, SearchSpec, Verdict, plan
+from orchestrator.planner import JobKey, Measurement, SearchSpec, plan
 from orchestrator.statistics.examples import Outcomes
+from orchestrator.verdicts import Verdict
 from worker.job import BASELINE, Outcome
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from db.tables import JobState
-from orchestrator.planner import Verdict
 from orchestrator.rules import Metric
+from orchestrator.verdicts import Verdict
 from orchestrator.views import EvaluationView, JobView, RoundView
 from worker.job import CONCLUSIVE, Outcome
 

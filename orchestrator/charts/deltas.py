@@ -12,8 +12,8 @@ import altair as alt
 
 from orchestrator.charts import style
 from orchestrator.charts.data import WIDE, Delta, TaskDeltas
-from orchestrator.planner import Verdict
 from orchestrator.points import points
+from orchestrator.verdicts import Verdict
 
 METRICS = {
     "best_val_tok_acc": "token accuracy",

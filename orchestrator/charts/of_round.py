@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from orchestrator.charts.data import WIDE, Curve, Delta, Funnel, TaskCurves, TaskDeltas
 from orchestrator.errors import BadInput
-from orchestrator.planner import Verdict
-from orchestrator.records import Record
-from orchestrator.views import RoundView
+from orchestrator.records import Record, is_decision
+from orchestrator.verdicts import Verdict
+from orchestrator.views import JobView, RoundView
 from worker.job import BASELINE
 
 if TYPE_CHECKING:
@@ -42,17 +42,17 @@ def chart(
 
 def funnel_of(found: RoundView, records: Sequence[Record]) -> Funnel:
     """How far the round has come."""
-    outcomes = Counter(record["status"] for record in records if record["stage"] != "decision")
+    outcomes = Counter(record["status"] for record in records if not is_decision(record))
     verdicts: dict[str, Counter[str]] = {}
     for record in records:
-        if record["stage"] == "decision":
+        if is_decision(record):
             verdicts.setdefault(record["decided_stage"], Counter())[record["status"]] += 1
     return Funnel.of(found, outcomes, verdicts)
 
 
 def deltas_of(task: str, records: Sequence[Record], min_delta: float) -> TaskDeltas:
     """What was decided on a task."""
-    decisions = [record for record in records if record["task"] == task and record["stage"] == "decision"]
+    decisions = [record for record in records if record["task"] == task and is_decision(record)]
     return TaskDeltas(
         task=task,
         variants=tuple(dict.fromkeys(record["config"] for record in decisions)),
@@ -77,6 +77,16 @@ def curves_of(task: str, records: Sequence[Record], curves: Sequence[Curve]) -> 
         curves=tuple(shown),
         is_banded=len({curve.seed for curve in shown}) > 1,
     )
+
+
+def last_reached(stages: Sequence[str], jobs: Sequence[JobView]) -> list[JobView]:
+    """The jobs that have a curve, of each task's last stage that has one."""
+    begun = [job for job in jobs if job.step is not None]
+    last = {
+        task: max((job.stage for job in begun if job.task == task), key=stages.index)
+        for task in {job.task for job in begun}
+    }
+    return [job for job in begun if job.stage == last[job.task]]
 
 
 def stages_of(task: str, records: Sequence[Record]) -> tuple[str, ...]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,15 @@ _PAGE = """<!DOCTYPE html>
 </body>
 </html>
 """
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Charts are built without checking each part against Altair's schema, which is most of the time."""
+    from altair.utils.schemapi import debug_mode  # slow to import
+
+    with debug_mode(False):
+        yield
 
 
 def svg(chart: Chart) -> str:

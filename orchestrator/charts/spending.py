@@ -7,7 +7,7 @@ import altair as alt
 from orchestrator.charts import style
 from orchestrator.charts.data import WIDE, Spending
 from orchestrator.durations import duration
-from orchestrator.planner import Verdict
+from orchestrator.verdicts import Verdict
 
 ROW = 30  # pixels
 NAMES, NUMBERS = 60, 90  # pixels before the bars, at least, and after the longest

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.planner import Verdict
+from orchestrator.verdicts import Verdict
 
 INK = "#1f1f1f"  # text and axes; on the page rendering.svg makes it the page's own text colour
 GREY = "#767676"

@@ -27,6 +27,12 @@ def refuse_a_server(command: str, advice: str = "") -> None:
         raise BadInput(f"`fsq {command}` works on this machine's database; unset FSQ_SERVER{advice}")
 
 
+def refuse_a_server_alone(command: str) -> None:
+    """As `refuse_a_server`, but where the server's database is named beside it."""
+    if not read_settings().database_url:
+        refuse_a_server(command, ", or set FSQ_DATABASE_URL to that of the server")
+
+
 def to_stderr(message: str) -> None:
     typer.echo(message, err=True)
 

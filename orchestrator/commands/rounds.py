@@ -16,8 +16,9 @@ from orchestrator.commands.options import (
     RoundPath,
     json_text,
     refuse_a_server,
+    to_stderr,
 )
-from orchestrator.errors import FsqError
+from orchestrator.errors import BadInput, FsqError
 from orchestrator.wiring import (
     Terminated,
     child_on,
@@ -54,9 +55,11 @@ def run(path: RoundPath, device: Device = "auto") -> None:
 
 def calibrate(
     path: RoundPath,
-    runs: Annotated[int, typer.Option(min=4, help="Of the baseline, each under a seed of its own.")] = 10,
+    runs: Annotated[
+        int, typer.Option(min=4, help="Runs of the baseline, each with its own seed; even.")
+    ] = 10,
     searches: Annotated[
-        int, typer.Option(min=1, help="Over these runs, for every share that is told.")
+        int, typer.Option(min=1, help="Simulated searches, from which each percentage is estimated.")
     ] = 200,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -68,6 +71,8 @@ def calibrate(
     nothing, the smallest effect the round can find, and what its threshold would need.
     """
     refuse_a_server("calibrate")
+    if runs % 2:
+        raise BadInput(f"--runs is {runs}: expected an even number, half of them those of a control arm")
     with warm_child(device) as child, open_database() as database:
         intake = intake_of(database)
         resolved, _ = intake.read_path(path)
@@ -124,6 +129,11 @@ def work(
     ] = None,
 ) -> None:
     """Run queued jobs of all rounds on this machine's device. Goes on until interrupted."""
+    settings = read_settings()
+    if settings.server and not settings.database_url:
+        to_stderr(
+            "FSQ_SERVER is set, but a worker takes its jobs from this machine's database (or FSQ_DATABASE_URL)"
+        )
     with (
         open_database() as database,
         suppress(Terminated),

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.commands.options import AsJson
+from orchestrator.commands.options import AsJson, refuse_a_server_alone
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.wiring import open_database
 
@@ -33,6 +33,7 @@ def create(
     from db import tokens
     from orchestrator.durations import parse_duration
 
+    refuse_a_server_alone("token create")
     now = datetime.now(UTC)
     expires_at = now + parse_duration(expires) if expires else None
     with open_database() as database, database.write() as session:
@@ -47,6 +48,7 @@ def list_tokens(as_json: AsJson = False) -> None:
     from db import tokens
     from orchestrator.listings import token_table
 
+    refuse_a_server_alone("token list")
     with open_database() as database, database.read() as session:
         listed = [
             {
@@ -65,6 +67,7 @@ def revoke(name: Annotated[str, typer.Argument(metavar="NAME", help="The token's
     """Make a token worthless, at once."""
     from db import tokens
 
+    refuse_a_server_alone("token revoke")
     with open_database() as database, database.write() as session:
         if not tokens.revoke(session, name, now=datetime.now(UTC)):
             raise NotFound(f"there is no token named {name!r} (`fsq token list` shows them)")

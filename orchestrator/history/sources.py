@@ -15,6 +15,7 @@ from orchestrator.history.entries import Entry, entry_of
 from orchestrator.history.importing import told
 from orchestrator.history.lines import Skipped
 from orchestrator.history.reading import ENDINGS, read_file
+from orchestrator.records import is_decision
 from orchestrator.round_file import plain_json
 
 
@@ -76,6 +77,5 @@ def _of_round(client: Client, name: str) -> list[Entry]:
         stage = data.get("decided_stage") or data["stage"]
         job = jobs.get((data["task"], stage, data["config"], data["seed"]))
         where = f"job {job}" if job else f"{name}/{data['task']}/{data['config']}"
-        is_decision = data["stage"] == "decision"
-        found.append(entry_of(data, name, f"{where} (decision)" if is_decision else where))
+        found.append(entry_of(data, name, f"{where} (decision)" if is_decision(data) else where))
     return found

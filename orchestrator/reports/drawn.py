@@ -22,10 +22,11 @@ from orchestrator.charts.data import (
 )
 from orchestrator.charts.of_round import funnel_of
 from orchestrator.errors import BadInput
-from orchestrator.planner import Verdict
-from orchestrator.records import Record
+from orchestrator.planner import JobKey
+from orchestrator.records import Record, key_of
 from orchestrator.reports.effects import Effect, Report, stages_of
-from orchestrator.reports.gathering import RoundResults, RunKey
+from orchestrator.reports.gathering import RoundResults
+from orchestrator.verdicts import Verdict
 from worker.job import BASELINE, Outcome
 
 if TYPE_CHECKING:
@@ -95,10 +96,10 @@ def stage_pairs(rounds: Sequence[RoundResults]) -> list[StagePairs]:
     """Each stage against the next, where an arm was measured at both; of equal runs one."""
     found: dict[tuple[str, str], dict[tuple[str, str], Pair]] = {}
     for one in rounds:
-        deltas = {RunKey.of(record): record for record in one.jobs if record["d_acc"] is not None}
+        deltas = {key_of(record): record for record in one.jobs if record["d_acc"] is not None}
         for first, then in pairwise(one.view.stages):
             for (task, stage, variant, seed), record in deltas.items():
-                later = deltas.get(RunKey(task, then, variant, seed))
+                later = deltas.get(JobKey(task, then, variant, seed))
                 if stage == first and later is not None:
                     pair = Pair(one.view.round, task, variant, seed, record["d_acc"], later["d_acc"])
                     prints = record["fingerprint"], later["fingerprint"]
@@ -146,9 +147,9 @@ def held_seconds(record: Record) -> float:
     return (end - begin).total_seconds()
 
 
-def _use(record: Record, verdicts: Mapping[RunKey, Record]) -> str:
+def _use(record: Record, verdicts: Mapping[JobKey, Record]) -> str:
     """What a job came to: a baseline, a verdict, or nothing that can be told."""
     if record["variant_of"] is None:
         return UNMEASURED if record["best_val_tok_acc"] is None else BASELINE
-    decided = verdicts.get(RunKey.of(record))
+    decided = verdicts.get(key_of(record))
     return UNMEASURED if decided is None or decided["status"] == Verdict.UNDECIDED else decided["status"]

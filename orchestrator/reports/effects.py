@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from orchestrator.caveats import Caveat
 from orchestrator.planner import VERDICTS_WITHOUT_A_NUMBER
-from orchestrator.points import difference
+from orchestrator.points import rounded
 from orchestrator.records import Record
 from orchestrator.reports.gathering import RoundResults
 from orchestrator.spec import CONTROL_ARM
@@ -77,7 +77,7 @@ class Effect:
 
     @property
     def delta(self) -> float | None:
-        return None if self.across is None else difference(self.across.mean, 0)
+        return None if self.across is None else rounded(self.across.mean)
 
 
 @dataclass(frozen=True)

@@ -7,27 +7,13 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Self
 
 from orchestrator.charts.data import Curve
+from orchestrator.charts.of_round import last_reached
 from orchestrator.client import Client, of_each_round
-from orchestrator.records import Record
+from orchestrator.planner import JobKey
+from orchestrator.records import Record, is_decision
 from orchestrator.views import RoundView
-
-
-class RunKey(NamedTuple):
-    """What names a run within its round."""
-
-    task: str
-    stage: str
-    variant: str
-    seed: int
-
-    @classmethod
-    def of(cls, record: Record) -> Self:
-        """Of a job, or of what a decision names first."""
-        stage = record.get("decided_stage") or record["stage"]
-        return cls(record["task"], stage, record["config"], record["seed"])
 
 
 @dataclass(frozen=True)
@@ -43,17 +29,17 @@ class RoundResults:
 
     @cached_property
     def jobs(self) -> tuple[Record, ...]:
-        return tuple(record for record in self.records if record["stage"] != "decision")
+        return tuple(record for record in self.records if not is_decision(record))
 
     @cached_property
     def decisions(self) -> tuple[Record, ...]:
-        return tuple(record for record in self.records if record["stage"] == "decision")
+        return tuple(record for record in self.records if is_decision(record))
 
     @cached_property
-    def verdicts(self) -> dict[RunKey, Record]:
+    def verdicts(self) -> dict[JobKey, Record]:
         """The decision on each run, also where it rests on several seeds at once."""
         return {
-            RunKey(record["task"], record["decided_stage"], record["config"], seed): record
+            JobKey(record["task"], record["decided_stage"], record["config"], seed): record
             for record in self.decisions
             for seed in record.get("seeds") or [record["seed"]]
         }
@@ -79,13 +65,7 @@ def curves(client: Client, rounds: Sequence[RoundResults]) -> list[Curve]:
     """The learning curves of each task's last stage that has some; of equal runs one."""
     found: dict[str, Curve] = {}
     for one in rounds:
-        jobs = [job for job in client.jobs(one.view.round) if job.step is not None]
-        order = one.view.stages
-        last = {
-            task: max((job.stage for job in jobs if job.task == task), key=order.index)
-            for task in {job.task for job in jobs}
-        }
-        for job in jobs:
-            if job.stage == last[job.task] and job.fingerprint not in found:
+        for job in last_reached(one.view.stages, list(client.jobs(one.view.round))):
+            if job.fingerprint not in found:
                 found[job.fingerprint] = Curve.of(job, client.evaluations(job.id))
     return list(found.values())

@@ -12,8 +12,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from orchestrator.errors import BadInput
+from orchestrator.records import key_of
 from orchestrator.reports.effects import Effect, of_rounds
-from orchestrator.reports.gathering import RoundResults, RunKey
+from orchestrator.reports.gathering import RoundResults
 
 VERSION = 1
 NUMBERS = (
@@ -89,7 +90,7 @@ def read(content: bytes, name: str) -> Manifest:
 
 def _runs(one: RoundResults) -> Iterator[Result]:
     """Each job with the decision on it, and decisions that needed no job."""
-    jobs = {RunKey.of(record): record for record in one.jobs}
+    jobs = {key_of(record): record for record in one.jobs}
     for key in dict.fromkeys([*jobs, *one.verdicts]):
         job, decision = jobs.get(key), one.verdicts.get(key)
         figures: dict[str, Figure] = {}

@@ -68,9 +68,8 @@ def _round(one: RoundResults) -> dict[str, Any]:
 
 
 def _svg(part: Any) -> str:
-    from altair.utils.schemapi import debug_mode
 
     from orchestrator.charts import composed, rendering
 
-    with debug_mode(False):  # checking every part against the schema is most of the time
+    with rendering.unchecked():
         return rendering.svg(composed.part(part, is_titled=isinstance(part, StagePairs)))

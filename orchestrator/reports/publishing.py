@@ -49,11 +49,9 @@ def publish(
         write_whole(output, text.encode())
         yield f"{output}\n"
     if charts is not None:
-        from altair.utils.schemapi import debug_mode
-
         from orchestrator.reports import drawn
 
-        with debug_mode(False):  # checking every part against the schema is most of the time
+        with rendering.unchecked():
             rendering.write(drawn.chart(report, curves), charts)
         yield f"{charts}\n"
     if log is not None:

@@ -14,9 +14,10 @@ from orchestrator.caveats import EXPLANATIONS
 from orchestrator.errors import BadInput, FsqError
 from orchestrator.files import write_whole
 from orchestrator.points import interval_text, points
+from orchestrator.records import is_decision, key_of
 from orchestrator.reports import tables
 from orchestrator.reports.effects import Effect, of_rounds
-from orchestrator.reports.gathering import RoundResults, RunKey
+from orchestrator.reports.gathering import RoundResults
 
 NAME = "fsq_log.md"  # in the results folder
 TITLE = "# Log of rounds\n"
@@ -87,10 +88,10 @@ def _lines(one: RoundResults) -> Iterator[str]:
 
 def _rows(one: RoundResults, task: str) -> Iterator[tuple[str, ...]]:
     """Every job with what was decided on it, and every decision that needed none."""
-    jobs = {RunKey.of(record) for record in one.jobs}
+    jobs = {key_of(record) for record in one.jobs}
     for record in one.records:
-        key = RunKey.of(record)
-        if record["task"] != task or (record["stage"] == "decision" and key in jobs):
+        key = key_of(record)
+        if record["task"] != task or (is_decision(record) and key in jobs):
             continue
         verdict = one.verdicts.get(key)
         failure = f"{record['status']}: {record['error']}" if record.get("error") else ""

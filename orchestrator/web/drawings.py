@@ -76,20 +76,12 @@ def _attempt(data: Data) -> Markup | None:
 
 def _draw(data: Data) -> Markup:
     """Imports Altair here, which is slow to import, and only needed where something is drawn."""
-    from altair.utils.schemapi import debug_mode
 
-    from orchestrator.charts import curves, deltas, funnel
-    from orchestrator.charts.rendering import svg
+    from orchestrator.charts import composed, rendering
 
-    with debug_mode(False):  # checking every part against the schema is most of the time
-        match data:
-            case Funnel():
-                chart = funnel.chart(data, WIDTH, is_titled=False)
-            case TaskCurves():
-                chart = curves.chart(data, WIDTH, is_titled=False)
-            case TaskDeltas():
-                chart = deltas.chart(data, WIDTH, is_titled=False)
-        return Markup(svg(chart))  # noqa: S704  (written by an XML writer)
+    with rendering.unchecked():
+        chart = composed.part(data, WIDTH, is_titled=False)
+        return Markup(rendering.svg(chart))  # noqa: S704  (written by an XML writer)
 
 
 def curves_of(runs: Sequence[tuple[JobView, Sequence[EvaluationView]]]) -> TaskCurves | None:

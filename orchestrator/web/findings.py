@@ -15,9 +15,10 @@ from orchestrator.caveats import Caveat
 from orchestrator.charts.data import Delta, TaskDeltas
 from orchestrator.doubts import Doubts, on_task
 from orchestrator.evidence import Evidence
-from orchestrator.planner import JobKey, Verdict
+from orchestrator.planner import JobKey
 from orchestrator.spec import ResolvedRound
 from orchestrator.statistics.seeds import sign_pattern
+from orchestrator.verdicts import Verdict
 from orchestrator.views import JobView
 
 Conditions = Sequence[ColumnElement[bool]]

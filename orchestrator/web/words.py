@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 from db.events import EventKind
 from orchestrator.durations import duration
-from orchestrator.planner import Verdict
 from orchestrator.points import interval_text, points
 from orchestrator.spec import Selection
+from orchestrator.verdicts import Verdict
 from orchestrator.views import EventView
 
 NO_BREAK = "\N{NO-BREAK SPACE}"

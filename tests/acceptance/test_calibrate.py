@@ -10,6 +10,11 @@ from tests.acceptance.conftest import Fsq, write_round
 
 def test_calibrate__measures_once_and_says_what_the_round_can_tell(fsq: Fsq, tmp_path: Path) -> None:
     path = write_round(tmp_path)
+    odd = fsq("calibrate", path, "--runs", "5")
+    assert (odd.returncode, odd.stderr) == (
+        2,
+        "fsq: --runs is 5: expected an even number, half of them those of a control arm\n",
+    )
     said = fsq("calibrate", path, "--runs", "4", "--searches", "10")
     assert said.returncode == 0, said.stderr
     assert "s4: 4 runs of the baseline, 10 validation examples" in said.stdout

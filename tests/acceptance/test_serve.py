@@ -63,6 +63,17 @@ def test_serve__address_of_another_machine_and_port_in_use(fsq: Fsq, environment
         assert (done.returncode, "cannot listen on 127.0.0.1 port" in done.stderr) == (4, True)
 
 
+def test_token__is_not_made_where_the_server_would_never_see_it(fsq: Fsq) -> None:
+    away = {"FSQ_SERVER": "http://127.0.0.1:9", "FSQ_DATABASE_URL": ""}
+    for command in (("create", "me"), ("list",), ("revoke", "me")):
+        refused = fsq("token", *command, env=away)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert "FSQ_DATABASE_URL to that of the server" in refused.stderr
+    drained = fsq("work", "--drain", "--device", "cpu", env=away)
+    assert drained.returncode == 0
+    assert "takes its jobs from this machine's database" in drained.stderr
+
+
 def test_token__life(fsq: Fsq, environment: dict[str, str]) -> None:
     made = fsq("token", "create", "laptop", "--scope", "submit", "--expires", "30d")
     text = made.stdout.strip()

@@ -35,8 +35,9 @@ from db.queue import LONGEST_BACK_OFF, LONGEST_LEASE, MAX_ATTEMPTS, Lease
 from db.session import Database
 from db.tables import AT_ONCE, Base, Decision, Evaluation, Event, Job, JobState, Round, RoundState, Worker
 from orchestrator import engine, interventions, lookup
-from orchestrator.planner import JobKey, Measurement, State, Verdict, plan
+from orchestrator.planner import JobKey, Measurement, State, plan
 from orchestrator.spec import ResolvedRound
+from orchestrator.verdicts import Verdict
 from tests.claims import take_next
 from tests.db.test_queue import EVALUATION, LEASE
 from tests.db.test_queue_concurrency import without_sync

@@ -15,11 +15,11 @@ from db.tables import Round, RoundState
 from orchestrator import engine, forecast, interventions, lookup, progress
 from orchestrator.chains import ENDED, Decided, Parent, choose, start
 from orchestrator.errors import BadRound, NotFound
-from orchestrator.planner import Verdict
 from orchestrator.reading import parse_round
 from orchestrator.records import records
 from orchestrator.rules import RuleFailed
 from orchestrator.spec import RoundSpec
+from orchestrator.verdicts import Verdict
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
 from worker.job import JobResult, Outcome
 

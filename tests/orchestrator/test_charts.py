@@ -19,9 +19,9 @@ from orchestrator.charts import composed, curves, deltas, funnel, of_round, rend
 from orchestrator.charts.data import NARROW, WIDE, Curve, Delta, Funnel, TaskCurves, TaskDeltas
 from orchestrator.errors import BadInput, FsqError
 from orchestrator.http_client import HttpClient
-from orchestrator.planner import Verdict
 from orchestrator.plotting import plot
 from orchestrator.records import records
+from orchestrator.verdicts import Verdict
 from tests.orchestrator.factories import Rig, resolve
 
 HOSTILE = [

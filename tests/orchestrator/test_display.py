@@ -13,7 +13,6 @@ from rich.console import Console
 from orchestrator.display import (
     BARS,
     LiveDisplay,
-    Outlook,
     PlainDisplay,
     budget_share,
     display_for,
@@ -22,7 +21,9 @@ from orchestrator.display import (
 )
 from orchestrator.engine import Taken
 from orchestrator.evidence import Evidence, SeedEvidence
-from orchestrator.planner import Decision, JobKey, Verdict
+from orchestrator.outlook import Outlook
+from orchestrator.planner import Decision, JobKey
+from orchestrator.verdicts import Verdict
 from tests.worker.factories import make_job
 from worker.job import Budget, Evaluation, JobResult, Metrics, Outcome
 from worker.running import RunningJob

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from orchestrator.planner import Confirmation, JobKey, Measurement, SearchSpec, State, Verdict, plan
+from orchestrator.planner import Confirmation, JobKey, Measurement, SearchSpec, State, plan
 from orchestrator.points import ROUNDING, difference
 from orchestrator.rules import (
     Evidence,
@@ -28,6 +28,7 @@ from orchestrator.rules import (
 )
 from orchestrator.rules.registry import BUILT_IN, UnknownRule, parse_rule
 from orchestrator.statistics.examples import Outcomes, standard_error
+from orchestrator.verdicts import Verdict
 from worker.job import BASELINE, Outcome
 
 deltas = st.integers(-50, 50).map(lambda n: n / 1000)

@@ -19,13 +19,11 @@ from worker.diagnosis.finding import Finding as Finding
 Check = Callable[[], Iterable[Finding]]
 
 
-def examine(home: Path, database_url: str) -> list[Finding]:
-    """Checks everything, slow things included: seconds, and as long as reading the checkpoints takes."""
-    return list(findings(home, database_url))
-
-
 def findings(home: Path, database_url: str) -> Iterator[Finding]:
-    """What `examine` finds, each as soon as it is known."""
+    """Checks everything, slow things included: seconds, and as long as reading the checkpoints takes.
+
+    Each finding comes as soon as it is known.
+    """
     checks: dict[str, Check] = {
         "machine": partial(machine.examine, home, database.folder(database_url)),
         "database": partial(database.examine, database_url),

@@ -9,15 +9,16 @@ from hypothesis import strategies as st
 
 from orchestrator.audit import seeds
 from orchestrator.history.entries import History
+from orchestrator.statistics.seeds import sign_pattern
 from tests.orchestrator.audit.made import DELTAS, row, run
 
 
 @given(st.lists(DELTAS, max_size=20))
-def test_pattern__counts_every_delta(values: list[float]) -> None:
-    up, level, down = (int(part[:-1]) for part in seeds.pattern(values).split("/"))
+def test_disagree__as_the_pattern_says(values: list[float]) -> None:
+    up, level, down = (int(part[:-1]) for part in sign_pattern(values).split("/"))
     assert up + level + down == len(values)
     assert seeds.disagree(values) == (up > 0 and down > 0)
-    assert seeds.pattern([-value for value in values]) == f"{down}+/{level}=/{up}-"
+    assert sign_pattern([-value for value in values]) == f"{down}+/{level}=/{up}-"
 
 
 def test_seeds__disagree() -> None:

@@ -13,7 +13,7 @@ from worker import diagnosis
 
 
 def test_examine__nothing_wrong(database: Database, database_url: str, tmp_path: Path) -> None:
-    found = diagnosis.examine(tmp_path / "home", database_url)
+    found = list(diagnosis.findings(tmp_path / "home", database_url))
     assert problems(found) == []
     whats = {finding.what for finding in found}
     common = {
