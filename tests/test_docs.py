@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dis
+import inspect
 import re
 import shlex
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -82,6 +85,28 @@ def test_rounds__are_in_order_as_they_stand() -> None:
         checked += 1
     assert checked > 10
     assert others == OTHER_FILES
+
+
+def opens_a_client(command: Callable[..., object]) -> bool:
+    """Whether a command asks a server where there is one, itself or by another function of its module."""
+    found: set[str] = set()
+    left = [command]
+    while left:
+        loaded = (step for step in dis.get_instructions(left.pop()) if step.opname == "LOAD_GLOBAL")
+        new = {step.argval for step in loaded} - found
+        found |= new
+        called = filter(inspect.isfunction, map(command.__globals__.get, new))
+        left += [function for function in called if function.__module__ == command.__module__]
+    return "open_client" in found
+
+
+def test_readme__names_the_commands_that_speak_to_a_server() -> None:
+    (listed,) = re.findall(
+        r"With `FSQ_SERVER` \(and `FSQ_TOKEN`\) (.*?)\s+speak\s", PAGES["README.md"], re.DOTALL
+    )
+    callbacks = {command.name: command.callback for command in app.registered_commands}
+    speaking = {name for name, callback in callbacks.items() if callback and opens_a_client(callback)}
+    assert set(re.split(r",\s+|\s+and\s+", listed)) == speaking
 
 
 SHOWN = re.compile(r"```\n\$ fsq (tasks show .*)\n((?:.*\n)*?)```\n")
