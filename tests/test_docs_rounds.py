@@ -51,7 +51,7 @@ class Told(NamedTuple):
 
 
 def tables(section: str) -> list[list[list[str]]]:
-    """The cells of a section's tables, without their heads; code without its backticks, but for types."""
+    """The cells of each table of a section, without its head."""
     (text,) = re.findall(rf"(?ms)^##+ {section}\n(.*?)(?=^##|\Z)", PAGE)
     return [
         [[cell.strip() for cell in row.strip("|").split(" | ")] for row in table.splitlines()[2:]]
