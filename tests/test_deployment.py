@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,6 @@ from typing import Any
 
 import promql_parser
 import pytest
-import typer
 import yaml
 from cronsim import CronSim
 from dockerfile_parse import DockerfileParser  # type: ignore[import-untyped]
@@ -30,6 +28,7 @@ from db.session import open_current
 from orchestrator.api.metrics import FromDatabase, Metrics
 from orchestrator.api.watch import Watch
 from orchestrator.cli import app
+from tests.command_lines import COMPOSE, SERVICES, Words, check, commands_of, in_shell
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 DEPLOYMENT = CHECKOUT / "examples" / "deployment"
@@ -41,11 +40,7 @@ PAGE, NIGHTLY_PAGE = (page.read_text() for page in PAGES)
 UNITS = sorted([*DEPLOYMENT.glob("*.service"), *DEPLOYMENT.glob("*.timer")])
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
 INSTRUCTIONS: list[dict[str, str]] = DockerfileParser(path=str(DOCKERFILE), cache_content=True).structure
-COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_FILE.read_text())
-SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DASHBOARD: dict[str, Any] = json.loads((DEPLOYMENT / "grafana-dashboard.json").read_text())
-
-Words = list[str]
 
 
 def run(*command: str | Path, cwd: Path = CHECKOUT) -> subprocess.CompletedProcess[str]:
@@ -61,33 +56,6 @@ def tool(name: str) -> str:
 
 
 # The command lines
-
-
-def arguments_of_fsq(words: Words) -> Words | None:
-    """What a simple command hands to fsq; None if it runs something else."""
-    if words[:1] == ["{"]:
-        words = words[1:]
-    if words[:1] == ["fsq"]:
-        return words[1:]
-    for index, word in enumerate(words):
-        if word.endswith("/bin/fsq"):
-            return words[index + 1 :]
-        if words[:3] == ["docker", "compose", "run"] and word in SERVICES and "--entrypoint" not in words:
-            return words[index + 1 :]
-    return None
-
-
-def fsq_commands(script: str) -> Iterator[Words]:
-    """Every call of fsq in a piece of shell."""
-    for line in script.replace("\\\n", " ").splitlines():
-        words: Words = []
-        for token in [*shlex.shlex(line, posix=True, punctuation_chars=True), ";"]:
-            if not set(token) <= set("();<>|&"):
-                words.append(token)
-                continue
-            if (arguments := arguments_of_fsq(words)) is not None:
-                yield arguments
-            words = []
 
 
 def in_image() -> Iterator[Words]:
@@ -108,7 +76,7 @@ def in_compose() -> Iterator[Words]:
 def in_units() -> Iterator[Words]:
     for unit in UNITS:
         for command in re.findall(r"^Exec\w+=(.*)$", unit.read_text(), re.MULTILINE):
-            yield from fsq_commands(command)
+            yield from in_shell(command)
 
 
 def cron_lines() -> list[str]:
@@ -118,18 +86,7 @@ def cron_lines() -> list[str]:
 
 def in_crontab() -> Iterator[Words]:
     for line in cron_lines():
-        yield from fsq_commands(line.split(maxsplit=5)[5])
-
-
-def in_page(page: str) -> Iterator[Words]:
-    for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL):
-        yield from fsq_commands(block)
-    for span in re.findall(r"`(fsq [^`]+)`", re.sub(r"```.*?```", "", page, flags=re.DOTALL)):
-        for words in fsq_commands(span):
-            yield [
-                *words,
-                "--help",
-            ]  # in running text arguments may be left out, options and commands must exist
+        yield from in_shell(line.split(maxsplit=5)[5])
 
 
 SOURCES = {
@@ -137,36 +94,18 @@ SOURCES = {
     "docker-compose.yml": list(in_compose()),
     "units": list(in_units()),
     "crontab": list(in_crontab()),
-    "deployment.md": list(in_page(PAGE)),
-    "nightly.md": list(in_page(NIGHTLY_PAGE)),
 }
-COMMANDS = [(source, words) for source, found in SOURCES.items() for words in found]
 
 
-def parse(words: Words) -> None:
-    """Parses a command line as fsq would, without running it; raises UsageError."""
-    command: Any = typer.main.get_command(app)
-    context: Any = command.make_context("fsq", list(words))
-    while hasattr(command, "commands"):
-        name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
-        context = command.make_context(name, rest, parent=context)
-
-
-@pytest.mark.parametrize(("source", "words"), COMMANDS)
+@pytest.mark.parametrize(("source", "words"), commands_of(SOURCES))
 def test_commands__exist_with_their_options(source: str, words: Words) -> None:
-    try:
-        parse(words)
-    except typer.Exit:
-        pass  # after its help
-    except Exception as error:
-        pytest.fail(f"{source}: fsq {shlex.join(words)}: {error}", pytrace=False)
+    check(source, words)
 
 
 def test_commands__are_found_in_every_file() -> None:
     assert all(SOURCES.values()), SOURCES
     assert ["db", "upgrade"] in SOURCES["units"]
     assert ["work", "--drain"] in SOURCES["crontab"]
-    assert ["token", "create", "anna", "--scope", "admin"] in SOURCES["deployment.md"]
 
 
 # The image

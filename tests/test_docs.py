@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dis
+import inspect
 import re
 import shlex
+from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -14,11 +18,18 @@ from db.tables import JobState, RoundState
 from orchestrator.audit.findings import Check
 from orchestrator.caveats import EXPLANATIONS, Caveat
 from orchestrator.cli import app
+from orchestrator.reading import parse_round, validate
+from orchestrator.round_file import parse
 from orchestrator.rules.registry import BUILT_IN
 from orchestrator.settings import Settings
+from orchestrator.spec import RoundSpec
+from tests.command_lines import Words, check, commands_of, in_page
 from worker.job import task_kinds
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+PAGES = {
+    page.name: page.read_text() for page in [CHECKOUT / "README.md", *sorted(CHECKOUT.glob("docs/*.md"))]
+}
 
 
 def test_readme__names_every_command_and_each_has_help() -> None:
@@ -27,6 +38,75 @@ def test_readme__names_every_command_and_each_has_help() -> None:
     for name, command in commands.items():
         assert command.help, name
         assert f"fsq {name}" in readme, name
+
+
+COMMANDS = {name: list(in_page(page)) for name, page in PAGES.items()}
+
+
+@pytest.mark.parametrize(("page", "words"), commands_of(COMMANDS))
+def test_commands__exist_with_their_options(page: str, words: Words) -> None:
+    check(page, words)
+
+
+def test_commands__are_found_wherever_they_stand() -> None:
+    assert ["token", "create", "anna", "--scope", "admin"] in COMMANDS["deployment.md"]  # docker compose run
+    assert ["run", "examples/real.yaml"] in COMMANDS["first-real-round.md"]  # a plain block
+    assert ["serve", "--help"] in COMMANDS["README.md"]  # FSQ_HOME=... .venv/bin/fsq in the text
+    assert ["submit", "ROUND.yaml", "--after", "OTHER", "--help"] in COMMANDS[
+        "chained-rounds.md"
+    ]  # over two lines
+
+
+BLOCKS = [
+    (name, block) for name, page in PAGES.items() for block in re.findall(r"(?ms)^```yaml\n(.*?)^```$", page)
+]
+OTHER_FILES = {("deployment.md", "groups"), ("reliability.md", "NCCL error|Xid 79")}  # by their first key
+WHOLE = """
+round: whole
+model: {random: {layers: 4, dim: 64, vocab: 256}, tokenizer: bytes}
+stages: [{name: quick, steps: 40}, {name: med, steps: 80}]
+tasks: {sudoku4: {kind: sudoku, size: 4, train: 1000, val: 100}}
+variants: {scalar_l1: {layer_start: 1}}
+"""
+
+
+def test_rounds__are_in_order_as_they_stand() -> None:
+    """Those that are whole by themselves, parts of one with the rest of another."""
+    whole = parse_round(WHOLE.encode(), "whole")[0]
+    checked, others = 0, set()
+    for page, block in BLOCKS:
+        file = parse(block.encode(), page)
+        if not file.data.keys() <= {*RoundSpec.model_fields, "like"}:
+            others.add((page, next(iter(file.data))))
+            continue
+        if not file.data.keys() & {"model", "like"}:
+            file.data = parse(WHOLE.encode(), page).data | file.data
+        validate(file, today=date(2026, 11, 24), known=lambda name: whole.model_dump(mode="json"))
+        checked += 1
+    assert checked > 10
+    assert others == OTHER_FILES
+
+
+def opens_a_client(command: Callable[..., object]) -> bool:
+    """Whether a command asks a server where there is one, itself or by another function of its module."""
+    found: set[str] = set()
+    left = [command]
+    while left:
+        loaded = (step for step in dis.get_instructions(left.pop()) if step.opname == "LOAD_GLOBAL")
+        new = {step.argval for step in loaded} - found
+        found |= new
+        called = filter(inspect.isfunction, map(command.__globals__.get, new))
+        left += [function for function in called if function.__module__ == command.__module__]
+    return "open_client" in found
+
+
+def test_readme__names_the_commands_that_speak_to_a_server() -> None:
+    (listed,) = re.findall(
+        r"With `FSQ_SERVER` \(and `FSQ_TOKEN`\) (.*?)\s+speak\s", PAGES["README.md"], re.DOTALL
+    )
+    callbacks = {command.name: command.callback for command in app.registered_commands}
+    speaking = {name for name, callback in callbacks.items() if callback and opens_a_client(callback)}
+    assert set(re.split(r",\s+|\s+and\s+", listed)) == speaking
 
 
 SHOWN = re.compile(r"```\n\$ fsq (tasks show .*)\n((?:.*\n)*?)```\n")
