@@ -123,11 +123,14 @@ def _expanded(path: Path) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111
 
 
+PoolSize = Annotated[Count, Field(description="At most this many rows to draw notes from.")]
+
+
 class Notes(_Options):
     """Filler between question and answer, made of other rows."""
 
     fill: Annotated[bool, Field(description="Fill every prompt to max_prompt_tokens with notes.")] = True
-    pool_size: Annotated[Count, Field(description="At most this many rows to draw notes from.")] = 2048
+    pool_size: PoolSize = 2048
 
 
 class TaskConfig(_Options):

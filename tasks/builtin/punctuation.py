@@ -16,6 +16,7 @@ from tasks.config import (
     HubData,
     NotedConfig,
     Notes,
+    PoolSize,
     PromptFloor,
     PromptLimit,
     TrainCount,
@@ -35,6 +36,12 @@ LEAST_LETTERS = 24
 JOINED_COLUMNS = ("question", "answer", "instruction", "prompt", "output")
 
 
+class PunctuationNotes(Notes):
+    """Notes made of other texts."""
+
+    pool_size: PoolSize = 1024
+
+
 class PunctuationConfig(NotedConfig):
     """Options of `punctuation`."""
 
@@ -46,7 +53,9 @@ class PunctuationConfig(NotedConfig):
     max_prompt_tokens: PromptLimit = 2048
     min_prompt_tokens: PromptFloor = 768
     max_answer_tokens: AnswerLimit = 180
-    notes: Annotated[Notes, Field(description="Filler before the transcript.")] = Notes(pool_size=1024)
+    notes: Annotated[PunctuationNotes, Field(description="Filler before the transcript.")] = (
+        PunctuationNotes()
+    )
     field: Annotated[
         str | None,
         Field(

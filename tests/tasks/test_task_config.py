@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tasks import Data, Notes, UnknownTaskKind, get_kind, kinds, parse_config
+from tasks import Data, UnknownTaskKind, get_kind, kinds, parse_config
+from tasks.builtin.punctuation import PunctuationNotes
 
 BUILT_IN = ["arc", "hotpotqa", "mbpp", "protein_contact", "protein_ss", "punctuation", "sudoku"]
 
@@ -110,7 +111,7 @@ def test_parse_config__unknown_kind_names_the_nearest() -> None:
         ({"max_prompt_tokens": 1024}, 1024),
         ({"notes": {"fill": False}}, 0),
         ({"notes": {"fill": False}, "max_prompt_tokens": 1024}, 0),
-        ({"notes": Notes(fill=False)}, 0),
+        ({"notes": PunctuationNotes(fill=False)}, 0),
         ({"notes": {"fill": False}, "min_prompt_tokens": 7}, 7),
     ],
 )
@@ -172,6 +173,11 @@ def test_parse_config__repository_is_no_path(repo: str) -> None:
     assert errors({"kind": "mbpp", "data": data}) == [(("data", "hub", "repo"), "string_pattern_mismatch")]
 
 
-@pytest.mark.parametrize("notes", [{"fill": False}, Notes(fill=False, pool_size=5)])
+def test_parse_config__what_notes_leave_out_is_as_the_kind_has_it() -> None:
+    task = {"kind": "punctuation"}
+    assert parse_config(task | {"notes": {"fill": True}}) == parse_config(task)
+
+
+@pytest.mark.parametrize("notes", [{"fill": False}, PunctuationNotes(fill=False, pool_size=5)])
 def test_parse_config__no_floor_without_notes(notes: Any) -> None:
     assert parse_config({"kind": "punctuation", "notes": notes}).min_prompt_tokens == 0
