@@ -134,6 +134,8 @@ def _open(url: str) -> Engine:
         shown = f"{shown} {parsed.render_as_string()}"
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
+        if parsed.get_backend_name() not in {"sqlite", "postgresql"}:
+            raise ArgumentError("expected sqlite:///FILE or postgresql://...")
         sqlite = parsed.get_backend_name() == "sqlite"
         if sqlite:
             if parsed.database in (None, "", ":memory:"):

@@ -77,9 +77,8 @@ class FutureSeed(nn.Module):
         base = previous_sT.detach() if settings.detach else previous_sT
         if settings.norm:
             mean_square = base.square().mean(dim=(-2, -1), keepdim=True)
-            base = (
-                base / mean_square.clamp_min(_RMS_FLOOR**2).sqrt()
-            )  # floor below the root: no infinite gradient at 0
+            # the floor is below the root: no infinite gradient at 0
+            base = base / mean_square.clamp_min(_RMS_FLOOR**2).sqrt()
         seed = base * (self._gate(layer, x_last) * settings.scale(layer, self.n_layer))
         return seed.clamp(-settings.clip, settings.clip) if settings.clip > 0 else seed
 

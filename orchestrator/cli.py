@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 import typer
@@ -43,6 +45,7 @@ app = _group(
         "serve": machine.serve,
     },
     help="Serial early-prune search for post-training RWKV-7 with Future-Seed.",
+    epilog="With a command, --debug shows where in the program an error comes from. fsq --version: which one it is.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -64,6 +67,9 @@ app.add_typer(
 
 def main() -> None:
     """Runs the command line; errors become one clear sentence and an exit code."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"fsq {version('fsq')}")
+        return
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
@@ -71,8 +77,10 @@ def main() -> None:
         app(standalone_mode=True)
     except Exception as error:
         code = _exit_code(error)
-        if debug or code is None:
+        if code is None:
             raise
+        if debug:
+            traceback.print_exc()
         typer.echo(f"fsq: {error}", err=True)
         raise SystemExit(code) from None
 

@@ -20,7 +20,7 @@ from orchestrator.consistency import Conflict, Inconsistent, conflicts
 from orchestrator.errors import BadRound, NotFound, Problem
 from orchestrator.round_file import Location, RoundFile, dotted, one_line, parse, read
 from orchestrator.rules.registry import DEFAULT, rule_class
-from orchestrator.spec import MAX_JOBS, Name, RoundSpec, Selection, entries, spell_out
+from orchestrator.spec import MAX_JOBS, NAME_PATTERN, Name, RoundSpec, Selection, entries, spell_out
 from worker.job import AnyTaskConfig, FutureSeedSettings, TaskConfig, task_options
 
 TASK: TypeAdapter[TaskConfig] = TypeAdapter(AnyTaskConfig)
@@ -241,6 +241,15 @@ class _Places:
         return location
 
 
+_PLAINER = {
+    "Input should be ": "expected ",
+    "String should have": "expected",
+    "a valid array": "a list",
+    "a valid dictionary": "a mapping",
+    "an object": "a mapping",
+}
+
+
 def _message(detail: ErrorDetails, location: Location, data: Mapping[str, Any]) -> str:
     kind, given = detail["type"], _shown(detail["input"])
     if kind == "extra_forbidden":
@@ -252,9 +261,13 @@ def _message(detail: ErrorDetails, location: Location, data: Mapping[str, Any]) 
     if kind == "too_short":
         found = [*entries(detail["input"])] if location == ("variants",) else detail["input"]
         return f"expected at least {detail['ctx']['min_length']}, found {len(found)}"
+    if kind == "string_pattern_mismatch" and detail["ctx"]["pattern"] != NAME_PATTERN:
+        return f"{given} is no {location[-1]}{' such as owner/name' if location[-1] == 'repo' else ''}"
     if kind == "string_pattern_mismatch":
         return f"{given} is no name: letters, digits and _ . = + - are allowed, the first a letter or digit"
-    expected = detail["msg"].replace("Input should be ", "expected ")
+    expected = detail["msg"]
+    for theirs, ours in _PLAINER.items():
+        expected = expected.replace(theirs, ours)
     is_number = kind == "string_type" and isinstance(detail["input"], int | float)
     return one_line(f"{expected}, not {given}{'; put it in quotes' if is_number else ''}")
 
@@ -272,6 +285,8 @@ def _unknown_key(key: str, allowed: list[str]) -> str:
 
 def _keys_at(location: Location, data: Mapping[str, Any]) -> Iterable[str]:
     """The keys that a mapping at this place of a round file may have."""
+    if location == ():
+        return {*RoundSpec.model_fields, "like"}
     if location[:1] == ("variants",):
         entry = data["variants"][location[1]] if len(location) > 1 else data["variants"]
         is_selection = isinstance(entry, dict) and isinstance(entry.get("from"), str)

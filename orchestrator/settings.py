@@ -1,4 +1,4 @@
-"""Where things are kept: from the environment, with defaults that work on a fresh machine."""
+"""All settings: from variables FSQ_* of the environment, with defaults that work on a fresh machine."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from orchestrator.paths import expanded
 
 
 class Settings(BaseSettings):
-    """FSQ_HOME, FSQ_DATABASE_URL and so on: every field with FSQ_ before it."""
+    """FSQ_HOME, FSQ_DATABASE_URL and so on: every field with FSQ_ before it; one that is empty is not set."""
 
-    model_config = SettingsConfigDict(env_prefix="FSQ_")
+    model_config = SettingsConfigDict(env_prefix="FSQ_", env_ignore_empty=True)
 
     home: Path = Field(default_factory=lambda: user_data_path("fsq"))
     database_url: str = ""

@@ -62,9 +62,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 class Confirm(Strict):
     """How a stage confirms what was selected before it."""
 
-    seeds: Annotated[int, Field(ge=2, le=MOST_FRESH)] = (
-        5  # fresh ones; fewer than five never reach p < 0.05 by sign
-    )
+    # fresh ones; fewer than five never reach p < 0.05 by sign
+    seeds: Annotated[int, Field(ge=2, le=MOST_FRESH)] = 5
     val: Annotated[int, Field(ge=2)] | None = None  # validation examples; None: as many as the task has
     level: Annotated[float, Field(gt=0, lt=1)] = 0.05  # share of false ones among the confirmed, at most
 
@@ -86,6 +85,9 @@ class Stage(Budget):
         return Budget(steps=self.steps, seconds=self.seconds, eval_every=self.eval_every)
 
 
+_PROBLEM = "problem"  # instead of a variant's name and settings: what is wrong with it
+
+
 class Variant(Strict):
     """A named Future-Seed configuration; without settings it is one of the catalogue."""
 
@@ -97,6 +99,8 @@ class Variant(Strict):
     def _from_catalogue(cls, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return data
+        if _PROBLEM in data:
+            raise ValueError(data[_PROBLEM])
         if data.get("name") == BASELINE:
             raise ValueError(
                 f"{BASELINE!r} is the arm without Future-Seed and always run; choose another name"
@@ -130,7 +134,7 @@ def spell_out(variants: Any) -> Iterator[tuple[Location, dict[str, Any]]]:
     """Every variant of a round file's `variants`, with its place there.
 
     Takes catalogue names, mappings of a name to settings, `{grid: ...}`, `{from: ROUND, ...}`, and lists of these.
-    Raises ValueError when an entry is none of them.
+    What is none of them is told of when the variant is validated, beside what is wrong with others.
     """
     if isinstance(variants, list):
         for index, entry in enumerate(variants):
@@ -147,15 +151,17 @@ def _spell_out_entry(place: Location, entry: Any) -> Iterator[tuple[Location, di
     elif isinstance(entry, dict):
         for name, settings in entry.items():
             if name == "grid" and isinstance(settings, dict):
-                for combination, values in expand_grid(settings):
-                    yield (*place, name), {"name": combination, "settings": values}
+                try:
+                    for combination, values in expand_grid(settings):
+                        yield (*place, name), {"name": combination, "settings": values}
+                except ValueError as error:
+                    yield (*place, name), {_PROBLEM: str(error)}
             else:
                 yield (*place, name), {"name": name, "settings": settings}
     else:
-        raise ValueError(
-            "expected a list of catalogue names, a mapping of names to settings, or {from: ROUND}, "
-            f"not {entry!r}"
-        )
+        expected = "a catalogue name, " if place else "a list of catalogue names, "
+        problem = f"expected {expected}a mapping of names to settings, or {{from: ROUND}}, not {entry!r}"
+        yield place, {_PROBLEM: problem}
 
 
 def entries(variants: Any) -> Iterator[tuple[Location, Any]]:
@@ -189,6 +195,12 @@ class After(Strict):
     when: When = "finished"
 
 
+def _read_count(value: Any) -> Any:
+    if value == "auto" or (type(value) is int and 1 <= value <= 1000):
+        return value
+    raise ValueError(f"expected auto, or a number from 1 to 1000, not {value!r}")
+
+
 class RoundSpec(Strict):
     """A round file, validated."""
 
@@ -197,7 +209,9 @@ class RoundSpec(Strict):
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     prune: AnyRule = Threshold()
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
-    baseline_seeds: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = 1  # auto: the square-root rule
+    baseline_seeds: Annotated[
+        Literal["auto"] | Annotated[int, Field(ge=1, le=1000)], BeforeValidator(_read_count)
+    ] = 1  # auto: the square-root rule
     control: Literal["aa"] | None = None  # an arm that is the baseline under another seed
     optimizer: OptimizerConfig = OptimizerConfig()
     tasks: Annotated[dict[Name, AnyTaskConfig], Field(min_length=1)]

@@ -38,7 +38,7 @@ def rounds_at_a_glance() -> Sequence[Glimpse] | None:
     environment = {name.upper(): value for name, value in os.environ.items()}
     if environment.get("FSQ_SERVER") or environment.get("FSQ_DATABASE_URL"):
         return None
-    return glance.rounds(expanded(Path(environment.get("FSQ_HOME", user_data_path("fsq")))) / "fsq.db")
+    return glance.rounds(expanded(Path(environment.get("FSQ_HOME") or user_data_path("fsq"))) / "fsq.db")
 
 
 def _print(text: str) -> None:

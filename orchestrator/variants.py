@@ -101,6 +101,8 @@ def expand_grid(grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
     all. Raises ValueError when the grid is empty or too large.
     """
     axes = {key: value if isinstance(value, list) else [value] for key, value in grid.items()}
+    if not axes:
+        raise ValueError("the grid is empty; give it options with the values to try")
     varying = [key for key, values in axes.items() if len(values) > 1]
     size = 1
     for key, values in axes.items():
@@ -111,7 +113,7 @@ def expand_grid(grid: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
         raise ValueError(f"the grid has {size:,} variants; at most {MAX_VARIANTS:,} are accepted")
     for combination in product(*axes.values()):
         settings = dict(zip(axes, combination, strict=True))
-        yield _short("_".join(f"{key}={settings[key]}" for key in varying or axes) or "grid"), settings
+        yield _short("_".join(f"{key}={settings[key]}" for key in varying or axes)), settings
 
 
 def _short(name: str) -> str:

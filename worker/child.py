@@ -27,7 +27,7 @@ from model import RWKV7, default_backend, get_tokenizer, random_state_dict
 from model.checkpoint import digest, read
 from model.errors import ModelError
 from model.shapes import ModelShape
-from tasks import DataUnavailable, Example, TaskError, build
+from tasks import DataUnavailable, Example, TaskConfig, TaskError, build
 from worker.downloads import checkpoint_file
 from worker.errors import BuildFailed, InfrastructureFailed, JobFailed, OutOfMemory, Unreachable
 from worker.fitting import Fitting, Shapes, fit
@@ -105,7 +105,8 @@ class Resources:
                 raise BuildFailed(str(error)) from error
             if report.digest != spec.examples_digest:
                 raise BuildFailed(
-                    "the data changed since the round was submitted; submit it under a new name"
+                    f"the data ({_places(spec.task)}) changed since the round was submitted; "
+                    "submit it under a new name"
                 )
             self._examples = {spec.examples_digest: (train_set, val_set)}
         return self._examples[spec.examples_digest]
@@ -137,6 +138,16 @@ def _fetched(source: HubCheckpoint, revision: str | None) -> Path:
         return checkpoint_file(source, revision)
     except ModelError as error:  # the hub no longer has it
         raise BuildFailed(str(error)) from error
+
+
+def _places(task: TaskConfig) -> str:
+    """Where a task's rows come from."""
+    data = task.data
+    if data is None:
+        return "generated"
+    if data.hub is not None:
+        return data.hub.repo
+    return ", ".join(str(path) for path in (data.path, data.train, data.val) if path is not None)
 
 
 class ConnectionReport:

@@ -123,6 +123,8 @@ class RandomCheckpoint(Strict):
 
 def _read_checkpoint(value: Any) -> Any:
     """A path, or a mapping with one of the keys that say where the weights come from."""
+    if isinstance(value, Mapping) and {"hub", "random"} <= value.keys():
+        raise ValueError("has both hub and random; give one of them")
     if isinstance(value, Mapping) and "hub" in value:
         return HubCheckpoint.model_validate(value)
     if isinstance(value, Mapping) and "random" in value:
@@ -147,7 +149,7 @@ class ModelConfig(Strict):
         """`model: {hub: ...}` and `model: {random: ...}` are short for `model: {checkpoint: {...}}`."""
         if isinstance(data, Mapping) and "checkpoint" not in data:
             short = {key: data[key] for key in ("hub", "random") if key in data}
-            if len(short) == 1:
+            if short:
                 return {"checkpoint": short} | {key: data[key] for key in data if key not in short}
         return data
 

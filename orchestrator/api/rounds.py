@@ -110,11 +110,9 @@ def _round_file(content_type: str, content: bytes, name: str) -> RoundFile:
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "application/json":
         return parse_json(content, name)
-    if kind in {"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"}:
+    if kind in {"", "application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"}:
         return parse(content, name)
-    raise UnsupportedMediaType(
-        f"a round is application/yaml or application/json, not {one_line(kind, 60) or 'nothing'}"
-    )
+    raise UnsupportedMediaType(f"a round is application/yaml or application/json, not {one_line(kind, 60)}")
 
 
 @router.get("", response_model=Page[RoundLine], responses=documented(422) | examples.NOT_MODIFIED)

@@ -10,8 +10,10 @@ from typing import Annotated
 import typer
 
 from orchestrator.commands.options import AsJson, refuse_a_server_alone
-from orchestrator.errors import Conflict, NotFound
+from orchestrator.errors import BadInput, Conflict, NotFound
 from orchestrator.wiring import open_database
+
+LONGEST_NAME = 100  # characters
 
 
 class TokenScope(StrEnum):
@@ -34,6 +36,8 @@ def create(
     from orchestrator.durations import parse_duration
 
     refuse_a_server_alone("token create")
+    if not (name.isprintable() and 1 <= len(name.strip()) <= LONGEST_NAME):
+        raise BadInput(f"a token's name has 1 to {LONGEST_NAME} characters")
     now = datetime.now(UTC)
     expires_at = now + parse_duration(expires) if expires else None
     with open_database() as database, database.write() as session:
