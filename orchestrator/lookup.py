@@ -101,6 +101,11 @@ def job(session: Session, job_id: int) -> JobView:
     return JobView(**row._mapping)
 
 
+def measured(session: Session, of: JobView) -> JobView:
+    """The job that was run for a result: this one, or the one it was taken from."""
+    return of if of.cached_from is None else job(session, of.cached_from)
+
+
 def evaluations(session: Session, job_id: int) -> list[EvaluationView]:
     """The learning curve of a job, or of the one whose result it has; raises NotFound."""
     source = job(session, job_id).cached_from or job_id

@@ -27,9 +27,35 @@ from orchestrator.points import difference
 from orchestrator.results import Standing, StoredJob, jobs
 from orchestrator.round_statistics import Arm, RoundStatistics
 from orchestrator.spec import ResolvedRound
-from worker.job import BASELINE, RESULT_VERSION, Metric, Metrics, run_dir, version
+from worker.job import BASELINE, RESULT_VERSION, RUNS, Metric, Metrics, run_dir, version
 
 Record = dict[str, Any]
+EVERY_LINE = (
+    *(
+        "round",
+        "task",
+        "stage",
+        "config",
+        "mode",
+        "status",
+        "bsz",
+        "best_val_loss",
+        "best_val_tok_acc",
+        "run_dir",
+    ),
+    *("error", "reason", "seed", "variant_of", "d_acc", "d_loss", "d_acc_ci", "baseline_val_tok_acc"),
+    *("final_val_tok_acc", "best_val_seq_acc", "n_val", "n_val_tokens", "steps", "tokens", "seconds"),
+    *(
+        "peak_memory_bytes",
+        "micro_batch",
+        "fingerprint",
+        "cached_from",
+        "caveats",
+        "started_at",
+        "finished_at",
+    ),
+    *("device", "kernel", "version"),
+)  # the keys that all records have, null where one has nothing to say
 UNKNOWN_RESULTS = 0  # the version of results that are not those of this one, and do not say which
 BATCH = 500  # runs read in one transaction
 RECORDED: Metric = "best_val_tok_acc"  # whose deltas stand on the lines of jobs
@@ -208,15 +234,15 @@ class _Writer:
         partial = job.partial
         trained = metrics or partial  # what was spent, whatever came of it
         baseline = self._baseline(key)
-        val = self.resolved.report(key.task, key.stage).val
         rests_on = self._of_run(key) if self._metric == RECORDED else None
         failed = metrics is None
+        source = sources.get(job.cached_from_id or 0)
         return self._head(key) | {
             "stage": key.stage,
             "status": job.outcome,
             "best_val_loss": metrics and metrics.best_val_loss,
             "best_val_tok_acc": metrics and metrics.best_val_tok_acc,
-            "run_dir": run_dir(self.resolved.spec.round, *key),
+            "run_dir": f"{RUNS}/{source}" if source else run_dir(self.resolved.spec.round, *key),
             "error": job.reason if failed else None,
             "reason": None,
             "d_acc": _delta(metrics, baseline, "best_val_tok_acc"),
@@ -228,8 +254,6 @@ class _Writer:
             "baseline_val_tok_acc": baseline and baseline.best_val_tok_acc,
             "final_val_tok_acc": metrics and metrics.final_val_tok_acc,
             "best_val_seq_acc": metrics and metrics.best_val_seq_acc,
-            "n_val": val.kept,
-            "n_val_tokens": val.n_tokens,
             "steps": trained and trained.steps,
             "stopped_at": partial and partial.steps,
             "tokens": trained and trained.tokens,
@@ -238,7 +262,7 @@ class _Writer:
             "micro_batch": usage and usage.micro_batch,
             "padding_share": usage and usage.padding_share,
             "fingerprint": job.fingerprint,
-            "cached_from": sources.get(job.cached_from_id or 0),
+            "cached_from": source,
             "caveats": self._caveats(key, [job], self._on_run(key), RECORDED),
             "started_at": _time(job.started_at),
             "finished_at": _time(job.finished_at),
@@ -276,7 +300,8 @@ class _Writer:
         }
 
     def _head(self, key: JobKey) -> Record:
-        return {
+        val = self.resolved.report(key.task, key.stage).val
+        return dict.fromkeys(EVERY_LINE) | {
             "round": self.resolved.spec.round,
             "task": key.task,
             "stage": key.stage,
@@ -285,6 +310,8 @@ class _Writer:
             "seed": key.seed,
             "mode": "no_fs" if self.resolved.canonical.get(key.variant) is None else "prompt_fs",
             "bsz": self.resolved.spec.tasks[key.task].examples_a_step,
+            "n_val": val.kept,
+            "n_val_tokens": val.n_tokens,
         }
 
     def _baseline(self, key: JobKey) -> Metrics | None:

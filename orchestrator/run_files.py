@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orchestrator.errors import NotFound
 from orchestrator.views import JobView
-from worker.job import LOG_FILE, run_dir
+from worker.job import LOG_FILE, RUNS, run_dir
 
 
 def log_tail(home: Path, job: JobView, size: int) -> str:
@@ -15,7 +15,7 @@ def log_tail(home: Path, job: JobView, size: int) -> str:
 
     Never of a file outside the folder of the runs, wherever links lead.
     """
-    folder = (home / "runs").resolve()
+    folder = (home / RUNS).resolve()
     path = (home / run_dir(job.round, job.task, job.stage, job.config, job.seed) / LOG_FILE).resolve()
     if not path.is_relative_to(folder) or not path.is_file():
         raise NotFound(f"job {job.id} has no log on this machine")

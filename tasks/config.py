@@ -147,6 +147,18 @@ class TaskConfig(_Options):
     min_prompt_tokens: PromptFloor = 0
     max_answer_tokens: AnswerLimit
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_notes_are_no_notes(cls, options: Any) -> Any:
+        """A kind whose prompts cannot carry notes may be told to leave them out."""
+        if "notes" in cls.model_fields or not isinstance(options, Mapping):
+            return options
+        notes = options.get("notes")
+        if not isinstance(notes, Mapping) or notes.get("fill") is not False:
+            return options
+        is_known = notes.keys() <= Notes.model_fields.keys()
+        return {name: value for name, value in options.items() if name != "notes"} if is_known else options
+
     @property
     def examples_a_step(self) -> int:
         """The batch size, or all training examples where there are fewer."""

@@ -355,9 +355,12 @@ class JobSpec(Strict):
         return material
 
 
+RUNS = "runs"  # the folder of the runs, in the home folder
+
+
 def run_dir(round_name: str, task: str, stage: str, variant: str, seed: int) -> str:
     """Where a job leaves its log, relative to the home folder."""
-    return f"runs/{round_name}/{task}/{stage}/{variant}/seed{seed}"
+    return f"{RUNS}/{round_name}/{task}/{stage}/{variant}/seed{seed}"
 
 
 LOG_FILE = "log.txt"

@@ -48,9 +48,9 @@ def get_log(
     job_id: Id,
     size: Annotated[int, Query(alias="bytes", ge=1, le=1_000_000, description="From the end.")] = 65_536,
 ) -> PlainTextResponse:
-    """The end of what a job printed."""
+    """The end of what a job printed, or the one whose result it has."""
     with here.database.read() as session:
-        found = lookup.job(session, job_id)
+        found = lookup.measured(session, lookup.job(session, job_id))
     return PlainTextResponse(log_tail(here.home, found, size))
 
 

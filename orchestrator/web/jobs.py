@@ -39,12 +39,13 @@ def show_job(request: Request, here: Here, user: Reader, job_id: Id) -> Response
         evaluations = lookup.evaluations(session, job_id)
         decision = findings.on_job(session, job) if job.state is JobState.DONE else None
         workers = workers_of(session, [job])
+        measured = lookup.measured(session, job)
     shown = {
         "run": run,
         "evaluations": evaluations,
         "decision": decision,
         "workers": workers,
-        "log": end_of_log(here.home, job, LOG_BYTES),
+        "log": end_of_log(here.home, measured, LOG_BYTES),
         "poll_seconds": poll_seconds(job.state is JobState.DONE),
     }
     return page(request, "job.html", user, **shown, **drawn(request, [run.curves] if run.curves else []))

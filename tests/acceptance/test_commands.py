@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,34 @@ def test_command__in_a_process_of_its_own(command: str, environment: dict[str, s
     )
     assert done.returncode == EXIT_CODES[command], done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_debug__tells_where_and_keeps_the_exit_code(environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [FSQ, "--debug", "status", "none"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3
+    assert "Traceback" in done.stderr
+    assert done.stderr.endswith("fsq: there is no round named 'none' (`fsq status` lists them)\n")
+
+
+def test_version(environment: dict[str, str]) -> None:
+    done = subprocess.run([FSQ, "--version"], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == f"fsq {version('fsq')}\n"
+
+
+def test_status__an_empty_home_is_the_usual_one(environment: dict[str, str], tmp_path: Path) -> None:
+    usual = {
+        "HOME": str(tmp_path),
+        "XDG_DATA_HOME": str(tmp_path / "data"),
+        "FSQ_HOME": "",
+        "FSQ_DATABASE_URL": "",
+    }
+    done = subprocess.run(
+        [FSQ, "status"], env=environment | usual, cwd=tmp_path, capture_output=True, check=True
+    )
+    assert done.returncode == 0
+    assert [path.name for path in tmp_path.iterdir() if path.name != "data"] == []
 
 
 def test_help__is_not_cut_off_at_80_columns(environment: dict[str, str]) -> None:

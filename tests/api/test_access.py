@@ -206,6 +206,21 @@ def test_get_log__only_from_the_runs(client: TestClient, database: Database, tmp
     assert client.get("/api/v1/jobs/1/log").status_code == 404
 
 
+def test_get_log__of_a_cached_result_is_that_of_the_run(
+    client: TestClient, database: Database, tmp_path: Path
+) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+    rig.run_all({})
+    rig.submit(resolve(tmp_path, round="r2"))
+    first = client.get("/api/v1/rounds/r2/jobs").json()["items"][0]
+    assert first["cached_from"] == 1
+    folder = tmp_path / "home" / "runs" / "r1" / "s4" / "quick" / "baseline" / "seed0"
+    folder.mkdir(parents=True)
+    (folder / "log.txt").write_text("what it said\n")
+    assert client.get(f"/api/v1/jobs/{first['id']}/log").text == "what it said\n"
+
+
 def test_guard__odd_methods_are_counted_as_one(client: TestClient) -> None:
     for method in ("FOO", "BAR", "BAZ"):
         client.request(method, "/api/v1/status")

@@ -175,6 +175,11 @@ def test_submit__bad_bodies(client: TestClient, content: str, kind: str, status:
     assert detail in problem(response)["detail"]
 
 
+def test_submit__what_has_no_content_type_is_yaml(client: TestClient) -> None:
+    response = client.post("/api/v1/rounds", content=body(), headers={"Content-Type": ""})
+    assert response.status_code == 201
+
+
 def test_submit__after_an_unknown_round(client: TestClient) -> None:
     response = client.post("/api/v1/rounds?after=r0", content=body(), headers=YAML)
 

@@ -73,6 +73,7 @@ def test_open_current__refuses_the_schema_of_a_newer_version(database: Database,
     [
         ("nonsense", "the database URL cannot be used"),
         ("mystery://u:secret@host/name", r"mystery://u:\*\*\*@host/name cannot be used"),
+        ("mysql://u:secret@host/name", r"cannot be used: expected sqlite:///FILE or postgresql://"),
         ("postgresql+psycopg://nobody@127.0.0.1:1/none", "does not answer"),
         ("sqlite:////proc/fsq/fsq.db", "the folder of the database URL"),
         ("sqlite://", "it names no file"),

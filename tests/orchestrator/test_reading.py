@@ -164,12 +164,52 @@ def test_parse_round__forms_of_variants(variants: str, names: list[str]) -> None
         ("[head_l8, scalar_l8_trainable]", "[]", "line 8, variants: expected at least 1, found 0"),
         ("steps: 10", "steps: 10, seconds: .inf", "line 4, stages.0.seconds: expected a finite number"),
         ("round: r1\n", "", "round: is required and missing"),
+        ("tasks:", "liek: r0\ntasks:", "line 6, liek: unknown key 'liek'; did you mean 'like'?"),
+        (
+            "tasks:",
+            "baseline_seeds: 0\ntasks:",
+            "line 6, baseline_seeds: expected auto, or a number from 1 to 1000",
+        ),
+        (
+            "kind: sudoku",
+            "kind: arc, data: {hub: {repo: ../x}}",
+            "tasks.s4.data.hub.repo: '../x' is no repo such as",
+        ),
+        (
+            "{random: {layers: 2, dim: 64, vocab: 256}}",
+            "{hub: {repo: a/b, file: c}, random: {layers: 2, dim: 64, vocab: 256}}",
+            "line 2, model.checkpoint: has both hub and random; give one of them",
+        ),
+        ("[head_l8, scalar_l8_trainable]", "[{grid: {}}]", "line 8, variants.0.grid: the grid is empty"),
+        (
+            "[head_l8, scalar_l8_trainable]",
+            "[[head_l8]]",
+            "line 8, variants.0: expected a catalogue name, a mapping",
+        ),
+        (
+            "[head_l8, scalar_l8_trainable]",
+            "[{v: {alpha_init: 1.0e39}}]",
+            "variants.0.v.alpha_init: 1e+39 is beyond",
+        ),
     ],
 )
 def test_parse_round__mistakes(old: str, new: str, message: str) -> None:
     assert old in GOOD
     found = problems(GOOD.replace(old, new, 1))
     assert any(message in problem for problem in found), found
+
+
+def test_parse_round__tells_of_every_variant_that_is_wrong() -> None:
+    """A grid or an entry that cannot be spelled out hides no other."""
+    wrong = "[hed_l8, {v1: {layer_strat: 1}}, {grid: {layer_start: []}}, 3, baseline, head_l8]"
+    found = problems(GOOD.replace("[head_l8, scalar_l8_trainable]", wrong))
+    assert [problem.partition(": ")[0] for problem in found] == [
+        "line 8, variants.0",
+        "line 8, variants.1.v1.layer_strat",
+        "line 8, variants.2.grid",
+        "line 8, variants.3",
+        "line 8, variants.4",
+    ]
 
 
 def test_parse_round__reports_all_at_once() -> None:

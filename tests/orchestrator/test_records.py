@@ -102,7 +102,8 @@ def test_records__whole(database: Database, tmp_path: Path) -> None:
         "kernel": "chunked",
         "version": version("fsq"),
     }
-    assert set(job) >= {*PREDECESSOR_KEYS.split(), *ADDED_KEYS.split()}
+    keys = {*PREDECESSOR_KEYS.split(), *ADDED_KEYS.split()}
+    assert all(keys <= set(record) for record in found)
     decision = found[5]
     assert decision["decided_stage"] == "med"
     assert decision["reason"] == "+30.00 pp reaches +0.10 pp"
@@ -118,6 +119,7 @@ def test_records__cached_name_their_source(database: Database, tmp_path: Path) -
     first = exported(database, "r2")[0]
     assert (first["status"], first["cached_from"]) == ("cached", "r1/s4/quick/baseline/seed0")
     assert first["best_val_tok_acc"] == 0.2
+    assert first["run_dir"] == "runs/r1/s4/quick/baseline/seed0"
 
 
 def test_records__failures_say_why(database: Database, tmp_path: Path) -> None:
@@ -397,7 +399,11 @@ def test_records__whole_decision(database: Database, tmp_path: Path) -> None:
     rig = Rig(database)
     rig.submit(resolve(tmp_path))
     rig.run_all({("quick", "l1"): 0.5})
-    assert exported(database)[2] == {
+    of_jobs = (
+        "best_val_loss run_dir error final_val_tok_acc best_val_seq_acc steps tokens seconds peak_memory_bytes "
+        "micro_batch fingerprint cached_from started_at device kernel"
+    )
+    assert exported(database)[2] == dict.fromkeys(of_jobs.split()) | {
         "round": "r1",
         "task": "s4",
         "stage": "decision",
@@ -408,6 +414,8 @@ def test_records__whole_decision(database: Database, tmp_path: Path) -> None:
         "seeds": [0],
         "mode": "prompt_fs",
         "bsz": 4,
+        "n_val": 10,
+        "n_val_tokens": 40,
         "status": "promoted",
         "reason": "+30.00 pp reaches +0.10 pp",
         "metric": "best_val_tok_acc",

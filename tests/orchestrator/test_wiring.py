@@ -31,6 +31,16 @@ def test_limits_of__defaults_are_those_of_the_worker(monkeypatch: pytest.MonkeyP
     assert limits_of(Settings()) == Limits()
 
 
+def test_settings__an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As files of variables for containers have them."""
+    for name in Settings.model_fields:
+        monkeypatch.setenv(f"FSQ_{name.upper()}", "")
+    found = Settings()
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"FSQ_{name.upper()}")
+    assert found == Settings()
+
+
 def test_limits_of__every_setting_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = {"LEASE_SECONDS": 7, "MAX_ATTEMPTS": 11, "MAX_INFRA_ATTEMPTS": 12, "MAX_FAILURES_IN_A_ROW": 13}
     numbers |= {"COOL_DOWN_SECONDS": 14, "STALL_SECONDS": 15, "GRACE_SECONDS": 16, "SNAPSHOT_GIB": 17}

@@ -173,6 +173,13 @@ def test_parse_config__repository_is_no_path(repo: str) -> None:
     assert errors({"kind": "mbpp", "data": data}) == [(("data", "hub", "repo"), "string_pattern_mismatch")]
 
 
+@pytest.mark.parametrize("kind", ["arc", "hotpotqa", "sudoku"])
+def test_parse_config__a_kind_without_notes_may_be_told_to_leave_them_out(kind: str) -> None:
+    assert parse_config({"kind": kind, "notes": {"fill": False}}) == parse_config({"kind": kind})
+    for notes in ({"fill": True}, {"fill": False, "pol": 1}, True):
+        assert errors({"kind": kind, "notes": notes}) == [(("notes",), "extra_forbidden")]
+
+
 def test_parse_config__what_notes_leave_out_is_as_the_kind_has_it() -> None:
     task = {"kind": "punctuation"}
     assert parse_config(task | {"notes": {"fill": True}}) == parse_config(task)
