@@ -1,4 +1,4 @@
-"""The tables: rounds, their jobs with evaluations, the decisions taken, the workers, and imported history."""
+"""The tables: rounds with their jobs, evaluations, decisions and events; workers, tokens, and imported history."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class Block(nn.Module):
     def without_shifts(
         self, x: Tensor, state: LayerState, v_first: Tensor | None, parts: Parts
     ) -> tuple[Tensor, LayerState, Tensor]:
-        """The same for a pass after which none follows: of the state returned only wkv is new."""
+        """`forward` for a pass whose state nobody continues: the shifts in the returned state are the old ones."""
         x, _, wkv, v_first = self._attend(x, state, v_first, parts)
         x = x + self.ffn(self.ln2(x), state.ffn_shift, parts)
         return x, state._replace(wkv=wkv), v_first
@@ -64,7 +64,7 @@ class Block(nn.Module):
     def to_the_tail(
         self, x: Tensor, state: LayerState, v_first: Tensor | None, parts: Parts
     ) -> tuple[Tensor, LayerState, Tensor]:
-        """The same for the last block: the residual stream of `Parts.tail`; no other token goes through the FFN."""
+        """`forward` for the last block, returning `Parts.tail` only, whose tokens alone go through the FFN."""
         x, _, wkv, v_first = self._attend(x, state, v_first, parts)
         before = parts.or_else(self.ln2(parts.before_last(x)), state.ffn_shift)
         x = parts.tail(x)

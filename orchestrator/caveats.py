@@ -137,7 +137,7 @@ def resolution(resolved: ResolvedRound, task: str, stage: str) -> float:
 
 
 def of_evidence(evidence: Evidence | None) -> Iterator[Caveat]:
-    """Whether a delta may as well be none."""
+    """`not_significant`, where neither interval nor p-value rules out that there is no gain or loss."""
     if evidence is None or evidence.d_acc_ci is None:
         return
     if not is_clear(evidence.d_acc_ci, evidence.p_value):

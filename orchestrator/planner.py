@@ -35,7 +35,7 @@ class JobKey(NamedTuple):
 
 
 class Lane(NamedTuple):
-    """A part of a round that no other influences but by its place in the order."""
+    """A part of a round that is planned by itself: other parts only decide when its jobs come."""
 
     task: str
     seed: int | None  # None: all of the task's
@@ -383,8 +383,10 @@ class _Judged:
         else:
             error = _standard_error(variant.outcomes, baseline.outcomes)
             self.trials.append(Trial(seed, difference(variant.score, baseline.score), error))
-            both = variant.loss is not None and baseline.loss is not None
-            self.losses.append(difference(variant.loss, baseline.loss) if both else None)  # type: ignore[arg-type]
+            if variant.loss is None or baseline.loss is None:
+                self.losses.append(None)
+            else:
+                self.losses.append(difference(variant.loss, baseline.loss))
 
     def fail(self, verdict: Verdict, reason: str) -> None:
         self.failure = verdict, reason

@@ -55,9 +55,8 @@ class RoundStatistics:
     selected: frozenset[Arm] = frozenset()  # those with fewer seeds than at the first stage, the best of them
     q_values: Mapping[Arm, float] = field(default_factory=dict)
     tried: Mapping[tuple[str, str], int] = field(default_factory=dict)  # by task and stage: the family's size
-    levels: Mapping[str, float] = field(
-        default_factory=dict
-    )  # by stage that confirms: what a q-value was held to
+    # by stage that confirms: what a q-value was held to
+    levels: Mapping[str, float] = field(default_factory=dict)
     adjusted: Mapping[Arm, Adjusted] = field(default_factory=dict)
     spreads: Mapping[tuple[str, str], Spread] = field(default_factory=dict)  # by task and stage
 

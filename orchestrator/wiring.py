@@ -163,7 +163,7 @@ def child_on(device: str) -> Child:
 
 @contextmanager
 def warm_child(device: str) -> Iterator[Child]:
-    """The same, imports under way while its first job is being prepared."""
+    """A training process as `child_on` has it, started already: torch is imported while its first job is prepared."""
     child = child_on(device)
     child.warm_up()
     try:

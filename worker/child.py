@@ -42,6 +42,7 @@ from worker.job import (
     Usage,
 )
 from worker.memory import is_held_by_others, is_limited, is_out_of_memory
+from worker.process import Said
 from worker.process_memory import give_back
 from worker.snapshots import Keeping, Snapshots
 from worker.training import Report, Run, start_run, stopped, train
@@ -78,13 +79,13 @@ class Resources:
             self._digest = spec.model_facts.digest
             # the kernel is tested, in a thread, while there is memory
             default_backend(self.device, head_size=self._model.shape.head_size)
-        if spec.model_facts.n_embd < ONE_THREAD_BELOW:
-            torch.set_num_threads(1)
-        else:
-            torch.set_num_threads(self._threads)
         self._model.load_state_dict(self._weights)
         self._model.zero_grad(set_to_none=True)
         return self._model
+
+    def use_threads_for(self, spec: JobSpec) -> None:
+        """Lets torch, in the whole process, have as many threads as a model of this size gains from."""
+        torch.set_num_threads(1 if spec.model_facts.n_embd < ONE_THREAD_BELOW else self._threads)
 
     def rest(self) -> None:
         """Holds no more memory than weights and examples take, until the next job."""
@@ -164,19 +165,19 @@ class ConnectionReport:
         Thread(target=self._speak_while_busy, daemon=True).start()
 
     def evaluated(self, evaluation: Evaluation) -> None:
-        self._send("evaluated", evaluation.model_dump(mode="json"))
+        self._send(Said.EVALUATED, evaluation.model_dump(mode="json"))
 
     def progressed(self, step: int, seconds: float, loss: float) -> None:
         now = time.monotonic()
         if now - self._sent_at >= PROGRESS_SECONDS:
             self._sent_at = now
-            self._send("progressed", {"step": step, "seconds": seconds, "loss": loss})
+            self._send(Said.PROGRESSED, {"step": step, "seconds": seconds, "loss": loss})
 
     def alive(self) -> None:
         now = time.monotonic()
         if now - self._sent_at >= PROGRESS_SECONDS:
             self._sent_at = now
-            self._send("alive", None)
+            self._send(Said.ALIVE, None)
 
     @contextmanager
     def busy(self) -> Iterator[None]:
@@ -196,7 +197,7 @@ class ConnectionReport:
             time.sleep(SIGN_SECONDS)
             with suppress(OSError, MemoryError), self._lock:
                 if time.monotonic() < self._busy_until:
-                    self._write("alive", None)
+                    self._write(Said.ALIVE, None)
 
     def while_busy(self, call: Callable[[], None]) -> Callable[[], None]:
         """The same call, with signs of life."""
@@ -209,13 +210,13 @@ class ConnectionReport:
 
     def ended(self, result: JobResult) -> None:
         self._sent_at = 0.0
-        self._send("ended", result.model_dump(mode="json"))
+        self._send(Said.ENDED, result.model_dump(mode="json"))
 
-    def _send(self, kind: str, content: Any) -> None:
+    def _send(self, kind: Said, content: Any) -> None:
         with self._lock:
             self._write(kind, content)
 
-    def _write(self, kind: str, content: Any) -> None:
+    def _write(self, kind: Said, content: Any) -> None:
         self._connection.send_bytes(json.dumps({"kind": kind, "content": content}).encode())
 
 
@@ -278,6 +279,7 @@ def _attempt(
         with report.busy():
             train_set, val_set = resources.examples(spec)
             log.info("%d training and %d validation examples", len(train_set), len(val_set))
+            resources.use_threads_for(spec)
             run = start_run(spec, resources.model(spec))
             if snapshots.restore(spec, run):
                 log.info("continues from the snapshot at step %d", run.progress.step)

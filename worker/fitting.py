@@ -75,7 +75,7 @@ def fit(
 
 
 def _largest(examples: Sequence[Example], size: int) -> list[Example]:
-    """No batch is longer than this one, once padded: the longest prompts, and beside them the longest answers."""
+    """A batch at least as long as any, once padded: the longest prompts, each beside one of the longest answers."""
     prompts = sorted((example.prompt for example in examples), key=len)[-size:]
     answers = sorted((example.answer for example in examples), key=len)[-size:]
     return [Example("largest", *parts) for parts in zip(prompts, answers, strict=True)]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from enum import StrEnum
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -31,18 +32,27 @@ LONGEST_DEATH = 10.0  # seconds from SIGKILL to the end
 
 
 def environment() -> dict[str, str]:
-    """That of a training process: what this one's says goes before.
+    """The variables of a training process; where this process has one set, its value counts.
 
-    Where memory is limited all is left free that can be: what fits does not depend on the jobs before.
+    Where memory is limited the process gives back what it frees, so that what fits does not depend on earlier jobs.
     """
     kept = {} if process_memory.is_limited() else process_memory.KEEPING
     return _ENVIRONMENT | kept | os.environ
 
 
-class Message(NamedTuple):
-    """What a child reports: `alive`, `evaluated`, `progressed` or `ended`, with its content."""
+class Said(StrEnum):
+    """What a training process can say."""
 
-    kind: str
+    ALIVE = "alive"  # without content: something is under way that cannot be told of otherwise
+    EVALUATED = "evaluated"  # an Evaluation
+    PROGRESSED = "progressed"  # step, seconds and loss
+    ENDED = "ended"  # a JobResult
+
+
+class Message(NamedTuple):
+    """What a training process says, with its content as JSON."""
+
+    kind: Said
     content: Any
 
 
@@ -149,6 +159,7 @@ def _listen(connection: Connection, messages: SimpleQueue[Message | None]) -> No
     """Takes the child's messages as they come, so that it never waits for whoever reads them; None: it has gone."""
     try:
         while True:
-            messages.put(Message(**json.loads(connection.recv_bytes())))
+            told = json.loads(connection.recv_bytes())
+            messages.put(Message(Said(told["kind"]), told["content"]))
     except (EOFError, OSError, ValueError, TypeError):  # TypeError: closed while it was being read
         messages.put(None)

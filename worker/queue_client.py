@@ -42,7 +42,7 @@ from worker.job import (
 from worker.limits import Limits
 from worker.running import RunningJob
 
-LONGEST_REASON = 500  # characters shown of why a worker is paused or a job cannot be read
+LONGEST_SHOWN_REASON = 500  # characters shown of why a worker is paused or a job cannot be read
 SHORTEST_WAIT = 0.02  # seconds, when a job could be had but others were just at it
 LONGEST_WAIT = 5.0  # seconds between looks for expired leases
 EQUAL_AT_WORK = timedelta(seconds=2)  # between looks whether the equal of a job has ended
@@ -72,7 +72,7 @@ class _UnreadableJob(Exception):
 
     def __init__(self, job: NextJob, error: Exception) -> None:
         said = " ".join(f"cannot be read here: {type(error).__name__}: {error}".split())
-        super().__init__(said[:LONGEST_REASON])
+        super().__init__(said[:LONGEST_SHOWN_REASON])
         self.job = job
 
 
@@ -149,7 +149,7 @@ class QueueClient:
     ) -> Callable[[Session, datetime], None]:
         def enter(session: Session, now: datetime) -> None:
             worker = session.get_one(Worker, self.worker_id)
-            worker.seen_at, worker.paused = now, paused and " ".join(paused.split())[:LONGEST_REASON]
+            worker.seen_at, worker.paused = now, paused and " ".join(paused.split())[:LONGEST_SHOWN_REASON]
             if stopped_at:
                 worker.stopped_at = now
 
@@ -182,10 +182,10 @@ class QueueClient:
         return claim.lease
 
     def _next_to_run(self, session: Session, now: datetime) -> Claim | None:
-        """The next job; None, too, for what is left to `claim`: leases that have expired, a job whose result is known
-        (what follows may touch other rounds), and one that cannot be read.
+        """The next job to run, if there is one.
 
-        Looks for expired leases as often as an idle worker.
+        None, too, where only `claim` can go on: leases have expired (looked for as often as by an idle worker), the
+        result of the next job is known (what follows may touch other rounds), or it cannot be read.
         """
         if time.monotonic() >= self._look_at:
             if queue.has_expired(session, now=now):

@@ -29,7 +29,7 @@ from worker.training import Progress, Run
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # of the file; one of another fsq is not gone on from
+FORMAT = 2  # of the file: a snapshot in another one is not continued
 SHARE = 20  # a run trains at least so many times as long as keeping it takes: 5 % at most are spent on that
 
 

@@ -16,7 +16,7 @@ from worker.failures import LOG_TAIL, Pattern
 from worker.job import Evaluation, JobResult, Outcome
 from worker.job_log import JobLog
 from worker.limits import Limits
-from worker.process import Child, ChildDied, Message
+from worker.process import Child, ChildDied, Message, Said
 from worker.queue_client import Claim, QueueClient
 from worker.running import Listener, RunningJob
 from worker.watchdog import Hung, Watchdog
@@ -68,7 +68,7 @@ class Supervisor:
             message = self.child.next_message(TICK)
             if message is not None:
                 watchdog.heard()
-                if message.kind == "ended":
+                if message.kind is Said.ENDED:
                     return JobResult.from_json(message.content)
                 self._pass_on(job, message, unsent)
                 if unsent and not is_away:
@@ -87,8 +87,8 @@ class Supervisor:
                     beat_at = now + self.limits.heartbeat.total_seconds() if beat else beat_at
 
     def _pass_on(self, job: RunningJob, message: Message, unsent: list[dict[str, Any]]) -> None:
-        if message.kind == "evaluated":
+        if message.kind is Said.EVALUATED:
             unsent.append(message.content)
             self.listener.evaluated(job, Evaluation.from_json(message.content))
-        elif message.kind == "progressed":
+        elif message.kind is Said.PROGRESSED:
             self.listener.progressed(job, **message.content)

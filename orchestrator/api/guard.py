@@ -1,6 +1,6 @@
-"""Around everything else. Is this request meant for this server, and does it come from its own pages?
+"""Middleware around the application: refuses requests for other hosts and from the pages of others.
 
-After it: headers that keep browsers from doing more than the pages ask for, the request's log line and its time.
+To every answer it adds headers that keep browsers from doing more than the pages ask for, a log line, and its time.
 """
 
 from __future__ import annotations

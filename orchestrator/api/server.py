@@ -61,9 +61,8 @@ def _listening(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
         )[0]
-        listener = socket.socket(
-            family, kind, protocol
-        )  # with its protocol, or asyncio leaves Nagle's delay on
+        # with its protocol, or asyncio leaves Nagle's delay on
+        listener = socket.socket(family, kind, protocol)
         with ExitStack() as on_failure:
             on_failure.enter_context(listener)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

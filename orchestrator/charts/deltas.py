@@ -33,7 +33,7 @@ def chart(data: TaskDeltas, width: int = WIDE, beside: int = 0, *, is_titled: bo
     """
     layout = _Layout.of(data, width, beside)
     titled = alt.Title(**style.title(data.task if is_titled else None, _subtitle(data), width), offset=8)
-    layers = [*_rows(data, layout), *_lines(data, layout), *_marks(data, layout)]
+    layers = [*_rows(layout), *_lines(data, layout), *_marks(data, layout)]
     return alt.LayerChart(layer=layers).properties(
         width=layout.plot_width, height=layout.height, title=titled, description=description(data)
     )
@@ -184,7 +184,7 @@ def _x(layout: _Layout, field: str = "x") -> alt.X:
     return alt.X(f"{field}:Q", axis=axis, scale=scale)
 
 
-def _rows(data: TaskDeltas, layout: _Layout) -> Iterator[alt.Chart]:
+def _rows(layout: _Layout) -> Iterator[alt.Chart]:
     """Every other row shaded, and the variants' names."""
     edges = list(zip(layout.tops, layout.tops[1:], strict=False))
     yield (

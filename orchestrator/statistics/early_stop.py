@@ -38,6 +38,9 @@ def allowance(lags: Sequence[float], error_rate: float) -> float | None:
 
 
 def least(baseline: Curve, min_delta: float, allowed: float) -> dict[int, float]:
-    """The least a run must have by each evaluation but the last; the baseline's curve ends where the run would."""
+    """The token accuracy (a fraction) below which a run is stopped, by the step of each evaluation but the last.
+
+    The baseline's curve ends at the step where the run would.
+    """
     *before, last = sorted(baseline)
     return {step: baseline[step] + min_delta - allowed * remaining(step, last) for step in before}

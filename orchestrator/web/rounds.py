@@ -147,7 +147,7 @@ def show_file(here: Here, name: Name) -> Response:
 
 
 @router.get("/rounds/{name}/{action}", dependencies=[Depends(require(Scope.SUBMIT))])
-def ask(request: Request, here: Here, user: Reader, name: Name, action: Action) -> Response:
+def ask(request: Request, user: Reader, name: Name, action: Action) -> Response:
     """Asks whether this is meant; raises Forbidden, and Conflict where there is nothing to do."""
     found = overviews_of(request).of(name)
     if not _is_allowed(found, user):
