@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from orchestrator.points import rounded
 from orchestrator.statistics.examples import Comparison, Interval, Outcomes, compare
-from orchestrator.statistics.seeds import estimate
+from orchestrator.statistics.seeds import estimate_if_known
 from worker.job import Strict
 
 
@@ -50,11 +50,11 @@ class Evidence(Strict):
 def of_pairs(pairs: Sequence[Pair]) -> Evidence:
     """The evidence on a variant at a stage, from at least one seed."""
     seeds = tuple(_of_seed(pair) for pair in pairs)
-    errors = [one.standard_error for one in seeds if one.standard_error is not None]
-    if len(seeds) == 1 or len(errors) < len(seeds):
-        interval, p_value = (seeds[0].d_acc_ci, seeds[0].p_value) if len(seeds) == 1 else (None, None)
-        return Evidence(d_acc_ci=interval, p_value=p_value, seeds=seeds)
-    found = estimate([one.d_acc for one in seeds], errors)
+    if len(seeds) == 1:
+        return Evidence(d_acc_ci=seeds[0].d_acc_ci, p_value=seeds[0].p_value, seeds=seeds)
+    found = estimate_if_known([one.d_acc for one in seeds], [one.standard_error for one in seeds])
+    if found is None:
+        return Evidence(seeds=seeds)
     return Evidence(d_acc_ci=_rounded(found.interval()), p_value=found.p_value, seeds=seeds)
 
 

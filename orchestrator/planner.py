@@ -19,7 +19,7 @@ from typing import NamedTuple
 from orchestrator.points import difference, points, rounded
 from orchestrator.rules import Rivals, Rule, RuleFailed, Ruling, Scope, Threshold, Trial
 from orchestrator.statistics.examples import Outcomes, standard_error
-from orchestrator.statistics.seeds import estimate
+from orchestrator.statistics.seeds import estimate_if_known
 from orchestrator.statistics.variants import false_discovery
 from orchestrator.verdicts import Verdict
 from worker.job import BASELINE, Outcome
@@ -430,10 +430,9 @@ class _Judged:
         """Of its gain, over seeds and examples; None where the examples' part is not known; 1 without a number."""
         if self.failure is not None:
             return 1.0
-        errors = [trial.standard_error for trial in self.trials if trial.standard_error is not None]
-        if len(errors) < len(self.trials):
-            return None
-        return estimate([trial.delta for trial in self.trials], errors).p_value
+        deltas, errors = [each.delta for each in self.trials], [each.standard_error for each in self.trials]
+        found = estimate_if_known(deltas, errors)
+        return None if found is None else found.p_value
 
     def confirm(self, discovery: float | None, level: float) -> Decision:
         """The decision on it at the last stage; `discovery`: its q-value among all that came so far."""

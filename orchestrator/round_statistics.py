@@ -24,7 +24,7 @@ from orchestrator.evidence import Evidence, SeedEvidence
 from orchestrator.planner import VERDICTS_WITHOUT_A_NUMBER, JobKey, Measurement, SearchSpec
 from orchestrator.points import rounded
 from orchestrator.spec import CONTROL_ARM, ResolvedRound
-from orchestrator.statistics.seeds import AcrossSeeds, across_seeds, estimate
+from orchestrator.statistics.seeds import AcrossSeeds, across_seeds, estimate_if_known
 from orchestrator.statistics.variants import Spread, dunnett, false_discovery, holm, pooled_spread
 from worker.job import BASELINE
 
@@ -190,10 +190,8 @@ def _p_value(seeds: Sequence[SeedEvidence]) -> float | None:
     """Of an arm's gain: over examples for one seed, over these and seeds for several; None where not known."""
     if len(seeds) == 1:
         return seeds[0].p_value
-    errors = [one.standard_error for one in seeds if one.standard_error is not None]
-    if len(errors) < len(seeds):
-        return None
-    return estimate([one.d_acc for one in seeds], errors).p_value
+    found = estimate_if_known([one.d_acc for one in seeds], [one.standard_error for one in seeds])
+    return None if found is None else found.p_value
 
 
 def _adjusted(

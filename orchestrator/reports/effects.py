@@ -20,7 +20,7 @@ from orchestrator.records import Record
 from orchestrator.reports.gathering import RoundResults
 from orchestrator.spec import CONTROL_ARM
 from orchestrator.statistics.examples import Interval, is_clear
-from orchestrator.statistics.seeds import AcrossSeeds, across_seeds, estimate
+from orchestrator.statistics.seeds import AcrossSeeds, across_seeds, estimate_if_known
 from orchestrator.statistics.variants import false_discovery
 from orchestrator.views import RoundView
 from worker.job import Outcome
@@ -194,11 +194,8 @@ def _evidence(distinct: Sequence[Record], across: AcrossSeeds) -> tuple[Interval
     if len(distinct) == 1:
         interval = distinct[0].get("d_acc_ci")
         return interval and Interval(*interval), distinct[0].get("p_value")
-    errors = [run["d_acc_se"] for run in distinct if run.get("d_acc_se") is not None]
-    if len(errors) < len(distinct):
-        return across.interval, across.sign_p
-    found = estimate([run["d_acc"] for run in distinct], errors)
-    return found.interval(), found.p_value
+    found = estimate_if_known([run["d_acc"] for run in distinct], [run.get("d_acc_se") for run in distinct])
+    return (across.interval, across.sign_p) if found is None else (found.interval(), found.p_value)
 
 
 Arm = tuple[str, str, str]  # task, round and variant

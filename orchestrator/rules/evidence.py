@@ -16,7 +16,7 @@ from pydantic import Field, PositiveInt, model_validator
 from orchestrator.points import ROUNDING, interval_text, points
 from orchestrator.rules.rule import Rule, Ruling, Scope, Trial, mean
 from orchestrator.statistics.examples import Interval
-from orchestrator.statistics.seeds import estimate
+from orchestrator.statistics.seeds import estimate_if_known
 
 
 class Evidence(Rule):
@@ -52,11 +52,10 @@ class Evidence(Rule):
 
     def bounds(self, trials: Sequence[Trial]) -> Interval | None:
         """A lower and an upper bound of the delta; None where a seed's outcomes per example are not known."""
-        errors = [trial.standard_error for trial in trials if trial.standard_error is not None]
-        if len(errors) < len(trials):
-            return None
-        found = estimate([trial.delta for trial in trials], errors)
-        return found.interval(2 * self.confidence - 1)
+        found = estimate_if_known(
+            [trial.delta for trial in trials], [trial.standard_error for trial in trials]
+        )
+        return None if found is None else found.interval(2 * self.confidence - 1)
 
     def seeds(self, given: tuple[int, ...]) -> tuple[int, ...]:
         """The round's seeds, then the least that it does not name."""

@@ -115,6 +115,12 @@ def estimate(deltas: Sequence[float], standard_errors: Sequence[float]) -> Estim
     return Estimate(fmean(deltas), fmean(standard_errors), of_runs, n)
 
 
+def estimate_if_known(deltas: Sequence[float], standard_errors: Sequence[float | None]) -> Estimate | None:
+    """As `estimate`; None where a seed's standard error is not known."""
+    known = [error for error in standard_errors if error is not None]
+    return estimate(deltas, known) if len(known) == len(deltas) else None
+
+
 def quantile(probability: float, n: int) -> float:
     """Of Student's t with n - 1 degrees of freedom."""
     from scipy.special import stdtrit
