@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ def variant_table(variants: Mapping[str, Mapping[str, Any]]) -> str:
     """One line a variant: its name and what differs from the defaults."""
     width = max(map(len, variants))
     return "\n".join(
-        f"{name:<{width}}  " + " ".join(f"{key}={_plain(value)}" for key, value in settings.items())
+        f"{name:<{width}}  " + " ".join(f"{key}={_as_written(value)}" for key, value in settings.items())
         for name, settings in variants.items()
     )
 
@@ -20,10 +21,18 @@ def task_table(kinds: Mapping[str, Mapping[str, Any]]) -> str:
     blocks = []
     for name, kind in kinds.items():
         lines = [f"{name}: {kind['summary']}"]
-        for option, (default, description) in kind["options"].items():
-            lines.append(f"  {option:<18} {_plain(default):<14} {description}")
+        for option, facts in kind["options"].items():
+            default = "required" if facts["required"] else _as_written(facts["default"])
+            lines.append(f"  {option:<18} {default:<14} {facts['meaning']}")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def _as_written(value: Any) -> str:
+    """As a round file would have it."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_as_written(each)}' for key, each in value.items())}}}"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def token_table(tokens: Sequence[Mapping[str, Any]]) -> str:
@@ -36,7 +45,3 @@ def token_table(tokens: Sequence[Mapping[str, Any]]) -> str:
         f"expires {token['expires_at'] or 'never'}"
         for token in tokens
     )
-
-
-def _plain(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -28,6 +28,7 @@ from pydantic import (
     SerializeAsAny,
     model_validator,
 )
+from pydantic_core import to_jsonable_python
 
 from model.settings import FutureSeedSettings as FutureSeedSettings
 from tasks import BrokenTaskKind, UnknownTaskKind, get_kind, kinds, parse_config
@@ -194,15 +195,21 @@ def task_options(kind: str) -> type[TaskConfig]:
 
 
 def task_kinds() -> dict[str, dict[str, Any]]:
-    """Every task kind: its summary, and its options with their default and meaning."""
+    """Every task kind: its summary, and its options: whether required, their default as JSON, their meaning."""
     return {
         name: {"summary": task.summary, "options": _options(task.Config)} for name, task in kinds().items()
     }
 
 
-def _options(config: type[TaskConfig]) -> dict[str, tuple[str, str]]:
+def _options(config: type[TaskConfig]) -> dict[str, dict[str, Any]]:
     return {
-        name: ("required" if field.is_required() else str(field.default), field.description or "")
+        name: {
+            "required": field.is_required(),
+            "default": None
+            if field.is_required()
+            else to_jsonable_python(field.default, exclude_none=True, fallback=str),
+            "meaning": field.description or "",
+        }
         for name, field in config.model_fields.items()
         if name != "kind"
     }

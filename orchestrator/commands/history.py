@@ -11,6 +11,7 @@ import typer
 
 from orchestrator.commands.options import AsJson, json_text, refuse_a_server, to_stderr
 from orchestrator.errors import NotFound, OutOfReach
+from orchestrator.history.predecessor import LAYERS
 from orchestrator.wiring import open_client, open_database, read_settings
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def audit(
     layers: Annotated[
         int,
         typer.Option(min=1, help="Layers of the predecessor's model, for its variants named after a layer."),
-    ] = 12,
+    ] = LAYERS,
     markdown: Annotated[bool, typer.Option("--markdown", help="For a document, with all records.")] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -25,11 +25,11 @@ NUMBERS = (
 Figure = int | FiniteFloat | str
 
 
-class Strict(BaseModel):
+class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class RoundEntry(Strict):
+class RoundEntry(_Strict):
     """Where the records of a round are."""
 
     round: str
@@ -39,7 +39,7 @@ class RoundEntry(Strict):
     records: int
 
 
-class Result(Strict):
+class Result(_Strict):
     """One run, or the mean over the runs of a round that differ in their seed only."""
 
     id: str
@@ -48,7 +48,7 @@ class Result(Strict):
     figures: dict[str, Figure]
 
 
-class Manifest(Strict):
+class Manifest(_Strict):
     """Rounds and all of their results."""
 
     format: Literal["fsq-manifest"] = "fsq-manifest"

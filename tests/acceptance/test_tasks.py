@@ -40,6 +40,20 @@ def test_show__every_kind_on_its_real_file(
     assert label in example
 
 
+def test_tasks__defaults_are_values(fsq: Fsq) -> None:
+    options = json.loads(fsq("tasks", "--json").stdout)["arc"]["options"]
+    hub = {
+        "repo": "allenai/ai2_arc",
+        "config": "ARC-Challenge",
+        "train_split": "train",
+        "val_split": "validation",
+    }
+    assert options["data"]["default"] == {"hub": hub}
+    assert options["train"] == {"required": False, "default": 1000, "meaning": "Number of training examples."}
+    written = ", ".join(f"{key}: {value}" for key, value in hub.items())
+    assert f"  data               {{hub: {{{written}}}}} Hub layout" in fsq("tasks").stdout
+
+
 def test_show__json_and_options(fsq: Fsq) -> None:
     done = fsq(
         "tasks", "show", "sudoku", "--set", "size=4", "--set", "blanks=5", "--tokenizer", "bytes", "--json"
