@@ -318,10 +318,10 @@ def equals(session: Session, fingerprint: str, outcomes: Collection[str]) -> Equ
     is_postgresql = session.get_bind().dialect.name == "postgresql"  # where others may claim at the same time
     if is_postgresql and not session.scalar(ALONE_WITH, {"fingerprint": fingerprint}):
         return Equals(is_at_work=True)
-    found = session.execute(RUNNING_OR_KNOWN, {"known": fingerprint, "outcomes": list(outcomes)}).first()
-    if found is not None and found.state is JobState.RUNNING:
+    found = session.execute(RUNNING_OR_KNOWN, {"known": fingerprint, "outcomes": list(outcomes)}).all()
+    if any(one.state is JobState.RUNNING for one in found):
         return Equals(is_at_work=True)
-    return Equals(is_at_work=False, known=_known(found))
+    return Equals(is_at_work=False, known=_known(found[0] if found else None))
 
 
 def let_wait(session: Session, job: NextJob, *, until: datetime) -> None:

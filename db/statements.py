@@ -5,7 +5,7 @@ An UPDATE without values sets the columns that it is given.
 
 from __future__ import annotations
 
-from sqlalchemy import and_, bindparam, case, delete, func, insert, or_, select, update
+from sqlalchemy import and_, bindparam, case, delete, func, insert, or_, select, union_all, update
 
 from db.tables import EVALUATIONS, JOBS, ROUNDS, WORKERS, Job, JobState, Round, RoundState
 
@@ -85,12 +85,10 @@ AN_EXPIRED = select(JOBS.c.id).where(JOBS.c.state == JobState.RUNNING, _HAS_EXPI
 _OF_FINGERPRINT = select(JOBS.c.id, JOBS.c.state, JOBS.c.result, JOBS.c.reason).where(
     JOBS.c.fingerprint == bindparam("known")
 )
-_IS_RUNNING = JOBS.c.state == JobState.RUNNING
 _HAS_RESULT = and_(JOBS.c.state == JobState.DONE, JOBS.c.outcome.in_(bindparam("outcomes", expanding=True)))
 KNOWN = _OF_FINGERPRINT.where(_HAS_RESULT).order_by(JOBS.c.id).limit(1)
-RUNNING_OR_KNOWN = (
-    _OF_FINGERPRINT.where(or_(_IS_RUNNING, _HAS_RESULT)).order_by(_IS_RUNNING.desc(), JOBS.c.id).limit(1)
-)
+_RUNS = _OF_FINGERPRINT.where(JOBS.c.state == JobState.RUNNING).limit(1)
+RUNNING_OR_KNOWN = union_all(*(select(one.subquery()) for one in (_RUNS, KNOWN)))  # of one moment
 # Until the transaction ends; false where another transaction has it.
 ALONE_WITH = select(func.pg_try_advisory_xact_lock(func.hashtextextended(bindparam("fingerprint"), 0)))
 FORGET = delete(EVALUATIONS).where(EVALUATIONS.c.job_id == bindparam("job"))

@@ -46,7 +46,7 @@ def refused(fsq: Fsq, home: Path, path: Path) -> str:
         ({"variants": ["head_l9"]}, "unknown variant 'head_l9'; did you mean"),
         ({"variants": []}, "variants: "),
         ({"tasks": {"t": SUDOKU | {"kind": "soduko"}}}, "no task kind 'soduko'"),
-        ({"seeds": "all"}, "seeds: expected a valid array, not 'all'"),
+        ({"seeds": "all"}, "seeds: expected a list, not 'all'"),
         ({"stages": [{"name": "quick", "steps": -1}]}, "stages.0.steps: expected greater than 0, not -1"),
         (
             {"stages": [{"name": "quick", "seconds": -1.0}]},
