@@ -7,17 +7,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from model.errors import SettingsError
 
-LARGEST = 3.4028234e38  # in float32, which all of this is computed in
 
-
-def _in_float32(value: float) -> float:
-    if abs(value) > LARGEST:
-        raise ValueError(f"{value} is beyond float32")
+def _positive_zero(value: float) -> float:
     return value + 0.0  # -0.0 equals 0.0 but is written differently, and fingerprints are made from text
 
 
-Finite = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_in_float32)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_in_float32)]
+Finite = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_positive_zero)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_positive_zero)]
 
 _HEAD_ONLY = ("alpha_head_init", "alpha_head_lr")
 _INPUT_ONLY = ("gate_w_lr", "gate_b_lr")
@@ -71,10 +67,10 @@ class FutureSeedSettings(BaseModel):
             self.schedule_max - self.schedule_min,
             *(self.seed_scale * end for end in (self.schedule_min, self.schedule_max)),
         )
-        if not all(abs(scale) <= LARGEST for scale in scales):
+        if not all(map(math.isfinite, scales)):
             raise ValueError(
                 f"seed_scale = {self.seed_scale}, schedule_min = {self.schedule_min} and schedule_max = "
-                f"{self.schedule_max} give factors beyond float32"
+                f"{self.schedule_max} give factors that are not finite"
             )
         return self
 

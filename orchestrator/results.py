@@ -106,8 +106,8 @@ def standings(
 ) -> dict[JobKey, Standing]:
     """Every job of a round, or of one lane of it, with what it measured by the rule's metric."""
     query, which = in_lane(_STANDINGS, JOBS, round_id, lane)
-    # piece by piece, which a lane is too short for: to PostgreSQL that is five requests instead of one
-    options = {"yield_per": 500} if lane is None else {}
+    # piece by piece, which one seed of a task is too short for: to PostgreSQL that is five requests instead of one
+    options = {"yield_per": 500} if lane is None or lane.seed is None else {}
     return {
         JobKey(*key): Standing(id_, _measurement(result, reason, metric) if state is JobState.DONE else None)
         for id_, *key, state, reason, result in session.execute(query, which, execution_options=options)

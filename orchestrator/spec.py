@@ -88,6 +88,9 @@ class Stage(Budget):
 _PROBLEM = "problem"  # instead of a variant's name and settings: what is wrong with it
 
 
+LARGEST_FLOAT32 = 3.4028234e38
+
+
 class Variant(Strict):
     """A named Future-Seed configuration; without settings it is one of the catalogue."""
 
@@ -107,6 +110,19 @@ class Variant(Strict):
             )
         is_named = isinstance(data.get("name"), str) and data.get("settings", data) is None
         return {**data, "settings": look_up(data["name"])} if is_named else data
+
+    @model_validator(mode="after")
+    def _is_within_float32(self, info: ValidationInfo) -> Self:
+        """Training computes in it; a stored round may be of a version that let larger numbers pass."""
+        if info.context and info.context.get("is_stored"):
+            return self
+        numbers = {key: value for key, value in self.settings if isinstance(value, float)}
+        for end in ("schedule_min", "schedule_max"):
+            numbers[f"seed_scale * {end}"] = self.settings.seed_scale * numbers[end]
+        for key, value in numbers.items():
+            if abs(value) > LARGEST_FLOAT32:
+                raise ValueError(f"{key} = {value} is beyond float32")
+        return self
 
 
 class Selection(Strict):

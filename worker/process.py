@@ -161,5 +161,5 @@ def _listen(connection: Connection, messages: SimpleQueue[Message | None]) -> No
         while True:
             told = json.loads(connection.recv_bytes())
             messages.put(Message(Said(told["kind"]), told["content"]))
-    except (EOFError, OSError, ValueError, TypeError):  # TypeError: closed while it was being read
+    except (EOFError, OSError, ValueError, KeyError, TypeError):  # TypeError: closed while it was being read
         messages.put(None)

@@ -70,9 +70,9 @@ def _of(name: str, deltas: Sequence[Delta]) -> Iterator[Finding]:
         f"{name}: {sign_pattern(values)} ({shown})",
         [record for delta in deltas for record in delta.records],
         {
-            "up": sum(value > 0 for value in values),
-            "level": sum(value == 0 for value in values),
-            "down": sum(value < 0 for value in values),
+            "up": sum(value > TIE for value in values),
+            "level": sum(abs(value) <= TIE for value in values),
+            "down": sum(value < -TIE for value in values),
             "mean": mean,
         },
     )

@@ -36,8 +36,10 @@ def create(
     from orchestrator.durations import parse_duration
 
     refuse_a_server_alone("token create")
-    if not (name.isprintable() and 1 <= len(name.strip()) <= LONGEST_NAME):
-        raise BadInput(f"a token's name has 1 to {LONGEST_NAME} characters")
+    if not (name.isprintable() and name == name.strip() and 1 <= len(name) <= LONGEST_NAME):
+        raise BadInput(
+            f"a token's name has 1 to {LONGEST_NAME} printable characters, the first and the last no spaces"
+        )
     now = datetime.now(UTC)
     expires_at = now + parse_duration(expires) if expires else None
     with open_database() as database, database.write() as session:

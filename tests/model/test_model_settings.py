@@ -48,15 +48,13 @@ def test_settings__defaults() -> None:
         ({"gate": "input", "alpha_head_lr": 1e-3}, "alpha_head_lr = 0.001 has no meaning for gate: input"),
         ({"gate": "head", "gate_b_lr": 1e-3}, "gate_b_lr = 0.001 has no meaning for gate: head"),
         (
-            {"schedule": "linear", "schedule_min": 1e30, "seed_scale": 1e30},
-            "seed_scale = 1e.30, schedule_min = 1e.30 and schedule_max = 1.0 give factors beyond float32",
+            {"schedule": "linear", "schedule_min": 1e300, "seed_scale": 1e300},
+            "seed_scale = 1e.300, schedule_min = 1e.300 and schedule_max = 1.0 give factors that are not finite",
         ),
         (
-            {"schedule": "cosine", "schedule_min": -3e38, "schedule_max": 3e38},
-            "give factors beyond float32",
+            {"schedule": "cosine", "schedule_min": -1e308, "schedule_max": 1e308},
+            "give factors that are not finite",
         ),
-        ({"alpha_init": 1e39}, r"1e\+39 is beyond float32"),
-        ({"clip": 1e39}, r"1e\+39 is beyond float32"),
         (
             {"schedule_min": 0.4},
             "schedule_min = 0.4 and schedule_max = 1.0 have no meaning for schedule: none",

@@ -189,7 +189,7 @@ def test_parse_round__forms_of_variants(variants: str, names: list[str]) -> None
         (
             "[head_l8, scalar_l8_trainable]",
             "[{v: {alpha_init: 1.0e39}}]",
-            "variants.0.v.alpha_init: 1e+39 is beyond",
+            "variants.0.v: alpha_init = 1e+39 is beyond float32",
         ),
     ],
 )
@@ -210,6 +210,12 @@ def test_parse_round__tells_of_every_variant_that_is_wrong() -> None:
         "line 8, variants.3",
         "line 8, variants.4",
     ]
+
+
+def test_from_json__a_round_of_a_version_that_knew_no_largest_number() -> None:
+    stored = read(GOOD).model_dump(mode="json")
+    stored["variants"][0]["settings"]["clip"] = 1e300
+    assert RoundSpec.from_json(stored).named[0].settings.clip == 1e300
 
 
 def test_parse_round__reports_all_at_once() -> None:
