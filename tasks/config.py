@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 # Far beyond every use; they keep a slip of the finger from filling the memory.
 MAX_COUNT = 1_000_000_000
@@ -156,8 +156,12 @@ class TaskConfig(_Options):
         notes = options.get("notes")
         if not isinstance(notes, Mapping) or notes.get("fill") is not False:
             return options
-        is_known = notes.keys() <= Notes.model_fields.keys()
-        return {name: value for name, value in options.items() if name != "notes"} if is_known else options
+        try:
+            Notes.model_validate(notes)
+        except ValidationError as error:
+            wrong = error.errors(include_url=False)[0]
+            raise ValueError(f"notes.{wrong['loc'][0]}: {wrong['msg']}") from None
+        return {name: value for name, value in options.items() if name != "notes"}
 
     @property
     def examples_a_step(self) -> int:

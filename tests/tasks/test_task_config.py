@@ -176,8 +176,11 @@ def test_parse_config__repository_is_no_path(repo: str) -> None:
 @pytest.mark.parametrize("kind", ["arc", "hotpotqa", "sudoku"])
 def test_parse_config__a_kind_without_notes_may_be_told_to_leave_them_out(kind: str) -> None:
     assert parse_config({"kind": kind, "notes": {"fill": False}}) == parse_config({"kind": kind})
-    for notes in ({"fill": True}, {"fill": False, "pol": 1}, True):
+    for notes in ({"fill": True}, True):
         assert errors({"kind": kind, "notes": notes}) == [(("notes",), "extra_forbidden")]
+    for notes in ({"fill": False, "pol": 1}, {"fill": False, "pool_size": "2"}):
+        with pytest.raises(ValidationError):
+            parse_config({"kind": kind, "notes": notes})
 
 
 def test_parse_config__what_notes_leave_out_is_as_the_kind_has_it() -> None:
