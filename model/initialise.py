@@ -4,6 +4,8 @@ Source: RWKV-LM, RWKV-v7/train_temp/src/model.py, constructors and then `generat
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -13,6 +15,22 @@ from model.shapes import ModelShape
 
 def random_state_dict(shape: ModelShape, seed: int) -> dict[str, Tensor]:
     """Return float32 tensors under the official names, a function of shape and seed only."""
+    with _one_thread():
+        return _state_dict(shape, seed)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Orthogonal matrices have other last bits with other numbers of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _state_dict(shape: ModelShape, seed: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     tensors = {"emb.weight": _uniform((shape.vocab_size, shape.n_embd), 1e-4, generator)}
     for layer in range(shape.n_layer):

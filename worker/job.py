@@ -38,7 +38,7 @@ from tasks.report import Lengths as Lengths
 from tasks.report import SplitReport as SplitReport
 
 # Bump when training or evaluation changes numbers: results of older code are then not reused.
-RESULT_VERSION = 8
+RESULT_VERSION = 9
 
 version = cache(metadata.version)  # found anew, it takes longer than a statement of a job's end
 BASELINE = "baseline"
@@ -365,9 +365,14 @@ class JobSpec(Strict):
 RUNS = "runs"  # the folder of the runs, in the home folder
 
 
+def run_name(round_name: str, task: str, stage: str, variant: str, seed: int) -> str:
+    """What a job is called among those of all rounds."""
+    return f"{round_name}/{task}/{stage}/{variant}/seed{seed}"
+
+
 def run_dir(round_name: str, task: str, stage: str, variant: str, seed: int) -> str:
     """Where a job leaves its log, relative to the home folder."""
-    return f"{RUNS}/{round_name}/{task}/{stage}/{variant}/seed{seed}"
+    return f"{RUNS}/{run_name(round_name, task, stage, variant, seed)}"
 
 
 LOG_FILE = "log.txt"

@@ -99,3 +99,16 @@ def test_random_state_dict__a_new_model_predicts_the_uniform_distribution() -> N
 
 def test_random_state_dict__one_layer() -> None:
     assert all(x.isfinite().all() for x in random_state_dict(ModelShape.random(1, 64, 20), seed=0).values())
+
+
+def test_random_state_dict__does_not_depend_on_the_threads() -> None:
+    """A training process changes their number from job to job."""
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            found.append(random_state_dict(ModelShape.random(4, 64, 256), seed=0))
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
