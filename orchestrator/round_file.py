@@ -226,8 +226,10 @@ def _mapping(node: MappingNode, location: Location, file: RoundFile) -> dict[str
         if not isinstance(key_node, ScalarNode):
             raise _bad(file.name, line, "a key must be plain text")
         key = key_node.value
-        if "\0" in key:
-            raise _bad(file.name, line, "a null character in a key")
+        try:
+            _check_text(key)
+        except ValueError:
+            raise _bad(file.name, line, "a null character or a lone surrogate in a key") from None
         if key in result:
             raise _bad(file.name, line, f"the key {key!r} stands twice in one mapping", (*location, key))
         result[key] = _plain(value_node, (*location, key), file)

@@ -79,7 +79,8 @@ def test_plain_display__tells_everything_in_lines() -> None:
 
 
 def test_live_display__panel_with_the_curve_beside_its_baselines() -> None:
-    console = Console(file=io.StringIO(), width=100, force_terminal=True)
+    # whatever terminal the tests themselves run on
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, _environ={"TERM": "xterm"})
     display = display_for(console, lambda job: OUTLOOK)
     assert isinstance(display, LiveDisplay)
     play(display)

@@ -73,6 +73,7 @@ def test_parse__knows_the_line_of_everything() -> None:
         (b"x" * (MAX_BYTES + 1), "the file has 1,000,001 bytes; a round file has at most 1,000,000"),
         (b"[" * 500 + b"]" * 500, "nested more than 20 levels deep"),
         (b'a: "\\ud800"', "line 1, a: cannot be read as str"),
+        (b'b: 1\n"\\ud800": a', "line 2: a null character or a lone surrogate in a key"),
         (b"a: " + b"9" * 5000, "cannot be read as int"),
     ],
 )
