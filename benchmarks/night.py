@@ -33,7 +33,7 @@ from sqlalchemy.orm import Session
 
 from db.session import Database, open_current
 from db.tables import Job, Round
-from orchestrator import engine, lookup
+from orchestrator import engine, lookup, stored_round
 from orchestrator.planner import Decision, JobKey, Measurement, SearchSpec, plan
 from orchestrator.spec import ResolvedRound
 from orchestrator.verdicts import Verdict
@@ -232,7 +232,7 @@ def measure(folder: Path, steps: list[int], *, each_alone: bool) -> dict[str, An
             seconds["fsq"] += fsq.run(path)
             with fsq.database() as database, database.read() as session:
                 row = lookup.find(session, name)
-                resolved = engine.resolve(row)
+                resolved = stored_round.resolve(row)
                 quick = quick_seconds(session, row)
                 decided, _ = engine.current_plan(session, row.id, resolved)
             no_ops[name] = resolved.search.no_ops

@@ -67,12 +67,12 @@ app.add_typer(
 
 def main() -> None:
     """Runs the command line; errors become one clear sentence and an exit code."""
-    if sys.argv[1:] == ["--version"]:
-        print(f"fsq {version('fsq')}")
-        return
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
+    if sys.argv[1:] == ["--version"]:
+        print(f"fsq {version('fsq')}")
+        return
     try:
         app(standalone_mode=True)
     except Exception as error:

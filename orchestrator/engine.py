@@ -5,15 +5,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
-from pydantic import ValidationError
 from sqlalchemy import Row, Text, bindparam, cast, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -21,18 +17,17 @@ from sqlalchemy.orm import Session
 from db import events, tables
 from db.events import EventKind
 from db.tables import JOBS, ROUNDS, JobState, RoundState
-from orchestrator import chains, early_stop, evidence, results, stored_plan
-from orchestrator.errors import BadRound, BrokenRound, Conflict, Problem
+from orchestrator import chains, early_stop, evidence, results, selections, stored_plan
+from orchestrator.errors import BrokenRound, Conflict
 from orchestrator.evidence import Evidence, Pair
 from orchestrator.lookup import find
 from orchestrator.planner import Decision, JobKey, Lane, Plan, State, plan
 from orchestrator.points import difference
 from orchestrator.results import Standing
-from orchestrator.round_file import dotted, one_line
-from orchestrator.rules import RuleFailed
-from orchestrator.spec import CONTROL_ARM, MAX_NAME, ResolvedRound, RoundSpec
+from orchestrator.spec import ResolvedRound, RoundSpec
+from orchestrator.stored_round import as_submitted, locked, on_candidates, resolved_from, told_of
 from orchestrator.verdicts import Verdict
-from worker.job import BASELINE, FutureSeedSettings, JobSpec, RoundFacts
+from worker.job import BASELINE, JobSpec
 
 
 @dataclass(frozen=True)
@@ -94,7 +89,7 @@ def submit(session: Session, resolved: ResolvedRound, source: str, *, by: str, n
         return Submission(existing, is_new=False)
     after = resolved.spec.parent
     parent = locked(session, find(session, after.round).id) if after else None
-    check_sources(session, resolved.spec)
+    selections.check(session, resolved.spec)
     row = tables.Round(
         name=name,
         state=RoundState.WAITING if parent else RoundState.ACTIVE,
@@ -125,78 +120,12 @@ def submitted(session: Session, resolved: ResolvedRound) -> int | None:
     row = session.scalars(select(tables.Round).where(tables.Round.name == name)).first()
     if row is None:
         return None
-    if resolved.digest != row.digest and resolved.digest != _as_submitted(row).digest:
+    if resolved.digest != row.digest and resolved.digest != as_submitted(row).digest:
         raise Conflict(
             f"a round named {name!r} exists and differs from this one (its settings, its data or its "
             "checkpoint); give this one another name"
         )
     return row.id
-
-
-def _as_submitted(row: tables.Round) -> ResolvedRound:
-    """A stored round without what it has taken from others; another version of fsq found another digest of it."""
-    return _resolve(row.name, json.dumps(row.spec), None, json.dumps(row.facts))
-
-
-def check_sources(session: Session, spec: RoundSpec) -> None:
-    """Raises NotFound, or BadRound where a round that variants come from will not have ended or lacks the stage."""
-    for selection in spec.selections:
-        source = find(session, selection.source)
-        stages = [stage["name"] for stage in source.spec["stages"]]
-        if selection.by is not None and selection.by not in stages:
-            problem = f"the round {source.name} has no stage {selection.by!r}; it has {', '.join(stages)}"
-        elif selection.by is not None and selection.by not in _selecting(source):
-            problem = (
-                f"the stage {selection.by!r} of {source.name} confirms, and what confirms does not select"
-            )
-        elif spec.parent and spec.parent.round != source.name and source.state not in chains.ENDED:
-            problem = f"the round {source.name} has not ended; only the one named in `after` is waited for"
-        else:
-            continue
-        raise BadRound(spec.round, [Problem("variants", None, problem)])
-
-
-def locked(session: Session, round_id: int) -> tables.Round:
-    """A round as it is now, held until the transaction ends.
-
-    Whoever locks several takes them down the chain, a parent before its children. The lock lets others refer to
-    the round meanwhile, as its children do whenever they change.
-    """
-    return session.get_one(
-        tables.Round, round_id, with_for_update={"key_share": True}, populate_existing=True
-    )
-
-
-def resolve(row: tables.Round) -> ResolvedRound:
-    """The round as it was submitted, with the variants that it has taken from others since; raises BrokenRound."""
-    selected = None if row.selected is None else json.dumps(row.selected)
-    return _resolve(row.name, json.dumps(row.spec), selected, json.dumps(row.facts))
-
-
-def _resolve(name: str, spec: str, selected: str | None, facts: str) -> ResolvedRound:
-    with _told_of(name):
-        return _resolved(spec, selected, facts)
-
-
-@contextmanager
-def _told_of(name: str) -> Iterator[None]:
-    """Raises BrokenRound for what is wrong with a stored round: its rule may be gone, or fail."""
-    try:
-        yield
-    except ValidationError as error:
-        said = "; ".join(f"{dotted(one['loc'])}: {one['msg']}" for one in error.errors(include_url=False))
-        raise BrokenRound(f"round {name} cannot be read here: {one_line(said)}") from error
-    except RuleFailed as error:
-        raise BrokenRound(f"round {name}: {one_line(str(error))}") from error
-
-
-@lru_cache(maxsize=64)
-def _resolved(spec: str, selected: str | None, facts: str) -> ResolvedRound:
-    """A round by its columns as JSON: validating a large one takes longer than all else that is done with it."""
-    asked = json.loads(spec)
-    if (variants := json.loads(selected or "null")) is not None:
-        asked |= {"variants": variants}
-    return ResolvedRound(RoundSpec.from_json(asked), RoundFacts.model_validate_json(facts))
 
 
 def advance(session: Session, round_id: int, *, now: datetime) -> Advance:
@@ -223,7 +152,7 @@ def _advance(
     """Advances a round by its locked row; `ended` are the task and seed of a job that has, None if any may have."""
     if row.state is not RoundState.ACTIVE:
         return NOTHING
-    round_id, resolved = row.id, _resolve(row.name, row.spec, row.selected, row.facts)
+    round_id, resolved = row.id, resolved_from(row.name, row.spec, row.selected, row.facts)
     lane = resolved.search.lane_of(*ended) if ended else None
     if lane is not None and not resolved.search.parallel and _is_elsewhere(session, round_id, lane):
         lane = None  # something was retried: whose turn it is follows from all
@@ -279,12 +208,12 @@ def children(session: Session, row: tables.Round, state: RoundState) -> list[tab
 
 def start(session: Session, row: tables.Round, parent: tables.Round, now: datetime) -> Advance:
     """Starts, blocks or leaves waiting a round that comes after another; both are locked."""
-    with _told_of(row.name):
+    with told_of(row.name):
         spec = RoundSpec.from_json(row.spec)
     assert spec.parent is not None  # noqa: S101  (it has one)
     begun = chains.start(_parent(parent), spec.parent.when)
     if begun.state is RoundState.ACTIVE and spec.selections:
-        begun = _take_over(session, row, spec)
+        begun = selections.take_over(session, row, spec)
     row.state, row.reason = begun.state, begun.reason
     row.finished_at = now if begun.state is RoundState.BLOCKED else None
     events.append(session, row.id, _BEGUN[begun.state], now=now, reason=begun.reason)
@@ -300,119 +229,12 @@ _BEGUN = {
 }
 
 
-def _take_over(session: Session, row: tables.Round, spec: RoundSpec) -> chains.Start:
-    """Gives a round the variants that its selections come to, if there are some."""
-    if unended := unended_sources(session, spec):
-        return chains.Start(
-            RoundState.BLOCKED, f"round {unended[0]}, which its variants come from, runs again"
-        )
-    found = with_selected(session, ResolvedRound(spec, RoundFacts.from_json(row.facts)))
-    if not found.spec.named:
-        return chains.Start(RoundState.BLOCKED, _nothing_selected(spec))
-    row.selected = [variant.model_dump(mode="json") for variant in found.spec.named]
-    row.facts = found.facts.model_dump(mode="json")
-    return chains.Start(RoundState.ACTIVE)
-
-
-def unended_sources(session: Session, spec: RoundSpec) -> list[str]:
-    """The rounds that variants will come from and that have not ended; raises NotFound."""
-    sources = {selection.source: find(session, selection.source) for selection in spec.selections}
-    return [name for name, source in sources.items() if source.state not in chains.ENDED]
-
-
-def with_selected(session: Session, asked: ResolvedRound) -> ResolvedRound:
-    """The round with the variants that its selections come to; the source rounds have ended. Raises NotFound.
-
-    A variant that is there already is not added again; one whose name another has, or the control arm, gets the
-    source's name too.
-    """
-    variants = {variant.name: variant for variant in asked.spec.named}
-    selected_on: dict[str, set[tuple[str, int]]] = {}
-    for selection in asked.spec.selections:
-        source = find(session, selection.source)
-        resolved = resolve(source)
-        offered = {variant.name: variant for variant in resolved.spec.named}
-        decided = _decided(source, selection.by, selection.where)
-        chosen = chains.choose(decided, selection.where, selection.top, resolved.same_as)
-        is_choice = len(chosen) < len(resolved.search.rivals)
-        for name in chosen:
-            taken, new_name = offered[name], name
-            is_free = name != CONTROL_ARM or asked.spec.control is None
-            if not is_free or variants.setdefault(name, taken) != taken:
-                new_name = _free_name(f"{name}.{source.name}", variants)
-                variants[new_name] = taken.model_copy(update={"name": new_name})
-            places = selected_on.setdefault(new_name, set())
-            places.update(_chosen_on(resolved, name, asked, is_choice=is_choice))
-    spec = asked.spec.model_copy(update={"variants": tuple(variants.values())})
-    canonical = ResolvedRound(spec, asked.facts).canonical
-    by_settings: dict[FutureSeedSettings, set[tuple[str, int]]] = {}  # whatever a variant is called
-    for name, places in selected_on.items():
-        if (settings := canonical[name]) is not None and places:
-            by_settings.setdefault(settings, set()).update(places)
-    found = {
-        name: tuple(sorted(by_settings[settings]))
-        for name, settings in canonical.items()
-        if settings is not None and settings in by_settings
-    }
-    return ResolvedRound(spec, asked.facts.model_copy(update={"selected_on": found}))
-
-
-def _chosen_on(
-    source: ResolvedRound, variant: str, target: ResolvedRound, *, is_choice: bool
-) -> Iterator[tuple[str, int]]:
-    """The tasks and seeds of a round on whose examples and seeds its source, or one before that, chose a variant.
-
-    is_choice: whether others of the source were left behind.
-    """
-    chosen = set(source.facts.selected_on.get(variant, ()))
-    if is_choice:
-        chosen |= {(task, seed) for task in source.search.tasks for seed in source.search.seeds}
-    same = {(source.facts.tasks[task].digest, seed) for task, seed in chosen}
-    for task in target.search.tasks:
-        for seed in target.search.seeds:
-            if (target.facts.tasks[task].digest, seed) in same:
-                yield task, seed
-
-
-def _free_name(wanted: str, taken: Collection[str]) -> str:
-    candidates = [wanted[:MAX_NAME], *(f"{wanted[: MAX_NAME - 4]}.{number}" for number in range(2, 999))]
-    return next(name for name in candidates if name not in taken)
-
-
-def _selecting(source: tables.Round) -> list[str]:
-    return [stage["name"] for stage in source.spec["stages"] if stage.get("confirm") is None]
-
-
-def _decided(source: tables.Round, by: str | None, where: chains.Where) -> list[chains.Decided]:
-    """What a selection goes by: deltas of a stage that selects; of one that confirms at most who was confirmed."""
-    selecting = _selecting(source)
-    stage = by if by in selecting else selecting[-1]
-    return [
-        chains.Decided(
-            decision.variant, Verdict(decision.decision), decision.d_acc if decision.stage == stage else None
-        )
-        for decision in _on_candidates(source)
-        if decision.stage == stage or (where == "confirmed" and decision.stage not in selecting)
-    ]
-
-
-def _on_candidates(row: tables.Round) -> list[tables.Decision]:
-    """The decisions on all arms but the control."""
-    control = CONTROL_ARM if row.spec.get("control") else None
-    return [decision for decision in row.decisions if decision.variant != control]
-
-
-def _nothing_selected(spec: RoundSpec) -> str:
-    sources = ", ".join(dict.fromkeys(selection.source for selection in spec.selections))
-    return f"round {sources} has no variant of the kind asked for"
-
-
 _PASSED = {Verdict.PROMOTED, Verdict.CONFIRMED}
 
 
 def _parent(row: tables.Round) -> chains.Parent:
     last = row.spec["stages"][-1]["name"]
-    verdicts = [(decision.stage, Verdict(decision.decision)) for decision in _on_candidates(row)]
+    verdicts = [(decision.stage, Verdict(decision.decision)) for decision in on_candidates(row)]
     trained = [verdict for _, verdict in verdicts if verdict is not Verdict.NO_OP]
     return chains.Parent(
         name=row.name,
@@ -454,7 +276,7 @@ def current_plan(
     if judged := [key for key in found if _is_judged_by_example(resolved, key)]:
         found = results.with_outcomes(found, results.examined(session, resolved, found, judged))
     finished = {key: stands.measurement for key, stands in found.items() if stands.measurement is not None}
-    with _told_of(resolved.spec.round):
+    with told_of(resolved.spec.round):
         return plan(search, finished), found
 
 

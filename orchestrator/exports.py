@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from db.session import Database
-from orchestrator import engine, lookup
+from orchestrator import lookup, stored_round
 from orchestrator.files import write_whole
 from orchestrator.records import Record, records, to_jsonl
 from orchestrator.summary import summary
@@ -23,7 +23,7 @@ def lines(database: Database, name: str, form: str) -> Iterator[str]:
     else:
         with database.read() as session:
             row = lookup.find(session, name)
-            resolved = engine.resolve(row)
+            resolved = stored_round.resolve(row)
         state = f"{row.state} ({row.reason})" if row.reason else row.state
         yield from summary(resolved, state, list(records(database, name))).splitlines()
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from db import queue
 from db.tables import Job, JobState
-from orchestrator import caveats, engine, lookup
+from orchestrator import caveats, engine, lookup, selections
 from orchestrator.build_report import report_lines
 from orchestrator.caveats import EXPLANATIONS, Caveat
 from orchestrator.durations import duration
@@ -94,10 +94,10 @@ def of_round(session: Session, resolved: ResolvedRound, snapshot_bytes: int | No
     if is_new:
         missing = _missing(session, resolved)
         if missing is None:
-            engine.check_sources(session, resolved.spec)
-    unended = engine.unended_sources(session, resolved.spec)
+            selections.check(session, resolved.spec)
+    unended = selections.unended(session, resolved.spec)
     if resolved.spec.selections and not unended:
-        resolved = engine.with_selected(session, resolved)
+        resolved = selections.with_selected(session, resolved)
     return Forecast(
         round=resolved.spec.round,
         n_layer=resolved.facts.model.n_layer,

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from db import events
 from db.events import EventKind
 from db.tables import AT_ONCE, Decision, Job, JobState, Round, RoundState
-from orchestrator import chains, engine, lookup
+from orchestrator import chains, engine, lookup, stored_round
 from orchestrator.planner import JobKey
 from orchestrator.rules import Scope
 from orchestrator.verdicts import Verdict
@@ -24,7 +24,7 @@ def cancel(session: Session, name: str, *, by: str, now: datetime) -> ChangeView
 
     A blocked one no longer waits for its parent's retry. Changes nothing once it has ended otherwise.
     """
-    row = engine.locked(session, lookup.find(session, name).id)
+    row = stored_round.locked(session, lookup.find(session, name).id)
     if row.state in chains.BEYOND_CANCELLING:
         return ChangeView(round=name, state=row.state, changed=False)
     row.state, row.reason, row.finished_at = RoundState.CANCELLED, None, now
@@ -45,8 +45,8 @@ def retry(session: Session, name: str, *, by: str, now: datetime) -> ChangeView:
     one wait again. Changes nothing where there is nothing of that kind.
     """
     found = lookup.find(session, name)
-    parent = None if found.after_id is None else engine.locked(session, found.after_id)
-    row = engine.locked(session, found.id)
+    parent = None if found.after_id is None else stored_round.locked(session, found.after_id)
+    row = stored_round.locked(session, found.id)
     failed = _to_run_again(session, row)
     if not failed and row.state not in {RoundState.CANCELLED, RoundState.BLOCKED}:
         return ChangeView(round=name, state=row.state, changed=False)
@@ -74,7 +74,7 @@ def _to_run_again(session: Session, row: Round) -> list[Job]:
     What failed later may no longer be wanted then. If it is, the next retry finds it.
     """
     failed = session.scalars(select(Job).where(*unmeasured(row.id))).all()
-    resolved = engine.resolve(row) if failed else None
+    resolved = stored_round.resolve(row) if failed else None
     if resolved is None or resolved.search.rule.scope is not Scope.STAGE:
         return list(failed)
     planned, _ = engine.current_plan(session, row.id, resolved)
@@ -89,7 +89,7 @@ def _to_run_again(session: Session, row: Round) -> list[Job]:
 
 def _take_back_decisions(session: Session, row: Round, failed: Sequence[Job]) -> None:
     """Those that a run without numbers left open, and those that were taken together with it, or after that."""
-    search = engine.resolve(row).search
+    search = stored_round.resolve(row).search
     stages = search.all_stages
     taken_back: list[ColumnElement[bool]] = [Decision.decision == Verdict.UNDECIDED]
     for task in {job.task for job in failed}:

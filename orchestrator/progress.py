@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from db.tables import Decision, Job, JobState, Round
-from orchestrator import doubts, engine, interventions
+from orchestrator import doubts, interventions, stored_round
 from orchestrator.doubts import Doubts
 from orchestrator.errors import BrokenRound
 from orchestrator.evidence import Evidence
@@ -97,7 +97,7 @@ def outcomes(session: Session, round_id: int) -> dict[str, int]:
 def round_(session: Session, name: str) -> RoundView:
     """One round; raises NotFound."""
     row = find(session, name)
-    resolved = engine.resolve(row)
+    resolved = stored_round.resolve(row)
     parent = session.scalar(select(Round.name).where(Round.id == row.after_id))
     counts = Counts.of(session, [row.id])
     search = resolved.search
@@ -188,7 +188,7 @@ def decisions(session: Session, name: str, part: Slice, task: str | None = None)
 def _doubts(session: Session, of_round: Round, rows: Sequence[AnyRow]) -> dict[str, Doubts]:
     """On the tasks of these decisions; on none where the round cannot be read here."""
     try:
-        resolved = engine.resolve(of_round)
+        resolved = stored_round.resolve(of_round)
     except BrokenRound:
         return {}
     found = {}

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from db import tables
 from db.session import Database
 from db.tables import Job, JobState
-from orchestrator import caveats, engine, lookup, round_statistics
+from orchestrator import caveats, engine, lookup, round_statistics, stored_round
 from orchestrator.caveats import Caveat, Measured
 from orchestrator.evidence import Evidence, SeedEvidence
 from orchestrator.planner import Decision, JobKey, Plan, SearchSpec
@@ -27,35 +27,15 @@ from orchestrator.points import difference
 from orchestrator.results import Standing, StoredJob, jobs
 from orchestrator.round_statistics import Arm, RoundStatistics
 from orchestrator.spec import ResolvedRound
-from worker.job import BASELINE, RESULT_VERSION, RUNS, Metric, Metrics, run_dir, version
+from worker.job import BASELINE, RESULT_VERSION, RUNS, Metric, Metrics, run_name, version
 
 Record = dict[str, Any]
-EVERY_LINE = (
-    *(
-        "round",
-        "task",
-        "stage",
-        "config",
-        "mode",
-        "status",
-        "bsz",
-        "best_val_loss",
-        "best_val_tok_acc",
-        "run_dir",
-    ),
-    *("error", "reason", "seed", "variant_of", "d_acc", "d_loss", "d_acc_ci", "baseline_val_tok_acc"),
-    *("final_val_tok_acc", "best_val_seq_acc", "n_val", "n_val_tokens", "steps", "tokens", "seconds"),
-    *(
-        "peak_memory_bytes",
-        "micro_batch",
-        "fingerprint",
-        "cached_from",
-        "caveats",
-        "started_at",
-        "finished_at",
-    ),
-    *("device", "kernel", "version"),
-)  # the keys that all records have, null where one has nothing to say
+_EVERY_LINE = """
+    round task stage config mode status bsz best_val_loss best_val_tok_acc run_dir error reason seed variant_of d_acc
+    d_loss d_acc_ci baseline_val_tok_acc final_val_tok_acc best_val_seq_acc n_val n_val_tokens steps tokens seconds
+    peak_memory_bytes micro_batch fingerprint cached_from caveats started_at finished_at device kernel version
+"""
+"""The keys that all records have, null where one has nothing to say."""
 UNKNOWN_RESULTS = 0  # the version of results that are not those of this one, and do not say which
 BATCH = 500  # runs read in one transaction
 RECORDED: Metric = "best_val_tok_acc"  # whose deltas stand on the lines of jobs
@@ -79,7 +59,7 @@ def records(database: Database, name: str) -> Iterator[Record]:
     """
     with database.read() as session:
         row = lookup.find(session, name)
-        resolved = engine.resolve(row)
+        resolved = stored_round.resolve(row)
         planned, standings = engine.current_plan(session, row.id, resolved)
         baselines = jobs(session, Job.round_id == row.id, Job.variant == BASELINE, Job.state == JobState.DONE)
         decided = _decided(session, row.id)
@@ -242,7 +222,7 @@ class _Writer:
             "status": job.outcome,
             "best_val_loss": metrics and metrics.best_val_loss,
             "best_val_tok_acc": metrics and metrics.best_val_tok_acc,
-            "run_dir": f"{RUNS}/{source}" if source else run_dir(self.resolved.spec.round, *key),
+            "run_dir": f"{RUNS}/{source or run_name(self.resolved.spec.round, *key)}",
             "error": job.reason if failed else None,
             "reason": None,
             "d_acc": _delta(metrics, baseline, "best_val_tok_acc"),
@@ -301,7 +281,7 @@ class _Writer:
 
     def _head(self, key: JobKey) -> Record:
         val = self.resolved.report(key.task, key.stage).val
-        return dict.fromkeys(EVERY_LINE) | {
+        return dict.fromkeys(_EVERY_LINE.split()) | {
             "round": self.resolved.spec.round,
             "task": key.task,
             "stage": key.stage,
@@ -370,7 +350,7 @@ def _source_names(session: Session, ids: Iterable[int | None]) -> dict[int, str]
     """Where cached results were measured, by the ids of those jobs: round/task/stage/variant/seed."""
     query = select(Job.id, tables.Round.name, Job.task, Job.stage, Job.variant, Job.seed).join(tables.Round)
     return {
-        id_: f"{name}/{task}/{stage}/{variant}/seed{seed}"
+        id_: run_name(name, task, stage, variant, seed)
         for id_, name, task, stage, variant, seed in session.execute(query.where(Job.id.in_(set(ids))))
     }
 

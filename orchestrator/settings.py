@@ -66,6 +66,11 @@ class Settings(BaseSettings):
         return URL.create("sqlite", database=str(self.home.absolute() / "fsq.db")).render_as_string()
 
     @property
+    def knows_the_server_only(self) -> bool:
+        """Whether a server is named, and its database is not."""
+        return bool(self.server and not self.database_url)
+
+    @property
     def snapshot_bytes(self) -> int:
         """Room for all snapshots together."""
         return int(self.snapshot_gib * 2**30)

@@ -85,10 +85,9 @@ class Stage(Budget):
         return Budget(steps=self.steps, seconds=self.seconds, eval_every=self.eval_every)
 
 
-_PROBLEM = "problem"  # instead of a variant's name and settings: what is wrong with it
-
-
+MOST_BASELINES = 1000  # runs of it at a stage
 LARGEST_FLOAT32 = 3.4028234e38
+_PROBLEM = "problem"  # instead of a variant's name and settings: what is wrong with it
 
 
 class Variant(Strict):
@@ -212,9 +211,9 @@ class After(Strict):
 
 
 def _read_count(value: Any) -> Any:
-    if value == "auto" or (type(value) is int and 1 <= value <= 1000):
+    if value == "auto" or (type(value) is int and 1 <= value <= MOST_BASELINES):
         return value
-    raise ValueError(f"expected auto, or a number from 1 to 1000, not {value!r}")
+    raise ValueError(f"expected auto, or a number from 1 to {MOST_BASELINES}, not {value!r}")
 
 
 class RoundSpec(Strict):
@@ -226,7 +225,7 @@ class RoundSpec(Strict):
     prune: AnyRule = Threshold()
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     baseline_seeds: Annotated[
-        Literal["auto"] | Annotated[int, Field(ge=1, le=1000)], BeforeValidator(_read_count)
+        Literal["auto"] | Annotated[int, Field(ge=1, le=MOST_BASELINES)], BeforeValidator(_read_count)
     ] = 1  # auto: the square-root rule
     control: Literal["aa"] | None = None  # an arm that is the baseline under another seed
     optimizer: OptimizerConfig = OptimizerConfig()

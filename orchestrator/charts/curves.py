@@ -17,6 +17,8 @@ HEIGHT = 220  # pixels of the plot
 GUTTER = 76  # pixels of axis and margins beside it
 Row = dict[str, Any]
 
+TITLE = "token accuracy (%)"
+
 
 def chart(data: TaskCurves, width: int = WIDE, beside: int = 0, *, is_titled: bool = True) -> alt.LayerChart:
     """A line for each run; undermost the baseline, then arms without a colour of their own, on top the running.
@@ -138,7 +140,7 @@ def _layers(data: TaskCurves, part: _Part, looks: dict[str, style.Look], plot: i
     colours = alt.Scale(domain=labels, range=[look.colour for look in looks.values()])
     shapes = alt.Scale(domain=labels, range=[look.shape for look in looks.values()])
     scale = alt.Scale(zero=False)
-    y = alt.Y("mean(value):Q" if data.is_banded else "value:Q", title="token accuracy (%)", scale=scale)
+    y = alt.Y("mean(value):Q" if data.is_banded else "value:Q", title=TITLE, scale=scale)
     base = alt.Chart(alt.InlineData(values=part.rows)).encode(
         x=alt.X("step:Q", title="training step", axis=alt.Axis(tickCount=plot // 80, grid=False)),
         color=alt.Color("label:N", scale=colours, legend=legend),
@@ -146,7 +148,7 @@ def _layers(data: TaskCurves, part: _Part, looks: dict[str, style.Look], plot: i
     )
     if data.is_banded:
         yield base.mark_area(opacity=0.18).encode(
-            y=alt.Y("min(value):Q", title="token accuracy (%)", scale=scale), y2="max(value):Q"
+            y=alt.Y("min(value):Q", title=TITLE, scale=scale), y2="max(value):Q"
         )
     yield base.mark_line(strokeWidth=part.line).encode(y=y)
     marks = base.mark_point(filled=True, size=part.point, opacity=1).encode(

@@ -29,7 +29,7 @@ def refuse_a_server(command: str, advice: str = "") -> None:
 
 def refuse_a_server_alone(command: str) -> None:
     """As `refuse_a_server`, but where the server's database is named beside it."""
-    if not read_settings().database_url:
+    if read_settings().knows_the_server_only:
         refuse_a_server(command, ", or set FSQ_DATABASE_URL to that of the server")
 
 

@@ -129,8 +129,7 @@ def work(
     ] = None,
 ) -> None:
     """Run queued jobs of all rounds on this machine's device. Goes on until interrupted."""
-    settings = read_settings()
-    if settings.server and not settings.database_url:
+    if read_settings().knows_the_server_only:
         to_stderr(
             "FSQ_SERVER is set, but a worker takes its jobs from this machine's database (or FSQ_DATABASE_URL)"
         )

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from db import tables
 from db.tables import Job
-from orchestrator import engine, lookup
+from orchestrator import lookup, stored_round
 from orchestrator.caveats import Caveat
 from orchestrator.charts.data import Delta, TaskDeltas
 from orchestrator.doubts import Doubts, on_task
@@ -119,7 +119,7 @@ def on_job(session: Session, job: JobView) -> Finding | None:
     row = lookup.find(session, job.round)
     decision = tables.Decision
     decided = _decided(session, [*_on(row.id, job.task, [job.config]), decision.stage == job.stage])
-    doubts = on_task(session, row.id, engine.resolve(row), job.task, [job.config])
+    doubts = on_task(session, row.id, stored_round.resolve(row), job.task, [job.config])
     found = (_finding(*one, doubts) for one in decided)
     return next((one for one in found if one.key.seed == job.seed or one.rests_on(job.seed)), None)
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from db import tables
 from db.session import Database
 from db.tables import JobState
-from orchestrator import engine, lookup, progress
+from orchestrator import lookup, progress, stored_round
 from orchestrator.caveats import Caveat
 from orchestrator.charts.data import Curve, Funnel, TaskCurves
 from orchestrator.lookup import Slice
@@ -129,7 +129,7 @@ class Overviews:
             owner=lookup.submitted_by(session, row.name),
             unmeasured=progress.unmeasured(session, row.id),
             outcomes=progress.outcomes(session, row.id),
-            selections=engine.resolve(row).spec.selections,
+            selections=stored_round.resolve(row).spec.selections,
             running=[run(session, job) for job in running],
             tasks=self._findings(session, row),
             events=newest[::-1],
@@ -137,7 +137,7 @@ class Overviews:
 
     def _findings(self, session: Session, row: tables.Round) -> dict[str, TaskFindings]:
         decided = findings.progress(session, row.id)
-        resolved = engine.resolve(row)
+        resolved = stored_round.resolve(row)
         return {
             task: self._tasks.get(
                 (row.id, decided[task]),

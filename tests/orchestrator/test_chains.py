@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from db.session import Database
 from db.tables import Round, RoundState
-from orchestrator import engine, forecast, interventions, lookup, progress
+from orchestrator import engine, forecast, interventions, lookup, progress, stored_round
 from orchestrator.chains import ENDED, Decided, Parent, choose, start
 from orchestrator.errors import BadRound, NotFound
 from orchestrator.reading import parse_round
@@ -219,7 +219,7 @@ WINNERS = {"from": "r1", "where": "promoted", "top": 1, "by": "med"}
 
 def variants_of(database: Database, name: str) -> list[str]:
     with database.read() as session:
-        return list(engine.resolve(lookup.find(session, name)).canonical)
+        return list(stored_round.resolve(lookup.find(session, name)).canonical)
 
 
 def run_r1(rig: Rig) -> None:
@@ -275,7 +275,7 @@ def test_submit__what_was_taken_over_whole_was_not_selected(database: Database, 
         by_hand = {"mine": {"layer_start": 2}}
         rig.submit(resolve(tmp_path, round=name, variants=[by_hand, selection]))
         with database.read() as session:
-            selected_on = engine.resolve(lookup.find(session, name)).facts.selected_on
+            selected_on = stored_round.resolve(lookup.find(session, name)).facts.selected_on
         places = (("s4", 0),)
         assert selected_on == (
             {} if name == "all" else {"l2": places, "mine": places}
@@ -501,7 +501,7 @@ def test_with_selected__a_name_that_the_control_arm_has(database: Database, tmp_
     assert {key.variant for key in order[-4:]} <= {"baseline", "aa", "aa.r1"}
     with database.read() as session:
         row = lookup.find(session, "r2")
-        assert [variant.name for variant in engine.resolve(row).spec.named] == ["aa.r1"]
+        assert [variant.name for variant in stored_round.resolve(row).spec.named] == ["aa.r1"]
 
 
 def test_advance__a_child_that_cannot_be_read_is_blocked(

@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from db.session import Database
 from db.tables import Decision, Job
-from orchestrator import caveats, engine, lookup, progress, status
+from orchestrator import caveats, engine, lookup, progress, selections, status
 from orchestrator.evidence import Evidence, Pair, SeedEvidence, of_pairs
 from orchestrator.exports import lines
 from orchestrator.planner import JobKey
@@ -215,7 +215,7 @@ def test_control__its_promotions_are_the_noise_floor(database: Database, tmp_pat
         assert (floor.judged, floor.promoted) == (2, 1)
     child = resolve(tmp_path, round="r2", variants=[{"from": "r1"}, "scalar_l8_trainable"])
     with database.read() as session:
-        assert [one.name for one in engine.with_selected(session, child).spec.named] == [
+        assert [one.name for one in selections.with_selected(session, child).spec.named] == [
             "scalar_l8_trainable"
         ]
 

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from db.session import Database
 from db.tables import Decision, Job, Round, RoundState, Worker
-from orchestrator import engine, lookup
+from orchestrator import engine, lookup, stored_round
 from orchestrator.caveats import Caveat
 from orchestrator.records import records
 from orchestrator.web import findings, overview
@@ -44,7 +44,7 @@ def sign_in(client: TestClient, text: str) -> None:
 def found_on(database: Database, name: str, task: str) -> TaskFindings:
     with database.read() as session:
         row = lookup.find(session, name)
-        return findings.of_task(session, row.id, engine.resolve(row), task)
+        return findings.of_task(session, row.id, stored_round.resolve(row), task)
 
 
 @on_sqlite
