@@ -12,18 +12,17 @@ from sqlalchemy import select
 
 from db.session import Database
 from db.tables import Round, RoundState
-from orchestrator import engine, forecast, interventions, lookup, progress, stored_round
-from orchestrator.chains import ENDED, Decided, Parent, choose, start
+from orchestrator import engine, interventions, lookup
+from orchestrator.chains import ENDED, Parent, start
 from orchestrator.errors import BadRound, NotFound
 from orchestrator.reading import parse_round
-from orchestrator.records import records
 from orchestrator.rules import RuleFailed
 from orchestrator.spec import RoundSpec
-from orchestrator.verdicts import Verdict
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
 from worker.job import JobResult, Outcome
 
 WAITING, ACTIVE, BLOCKED = RoundState.WAITING, RoundState.ACTIVE, RoundState.BLOCKED
+WINNERS = {"from": "r1", "where": "promoted", "top": 1, "by": "med"}
 
 
 @pytest.mark.parametrize("when", ["finished", "promoted", "any"])
@@ -180,185 +179,6 @@ def test_advance__a_promoted_control_starts_no_child(database: Database, tmp_pat
     assert states(database)["r2"] == (BLOCKED, "round r1 promoted nothing", 0)
 
 
-DECIDED = [
-    Decided("a", Verdict.PROMOTED, 0.01),
-    Decided("a", Verdict.REJECTED, -0.03),
-    Decided("b", Verdict.PROMOTED, 0.004),
-    Decided("c", Verdict.CONFIRMED, 0.02),
-    Decided("d", Verdict.REJECTED, 0.0),
-    Decided("e", Verdict.UNDECIDED, None),
-    Decided("f", Verdict.PROMOTED, 0.004),
-]
-
-
-@pytest.mark.parametrize(
-    ("where", "top", "expected"),
-    [
-        ("promoted", None, ["c", "b", "f", "a"]),  # a by its mean, -0.01, not by its better seed
-        ("promoted", 2, ["c", "b"]),
-        ("confirmed", None, ["c"]),
-        ("any", 3, ["c", "b", "f"]),
-        ("any", None, ["c", "b", "f", "d", "a"]),
-    ],
-)
-def test_choose(where: Any, top: int | None, expected: list[str]) -> None:
-    assert choose(DECIDED, where, top, {}) == expected
-
-
-def test_choose__one_of_those_that_compute_the_same() -> None:
-    assert choose(DECIDED, "promoted", 2, {"c": "b"}) == ["c", "f"]
-    assert choose(DECIDED, "confirmed", None, {"c": "b"}) == ["c"]  # b was not
-
-
-def test_choose__from_nothing() -> None:
-    assert choose([], "any", None, {}) == []
-
-
-WINNERS = {"from": "r1", "where": "promoted", "top": 1, "by": "med"}
-
-
-def variants_of(database: Database, name: str) -> list[str]:
-    with database.read() as session:
-        return list(stored_round.resolve(lookup.find(session, name)).canonical)
-
-
-def run_r1(rig: Rig) -> None:
-    """l1 and l2 both reach med, l2 as the better one."""
-    rig.run_all({("quick", "l1"): 0.3, ("quick", "l2"): 0.3, ("med", "l1"): 0.3, ("med", "l2"): 0.4})
-
-
-def test_submit__variants_of_a_round_that_still_runs(database: Database, tmp_path: Path) -> None:
-    rig = Rig(database)
-    rig.submit(resolve(tmp_path))
-    check = resolve(tmp_path, round="check", seeds=[1, 2], variants=WINNERS)
-    rig.submit(check)
-    assert states(database)["check"] == (WAITING, "waits for round r1", 0)  # `after` goes without saying
-    with database.read() as session:
-        assert progress.round_(session, "check").funnel.planned is None
-
-    run_r1(rig)
-
-    assert variants_of(database, "check") == ["l2"]
-    assert states(database)["check"][0] is RoundState.FINISHED
-    with database.write() as session:  # once it has its variants, it is still the same round
-        assert engine.submit(session, check, "", by="me", now=NOW).is_new is False
-
-
-@pytest.mark.parametrize(("seeds", "is_doubtful"), [([0], True), ([3], False), ([3, 0], True)])
-def test_submit__what_was_selected_on_these_seeds_and_examples(
-    database: Database, tmp_path: Path, seeds: list[int], is_doubtful: bool
-) -> None:
-    """The best of several, measured again where it was chosen; by a round in between, too."""
-    rig = Rig(database)
-    rig.submit(resolve(tmp_path))
-    run_r1(rig)
-    rig.submit(resolve(tmp_path, round="between", seeds=[0], variants=WINNERS))
-    rig.run_all({("quick", "l2"): 0.3, ("med", "l2"): 0.4})
-    check = resolve(tmp_path, round="check", seeds=seeds, variants=WINNERS | {"from": "between"})
-    with database.read() as session:
-        warnings = " ".join(forecast.of_round(session, check).warnings)
-    assert ("l2 was the best of several on the same examples with seed 0:" in warnings) is is_doubtful
-    rig.submit(check)
-    rig.run_all({("quick", "l2"): 0.3, ("med", "l2"): 0.4})
-    found = [one for one in records(database, "check") if one["config"] == "l2" and one["seed"] == seeds[-1]]
-    assert [one["stage"] for one in found] == ["quick", "decision", "med", "decision"]
-    assert {"selected_of_n" in one["caveats"] for one in found} == {is_doubtful}
-    with database.write() as session:
-        assert engine.submit(session, check, "", by="me", now=NOW).is_new is False
-
-
-def test_submit__what_was_taken_over_whole_was_not_selected(database: Database, tmp_path: Path) -> None:
-    rig = Rig(database)
-    rig.submit(resolve(tmp_path))
-    run_r1(rig)
-    for name, selection in (("all", {"from": "r1", "where": "any"}), ("best", WINNERS)):
-        by_hand = {"mine": {"layer_start": 2}}
-        rig.submit(resolve(tmp_path, round=name, variants=[by_hand, selection]))
-        with database.read() as session:
-            selected_on = stored_round.resolve(lookup.find(session, name)).facts.selected_on
-        places = (("s4", 0),)
-        assert selected_on == (
-            {} if name == "all" else {"l2": places, "mine": places}
-        )  # whatever it is called
-
-
-def test_submit__variants_of_an_ended_round_beside_others(database: Database, tmp_path: Path) -> None:
-    rig = Rig(database)
-    rig.submit(resolve(tmp_path))
-    run_r1(rig)
-
-    own = {"l2": {"layer_start": 2, "clip": 3.0}}
-    rig.submit(resolve(tmp_path, round="check", variants=[own, WINNERS | {"top": 2}]))
-
-    assert variants_of(database, "check") == ["l2", "l2.r1", "l1"]  # another l2 than its own
-
-
-@pytest.mark.parametrize(
-    ("where", "expected"),
-    [("promoted", ["l2", "l1"]), ("any", ["l2", "l1"]), ("confirmed", ["l1"])],
-)
-def test_submit__a_confirmation_ranks_nothing(
-    database: Database, tmp_path: Path, where: str, expected: list[str]
-) -> None:
-    """l2 is the better one at med, which selects; only l1 is confirmed."""
-    confirm = {"name": "confirm", "steps": 8, "eval_every": 2}
-    rig = Rig(database, by_example=True)
-    rig.submit(resolve(tmp_path, stages=[*round_data()["stages"], confirm]))
-    scores = {("quick", "l1"): 0.3, ("quick", "l2"): 0.3, ("med", "l1"): 0.3, ("med", "l2"): 0.4}
-    rig.run_all(scores | {("confirm", "l1"): 0.9})
-
-    rig.submit(resolve(tmp_path, round="check", variants={"from": "r1", "where": where}))
-
-    assert variants_of(database, "check") == expected
-    with pytest.raises(BadRound, match="the stage 'confirm' of r1 confirms"):
-        rig.submit(resolve(tmp_path, round="last", variants={"from": "r1", "by": "confirm"}))
-
-
-def test_submit__nothing_to_take_over(database: Database, tmp_path: Path) -> None:
-    rig = Rig(database)
-    rig.submit(resolve(tmp_path))
-    rig.submit(resolve(tmp_path, round="check", variants=WINNERS))
-    rig.submit(resolve(tmp_path, round="mixed", variants=[WINNERS, "head_l8"]))
-
-    rig.run_all({})
-
-    reason = "round r1 has no variant of the kind asked for"
-    assert states(database)["check"] == (BLOCKED, reason, 0)
-    assert variants_of(database, "mixed") == ["head_l8"]
-
-
-@pytest.mark.parametrize(
-    ("selection", "after", "message"),
-    [
-        (WINNERS | {"by": "long"}, None, "the round r1 has no stage 'long'; it has quick, med"),
-        (WINNERS, {"round": "r0"}, "the round r1 has not ended; only the one named in `after` is waited for"),
-    ],
-)
-def test_submit__variants_that_cannot_come(
-    database: Database, tmp_path: Path, selection: Any, after: Any, message: str
-) -> None:
-    rig = Rig(database)
-    rig.submit(resolve(tmp_path, round="r0"))
-    rig.submit(resolve(tmp_path))
-    with pytest.raises(BadRound, match=message):
-        rig.submit(resolve(tmp_path, round="check", variants=selection, after=after))
-
-
-def test_submit__variants_of_an_unknown_round(database: Database, tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="no round named 'r1'"):
-        Rig(database).submit(resolve(tmp_path, round="check", variants=WINNERS))
-
-
-def test_read__variants_from_itself(tmp_path: Path) -> None:
-    with pytest.raises(BadRound, match="the round 'r1' cannot take its variants from itself"):
-        resolve(tmp_path, variants=[WINNERS], after={"round": "r0"})
-
-
-def test_read__unknown_key_of_a_selection(tmp_path: Path) -> None:
-    with pytest.raises(BadRound, match=r"variants.0.were: unknown key 'were'; did you mean 'where'\?"):
-        resolve(tmp_path, round="check", variants=[{"from": "r1", "were": "promoted"}])
-
-
 def test_read__like_another_round(database: Database, tmp_path: Path) -> None:
     rig = Rig(database)
     rig.submit(resolve(tmp_path))
@@ -432,17 +252,6 @@ def test_retry__of_a_round_that_was_cancelled_while_it_waited(database: Database
     assert (view.state, view.changed) == (WAITING, True)
 
 
-def test_with_selected__a_name_that_is_taken_twice(database: Database, tmp_path: Path) -> None:
-    rig = Rig(database)
-    rig.submit(resolve(tmp_path))
-    run_r1(rig)
-    own = {"l2": {"layer_start": 2, "clip": 3.0}, "l2.r1": {"layer_start": 2, "clip": 4.0}}
-
-    rig.submit(resolve(tmp_path, round="check", variants=[own, WINNERS]))
-
-    assert variants_of(database, "check") == ["l2", "l2.r1", "l2.r1.2"]
-
-
 @pytest.fixture
 def postgres(database: Database) -> Database:
     if database.engine.dialect.name != "postgresql":
@@ -490,18 +299,6 @@ def test_submit__the_same_round_from_many_at_once(postgres: Database, tmp_path: 
 
     with ThreadPoolExecutor(6) as pool:
         assert sorted(pool.map(submit, range(6))) == [False] * 5 + [True]
-
-
-def test_with_selected__a_name_that_the_control_arm_has(database: Database, tmp_path: Path) -> None:
-    rig = Rig(database)
-    rig.submit(resolve(tmp_path, variants={"aa": {"layer_start": 1}}))
-    rig.submit(resolve(tmp_path, round="r2", variants=[{"from": "r1"}], control="aa"))
-    order = rig.run_all({("quick", "aa"): 0.9, ("med", "aa"): 0.9})
-    assert states(database)["r2"][0] is RoundState.FINISHED
-    assert {key.variant for key in order[-4:]} <= {"baseline", "aa", "aa.r1"}
-    with database.read() as session:
-        row = lookup.find(session, "r2")
-        assert [variant.name for variant in stored_round.resolve(row).spec.named] == ["aa.r1"]
 
 
 def test_advance__a_child_that_cannot_be_read_is_blocked(
