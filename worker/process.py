@@ -36,8 +36,8 @@ def environment() -> dict[str, str]:
 
     Where memory is limited the process gives back what it frees, so that what fits does not depend on earlier jobs.
     """
-    kept = {} if process_memory.is_limited() else process_memory.KEEPING
-    return _ENVIRONMENT | kept | os.environ
+    memory = process_memory.SPARING if process_memory.is_limited() else process_memory.KEEPING
+    return _ENVIRONMENT | memory | os.environ
 
 
 class Said(StrEnum):

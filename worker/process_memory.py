@@ -12,6 +12,12 @@ KEEPING = {
 }
 """Variables by which glibc's malloc keeps what is freed, which the system would clear for the next step."""
 
+SPARING = {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
+"""Variables by which it gives every larger block back at once: none of a limited memory is lost between the blocks.
+
+By itself glibc raises this threshold as blocks are freed, and what then fits is half as much or less, by chance.
+"""
+
 
 def is_limited() -> bool:
     """Whether this process, and what it starts, may only have so much memory."""

@@ -11,7 +11,7 @@ import pytest
 
 from worker.limits import Limits
 from worker.process import Child, environment
-from worker.process_memory import KEEPING
+from worker.process_memory import KEEPING, SPARING
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
@@ -42,6 +42,7 @@ def test_environment__keeps_no_memory_where_it_is_limited() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (2**45, unlimited[1]))
     try:
         assert not KEEPING.items() & environment().items()
+        assert SPARING.items() <= environment().items()
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, unlimited)
     assert KEEPING.items() <= environment().items()
