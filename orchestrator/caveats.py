@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from orchestrator.evidence import Evidence
 from orchestrator.planner import SearchSpec
 from orchestrator.points import ROUNDING
+from orchestrator.results import StoredJob
 from orchestrator.rules import Scope
 from orchestrator.spec import ResolvedRound
 from orchestrator.statistics.examples import is_clear
@@ -22,6 +23,7 @@ class Caveat(StrEnum):
     LEAK = "leak"
     UNMATCHED_STEPS = "unmatched_steps"
     UNMATCHED_BASELINE = "unmatched_baseline"
+    MIXED_VERSIONS = "mixed_versions"
     SINGLE_SEED = "single_seed"
     NOT_SIGNIFICANT = "not_significant"
     SELECTED_OF_N = "selected_of_n"
@@ -38,6 +40,7 @@ EXPLANATIONS = {
     Caveat.LEAK: "in some examples the answer stands word for word in the prompt",
     Caveat.UNMATCHED_STEPS: "variant and baseline differ by more than 2 % in training steps",
     Caveat.UNMATCHED_BASELINE: "the stage has no baseline of its own",
+    Caveat.MIXED_VERSIONS: "variant and baseline were measured by versions of fsq that compute other numbers",
     Caveat.SINGLE_SEED: "one seed only, or all seeds are the same run: the spread between seeds is unknown",
     Caveat.NOT_SIGNIFICANT: "the paired interval of the delta contains 0 or does not exist, or p is above 0.025",
     Caveat.SELECTED_OF_N: "the variant was chosen among several on the same seed and data",
@@ -56,6 +59,17 @@ class Measured(NamedTuple):
     metrics: Metrics
     usage: Usage
     baseline: Metrics | None  # that of the same seed, None for a baseline itself
+    is_of_one_version: bool = True  # what computed it, and the baseline
+
+    @classmethod
+    def of(cls, job: StoredJob, baseline: StoredJob | None) -> Self | None:
+        """A run beside its baseline; None where it was not measured."""
+        metrics, usage = job.metrics, job.usage
+        if metrics is None or usage is None:
+            return None
+        if baseline is None or baseline.metrics is None:
+            return cls(metrics, usage, None)
+        return cls(metrics, usage, baseline.metrics, job.result_version == baseline.result_version)
 
 
 class Seeds(NamedTuple):
@@ -88,11 +102,12 @@ def of_arm(
         found += of_run(run.usage, run.metrics, resolved.spec.tasks[task].examples_a_step, by)
         found += of_baseline(run.baseline or run.metrics, report, by)
         found += [] if run.baseline is None else of_pair(run.metrics, run.baseline)
+        found += [] if run.is_of_one_version else [Caveat.MIXED_VERSIONS]
     if any(run.baseline is not None for run in runs.values()):
         found += of_protocol(resolved, task, stage, evidence, seeds)
         found += of_selection(resolved, task, stage, variant, runs)
         found += of_seeds(resolved, stage, seeds)
-        found += of_evidence(evidence)
+        found += of_evidence(evidence) if by == resolved.spec.prune.metric else []
     elif variant != BASELINE:
         found.append(Caveat.UNMATCHED_BASELINE)
     return sorted(set(found))
@@ -114,7 +129,7 @@ def of_protocol(
     seeds: Seeds | None = None,
 ) -> Iterator[Caveat]:
     """What the round's own settings make doubtful about any delta of a task at a stage, or about one decided."""
-    if resolved.spec.prune.min_delta < resolution(resolved, task, stage) - ROUNDING:
+    if abs(resolved.spec.prune.min_delta) < resolution(resolved, task, stage) - ROUNDING:
         yield Caveat.BELOW_RESOLUTION
     if resolved.report(task, stage).val.kept < 2:
         yield Caveat.NOT_SIGNIFICANT
@@ -137,10 +152,10 @@ def resolution(resolved: ResolvedRound, task: str, stage: str) -> float:
 
 
 def of_evidence(evidence: Evidence | None) -> Iterator[Caveat]:
-    """`not_significant`, where neither interval nor p-value rules out that there is no gain or loss."""
-    if evidence is None or evidence.d_acc_ci is None:
+    """`not_significant`, where no interval, or p-value, rules out that there is no gain or loss."""
+    if evidence is None:  # nothing is decided yet
         return
-    if not is_clear(evidence.d_acc_ci, evidence.p_value):
+    if evidence.d_acc_ci is None or not is_clear(evidence.d_acc_ci, evidence.p_value):
         yield Caveat.NOT_SIGNIFICANT
 
 

@@ -14,9 +14,10 @@ from orchestrator import caveats, results
 from orchestrator.caveats import Caveat, Measured
 from orchestrator.evidence import Evidence
 from orchestrator.planner import VERDICTS_WITHOUT_A_NUMBER, JobKey
+from orchestrator.results import StoredJob
 from orchestrator.round_statistics import Arm, seeds_of
 from orchestrator.spec import ResolvedRound
-from worker.job import BASELINE, Metrics, Outcome, Usage
+from worker.job import BASELINE, Outcome
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Doubts:
 
     resolved: ResolvedRound
     task: str
-    runs: Mapping[JobKey, tuple[Metrics, Usage]]
+    runs: Mapping[JobKey, StoredJob]
     stopped: Collection[JobKey]  # early, far below the baseline
     measured: Counter[Arm]  # how many seeds have numbers
     unnumbered: Counter[Arm]  # and how many ended in a verdict without
@@ -34,16 +35,12 @@ class Doubts:
         """What makes a decision doubtful; nothing where there is no number to doubt."""
         if key in self.stopped:
             return [Caveat.STOPPED_EARLY]
-        pairs = {
-            seed: (
-                self.runs.get(key._replace(seed=seed)),
-                self.runs.get(key._replace(seed=seed, variant=BASELINE)),
-            )
-            for seed in (rests_on.by_seed if rests_on else [key.seed])
-        }
-        runs = {
-            seed: Measured(*run, baseline[0]) for seed, (run, baseline) in pairs.items() if run and baseline
-        }
+        runs: dict[int, Measured] = {}
+        for seed in rests_on.by_seed if rests_on else [key.seed]:
+            run = self.runs.get(key._replace(seed=seed))
+            baseline = self.runs.get(key._replace(seed=seed, variant=BASELINE))
+            if run and baseline and (measured := Measured.of(run, baseline)):
+                runs[seed] = measured
         if not runs:
             return []
         # decided on all seeds, and on nothing: which of them counted is not known
@@ -70,11 +67,11 @@ def on_task(
     """On the decisions about these variants that rest on runs of these seeds, or on all."""
     of_it = [Job.round_id == round_id, Job.task == task, Job.variant.in_([BASELINE, *variants])]
     of_seeds = [] if seeds is None else [Job.seed.in_(seeds)]
-    runs: dict[JobKey, tuple[Metrics, Usage]] = {}
+    runs: dict[JobKey, StoredJob] = {}
     stopped: set[JobKey] = set()
     for job in results.jobs(session, *of_it, *of_seeds):
-        if job.metrics and job.usage:
-            runs[job.key] = job.metrics, job.usage
+        if job.metrics:
+            runs[job.key] = job
         elif job.partial:
             stopped.add(job.key)
     source = aliased(Job)

@@ -197,7 +197,7 @@ def _spread_warnings(session: Session, resolved: ResolvedRound) -> Iterator[str]
             search.confirmation.seeds if search.confirmation and stage not in search.stages else search.seeds
         )
         found = smallest_effect(spread.sd, len(seeds))
-        if found > search.rule.min_delta:
+        if found > abs(search.rule.min_delta):
             yield (
                 f"{task} at {stage}: runs of the baseline differ by {points(spread.sd)[1:]} ({spread.runs} runs), so "
                 f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} cannot tell less than {points(found)} from chance "
@@ -291,7 +291,7 @@ def as_text(view: Forecast) -> str:
     lines = [f"{view.round}: {view.n_layer} layers, {view.n_params:,} parameters"]
     lines += [f"  cannot be submitted: {view.conflict}"] if view.conflict else []
     lines += [f"  cannot be submitted yet: there is no round named {view.missing!r}"] if view.missing else []
-    lines += [f"  variants of {source} come once it has ended" for source in view.waits_for]
+    lines += [f"  variants of {source} come once it has ended, not counted here" for source in view.waits_for]
     lines += [f"  no-op on this model: {name} (decided at once, never trained)" for name in view.no_ops]
     lines += [f"  {name} computes the same as {first}: run once" for name, first in view.same_as.items()]
     lines += [f"  warning: {warning}" for warning in view.warnings]
@@ -305,7 +305,7 @@ def _task_text(task: TaskForecast, min_delta: float) -> list[str]:
     lines.append(f"  resolution one step is {points(task.resolution)}, the threshold {points(min_delta)}")
     for stage, jobs in task.stages.items():
         certain = "" if jobs.certain else "at most "
-        known = f", {jobs.known} known already" if jobs.known else ""
+        known = f", {jobs.known} of which need no training" if jobs.known else ""
         lines.append(f"  {stage:<10} {certain}{jobs.jobs} jobs{known}")
     lines.append(f"  time       {_time(task.seconds_certain)}, at most {_time(task.seconds_at_most)}")
     lines += [f"  caveat     {caveat}: {EXPLANATIONS[caveat]}" for caveat in task.caveats]

@@ -68,7 +68,7 @@ def records(database: Database, name: str) -> Iterator[Record]:
         spreads = round_statistics.spreads(session, resolved)
         writer = _Writer(
             resolved,
-            {job.key: job.metrics for job in baselines},
+            {job.key: job for job in baselines},
             rests_on,
             round_statistics.of_round(resolved.search, rests_on.items(), scores, spreads),
         )
@@ -178,7 +178,7 @@ class _Writer:
     """Turns stored rows of one round into records."""
 
     resolved: ResolvedRound
-    baselines: Mapping[JobKey, Metrics | None]
+    baselines: Mapping[JobKey, StoredJob]
     evidence: Mapping[JobKey, Evidence]  # on decisions
     statistics: RoundStatistics
 
@@ -294,9 +294,14 @@ class _Writer:
             "n_val_tokens": val.n_tokens,
         }
 
+    def _baseline_job(self, key: JobKey) -> StoredJob | None:
+        """What a variant is measured against; None for a baseline itself."""
+        return None if key.variant == BASELINE else self.baselines.get(key._replace(variant=BASELINE))
+
     def _baseline(self, key: JobKey) -> Metrics | None:
         """The numbers that a variant is measured against; None for a baseline itself."""
-        return None if key.variant == BASELINE else self.baselines.get(key._replace(variant=BASELINE))
+        job = self._baseline_job(key)
+        return None if job is None else job.metrics
 
     @property
     def _metric(self) -> str:
@@ -324,11 +329,8 @@ class _Writer:
     ) -> list[Caveat]:
         if any(job.partial is not None for job in jobs):
             return [Caveat.STOPPED_EARLY]
-        runs = {
-            job.key.seed: Measured(job.metrics, job.usage, self._baseline(job.key))
-            for job in jobs
-            if job.metrics is not None and job.usage is not None
-        }
+        measured = {job.key.seed: Measured.of(job, self._baseline_job(job.key)) for job in jobs}
+        runs = {seed: run for seed, run in measured.items() if run is not None}
         if not runs:
             return []
         of_it = (self.resolved, key.task, key.stage, key.variant, runs)

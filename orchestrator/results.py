@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Table, bindparam, func, select
 from sqlalchemy.orm import Session
 
@@ -17,7 +18,10 @@ from orchestrator.planner import JobKey, Lane, Measurement
 from orchestrator.points import ROUNDING
 from orchestrator.spec import ResolvedRound
 from orchestrator.statistics.examples import Outcomes
-from worker.job import Metric, Metrics, Outcome, Usage
+from orchestrator.stored_round import unreadable
+from worker.job import Metric, Metrics, Outcome, Strict, Usage
+
+Part = TypeVar("Part", bound=Strict)
 
 MOST_AT_ONCE = 500  # jobs asked for by their ids
 _STANDINGS = select(
@@ -42,9 +46,8 @@ class StoredJob:
 
     @property
     def metrics(self) -> Metrics | None:
-        """The numbers of its whole run; None when it was not measured."""
-        stored = (self.result or {}).get("metrics")
-        return Metrics.from_json(stored) if stored else None
+        """The numbers of its whole run; None when it was not measured. Raises BrokenRound, as the others do."""
+        return self._read(Metrics, "metrics")
 
     @property
     def version(self) -> str | None:
@@ -59,14 +62,20 @@ class StoredJob:
     @property
     def partial(self) -> Metrics | None:
         """The numbers of a run that was stopped early, up to there; None of any other."""
-        stored = (self.result or {}).get("partial")
-        return Metrics.from_json(stored) if stored else None
+        return self._read(Metrics, "partial")
 
     @property
     def usage(self) -> Usage | None:
         """What it took; None when it was not measured."""
-        stored = (self.result or {}).get("usage")
-        return Usage.from_json(stored) if stored else None
+        return self._read(Usage, "usage")
+
+    def _read(self, kind: type[Part], name: str) -> Part | None:
+        if not (stored := (self.result or {}).get(name)):
+            return None
+        try:
+            return kind.from_json(stored)
+        except ValidationError as error:
+            raise unreadable(f"{name} of job {self.id} ({'/'.join(map(str, self.key))})", error) from error
 
 
 def jobs(session: Session, *which: ColumnElement[bool]) -> Iterator[StoredJob]:

@@ -47,10 +47,15 @@ def told_of(name: str) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        said = "; ".join(f"{dotted(one['loc'])}: {one['msg']}" for one in error.errors(include_url=False))
-        raise BrokenRound(f"round {name} cannot be read here: {one_line(said)}") from error
+        raise unreadable(f"round {name}", error) from error
     except RuleFailed as error:
         raise BrokenRound(f"round {name}: {one_line(str(error))}") from error
+
+
+def unreadable(what: str, error: ValidationError) -> BrokenRound:
+    """What to say of something stored that this version cannot read."""
+    said = "; ".join(f"{dotted(one['loc'])}: {one['msg']}" for one in error.errors(include_url=False))
+    return BrokenRound(f"{what} cannot be read here: {one_line(said)}")
 
 
 @lru_cache(maxsize=64)

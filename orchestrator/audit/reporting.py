@@ -99,7 +99,9 @@ def _judged(audit: Audit) -> str:
     counts = audit.judged
     found = sum(map(len, audit.findings.values()))
     runs = f"{counts['runs']} runs ({counts['measured']} measured)"
-    decisions = f"{counts['decisions']} decisions ({counts['decisions_checked']} of them against the records)"
+    decisions = (
+        f"{counts['decisions']} decisions ({counts['decisions_checked']} of them checked by the records)"
+    )
     text = f"{found} findings on {runs} and {decisions} of {counts['rounds']} rounds"
     if counts["ledger_rows"]:
         text += f", and {counts['ledger_rows']} rows of a ledger"

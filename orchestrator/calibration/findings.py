@@ -139,12 +139,13 @@ def _rules(own: Rule) -> Iterator[Rule]:
 def needs(runs: Runs, spec: SearchSpec, effect: float, steps: Mapping[str, int]) -> Needs:
     """By the normal approximation: (z_level + z_power)^2 (v / n_val + 2 sd^2 / seeds) must not exceed effect^2.
 
+    A gain only: of an effect of 0 or less there is nothing to find.
     v is the variance over examples, sd the spread between runs; both arms have it.
     """
     stage = spec.stages[-1]
     normal = NormalDist()
     z = normal.inv_cdf(1 - LEVEL) + normal.inv_cdf(POWER)
-    room = (abs(effect) / z) ** 2
+    room = (max(effect, 0.0) / z) ** 2
     if not room:
         return Needs(effect=effect, seeds=None, val=None, seeds_and_val=(0, 0), steps=None)
     over_examples, over_runs = runs.example_variance(stage), 2 * runs.spread(stage) ** 2
@@ -182,7 +183,7 @@ def as_text(found: TaskCalibration, resolved: ResolvedRound) -> str:
         lines.append("  no effect below +50 pp is found in 80 % of the searches")
     elif found.smallest_effect == 0:
         lines.append(
-            "  a variant without any effect is accepted in 80 % of the searches: to be accepted says nothing"
+            "  a variant without any effect is accepted in at least 80 % of the searches: to be accepted says nothing"
         )
     else:
         lines.append(

@@ -112,8 +112,11 @@ def submit(
             forecast = client.forecast(path, after)
             forecast.refuse()
             jobs = sum(stage.jobs for task in forecast.tasks for stage in task.stages.values())
-            said = forecast.model_dump_json() if as_json else f"{path.name} is in order: at most {jobs} jobs."
-            typer.echo(said)
+            further = "".join(
+                f", and those of the variants that {name} yields" for name in forecast.waits_for
+            )
+            said = f"{path.name} is in order: at most {jobs} jobs{further}."
+            typer.echo(forecast.model_dump_json() if as_json else said)
             return
         submitted = client.submit(path, after)
     _say_submitted(submitted)
@@ -175,7 +178,11 @@ def retry(name: RoundName, as_json: AsJson = False) -> None:
     """Run again what failed, or let a cancelled round go on."""
     with open_client() as client:
         view = client.retry(name)
-    said = f"{name}: goes on" if view.changed else f"{name}: there is nothing to try again"
+    said = (
+        f"{name}: goes on"
+        if view.changed
+        else f"{name}: there is nothing to try again (a run that diverged is a verdict)"
+    )
     typer.echo(view.model_dump_json() if as_json else said)
 
 

@@ -9,7 +9,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, inspect, select, text
+from sqlalchemy import create_engine, insert, inspect, select, text
 from sqlalchemy.engine import make_url
 
 from alembic import command
@@ -17,7 +17,9 @@ from db import migrations
 from db.errors import DatabaseUnreachable, SchemaMismatch
 from db.revision import HEAD
 from db.session import Database, open_current
-from db.tables import Base, Round, RoundState
+from db.tables import Base, Decision, Job, Round, RoundState
+from orchestrator.evidence import Evidence
+from tests.db.test_queue import NOW
 
 
 def test_head__is_the_newest_migration() -> None:
@@ -50,6 +52,63 @@ def test_upgrade__keeps_the_rounds_of_the_first_version(database_url: str) -> No
     with database.read() as session:
         row = session.scalars(select(Round)).one()
         assert (row.name, row.state, row.after_id, row.reason) == ("old", RoundState.FINISHED, None, None)
+    database.close()
+
+
+USAGE = {"device": "cpu", "kernel": "c", "micro_batch": 4, "padding_share": 0.0, "peak_memory_bytes": None}
+LIFTED = {"version": "0.1.0", "result_version": 6}
+
+
+def test_upgrade__reads_what_earlier_versions_stored_otherwise(database_url: str) -> None:
+    database = Database(database_url)
+    with database.engine.begin() as connection:
+        config = migrations._config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0007")
+        connection.execute(
+            text(
+                "INSERT INTO rounds (id, name, digest, source, spec, facts, state, created_at) "
+                "VALUES (1, 'old', 'd', 's', '{}', '{}', 'finished', :now)"
+            ),
+            {"now": NOW},
+        )
+        of_job = {
+            "round_id": 1,
+            "task": "t",
+            "stage": "quick",
+            "fingerprint": "f",
+            "payload": {},
+            "state": "done",
+        }
+        results = [
+            {"outcome": "ok", "usage": USAGE | LIFTED},
+            {"outcome": "ok", "usage": USAGE} | LIFTED,
+            {"outcome": "crashed", "usage": None},
+            None,
+        ]
+        jobs = [
+            of_job | {"seed": seed, "variant": "v", "result": result, "created_at": NOW, "not_before": NOW}
+            for seed, result in enumerate(results)
+        ]
+        connection.execute(insert(Job), jobs)
+        told = {"d_acc_ci": [0.0, 0.1], "p_value": 0.1, "seeds": [{"seed": 1, "d_acc": 0.05}]}
+        of_decision = {"round_id": 1, "task": "t", "stage": "quick", "decision": "promoted", "reason": ""}
+        decisions = [
+            of_decision
+            | {"seed": seed, "variant": "v", "d_acc": d_acc, "evidence": evidence, "created_at": NOW}
+            for seed, (d_acc, evidence) in enumerate([(0.25, None), (0.05, told), (None, None)])
+        ]
+        connection.execute(insert(Decision), decisions)
+
+    assert migrations.upgrade(database) == HEAD
+
+    with database.read() as session:
+        lifted, as_before, crashed, running = session.scalars(select(Job.result).order_by(Job.id))
+        assert lifted == as_before == {"outcome": "ok", "usage": USAGE} | LIFTED
+        assert (crashed, running) == (results[2], None)
+        bare, stays, none = session.scalars(select(Decision.evidence).order_by(Decision.id))
+        assert (bare, stays, none) == ({"seeds": [{"seed": 0, "d_acc": 0.25}]}, told, None)
+        assert Evidence.from_json(bare).d_acc_ci is None
     database.close()
 
 

@@ -104,7 +104,8 @@ def test_needs__more_is_needed_for_less(effect: float) -> None:
 def test_needs__says_when_no_number_suffices() -> None:
     found = findings.needs(some_runs(examples=30), spec(Threshold()), 0.001, STEPS)
     assert (found.seeds, found.val) == (None, None)
-    assert findings.needs(some_runs(), spec(Threshold()), 0.0, STEPS).seeds_and_val == (0, 0)
+    for effect in (0.0, -0.5):
+        assert findings.needs(some_runs(), spec(Threshold()), effect, STEPS).seeds_and_val == (0, 0)
 
 
 def test_calibrating__shares_the_baselines_of_its_round(tmp_path: Path) -> None:

@@ -346,6 +346,24 @@ def test_round__what_is_refused(tmp_path: Path, changes: dict[str, Any], message
         resolve(tmp_path, **changes)
 
 
+def test_caveats__a_delta_without_an_interval_is_not_significant() -> None:
+    seed = SeedEvidence(seed=0, d_acc=0.3)
+    assert list(caveats.of_evidence(Evidence(seeds=(seed,)))) == [caveats.Caveat.NOT_SIGNIFICANT]
+    assert list(caveats.of_evidence(Evidence(d_acc_ci=(0.2, 0.4), p_value=0.001, seeds=(seed,)))) == []
+    assert list(caveats.of_evidence(None)) == []
+
+
+@pytest.mark.parametrize(
+    ("min_delta", "told"), [(0.001, True), (0.0, True), (-0.001, True), (0.5, False), (-1, False)]
+)
+def test_caveats__a_threshold_is_smaller_than_a_token_whatever_its_sign(
+    tmp_path: Path, min_delta: float, told: bool
+) -> None:
+    resolved = resolve(tmp_path, prune={"min_delta": min_delta})
+    found = list(caveats.of_protocol(resolved, "s4", "quick"))
+    assert (caveats.Caveat.BELOW_RESOLUTION in found) is told
+
+
 @pytest.mark.parametrize(("steps", "told"), [(100, False), (102, False), (103, True)])
 def test_caveats__arms_that_differ_by_more_than_two_percent_in_steps(steps: int, told: bool) -> None:
     variant, baseline = result(0.5, steps=steps).metrics, result(0.5, steps=100).metrics

@@ -167,7 +167,7 @@ def test_plan__takes_the_pace_of_earlier_runs_on_the_same_examples(
     assert [(one.jobs, one.known) for one in again.tasks[0].stages.values()] == [(3, 3), (3, 0)]
     assert (again.tasks[0].seconds_certain, again.tasks[0].seconds_at_most) == (0.0, 3 * 6.0)
     text = forecast.as_text(again)
-    assert "  quick      3 jobs, 3 known already" in text
+    assert "  quick      3 jobs, 3 of which need no training" in text
     assert "  med        at most 3 jobs\n" in text
 
 

@@ -10,12 +10,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 from typer.testing import CliRunner
 
 from db.session import Database, open_current
-from orchestrator import exports, interventions, progress
+from db.tables import Decision, Job, JobState
+from orchestrator import caveats, doubts, exports, interventions, progress
 from orchestrator.cli import app
-from orchestrator.errors import BadInput, FsqError
+from orchestrator.errors import BadInput, BrokenRound, FsqError
+from orchestrator.evidence import Evidence
 from orchestrator.files import write_whole
 from orchestrator.lookup import Slice
 from orchestrator.planner import JobKey
@@ -95,7 +98,7 @@ def test_records__whole(database: Database, tmp_path: Path) -> None:
         "padding_share": 0.1,
         "fingerprint": job["fingerprint"],
         "cached_from": None,
-        "caveats": ["at_chance", "below_resolution", "single_seed"],
+        "caveats": ["at_chance", "below_resolution", "not_significant", "single_seed"],
         "started_at": "2026-01-01T00:00:00.000+00:00",
         "finished_at": "2026-01-01T00:00:00.000+00:00",
         "device": "cpu",
@@ -373,6 +376,40 @@ def test_records__say_which_version_a_result_is_of(database: Database, tmp_path:
     assert protocols[0] == protocols[2] != protocols[1]
 
 
+def test_records__doubt_a_delta_of_two_versions(database: Database, tmp_path: Path) -> None:
+    """As when fsq is replaced while a round is not over."""
+    rig = Rig(database)
+    resolved = resolve(tmp_path, variants={"l1": {"layer_start": 1}, "l2": {"layer_start": 2}})
+    rig.submit(resolved)
+    own, other = {"result_version": RESULT_VERSION}, {"result_version": RESULT_VERSION - 1}
+    for marks in (other, other, own):  # baseline, l1, l2
+        rig.run_next(result(0.2).model_copy(update=marks))
+    found = exported(database)
+    doubted = {(one["config"], one["stage"]) for one in found if "mixed_versions" in one["caveats"]}
+    assert doubted == {("l2", "quick"), ("l2", "decision")}
+    with database.read() as session:
+        on_task = doubts.on_task(session, 1, resolved, "s4", ["l1", "l2"])
+        decided = session.scalars(select(Decision)).all()
+    for one in decided:
+        key = JobKey(one.task, one.stage, one.variant, one.seed)
+        told = on_task.on(key, Evidence.from_json(one.evidence))
+        assert (caveats.Caveat.MIXED_VERSIONS in told) is (one.variant == "l2")
+
+
+def test_records__that_this_version_cannot_read(database: Database, tmp_path: Path) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path))
+    rig.run_next(result(0.2))
+    with database.write() as session:
+        job = session.scalars(select(Job).where(Job.state == JobState.DONE)).one()
+        assert job.result is not None
+        job.result = job.result | {"usage": job.result["usage"] | {"colour": "red"}}
+    with pytest.raises(
+        BrokenRound, match=r"usage of job 1 \(s4/quick/baseline/0\) cannot be read here: colour"
+    ):
+        exported(database)
+
+
 def test_summary__how_many_prompts_hold_their_answer(database: Database, tmp_path: Path) -> None:
     rig = Rig(database)
     whole = resolve(tmp_path)
@@ -439,7 +476,7 @@ def test_records__whole_decision(database: Database, tmp_path: Path) -> None:
         "adjusted_by": None,
         "run_sd": None,
         "run_sd_degrees": None,
-        "caveats": ["at_chance", "below_resolution", "single_seed"],
+        "caveats": ["at_chance", "below_resolution", "not_significant", "single_seed"],
         "finished_at": "2026-01-01T00:00:00.000+00:00",
         "version": version("fsq"),
     }
