@@ -327,7 +327,7 @@ def test_job__says_what_was_decided(client: TestClient, database: Database, tmp_
 
     assert "Decision promoted +10.00 pp reaches +0.10 pp" in text
     assert "Variant minus baseline +10.00 pp" in text
-    assert "Keep in mind at chance , below resolution , single seed" in text
+    assert "Keep in mind at chance , below resolution , not significant , single seed" in text
     assert "so far" not in text
     assert "Decision" not in page_of(client, "/jobs/1")  # a baseline
 
