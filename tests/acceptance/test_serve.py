@@ -82,7 +82,8 @@ def test_token__life(fsq: Fsq, environment: dict[str, str]) -> None:
     assert fsq("token", "create", "other", "--expires", "soon").returncode == 2
     (listed,) = json.loads(fsq("token", "list", "--json").stdout)
     assert (listed["name"], listed["scope"], listed["is_valid"]) == ("laptop", "submit", True)
-    assert text.rpartition("_")[2] not in fsq("token", "list").stdout
+    secret = text.split("_", 2)[2]  # which may have such a character itself
+    assert secret not in fsq("token", "list").stdout
 
     with serving(environment, "--host", EVERYWHERE) as (url, _):
         url = url.replace(EVERYWHERE, "127.0.0.1")
