@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,7 +20,7 @@ from db.tables import Event, Job, JobState, Worker
 from orchestrator import engine, interventions
 from tests.orchestrator.factories import resolve, result
 from worker.errors import DeviceBusy
-from worker.job import Evaluation, JobResult, Outcome
+from worker.job import Evaluation, JobResult, JobSpec, Outcome
 from worker.limits import Limits
 from worker.process import Child
 from worker.queue_client import QueueClient
@@ -105,11 +104,26 @@ def kinds(database: Database) -> list[str]:
     ("send", "outcome"), [(signal.SIGSTOP, Outcome.TIMEOUT), (signal.SIGKILL, Outcome.CRASHED)]
 )
 def test_child__stopped_or_killed_is_replaced_and_the_job_goes_on(
-    database: Database, tmp_path: Path, send: signal.Signals, outcome: Outcome
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    send: signal.Signals,
+    outcome: Outcome,
 ) -> None:
     submit(database, tmp_path, **QUICK)
-    witness = Witness(lambda: os.kill(child_of(service), send))
-    service = worker(database, tmp_path, witness, stall_seconds=20)
+
+    def strike() -> None:
+        os.kill(child_of(service), send)
+        if send is signal.SIGSTOP:
+            monkeypatch.setitem(vars(service.limits), "stall_seconds", 2.0)
+
+    def ended(job: RunningJob, result: JobResult, will_retry: bool) -> None:
+        monkeypatch.undo()  # the next child may take its time to start
+        witness.endings.append((result.outcome, will_retry))
+
+    witness = Witness(strike)
+    witness.ended = ended  # type: ignore[method-assign]
+    service = worker(database, tmp_path, witness)
     service.run_until_idle()
     assert witness.endings == [(outcome, True), (Outcome.OK, False)]
     job = only_job(database)
@@ -123,13 +137,13 @@ def test_job__that_always_crashes_is_parked_with_its_log(database: Database, tmp
     service = worker(database, tmp_path, witness, max_attempts=2)
     snapshots = tmp_path / "snapshots"
     snapshots.write_text("in the way")  # no snapshots: every attempt starts anew
-    started = witness.started
+    start_job = service.child.start_job
 
-    def kill_soon(job: RunningJob) -> None:
-        started(job)
-        threading.Timer(0.2, lambda: os.kill(child_of(service), signal.SIGKILL)).start()
+    def start_and_kill(spec: JobSpec, log: Path) -> None:
+        start_job(spec, log)
+        os.kill(child_of(service), signal.SIGKILL)
 
-    witness.started = kill_soon  # type: ignore[method-assign]
+    service.child.start_job = start_and_kill  # type: ignore[method-assign]
     service.run_until_idle()
     assert witness.endings == [(Outcome.CRASHED, True), (Outcome.CRASHED, False)]
     assert service.queue.has_failed
