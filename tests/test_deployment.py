@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -43,8 +44,16 @@ INSTRUCTIONS: list[dict[str, str]] = DockerfileParser(path=str(DOCKERFILE), cach
 DASHBOARD: dict[str, Any] = json.loads((DEPLOYMENT / "grafana-dashboard.json").read_text())
 
 
-def run(*command: str | Path, cwd: Path = CHECKOUT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=60)
+def run(*command: str | Path, cwd: Path = CHECKOUT, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
 
 
 def tool(name: str) -> str:
@@ -155,8 +164,10 @@ def test_dockerignore__lets_nothing_else_in() -> None:
 def test_dockerignore__lets_in_what_the_wheel_is_made_of(tmp_path: Path) -> None:
     for child in CHECKOUT.iterdir():
         if enters_the_build(child.name):
-            copy = shutil.copytree if child.is_dir() else shutil.copy2
-            copy(child, tmp_path / child.name)
+            if child.is_dir():
+                shutil.copytree(child, tmp_path / child.name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(child, tmp_path)
     built = run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", cwd=tmp_path)
     assert built.returncode == 0, built.stderr
     wheel = next((tmp_path / "dist").glob("*.whl"))
@@ -267,7 +278,7 @@ def test_units__are_valid(tmp_path: Path) -> None:
 def test_timer__ends_before_midnight() -> None:
     timer = (DEPLOYMENT / "fsq-submit.timer").read_text()
     expression = re.findall(r"^OnCalendar=(.*)$", timer, re.MULTILINE)[0]
-    done = run(tool("systemd-analyze"), "calendar", "--iterations=100", expression)
+    done = run(tool("systemd-analyze"), "calendar", "--iterations=100", expression, TZ="UTC")
     times = re.findall(r" (\d\d:\d\d):00 UTC$", done.stdout, re.MULTILINE)
     assert (min(times), max(times)) == ("20:00", "23:50")
 
@@ -395,10 +406,9 @@ def test_nightly__page_shows_the_files_and_the_crontab() -> None:
 
 
 def test_nightly__rounds_can_be_submitted_again_and_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same_day: None
 ) -> None:
     monkeypatch.setenv("FSQ_HOME", str(tmp_path))
-    monkeypatch.delenv("FSQ_DATABASE_URL", raising=False)
     for _ in range(2):
         for name in ("search", "seeds"):
             done = CliRunner().invoke(app, ["submit", str(NIGHTLY / f"{name}.yaml")])

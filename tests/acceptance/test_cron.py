@@ -48,7 +48,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def test_night__submitted_and_worked_off_by_cron(night: Path, tmp_path: Path) -> None:
+def test_night__submitted_and_worked_off_by_cron(night: Path, tmp_path: Path, same_day: None) -> None:
     folder = shlex.quote(str(night))
     submit = f"cd {folder} && fsq submit search.yaml && fsq submit seeds.yaml"
     today = f"{datetime.now().astimezone():%Y-%m-%d}"

@@ -65,7 +65,7 @@ def play(display: PlainDisplay | LiveDisplay, *, inherited: bool = False) -> Non
 
 
 def test_plain_display__tells_everything_in_lines() -> None:
-    console = Console(file=io.StringIO(), width=200)
+    console = Console(file=io.StringIO(), width=200, _environ={})
     display = display_for(console, lambda job: OUTLOOK)
     assert isinstance(display, PlainDisplay)
     play(display, inherited=True)
