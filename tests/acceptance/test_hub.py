@@ -71,8 +71,8 @@ def hub_round(folder: Path, **changes: Any) -> Path:
     return write_round(folder, **data | changes)
 
 
-def jobs_of(fsq: Fsq) -> list[dict[str, Any]]:
-    return [record for record in records_of(fsq) if record["stage"] != "decision"]
+def jobs_of(fsq: Fsq, **more: Any) -> list[dict[str, Any]]:
+    return [record for record in records_of(fsq, **more) if record["stage"] != "decision"]
 
 
 def test_prefetch__then_the_round_needs_no_network(fsq: Fsq, hub: HubStandIn, tmp_path: Path) -> None:
@@ -87,14 +87,17 @@ def test_prefetch__then_the_round_needs_no_network(fsq: Fsq, hub: HubStandIn, tm
         f"small: everything is on this machine; `fsq run {path}` needs no network",
     ]
     assert fetched.stderr == ""
+    shutil.copytree(tmp_path / "home", tmp_path / "second home")
     hub.requests.clear()
-    hub.close()
 
-    ran = fsq("run", path)
+    for home in ("home", "second home"):
+        env = {"FSQ_HOME": str(tmp_path / home)}
+        ran = fsq("run", path, env=env)
 
-    assert ran.returncode == 0, ran.stderr
-    assert {job["status"] for job in jobs_of(fsq)} == {"ok"}
-    assert hub.requests == []
+        assert ran.returncode == 0, ran.stderr
+        assert {job["status"] for job in jobs_of(fsq, env=env)} == {"ok"}
+        assert hub.requests == []
+        hub.close()  # for the second run it is out of reach
 
 
 def test_submit__fixes_the_commit(fsq: Fsq, hub: HubStandIn, tmp_path: Path) -> None:

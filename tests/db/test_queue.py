@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from threading import Event, Thread
+from threading import Thread
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from db import events, queue
 from db.errors import LeaseLost
@@ -212,20 +212,19 @@ def test_hand_back_all__waits_for_the_round_of_its_job(database: Database) -> No
     round_id = add_round(database)
     worker = add_worker(database)
     lease = must_claim(database, worker)
-    held, handed_back = Event(), Event()
 
     def hand_back() -> None:
-        held.wait(10)
         with database.write() as session:
             queue.hand_back_all(session, worker_id=worker, now=NOW, wait=True)
-        handed_back.set()
 
     thread = Thread(target=hand_back)
-    thread.start()
+    waits = text("SELECT count(*) FROM pg_locks WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))")
     with database.write() as session:
         events.lock(session, round_id)
-        held.set()
-        assert not handed_back.wait(0.3)
+        thread.start()
+        while not session.scalar(waits):
+            assert thread.is_alive()
+            thread.join(0.01)
     thread.join(10)
     stored = job(database, lease.job_id)
     assert (stored.state, stored.attempts) == (JobState.QUEUED, 0)

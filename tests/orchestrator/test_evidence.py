@@ -271,7 +271,7 @@ def test_confirm__its_seeds_are_seeds_and_no_control_arm_s(name: str) -> None:
     assert 1000 <= spec.first_fresh_seed < CONTROL_SEEDS - 2 * MOST_FRESH
 
 
-def test_confirm__its_examples_are_not_those_of_the_selection(tmp_path: Path) -> None:
+def test_confirm__neither_its_examples_nor_its_seeds_are_those_of_the_selection(tmp_path: Path) -> None:
     from model.tokenizers import get_tokenizer
     from tasks import build
 
@@ -283,7 +283,8 @@ def test_confirm__its_examples_are_not_those_of_the_selection(tmp_path: Path) ->
     assert {one.id for one in unseen[1]}.isdisjoint({one.id for one in (*seen[0], *seen[1])})
     assert len(unseen[1]) == 10
     assert unseen[2].digest == resolved.report("s4", "confirm").digest != seen[2].digest
-    assert not {"promoted"} & set(resolved.search.confirmation.seeds if resolved.search.confirmation else ())
+    assert resolved.search.confirmation
+    assert set(resolved.search.confirmation.seeds).isdisjoint(resolved.spec.seeds)
 
 
 def test_not_significant__where_interval_and_p_value_disagree() -> None:
