@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -148,14 +149,19 @@ def test_open_current__unreachable(url: str, message: str) -> None:
 def test_open_current__refuses_a_database_that_cannot_hold_all_text(
     postgres_server: str, encoding: str
 ) -> None:
-    name, engine = f"narrow_{encoding.lower()}", create_engine(postgres_server, isolation_level="AUTOCOMMIT")
+    name = f"narrow_{os.urandom(6).hex()}"
+    engine = create_engine(postgres_server, isolation_level="AUTOCOMMIT")
     with engine.connect() as server:
         options = f"ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
         server.execute(text(f"CREATE DATABASE {name} {options}"))
         url = make_url(postgres_server).set(database=name).render_as_string(hide_password=False)
-        with pytest.raises(DatabaseUnreachable, match=f"encoding is {encoding}.*createdb --encoding UTF8"):
-            open_current(url)
-        server.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        try:
+            with pytest.raises(
+                DatabaseUnreachable, match=f"encoding is {encoding}.*createdb --encoding UTF8"
+            ):
+                open_current(url)
+        finally:
+            server.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
     engine.dispose()
 
 
