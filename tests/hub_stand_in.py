@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,15 @@ class HubStandIn(ThreadingHTTPServer):
 
     def files(self, repository: Path) -> list[Path]:
         return sorted(path for path in repository.rglob("*") if path.is_file())
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port for a stand-in that comes and goes: nobody else gets it while no stand-in listens there."""
+    with socket.socket() as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        yield reserved.getsockname()[1]
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from model import random_state_dict
 from model.shapes import ModelShape
 from tests.acceptance.conftest import FSQ, Fsq, records_of, write_round
-from tests.hub_stand_in import HubStandIn, serving
+from tests.hub_stand_in import HubStandIn, reserved_port, serving
 
 SMALL_MODEL = {"random": {"layers": 2, "dim": 64, "vocab": 256}, "tokenizer": "bytes"}
 REPO, MODEL = "someone/mbpp", "someone/rwkv7"
@@ -41,7 +41,7 @@ def hub(tmp_path: Path) -> Iterator[HubStandIn]:
     model = tmp_path / "repositories" / "models" / MODEL
     model.mkdir(parents=True)
     save_file(random_state_dict(ModelShape.random(2, 64, 256, 64), 0), model / "tiny.safetensors")
-    with serving(tmp_path / "repositories") as server:
+    with reserved_port() as port, serving(tmp_path / "repositories", port) as server:
         yield server
 
 

@@ -1,6 +1,7 @@
 """Builds from a hub, each in a process forked from this one, which has loaded what takes most of their time.
 
-Reads, a line each, a folder, a task's options and where to write what the build says; answers with its exit code.
+Reads, a line each, a folder, a task's options, where to write what the build says and how many seconds the hub may be
+silent, or null; answers with its exit code.
 """
 
 import json
@@ -14,8 +15,6 @@ import datasets  # noqa: F401 - a build loads it when it needs it
 from model.tokenizers import get_tokenizer
 from tasks import TaskError, build, hub, parse_config
 
-hub.SILENCE = 2.0
-
 
 def said(options: dict[str, Any]) -> str:
     try:
@@ -27,9 +26,10 @@ def said(options: dict[str, Any]) -> str:
 
 def main() -> None:
     for line in sys.stdin:
-        folder, options, output = json.loads(line)
+        folder, options, output, silence = json.loads(line)
         if (child := os.fork()) == 0:
             os.chdir(folder)
+            hub.SILENCE = silence or hub.SILENCE
             Path(output).write_text(said(options))
             os._exit(0)
         _, status = os.waitpid(child, 0)

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from task_samples import mbpp_rows, write_jsonl
 
-from tests.hub_stand_in import HubStandIn, serving
+from tests.hub_stand_in import HubStandIn, reserved_port, serving
 
 REPO = "someone/mbpp"
 Read = Callable[..., str]
@@ -41,22 +41,17 @@ class Builder(NamedTuple):
 def builder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builder]:
     """`hub_builds`, which has read the environment: the hub's address and the cache are the same for all tests."""
     folder = tmp_path_factory.mktemp("builder")
-    reserved = socket.socket()  # does not listen; the port is nobody else's while the hub is closed
-    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    reserved.bind(("127.0.0.1", 0))
-    port = reserved.getsockname()[1]
     environment = os.environ | {
-        "HF_ENDPOINT": f"http://127.0.0.1:{port}",
         "HF_HOME": str(folder / "hf"),
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_XET": "1",
     }
     with (
-        reserved,
+        reserved_port() as port,
         (folder / "errors").open("w") as errors,
         subprocess.Popen(
             [sys.executable, "-W", "ignore", Path(__file__).with_name("hub_builds.py")],
-            env=environment,
+            env=environment | {"HF_ENDPOINT": f"http://127.0.0.1:{port}"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -88,7 +83,7 @@ def write_repository(root: Path, **rows: int) -> None:
 def read(builder: Builder, hub: HubStandIn, tmp_path: Path) -> Read:
     """What a build says, run in a new process and in the folder of the test."""
 
-    def call(**changes: Any) -> str:
+    def call(*, silence: float | None = None, **changes: Any) -> str:
         options = {
             "kind": "mbpp",
             "data": {"hub": {"repo": REPO, "split": "train"} | changes},
@@ -99,7 +94,9 @@ def read(builder: Builder, hub: HubStandIn, tmp_path: Path) -> Read:
         said = builder.folder / "said"
         assert builder.process.stdin is not None
         assert builder.process.stdout is not None
-        print(json.dumps([str(tmp_path), options, str(said)]), file=builder.process.stdin, flush=True)
+        print(
+            json.dumps([str(tmp_path), options, str(said), silence]), file=builder.process.stdin, flush=True
+        )
         assert builder.process.stdout.readline() == "0\n", (builder.folder / "errors").read_text()
         return said.read_text()
 
@@ -273,7 +270,7 @@ def test_read__data_that_cannot_be_read_are_no_outage(read: Read, hub: HubStandI
 def test_read__silent_hub_is_given_up(read: Read, hub: HubStandIn) -> None:
     hub.close()
     with socket.create_server(("127.0.0.1", hub.server_address[1])):
-        said = read()
+        said = read(silence=2.0)
 
     assert said.startswith(f"DataUnavailable: hub {REPO}: ReadTimeout: ")
 
