@@ -17,6 +17,7 @@ from safetensors.torch import save
 
 from model.initialise import random_state_dict
 from model.shapes import ModelShape
+from tasks.builtin.sudoku_puzzles import random_board
 
 SHAPE = ModelShape.random(2, 8, 5, head_size=4)
 
@@ -79,8 +80,8 @@ NASTY = (
 
 
 def rows_of(kind: str, count: int = 12) -> list[dict[str, Any]]:
-    """Rows that a built-in kind can use."""
-    return [_ROWS[kind](number) for number in range(count)]
+    """Rows that a built-in kind can use; the first dozen are for training and for validation, by number."""
+    return [_ROWS[kind](number) for number in range(20, 20 + count)]
 
 
 def jsonl(rows: Iterable[Mapping[str, Any]]) -> bytes:
@@ -163,8 +164,7 @@ def _punctuation(number: int) -> dict[str, Any]:
 
 
 def _sudoku(number: int) -> dict[str, Any]:
-    boards = ("1234341221434321", "2143341212344321", "4321214334121234")
-    return {"puzzle": boards[number % 3], "id": number}
+    return {"puzzle": random_board(4, random.Random(number)), "id": number}
 
 
 _ROWS = {

@@ -1,4 +1,4 @@
-"""The ways in, each as a function of bytes that raises only where there is a defect.
+"""The ways in, each as a function of bytes that raises only where there is a defect, and says whether it took them.
 
 Allowed is a result, or the one documented error of its layer with a clear message; both within MOST_SECONDS of
 processor time. Hypothesis (`test_targets`) and atheris (`coverage_guided`) drive the same functions.
@@ -15,13 +15,15 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
 from fastapi.testclient import TestClient
 from structlog.testing import capture_logs
 
+from db import tokens
 from db.session import Database, open_current
+from db.tables import Token
 from model import checkpoint, get_tokenizer
 from model.errors import CheckpointError
 from orchestrator.api.app import create_app
@@ -56,13 +58,15 @@ from tests.fuzz.seeds import (
 from worker.job import HubCheckpoint, RoundFacts
 from worker.preparation import Unusable, prepare
 
-Target = Callable[[bytes], None]
+Target = Callable[[bytes], bool]
 
 MOST_SECONDS = 10.0
 LONGEST_MESSAGE = 2_000
 MOST_PROBLEMS = 101
 TODAY = date(2026, 1, 1)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SECRET = "s" * 43
+TOKEN = f"fsq_1_{SECRET}".encode()
 
 
 class Defect(Exception):
@@ -85,48 +89,54 @@ def bounded() -> Iterator[None]:
         raise Defect(f"took {spent:.1f} s")
 
 
-def round_yaml(content: bytes) -> None:
+def round_yaml(content: bytes) -> bool:
     """What `fsq submit` does with a round file before it looks at any data."""
-    _round(lambda: parse(content, "r.yaml"))
+    return _round(lambda: parse(content, "r.yaml"))
 
 
-def round_json(content: bytes) -> None:
+def round_json(content: bytes) -> bool:
     """The same for a round written as JSON."""
-    _round(lambda: parse_json(content, "r.json"))
+    return _round(lambda: parse_json(content, "r.json"))
 
 
-def _round(read: Callable[[], RoundFile]) -> None:
+def _round(read: Callable[[], RoundFile]) -> bool:
     with bounded():
         try:
             spec = validate(read(), today=TODAY).resolved(Path("/somewhere"))
         except BadRound as error:
-            _check_problems(error)
+            return _refused_with_problems(error)
         except NotFound as error:
-            check_message(str(error))
-        else:
-            if RoundSpec.from_json(spec.model_dump(mode="json")) != spec:
-                raise Defect("a round that is another one when it has been stored")
+            return _refused(error)
+        if RoundSpec.from_json(spec.model_dump(mode="json")) != spec:
+            raise Defect("a round that is another one when it has been stored")
+        return True
 
 
-def _check_problems(error: BadRound) -> None:
+def _refused(error: Exception) -> Literal[False]:
+    check_message(str(error))
+    return False
+
+
+def _refused_with_problems(error: BadRound) -> Literal[False]:
     if not 1 <= len(error.problems) <= MOST_PROBLEMS:
         raise Defect(f"{len(error.problems)} problems")
     for problem in error.problems:
         check_message(str(problem))
+    return False
 
 
-def task_options(content: bytes) -> None:
+def task_options(content: bytes) -> bool:
     """The options of a task, as a round file has them in JSON; where they are good, a build from a few rows."""
     with bounded():
         try:
             options = parse_json(content, "options").data
             config = parse_task(str(options.get("kind", "arc")), options)
         except BadRound as error:
-            return _check_problems(error)
+            return _refused_with_problems(error)
         except TaskError as error:
-            return check_message(str(error))
+            return _refused(error)
         if config.kind not in OPTIONS or config.train > 100 or config.val > 100:
-            return None  # a larger build may take as long as it takes
+            return False  # a larger build may take as long as it takes
         data = None if config.kind == "sudoku" else Data(path=_rows_file(config.kind))
         return _built(config.model_copy(update={"data": data}))
 
@@ -138,17 +148,17 @@ def _rows_file(kind: str) -> Path:
     return path
 
 
-def _built(config: Any) -> None:
+def _built(config: Any) -> bool:
     try:
         train, val, report = build(config, get_tokenizer("bytes"))
     except TaskError as error:
-        check_message(str(error))
-    else:
-        if (len(train), len(val)) != (report.train.kept, report.val.kept):
-            raise Defect("a report on other examples")
+        return _refused(error)
+    if (len(train), len(val)) != (report.train.kept, report.val.kept):
+        raise Defect("a report on other examples")
+    return True
 
 
-def checkpoint_file(content: bytes) -> None:
+def checkpoint_file(content: bytes) -> bool:
     """A checkpoint, by what its first bytes say it is; what is inspected is what is then read."""
     path = _written("model.bin", content)
     with bounded():
@@ -158,6 +168,7 @@ def checkpoint_file(content: bytes) -> None:
         )
     if inspected != read:
         raise Defect(f"inspected {inspected} and read {read}")
+    return read is not None
 
 
 def _tensors_or_error(
@@ -173,16 +184,16 @@ def _tensors_or_error(
 def data_file(ending: str) -> Target:
     """The rows of a file of this format."""
 
-    def target(content: bytes) -> None:
+    def target(content: bytes) -> bool:
         path = _written(f"rows{ending}", content)
         with bounded():
             try:
                 (table,) = open_source(Data(path=path)).read()
             except DataError as error:
-                check_message(str(error))
-            else:
-                if not table.rows:
-                    raise Defect("a table without rows")
+                return _refused(error)
+            if not table.rows:
+                raise Defect("a table without rows")
+            return True
 
     return target
 
@@ -190,16 +201,16 @@ def data_file(ending: str) -> Target:
 def task(kind: str) -> Target:
     """The examples of a built-in kind from a file of JSON lines."""
 
-    def target(content: bytes) -> None:
+    def target(content: bytes) -> bool:
         path = _written("rows.jsonl", content)
         options = {"kind": kind, "train": 2, "val": 1, "data": {"path": path}}
         with bounded():
             try:
                 built = build(options | dict(OPTIONS[kind]), get_tokenizer("bytes"))
             except TaskError as error:
-                check_message(str(error))
-            else:
-                json.dumps(built[2].model_dump(mode="json"), allow_nan=False).encode()
+                return _refused(error)
+            json.dumps(built[2].model_dump(mode="json"), allow_nan=False).encode()
+            return True
 
     return target
 
@@ -207,7 +218,7 @@ def task(kind: str) -> Target:
 def records_file(name: str) -> Target:
     """Records of the past: read, judged, and imported twice."""
 
-    def target(content: bytes) -> None:
+    def target(content: bytes) -> bool:
         path = _written(name, content)
         with bounded():
             history = History()
@@ -227,6 +238,7 @@ def records_file(name: str) -> Target:
             raise Defect(f"imported {first}, and then {again}")
         for message in told:
             check_message(message)
+        return not first["skipped"]
 
     return target
 
@@ -247,36 +259,38 @@ def imported() -> Database:
     return open_current(f"sqlite:///{workplace() / 'imported.db'}")
 
 
-def manifest_file(content: bytes) -> None:
+def manifest_file(content: bytes) -> bool:
     """A manifest of experiments; what is read is read again from what is written of it."""
     with bounded():
         try:
             found = manifest.read(content, "m.json")
         except BadInput as error:
-            check_message(str(error))
-        else:
-            if manifest.read(manifest.to_json(found).encode(), "m.json") != found:
-                raise Defect("a manifest that is another one when it has been written")
+            return _refused(error)
+        if manifest.read(manifest.to_json(found).encode(), "m.json") != found:
+            raise Defect("a manifest that is another one when it has been written")
+        return True
 
 
-def document(content: bytes) -> None:
+def document(content: bytes) -> bool:
     """A Markdown file held against a manifest; every finding is on a line of the file."""
     with bounded():
         text = content.decode("utf-8-sig", "replace")
         lines = text.count("\n") + 1
         known = Known(manifest.read(MANIFEST, "m.json"))
-        for finding in references.check(references.read(text, "d.md"), known):
+        findings = references.check(references.read(text, "d.md"), known)
+        for finding in findings:
             check_message(str(finding))
             if not 1 <= finding.line <= lines:
                 raise Defect(f"a finding on line {finding.line}")
+        return not findings
 
 
 def submission(content_type: str) -> Target:
     """A round posted to the server, as a dry run and then in earnest."""
 
-    def target(content: bytes) -> None:
+    def target(content: bytes) -> bool:
         if _takes_long(content_type, content):
-            return
+            return False
         for query in ("?dry_run=true", ""):
             answer = _post(f"/api/v1/rounds{query}", content, content_type)
             if answer.status_code == 201:
@@ -285,6 +299,7 @@ def submission(content_type: str) -> Target:
                     _check_answer(client().get(f"/api/v1/rounds/{name}/jobs"))
                     _check_answer(client().get(f"/rounds/{name}"))
                 _post(f"/api/v1/rounds/{name}/cancel", content, content_type)
+        return answer.status_code in (200, 201)  # 200: known already
 
     return target
 
@@ -306,8 +321,8 @@ def _takes_long(content_type: str, content: bytes) -> bool:
 def form(content_type: str) -> Target:
     """The only form of the pages that has fields: signing in."""
 
-    def target(content: bytes) -> None:
-        _post("/login", content, content_type)
+    def target(content: bytes) -> bool:
+        return _post("/login", content, content_type).status_code == 303
 
     return target
 
@@ -338,6 +353,8 @@ def client() -> TestClient:
     data.mkdir()
     (data / "rows.jsonl").write_bytes(jsonl(rows_of("punctuation")))
     database = open_current(f"sqlite:///{workplace() / 'fsq.db'}")
+    with database.write() as session:
+        session.add(Token(id=1, name="me", digest=tokens._digest(SECRET), scope="submit", created_at=NOW))
     home = workplace() / "home"
     app = create_app(database, _prepare, home=home, roots=[data], hosts={"127.0.0.1"}, is_open=True)
     return TestClient(app, base_url="http://127.0.0.1", follow_redirects=False, raise_server_exceptions=False)
@@ -376,7 +393,7 @@ DOCUMENT = (
     b"# T\n\n[+2.50 pp](fsq:r1/s4/quick/l1/seed0#d_acc), [promoted](fsq:r1/s4/quick/l1/seed0#decision)\n"
     b"```\n[x](fsq:x)\n```\n[**2.5%**](fsq:r1/s4/quick/l1/seed0#d_acc) in `_r1_records.jsonl`, _summary_r1.txt\n"
 )
-PART = b'--b\r\nContent-Disposition: form-data; name="token"\r\n\r\nfsq_x\r\n--b--\r\n'
+PART = b'--b\r\nContent-Disposition: form-data; name="token"\r\n\r\n' + TOKEN + b"\r\n--b--\r\n"
 
 # Every target with valid input for it.
 TARGETS: Mapping[str, tuple[Target, tuple[bytes, ...]]] = {
@@ -401,7 +418,7 @@ TARGETS: Mapping[str, tuple[Target, tuple[bytes, ...]]] = {
     "document": (document, (DOCUMENT,)),
     "post_round_yaml": (submission(YAML), (ROUND_YAML,)),
     "post_round_json": (submission(JSON), (json.dumps(ROUND).encode(),)),
-    "post_login_urlencoded": (form(URLENCODED), (b"token=fsq_x&next=%2Frounds",)),
+    "post_login_urlencoded": (form(URLENCODED), (b"token=" + TOKEN + b"&next=%2Frounds",)),
     "post_login_multipart": (form(MULTIPART), (PART,)),
 }
 
