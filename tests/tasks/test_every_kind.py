@@ -91,9 +91,9 @@ def messy(kind: str, changed: list[tuple[int, int, Any]], repeated: list[int]) -
     case=st.sampled_from(CASES),
     changed=st.lists(changes, max_size=25),
     repeated=st.lists(st.integers(0, 29), max_size=5),
-    limit=st.sampled_from([90, 350, 900, 1500]),
+    limit=st.sampled_from([1500, 900, 350, 90]),  # Hypothesis prefers the first, with which most can be built
     floor=st.integers(0, 60),
-    answer=st.sampled_from([1, 9, 60, 200]),
+    answer=st.sampled_from([200, 60, 9, 1]),
     tokenizer_name=st.sampled_from(["bytes", "world"]),
     counts=st.tuples(st.integers(1, 4), st.integers(1, 2)),
 )
