@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
+import random
+import subprocess
+import sys
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,6 +75,47 @@ def test_audit__every_finding_rests_on_records_that_are_there(history: History) 
 @given(HISTORIES)
 def test_audit__is_the_same_every_time(history: History) -> None:
     assert reporting.as_json(audit(history)) == reporting.as_json(audit(history))
+
+
+def crowded(number: int) -> History:
+    """So much alike that the audit finds a lot."""
+    rng = random.Random(number)
+    runs = [
+        run(
+            rng.choice(["baseline", "head_l8", "scalar_l12"]),
+            rng.choice([0.25, 0.5]),
+            loss=rng.choice([1.0, 2.0]),
+            round=rng.choice(["20", "98", "r"]),
+            task=rng.choice(["mbpp", "arc_mc_seed1", "(x)"]),
+            stage=rng.choice(["quick", "med"]),
+        )
+        for _ in range(30)
+    ]
+    rows = [row(rng.choice([0.5, 1.0]), rng.choice([0.5, 1.0]), family=rng.choice("abcd")) for _ in range(9)]
+    return History(runs, [], rows)
+
+
+AUDITS = """
+import pickle, sys
+from orchestrator.audit import judging, reporting
+for history in pickle.load(sys.stdin.buffer):
+    print(reporting.as_json(judging.audit(history)))
+"""
+
+
+def test_audit__is_the_same_in_every_process() -> None:
+    histories = pickle.dumps([crowded(number) for number in range(6)])
+    one, other = (
+        subprocess.run(
+            [sys.executable, "-c", AUDITS],
+            input=histories,
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            stdout=subprocess.PIPE,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    )
+    assert one == other
 
 
 def test_audit__of_nothing() -> None:
