@@ -398,21 +398,23 @@ def test_build__same_digests_in_every_process(tmp_path: Path) -> None:
 
 
 lines = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30)
-rows_of_any_kind = st.lists(
-    st.fixed_dictionaries(
-        {"text": lines, "code": lines},
-        optional={
-            "task_id": st.integers(1, 990),
-            "test_list": st.none() | st.lists(lines, max_size=3),
-        },
-    ),
-    min_size=8,  # fewer seldom have one of each split
-    max_size=30,
+row_of_any_kind = st.fixed_dictionaries(
+    {"text": lines, "code": lines},
+    optional={"task_id": st.integers(1, 990), "test_list": st.none() | st.lists(lines, max_size=3)},
+)
+few_rows, rows_of_both_splits = (
+    st.lists(row_of_any_kind, min_size=least, max_size=most) for least, most in ((1, 8), (8, 30))
 )
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows_of_any_kind, st.integers(40, 400), st.integers(0, 60), st.integers(1, 30), st.booleans())
+@given(
+    rows_of_both_splits | rows_of_both_splits | few_rows,
+    st.integers(20, 400),
+    st.integers(0, 60),
+    st.integers(1, 30),
+    st.booleans(),
+)
 def test_build__limits_and_disjointness_hold_for_any_rows(
     tmp_path_factory: pytest.TempPathFactory,
     rows: list[dict[str, Any]],
