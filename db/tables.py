@@ -85,7 +85,7 @@ class Round(Base):
     facts: Mapped[dict[str, Any]]
     state: Mapped[RoundState] = mapped_column(default=RoundState.ACTIVE, index=True)
     after_id: Mapped[int | None] = mapped_column(ForeignKey("rounds.id"), index=True)  # its parent
-    reason: Mapped[str | None]  # why it waits or is blocked
+    reason: Mapped[str | None]  # why it waits, is blocked, or decides nothing more
     selected: Mapped[list[dict[str, Any]] | None] = mapped_column(
         JSON
     )  # its variants, once taken from others

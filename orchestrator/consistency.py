@@ -82,6 +82,21 @@ def _confirms_last(stages: Sequence[Stage]) -> Iterator[Conflict]:
             yield ("stages", i), "a stage that confirms comes last, after at least one that selects"
 
 
+def _rule_names_seeds(prune: Rule, seeds: Sequence[int]) -> Iterator[Conflict]:
+    """What a plug-in makes of a round's seeds are seeds."""
+    try:
+        used = prune.seeds(tuple(seeds))
+        are_seeds = isinstance(used, tuple) and all(type(seed) is int and 0 <= seed < 2**31 for seed in used)
+        wrong = "" if used and are_seeds and len(set(used)) == len(used) else f"gave {used!r}"
+    except (Exception, SystemExit) as error:
+        wrong = f"raised {type(error).__name__}: {error}"
+    if wrong:
+        yield (
+            ("prune",),
+            f"the rule {prune.rule!r} must name seeds, each once, at least one; its seeds() {wrong}",
+        )
+
+
 def _schedule_has_its_length(optimizer: OptimizerConfig, stages: Sequence[Stage]) -> Iterator[Conflict]:
     endless = [stage.name for stage in stages if stage.steps is None]
     if optimizer.depends_on_length and endless:
@@ -139,6 +154,7 @@ _CHECKS = _with_needed(
     _seeds_once,
     _schedule_has_its_length,
     _rule_can_stop_early,
+    _rule_names_seeds,
     _stages_can_stop_early,
 )
 _NEWER_CHECKS = _with_needed(_confirms_on_other_examples)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Text, bindparam, cast, or_, select
+from sqlalchemy import Row, Text, bindparam, cast, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -68,11 +68,12 @@ _UNFINISHED = (
     .limit(1)
 )
 _ROUND = select(
-    *(ROUNDS.c[name] for name in ("id", "name", "state")),
+    *(ROUNDS.c[name] for name in ("id", "name", "state", "reason")),
     *(cast(ROUNDS.c[name], Text) for name in ("spec", "selected", "facts")),
 ).with_for_update(key_share=True, of=ROUNDS)
 _LOCKED = _ROUND.where(ROUNDS.c.id == bindparam("round"))
 _LOCKED_OF_JOB = _ROUND.add_columns(JOBS.c.task, JOBS.c.seed).join(JOBS).where(JOBS.c.id == bindparam("job"))
+_OF_ROUND = update(ROUNDS).where(ROUNDS.c.id == bindparam("round"))
 _OTHER_TASK = JOBS.c.task != bindparam("task")
 _ELSEWHERE = _UNFINISHED.where(_OTHER_TASK)
 _ELSEWHERE_IN_SEEDS = _UNFINISHED.where(or_(_OTHER_TASK, JOBS.c.seed != bindparam("seed")))
@@ -156,6 +157,8 @@ def _advance(
     lane = resolved.search.lane_of(*ended) if ended else None
     if lane is not None and not resolved.search.parallel and _is_elsewhere(session, round_id, lane):
         lane = None  # something was retried: whose turn it is follows from all
+    if row.reason is not None:  # it was held up
+        session.execute(_OF_ROUND, {"round": round_id, "reason": None})
     while True:
         planned, standings = current_plan(session, round_id, resolved, lane)
         missing = {
@@ -176,6 +179,15 @@ def _advance(
         events.append(session, round_id, EventKind.FINISHED, now=now)
         return advanced + start_children(session, ended_round, now)
     return advanced
+
+
+def hold_up(session: Session, error: BrokenRound) -> None:
+    """Notes why nothing more of a round that is not over is decided, until it can be advanced again."""
+    broken = select(tables.Round.id).where(
+        tables.Round.name == error.round, tables.Round.state == RoundState.ACTIVE
+    )
+    for round_id in session.scalars(broken).all():
+        session.execute(_OF_ROUND, {"round": round_id, "reason": str(error)})
 
 
 def start_children(session: Session, row: tables.Round, now: datetime) -> Advance:

@@ -69,6 +69,12 @@ class NotFound(FsqError):
 class BrokenRound(FsqError):
     """A stored round that cannot be worked out here, such as one whose prune rule is not installed, or raises."""
 
+    exit_code = 2
+
+    def __init__(self, message: str, round: str | None = None) -> None:
+        super().__init__(message)
+        self.round = round  # its name, where it is known
+
 
 def no_such_round(name: str) -> NotFound:
     """What to say of a round that is not there."""

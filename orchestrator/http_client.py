@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -195,6 +195,12 @@ def _error(response: httpx.Response) -> FsqError:
         return _no_fsq(response)
     if response.status_code == 422 and {"name", "problems"} <= problem.keys():
         return BadRound(problem["name"], [Problem(**{"line": None} | each) for each in problem["problems"]])
-    kinds = {401: Refused, 403: Refused, 404: NotFound, 409: Conflict, 422: BadInput}
+    kinds: dict[int, Callable[[str], FsqError]] = {
+        401: Refused,
+        403: Refused,
+        404: NotFound,
+        409: Conflict,
+        422: BadInput,
+    }
     kinds |= {501: BrokenRound, 503: OutOfReach}
     return kinds.get(response.status_code, FsqError)(detail)

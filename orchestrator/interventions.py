@@ -41,16 +41,16 @@ def cancel(session: Session, name: str, *, by: str, now: datetime) -> ChangeView
 def retry(session: Session, name: str, *, by: str, now: datetime) -> ChangeView:
     """Runs again what could not be measured; what was measured stays.
 
-    A cancelled round goes on, a blocked one looks again whether it can start, and rounds that were blocked by this
-    one wait again. Changes nothing where there is nothing of that kind.
+    A cancelled round goes on, one that was held up too, a blocked one looks again whether it can start, and rounds
+    that were blocked by this one wait again. Changes nothing where there is nothing of that kind. Raises BrokenRound.
     """
     found = lookup.find(session, name)
     parent = None if found.after_id is None else stored_round.locked(session, found.after_id)
     row = stored_round.locked(session, found.id)
     failed = _to_run_again(session, row)
-    if not failed and row.state not in {RoundState.CANCELLED, RoundState.BLOCKED}:
+    was, is_held_up = row.state, row.state is RoundState.ACTIVE and row.reason is not None
+    if not failed and not is_held_up and was not in {RoundState.CANCELLED, RoundState.BLOCKED}:
         return ChangeView(round=name, state=row.state, changed=False)
-    was = row.state
     events.append(session, row.id, EventKind.RETRIED, now=now, by=by, jobs=len(failed))
     for job in failed:
         job.state, job.outcome, job.reason, job.result = JobState.QUEUED, None, None, None
@@ -65,7 +65,7 @@ def retry(session: Session, name: str, *, by: str, now: datetime) -> ChangeView:
         engine.advance(session, row.id, now=now)
     else:
         engine.start(session, row, never_started, now)
-    return ChangeView(round=name, state=row.state, changed=bool(failed) or row.state is not was)
+    return ChangeView(round=name, state=row.state, changed=bool(failed) or is_held_up or row.state is not was)
 
 
 def _to_run_again(session: Session, row: Round) -> list[Job]:

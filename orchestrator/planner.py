@@ -14,9 +14,10 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from orchestrator.points import difference, points, rounded
+from orchestrator.round_file import one_line
 from orchestrator.rules import Rivals, Rule, RuleFailed, Ruling, Scope, Threshold, Trial
 from orchestrator.statistics.examples import Outcomes, standard_error
 from orchestrator.statistics.seeds import estimate_if_known
@@ -414,8 +415,8 @@ class _Judged:
     def _ruling(self, rivals: Sequence[Sequence[Trial]]) -> Ruling | None:
         rule = self.spec.rule
         try:
-            return rule.judge(self.trials, rivals)
-        except Exception as error:  # of a plug-in: anything
+            return _as_ruling(rule.judge(self.trials, rivals))
+        except (Exception, SystemExit) as error:  # of a plug-in: anything
             cause = f"{type(error).__name__}: {error}"
             place = f"{self.key.task}, {self.key.variant} at {self.key.stage}"
             raise RuleFailed(f"the prune rule {rule.rule!r} failed on {place}: {cause}") from error
@@ -458,6 +459,19 @@ class _Judged:
             rounded(fmean(losses)) if len(losses) == len(self.trials) else None,
             seeds if seeds != (self.key.seed,) else (),
         )
+
+
+def _as_ruling(given: Any) -> Ruling | None:
+    """What a rule gave, its reason as one line of text; raises TypeError where it is neither a ruling nor None."""
+    if given is None:
+        return None
+    if (
+        not isinstance(given, Ruling)
+        or given.promotes not in (True, False)
+        or not isinstance(given.reason, str)
+    ):
+        raise TypeError(f"judge gave {given!r}, and not a Ruling with a truth value and a text")
+    return Ruling(bool(given.promotes), one_line(given.reason))
 
 
 def _standard_error(variant: Outcomes | None, baseline: Outcomes | None) -> float | None:

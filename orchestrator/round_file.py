@@ -257,6 +257,8 @@ def dotted(location: Location) -> str:
 
 def one_line(text: str, limit: int = MAX_MESSAGE) -> str:
     """Text of whatever origin as a line of a message: unprintable characters escaped, the end cut."""
+    if len(text) <= limit and text.isprintable():
+        return text
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
     return shown if len(text) <= limit else f"{shown}..."
 

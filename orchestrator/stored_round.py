@@ -47,15 +47,19 @@ def told_of(name: str) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        raise unreadable(f"round {name}", error) from error
+        raise unreadable(f"round {name}", error, name) from error
     except RuleFailed as error:
-        raise BrokenRound(f"round {name}: {one_line(str(error))}") from error
+        raise BrokenRound(f"round {name}: {one_line(str(error))}", name) from error
 
 
-def unreadable(what: str, error: ValidationError) -> BrokenRound:
-    """What to say of something stored that this version cannot read."""
-    said = "; ".join(f"{dotted(one['loc'])}: {one['msg']}" for one in error.errors(include_url=False))
-    return BrokenRound(f"{what} cannot be read here: {one_line(said)}")
+def unreadable(what: str, error: ValidationError, name: str | None = None) -> BrokenRound:
+    """What to say of something stored, of the round `name`, that this version cannot read."""
+    found = [
+        (dotted(one["loc"]), one["msg"].removeprefix("Value error, "))
+        for one in error.errors(include_url=False)
+    ]
+    said = "; ".join(f"{place}: {message}" if place else message for place, message in found)
+    return BrokenRound(f"{what} cannot be read here: {one_line(said)}", name)
 
 
 @lru_cache(maxsize=64)

@@ -43,7 +43,7 @@ class RoundLine(View):
 
     round: str
     state: RoundState
-    reason: str | None = Field(description="Why it waits or is blocked.")
+    reason: str | None = Field(description="Why it waits, is blocked, or decides nothing more.")
     after: str | None = Field(description="The round that it comes after.")
     jobs: dict[JobState, int]
     decisions: dict[str, int]

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import fmean
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from orchestrator.planner import Confirmation, JobKey, Measurement, SearchSpec, State, plan
+from orchestrator.errors import BadRound
+from orchestrator.planner import Confirmation, Decision, JobKey, Measurement, SearchSpec, State, plan
 from orchestrator.points import ROUNDING, difference
 from orchestrator.rules import (
     Evidence,
     Halving,
     Rivals,
     Rule,
+    RuleFailed,
     Ruling,
     Scope,
     Threshold,
@@ -29,6 +33,7 @@ from orchestrator.rules import (
 from orchestrator.rules.registry import BUILT_IN, UnknownRule, parse_rule
 from orchestrator.statistics.examples import Outcomes, standard_error
 from orchestrator.verdicts import Verdict
+from tests.orchestrator.factories import resolve
 from worker.job import BASELINE, Outcome
 
 deltas = st.integers(-50, 50).map(lambda n: n / 1000)
@@ -283,6 +288,58 @@ def test_plan__evidence_buys_seeds_only_where_it_needs_them(seed: int) -> None:
     for key in jobs:
         baseline = key._replace(variant=BASELINE)
         assert jobs.index(baseline) <= jobs.index(key)
+
+
+class Odd(Rule):
+    """Judges by what it is told to give."""
+
+    rule: Literal["odd"] = "odd"
+    gives: ClassVar[Any]
+
+    def judge(self, trials: Sequence[Trial], rivals: Sequence[Sequence[Trial]]) -> Any:
+        if self.gives is SystemExit:
+            raise SystemExit(3)
+        return self.gives
+
+
+def decided_by_odd(gives: Any, monkeypatch: pytest.MonkeyPatch) -> Decision:
+    monkeypatch.setattr(Odd, "gives", gives, raising=False)
+    spec = SearchSpec(("t",), ("v",), ("quick",), rule=Odd(rule="odd"))
+    results = {JobKey("t", "quick", arm, 0): Measurement(Outcome.OK, 0.5) for arm in (BASELINE, "v")}
+    return plan(spec, results).decisions[0]
+
+
+@pytest.mark.parametrize(
+    "gives", [True, "yes", (True, "why"), Ruling("no", "why"), Ruling(True, b"why"), SystemExit], ids=repr
+)
+def test_plan__a_rule_that_gives_no_ruling_has_failed(gives: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RuleFailed, match="the prune rule 'odd' failed on t, v at quick"):
+        decided_by_odd(gives, monkeypatch)
+
+
+def test_plan__a_ruling_is_taken_as_every_database_and_terminal_can_have_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = decided_by_odd(Ruling(np.True_, "a\0b\ud800\x1b[31m\n" + "x" * 5000), monkeypatch)  # type: ignore[arg-type]
+    assert found.verdict is Verdict.PROMOTED
+    assert found.reason.startswith("a\\x00b\\ud800\\x1b[31m\\nxxx")
+    assert len(found.reason) < 1000
+
+
+@pytest.mark.parametrize(
+    "gives", [(), ("a",), (-1, 2), (2**31,), (1, 1), [0], (True,), None, ValueError("none left")]
+)
+def test_round__a_rule_must_name_seeds(gives: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def seeds(*_: Any) -> Any:
+        if isinstance(gives, Exception):
+            raise gives
+        return gives
+
+    monkeypatch.setattr(TopK, "seeds", seeds)
+    with pytest.raises(
+        BadRound, match="the rule 'top_k' must name seeds, each once, at least one; its seeds"
+    ):
+        resolve(tmp_path, prune={"rule": "top_k"})
 
 
 def test_plan__a_rule_that_is_never_satisfied_prunes_when_the_seeds_are_over() -> None:

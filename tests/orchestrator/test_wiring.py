@@ -11,15 +11,16 @@ import pytest
 from sqlalchemy import delete, select
 
 from db.session import Database
-from db.tables import Job, Round
-from orchestrator import engine
+from db.tables import Job, Round, RoundState
+from orchestrator import engine, interventions, lookup
 from orchestrator.client import DatabaseClient
 from orchestrator.errors import BrokenRound
+from orchestrator.lookup import Slice
 from orchestrator.reports.gathering import gather
 from orchestrator.rules import TopK, known
 from orchestrator.settings import Settings
 from orchestrator.wiring import limits_of, working
-from tests.orchestrator.factories import Rig, resolve
+from tests.orchestrator.factories import NOW, Rig, resolve
 from worker.job import JobResult, Outcome
 from worker.limits import Limits
 
@@ -59,26 +60,32 @@ def judge(*_: Any) -> None:
     raise ZeroDivisionError("no rivals")
 
 
+WRONG = {
+    "raises": (judge, "ZeroDivisionError: no rivals"),
+    "gives True": (
+        lambda *_: True,
+        "TypeError: judge gave True, and not a Ruling with a truth value and a text",
+    ),
+}
+
+
 def break_(database: Database, rig: Rig, round_id: int, how: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """Takes the rule of a round away, or has it raise; gives what is to be said of it."""
-    if how == "raises":
-        monkeypatch.setattr(TopK, "judge", judge)
+    if how in WRONG:
+        judges, error = WRONG[how]
+        monkeypatch.setattr(TopK, "judge", judges)
         with pytest.raises(BrokenRound):
             rig.run_all({})
-        return (
-            "round r1: the prune rule 'top_k' failed on s4, l1 at quick: ZeroDivisionError: no rivals; "
-            "nothing more of it is decided"
-        )
+        return f"round r1: the prune rule 'top_k' failed on s4, l1 at quick: {error}"
     with database.write() as session:
         row = session.get_one(Round, round_id)
         row.spec = row.spec | {"prune": {"rule": "gone"}}
     return (
-        "round r1 cannot be read here: prune: Value error, there is no prune rule 'gone'; "
-        f"known are {', '.join(known())}; nothing more of it is decided"
+        f"round r1 cannot be read here: prune: there is no prune rule 'gone'; known are {', '.join(known())}"
     )
 
 
-@pytest.mark.parametrize("how", ["is gone", "raises"])
+@pytest.mark.parametrize("how", ["is gone", *WRONG])
 def test_working__a_broken_round_holds_up_no_other(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
@@ -95,13 +102,43 @@ def test_working__a_broken_round_holds_up_no_other(
         assert len(session.scalars(select(Job).where(Job.round_id == whole)).all()) == 1
         of_broken = session.scalars(select(Job.id).where(Job.round_id == broken)).all()
         assert service.queue.advance(session, of_broken[0]) == engine.NOTHING
+        assert service.queue.has_failed
 
-    assert [call.args for call in display.troubled.call_args_list] == [(said,), (said,)]
+    told = f"{said}; nothing more of it is decided"
+    assert [call.args for call in display.troubled.call_args_list] == [(told,), (told,)]
+    with database.read() as session:
+        reasons = {line.round: line.reason for line in lookup.rounds(session, Slice()).items}
+    assert reasons == {"r1": said, "whole": None}
     client, warned = DatabaseClient(database, Mock(), "me"), Mock()
     assert [one.view.round for one in gather(client, warn=warned)] == ["whole"]
     assert warned.call_count == 1
     with pytest.raises(BrokenRound, match="round r1"):
         gather(client, ["r1"], warned)
+
+
+def test_retry__of_a_round_that_was_held_up(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is decided once its rule is mended; until then whoever tries is told what is wrong."""
+    rig = Rig(database)
+    round_id = rig.submit(resolve(tmp_path, prune={"rule": "top_k"}))
+    with monkeypatch.context() as patched:
+        break_(database, rig, round_id, "raises", patched)
+        with pytest.raises(BrokenRound) as broken, database.write() as session:
+            engine.advance(session, round_id, now=NOW)
+        with database.write() as session:
+            engine.hold_up(session, broken.value)
+        with pytest.raises(BrokenRound, match="no rivals"), database.write() as session:
+            interventions.retry(session, "r1", by="me", now=NOW)
+        with database.read() as session:
+            assert "no rivals" in (session.get_one(Round, round_id).reason or "")
+
+    with database.write() as session:
+        assert interventions.retry(session, "r1", by="me", now=NOW).changed
+    with database.read() as session:
+        row = session.get_one(Round, round_id)
+        assert (row.reason, row.state) == (None, RoundState.FINISHED)
+        assert {one.variant for one in row.decisions} >= {"l1", "l2"}
 
 
 @pytest.mark.parametrize("how", ["the baseline diverges", "every worker dies"])
