@@ -85,7 +85,7 @@ def _confirms_last(stages: Sequence[Stage]) -> Iterator[Conflict]:
 def _rule_names_seeds(prune: Rule, seeds: Sequence[int]) -> Iterator[Conflict]:
     """What a plug-in makes of a round's seeds are seeds."""
     try:
-        used = prune.seeds(tuple(seeds))
+        used = prune.seeds(tuple(dict.fromkeys(seeds)))
         are_seeds = isinstance(used, tuple) and all(type(seed) is int and 0 <= seed < 2**31 for seed in used)
         wrong = "" if used and are_seeds and len(set(used)) == len(used) else f"gave {used!r}"
     except (Exception, SystemExit) as error:

@@ -15,11 +15,11 @@ from tasks import assembly, cache, shortfall
 from tasks.candidate import Candidate
 from tasks.config import TaskConfig
 from tasks.encoding import Draft, Encoder
-from tasks.errors import DataUnavailable, RowError
+from tasks.errors import BrokenTaskKind, DataUnavailable, RowError, TaskError
 from tasks.notes import NotePool
 from tasks.registry import get_kind, parse_config
 from tasks.report import Built
-from tasks.rows import Row, bind
+from tasks.rows import Row, bind, shown
 from tasks.selection import ORDER_SEEDS, Chosen, Used, select, shuffled
 from tasks.sources import Source, open_source
 from tasks.splits import Split
@@ -115,18 +115,43 @@ def _divide(task: Task[Any], source: Source) -> dict[Split, list[Row]]:
     rows: dict[Split, list[Row]] = {split: [] for split in Split}
     for table in source.read():
         for row in bind(task.columns, table.rows, table.name):
-            rows[table.split or task.split_of(row)].append(row)
+            rows[table.split or _split_of(task, row)].append(row)
     return rows
 
 
 def _in_order(task: Task[Any], split: Split, rows: Mapping[Split, Sequence[Row]] | None) -> Iterator[Row]:
     """The rows of a split, shuffled; without `rows`, the task makes its own."""
-    return task.generate(split) if rows is None else iter(shuffled(rows[split], ORDER_SEEDS[split]))
+    return _generated(task, split) if rows is None else iter(shuffled(rows[split], ORDER_SEEDS[split]))
+
+
+@contextmanager
+def _plug_in(task: Task[Any], what: str) -> Iterator[None]:
+    """Raises BrokenTaskKind for what a task raises that is no word on its rows or data."""
+    try:
+        yield
+    except (RowError, TaskError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:  # of a plug-in: anything
+        said = shown(f"{type(error).__name__}: {error}", 300)
+        raise BrokenTaskKind(f"task kind {task.config.kind!r} failed {what}: {said}") from error
+
+
+def _generated(task: Task[Any], split: Split) -> Iterator[Row]:
+    with _plug_in(task, f"to generate rows for {split}"):
+        yield from task.generate(split)
+
+
+def _split_of(task: Task[Any], row: Row) -> Split:
+    with _plug_in(task, f"to place the row {shown(row.key)!r}"):
+        return Split(task.split_of(row))
 
 
 def _candidate(task: Task[Any], row: Row) -> Candidate:
     """The task's candidate; RowError where it holds a lone surrogate, which nothing can encode."""
-    candidate = task.candidate(row)
+    with _plug_in(task, f"on the row {shown(row.key)!r}"):
+        candidate = task.candidate(row)
+        if not isinstance(candidate, Candidate):
+            raise TypeError(f"expected a Candidate, not {candidate!r}")
     try:
         candidate.all_text.encode()
     except UnicodeEncodeError:

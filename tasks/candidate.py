@@ -52,6 +52,21 @@ class Candidate:
     note: str | None = None
     id: str = ""
 
+    def __post_init__(self) -> None:
+        """Raises TypeError for parts that are not what they say; a plug-in need not have been type-checked."""
+        texts = [self.content, self.answer, self.id, "" if self.note is None else self.note]
+        if not isinstance(self.prompt, tuple | list):
+            raise TypeError(f"prompt: expected a tuple of Part and NotesSlot, not {self.prompt!r}")
+        for part in self.prompt:
+            if not isinstance(part, Part | NotesSlot):
+                raise TypeError(f"prompt: expected Part or NotesSlot, not {part!r}")
+            texts += [part.text] if isinstance(part, Part) else [part.before, part.after]
+        for text in texts:
+            if not isinstance(text, str):
+                raise TypeError(f"expected text, not {text!r}")
+        if self.choices is not None and (type(self.choices) is not int or self.choices < 1):
+            raise TypeError(f"choices: expected a number of symbols or None, not {self.choices!r}")
+
     @property
     def all_text(self) -> str:
         """Everything that will be hashed or tokenised."""

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
+from socket import gethostname
 from threading import Lock, Thread
 from typing import Any
 
@@ -53,6 +54,7 @@ PROGRESS_SECONDS = 0.25
 IDLE_SECONDS = 2.0  # without a job, after which memory goes back to the system
 SIGN_SECONDS = 2.0  # between signs of life while loading
 LONGEST_LOADING = 3600.0
+REMEDY = f"; `fsq retry` once {gethostname()} has what was there then, or submit it under a new name"
 ONE_THREAD_BELOW = 256  # model width under which a second thread costs more than it brings
 
 
@@ -106,8 +108,8 @@ class Resources:
                 raise BuildFailed(str(error)) from error
             if report.digest != spec.examples_digest:
                 raise BuildFailed(
-                    f"the data ({_places(spec.task)}) changed since the round was submitted; "
-                    "submit it under a new name"
+                    f"the data ({_places(spec.task)}), or the code of task kind {spec.task.kind!r}, "
+                    f"changed since the round was submitted{REMEDY}"
                 )
             self._examples = {spec.examples_digest: (train_set, val_set)}
         return self._examples[spec.examples_digest]
@@ -125,9 +127,7 @@ def _weights(spec: JobSpec) -> dict[str, torch.Tensor]:
         if isinstance(source, HubCheckpoint) and not path.exists():
             path = _fetched(source, spec.model_facts.revision)
         if digest(path) != spec.model_facts.digest:
-            raise BuildFailed(
-                "the checkpoint changed since the round was submitted; submit it under a new name"
-            )
+            raise BuildFailed(f"the checkpoint changed since the round was submitted{REMEDY}")
         # copies: what is read may be the file itself, mapped into memory, and change with it
         return {name: tensor.clone() for name, tensor in read(path).items()}
     except (ModelError, OSError, Unreachable) as error:

@@ -223,7 +223,7 @@ def agrees(shown: Decimal, figure: float) -> bool:
 
 def _plain(text: str) -> str:
     """The text of a link without emphasis, with ASCII signs."""
-    bare = " ".join(text.split()).strip("*_` ").translate(_SIGNS)
+    bare = re.sub("[*`]", "", " ".join(text.split())).strip("_ ").translate(_SIGNS)
     return re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", bare)
 
 

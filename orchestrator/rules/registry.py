@@ -39,12 +39,14 @@ def rule_class(name: str) -> type[Rule]:
     """The rule of a name; raises UnknownRule, with the plug-in's own error where it has one."""
     if name in BUILT_IN:
         return BUILT_IN[name]
-    entries = [entry for entry in _registered() if entry.name == name]
+    entries = {entry.value: entry for entry in _registered() if entry.name == name}
     if not entries:
         near = get_close_matches(name, known(), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known())}"
         raise UnknownRule(f"there is no prune rule {name!r}; {hint}")
-    return _load(entries[0])
+    if len(entries) > 1:
+        raise UnknownRule(f"prune rule {name!r} is registered more than once: {', '.join(sorted(entries))}")
+    return _load(next(iter(entries.values())))
 
 
 @cache

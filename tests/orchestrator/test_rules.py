@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, Literal
@@ -28,6 +29,7 @@ from orchestrator.rules import (
     Threshold,
     TopK,
     Trial,
+    registry,
     rule_class,
 )
 from orchestrator.rules.registry import BUILT_IN, UnknownRule, parse_rule
@@ -288,6 +290,13 @@ def test_plan__evidence_buys_seeds_only_where_it_needs_them(seed: int) -> None:
     for key in jobs:
         baseline = key._replace(variant=BASELINE)
         assert jobs.index(baseline) <= jobs.index(key)
+
+
+def test_rule_class__of_two_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = tuple(EntryPoint("mine", f"{package}:Rule", registry.GROUP) for package in ("one", "two"))
+    monkeypatch.setattr(registry, "_registered", lambda: entries)
+    with pytest.raises(UnknownRule, match="'mine' is registered more than once: one:Rule, two:Rule"):
+        rule_class("mine")
 
 
 class Odd(Rule):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from task_samples import Bytes, mbpp_rows, write_jsonl
 
-from tasks import DataUnavailable, build, cache, parse_config
+from tasks import BrokenTaskKind, DataUnavailable, build, cache, parse_config
 from tasks.builtin import mbpp
 
 
@@ -170,7 +170,7 @@ def test_build__error_of_the_kind_is_not_the_storages(
         raise FileNotFoundError("a list that the plug-in needs")
 
     monkeypatch.setattr(mbpp.Mbpp, "candidate", fail)
-    with pytest.raises(FileNotFoundError, match="a list that the plug-in needs"):
+    with pytest.raises(BrokenTaskKind, match="FileNotFoundError: a list that the plug-in needs"):
         build(options, Bytes(), cache_dir=tmp_path / "cache")
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 from task_samples import Bytes, write_jsonl
 
-from tasks import BrokenTaskKind, DataError, build, get_kind, kinds
+from tasks import BrokenTaskKind, Candidate, DataError, Part, build, get_kind, kinds
 
 REVERSE = '''
 from typing import Annotated, Literal
@@ -102,6 +103,63 @@ def test_build__third_party_kind(tmp_path: Path, tokenizer: Bytes) -> None:
         assert len(prompt) == 40
         assert prompt.endswith(f" Reverse {answer[::-1].lower()}: ")
         assert answer.isupper()
+
+
+ROW = """'{"word": "al"}'"""
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("method", "does", "said"),
+    [
+        ("candidate", "raise KeyError('colour')", f"on the row {ROW}: KeyError: 'colour'"),
+        ("candidate", "raise SystemExit(3)", "SystemExit: 3"),
+        ("candidate", "return None", "TypeError: expected a Candidate, not None"),
+        ("candidate", "return Candidate(content='a', prompt=(Part('a'),), answer=5)", "expected text, not 5"),
+        (
+            "candidate",
+            "return Candidate(content='a', prompt='text', answer='b')",
+            "prompt: expected a tuple of Part",
+        ),
+        (
+            "candidate",
+            "return Candidate(content='a', prompt=('t',), answer='b')",
+            "expected Part or NotesSlot",
+        ),
+        (
+            "candidate",
+            "return Candidate(content='a', prompt=(Part(b'a'),), answer='b')",
+            "expected text, not b'a'",
+        ),
+        ("candidate", "return Candidate(content='a', prompt=(), answer='b', choices=0)", "choices: expected"),
+        ("split_of", "return 'nowhere'", f"to place the row {ROW}: ValueError: 'nowhere'"),
+    ],
+)
+def test_build__third_party_kind_that_fails(
+    method: str, does: str, said: str, tmp_path: Path, tokenizer: Bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    namespace: dict[str, Any] = {"Candidate": Candidate, "Part": Part}
+    exec(f"def {method}(self, row):\n    {does}", namespace)  # noqa: S102
+    monkeypatch.setattr(get_kind("reverse"), method, namespace[method])
+    path = write_jsonl(tmp_path / "words.jsonl", [{"word": "al"}])
+    with pytest.raises(BrokenTaskKind, match="^task kind 'reverse' failed ") as broken:
+        build({"kind": "reverse", "data": {"path": path}}, tokenizer)
+    assert said in str(broken.value)
+
+
+@pytest.mark.usefixtures("installed")
+def test_build__third_party_kind_that_fails_to_generate(
+    tokenizer: Bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def generate(self: object, split: object) -> Any:
+        yield from ()
+        raise ArithmeticError("out of words")
+
+    monkeypatch.setattr(get_kind("reverse"), "generate", generate)
+    with pytest.raises(
+        BrokenTaskKind, match="failed to generate rows for val: ArithmeticError: out of words"
+    ):
+        build({"kind": "reverse"}, tokenizer)
 
 
 @pytest.mark.usefixtures("installed")

@@ -72,7 +72,8 @@ def test_log__why_it_failed(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     run(make_job().model_copy(update={"examples_digest": "other"}), tmp_path)
 
     assert ", baseline, seed 0, " in caplog.messages[0]
-    assert caplog.messages[-1].startswith("ended: build_failed: the data (generated) changed since")
+    said = "ended: build_failed: the data (generated), or the code of task kind 'sudoku', changed since"
+    assert caplog.messages[-1].startswith(said)
 
 
 def test_log__a_smaller_micro_batch_once(caplog: pytest.LogCaptureFixture) -> None:
