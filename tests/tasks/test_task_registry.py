@@ -142,7 +142,7 @@ def test_build__third_party_kind_that_fails(
     exec(f"def {method}(self, row):\n    {does}", namespace)  # noqa: S102
     monkeypatch.setattr(get_kind("reverse"), method, namespace[method])
     path = write_jsonl(tmp_path / "words.jsonl", [{"word": "al"}])
-    with pytest.raises(BrokenTaskKind, match="^task kind 'reverse' failed ") as broken:
+    with pytest.raises(BrokenTaskKind, match=r"^task kind 'reverse' failed ") as broken:
         build({"kind": "reverse", "data": {"path": path}}, tokenizer)
     assert said in str(broken.value)
 
