@@ -54,6 +54,7 @@ class EventKind(StrEnum):
     JOB_REQUEUED = "job_requeued"  # its attempt came to nothing; why
     JOB_ENDED = "job_ended"  # its outcome
     DECIDED = "decided"  # the verdict on a variant
+    HELD_UP = "held_up"  # why nothing more is decided; without a reason, that it goes on
     FINISHED = "finished"  # everything is decided
     CANCELLED = "cancelled"  # by whom
     RETRIED = "retried"  # by whom, and how many jobs

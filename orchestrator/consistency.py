@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.round_file import Location, dotted
+from orchestrator.round_file import Location, dotted, in_words, one_line
 
 if TYPE_CHECKING:
     from orchestrator.rules import Rule
@@ -89,12 +89,10 @@ def _rule_names_seeds(prune: Rule, seeds: Sequence[int]) -> Iterator[Conflict]:
         are_seeds = isinstance(used, tuple) and all(type(seed) is int and 0 <= seed < 2**31 for seed in used)
         wrong = "" if used and are_seeds and len(set(used)) == len(used) else f"gave {used!r}"
     except (Exception, SystemExit) as error:
-        wrong = f"raised {type(error).__name__}: {error}"
+        wrong = f"raised {in_words(error)}"
     if wrong:
-        yield (
-            ("prune",),
-            f"the rule {prune.rule!r} must name seeds, each once, at least one; its seeds() {wrong}",
-        )
+        wanted = f"the rule {prune.rule!r} must name seeds, each once, at least one"
+        yield ("prune",), f"{wanted}; its seeds() {one_line(wrong)}"
 
 
 def _schedule_has_its_length(optimizer: OptimizerConfig, stages: Sequence[Stage]) -> Iterator[Conflict]:
@@ -154,10 +152,9 @@ _CHECKS = _with_needed(
     _seeds_once,
     _schedule_has_its_length,
     _rule_can_stop_early,
-    _rule_names_seeds,
     _stages_can_stop_early,
 )
-_NEWER_CHECKS = _with_needed(_confirms_on_other_examples)
+_NEWER_CHECKS = _with_needed(_confirms_on_other_examples, _rule_names_seeds)
 
 
 def _again(values: Sequence[Any]) -> Iterator[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from socket import gethostname
 from typing import Any
 
 from sqlalchemy import Row, Text, bindparam, cast, or_, select, update
@@ -157,8 +158,6 @@ def _advance(
     lane = resolved.search.lane_of(*ended) if ended else None
     if lane is not None and not resolved.search.parallel and _is_elsewhere(session, round_id, lane):
         lane = None  # something was retried: whose turn it is follows from all
-    if row.reason is not None:  # it was held up
-        session.execute(_OF_ROUND, {"round": round_id, "reason": None})
     while True:
         planned, standings = current_plan(session, round_id, resolved, lane)
         missing = {
@@ -171,6 +170,8 @@ def _advance(
     stored_plan.add_decisions(session, round_id, decisions, rests_on, now)
     taken = tuple(Taken(row.name, decision, rests_on.get(decision.key)) for decision in decisions)
     advanced = Advance(taken, tuple(_closed(resolved, planned, decisions)))
+    if row.reason is not None:
+        _give_reason(session, round_id, None, now)
     if planned.state is State.FINISHED and lane is not None:
         return advanced + advance(session, round_id, now=now)
     if planned.state is State.FINISHED:
@@ -181,13 +182,28 @@ def _advance(
     return advanced
 
 
-def hold_up(session: Session, error: BrokenRound) -> None:
-    """Notes why nothing more of a round that is not over is decided, until it can be advanced again."""
-    broken = select(tables.Round.id).where(
-        tables.Round.name == error.round, tables.Round.state == RoundState.ACTIVE
+def hold_up(session: Session, error: BrokenRound, *, now: datetime) -> None:
+    """Notes why a round decides nothing more, once nothing of it is left to run; advancing it takes the note away."""
+    round_id = session.scalar(select(tables.Round.id).where(tables.Round.name == error.round))
+    if round_id is None:
+        return
+    row, reason = locked(session, round_id), f"on {gethostname()}: {error}"
+    is_at_rest = session.execute(_UNFINISHED, {"round": round_id}).first() is None
+    if row.state is RoundState.ACTIVE and is_at_rest and row.reason != reason:
+        _give_reason(session, round_id, reason, now)
+
+
+def is_held_up(session: Session) -> bool:
+    """Whether some round is."""
+    held_up = select(tables.Round.id).where(
+        tables.Round.state == RoundState.ACTIVE, tables.Round.reason.is_not(None)
     )
-    for round_id in session.scalars(broken).all():
-        session.execute(_OF_ROUND, {"round": round_id, "reason": str(error)})
+    return session.scalars(held_up.limit(1)).first() is not None
+
+
+def _give_reason(session: Session, round_id: int, reason: str | None, now: datetime) -> None:
+    events.append(session, round_id, EventKind.HELD_UP, now=now, reason=reason)
+    session.execute(_OF_ROUND, {"round": round_id, "reason": reason})
 
 
 def start_children(session: Session, row: tables.Round, now: datetime) -> Advance:

@@ -71,9 +71,9 @@ class BrokenRound(FsqError):
 
     exit_code = 2
 
-    def __init__(self, message: str, round: str | None = None) -> None:
+    def __init__(self, message: str, name: str | None = None) -> None:
         super().__init__(message)
-        self.round = round  # its name, where it is known
+        self.round = name  # where it is known
 
 
 def no_such_round(name: str) -> NotFound:

@@ -17,7 +17,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from orchestrator.points import difference, points, rounded
-from orchestrator.round_file import one_line
+from orchestrator.round_file import in_words, one_line
 from orchestrator.rules import Rivals, Rule, RuleFailed, Ruling, Scope, Threshold, Trial
 from orchestrator.statistics.examples import Outcomes, standard_error
 from orchestrator.statistics.seeds import estimate_if_known
@@ -417,7 +417,7 @@ class _Judged:
         try:
             return _as_ruling(rule.judge(self.trials, rivals))
         except (Exception, SystemExit) as error:  # of a plug-in: anything
-            cause = f"{type(error).__name__}: {error}"
+            cause = in_words(error)
             place = f"{self.key.task}, {self.key.variant} at {self.key.stage}"
             raise RuleFailed(f"the prune rule {rule.rule!r} failed on {place}: {cause}") from error
 

@@ -189,9 +189,8 @@ def working(database: Database, child: Child, display: Display, name: str | None
             with session.begin_nested():
                 return work(session, id_, now=datetime.now(UTC))
         except BrokenRound as error:
-            engine.hold_up(session, error)
+            engine.hold_up(session, error, now=datetime.now(UTC))
             display.troubled(f"{error}; nothing more of it is decided")
-            queue.has_failed = True
             return engine.NOTHING
 
     def advance(session: Session, job_id: int) -> engine.Advance:
@@ -215,11 +214,12 @@ def working(database: Database, child: Child, display: Display, name: str | None
         with database.read() as session:
             active = engine.active_rounds(session)
             round_id = None if name is None else lookup.find(session, name).id
-        queue = QueueClient(database, home, limits, advance, announce, display.troubled, round_id)
-        for id_ in active:  # what a crash between a completion and its decision left undone
+        # what a crash between a completion and its decision left undone
+        for id_ in active if round_id is None else {round_id}.intersection(active):
             with database.write() as session:
                 go_on(session, engine.advance, id_)
         tidy()
+        queue = QueueClient(database, home, limits, advance, announce, display.troubled, round_id)
         yield WorkerService(queue, child, display, limits, tidy, own_patterns)
     except KeyboardInterrupt:
         display.close()

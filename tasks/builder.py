@@ -41,7 +41,9 @@ def build(
     """
     if not isinstance(config, TaskConfig):
         config = parse_config(config)
-    task = get_kind(config.kind)(config)
+    kind = get_kind(config.kind)
+    with _plug_in(config, "to take its options"):
+        task = kind(config)
     source = open_source(config.data) if config.data is not None else None
     if cache_dir is None:
         return _build(task, source, tokenizer)
@@ -125,30 +127,36 @@ def _in_order(task: Task[Any], split: Split, rows: Mapping[Split, Sequence[Row]]
 
 
 @contextmanager
-def _plug_in(task: Task[Any], what: str) -> Iterator[None]:
+def _plug_in(config: TaskConfig, what: str) -> Iterator[None]:
     """Raises BrokenTaskKind for what a task raises that is no word on its rows or data."""
     try:
         yield
     except (RowError, TaskError, MemoryError):
         raise
     except (Exception, SystemExit) as error:  # of a plug-in: anything
-        said = shown(f"{type(error).__name__}: {error}", 300)
-        raise BrokenTaskKind(f"task kind {task.config.kind!r} failed {what}: {said}") from error
+        try:
+            said = f"{type(error).__name__}: {error}"
+        except Exception:  # its own text need not be had
+            said = type(error).__name__
+        raise BrokenTaskKind(f"task kind {config.kind!r} failed {what}: {shown(said, 300)}") from error
 
 
 def _generated(task: Task[Any], split: Split) -> Iterator[Row]:
-    with _plug_in(task, f"to generate rows for {split}"):
-        yield from task.generate(split)
+    with _plug_in(task.config, f"to generate rows for {split}"):
+        for row in task.generate(split):
+            if not isinstance(row, Row):
+                raise TypeError(f"expected a Row, not {row!r}")
+            yield row
 
 
 def _split_of(task: Task[Any], row: Row) -> Split:
-    with _plug_in(task, f"to place the row {shown(row.key)!r}"):
+    with _plug_in(task.config, f"to place the row {shown(row.key)!r}"):
         return Split(task.split_of(row))
 
 
 def _candidate(task: Task[Any], row: Row) -> Candidate:
     """The task's candidate; RowError where it holds a lone surrogate, which nothing can encode."""
-    with _plug_in(task, f"on the row {shown(row.key)!r}"):
+    with _plug_in(task.config, f"on the row {shown(row.key)!r}"):
         candidate = task.candidate(row)
         if not isinstance(candidate, Candidate):
             raise TypeError(f"expected a Candidate, not {candidate!r}")

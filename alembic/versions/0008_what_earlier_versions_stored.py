@@ -26,7 +26,7 @@ def upgrade() -> None:
     in_usage = JOBS.c.result["usage", "result_version"].as_string().is_not(None)
     for job, result in connection.execute(sa.select(JOBS.c.id, JOBS.c.result).where(in_usage)).all():
         for name in ("version", "result_version"):
-            result[name] = result["usage"].pop(name)
+            result[name] = result["usage"].pop(name, None)
         _set(connection, JOBS, job, result=result)
 
     is_bare = DECISIONS.c.d_acc.is_not(None) & DECISIONS.c.evidence["seeds"].as_string().is_(None)

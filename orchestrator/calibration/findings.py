@@ -15,6 +15,7 @@ from orchestrator.planner import SearchSpec
 from orchestrator.points import points
 from orchestrator.rules import Evidence, Halving, Rule, Threshold, TopK
 from orchestrator.spec import ResolvedRound
+from orchestrator.stored_round import told_of
 from orchestrator.views import View
 
 POWER = 0.8
@@ -109,7 +110,12 @@ class _Protocol:
 
 
 def of_task(resolved: ResolvedRound, task: str, runs: Runs, searches: int) -> TaskCalibration:
-    """The findings on one task of a round, from so many searches over runs of its baseline."""
+    """The findings on one task of a round, from so many searches over runs of its baseline; raises BrokenRound."""
+    with told_of(resolved.spec.round):
+        return _of_task(resolved, task, runs, searches)
+
+
+def _of_task(resolved: ResolvedRound, task: str, runs: Runs, searches: int) -> TaskCalibration:
     spec = replace(resolved.search, tasks=(task,), parallel=False)
     steps = {stage.name: stage.steps or 0 for stage in resolved.spec.stages}
     confirm = resolved.spec.stages[-1].confirm

@@ -148,7 +148,11 @@ def work(
     ):
         if drain:
             service.run_until_idle()
-            if service.queue.has_failed:
+            from orchestrator import engine
+
+            with database.read() as session:
+                is_held_up = engine.is_held_up(session)
+            if service.queue.has_failed or is_held_up:
                 raise typer.Exit(1)
         else:
             service.run_forever()

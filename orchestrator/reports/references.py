@@ -31,6 +31,7 @@ _FILE = re.compile(
     re.ASCII,
 )
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+_EMPHASIS = re.compile(r"(\*\*|\*|`)([^*`]{1,120})\1")
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d{1,2})?", re.ASCII)
 _HUNDREDTHS = re.compile(r"\s*(?:\\?%|pp\b|percentage point)")
 _LINK = re.compile(r"\[[^\]\[]{0,300}\]\(fsq:[^()]{0,700}\)")
@@ -223,7 +224,7 @@ def agrees(shown: Decimal, figure: float) -> bool:
 
 def _plain(text: str) -> str:
     """The text of a link without emphasis, with ASCII signs."""
-    bare = re.sub("[*`]", "", " ".join(text.split())).strip("_ ").translate(_SIGNS)
+    bare = _EMPHASIS.sub(r"\2", " ".join(text.split())).strip("*_` ").translate(_SIGNS)
     return re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", bare)
 
 

@@ -94,6 +94,8 @@ def happened(event: EventView) -> str:
             return f"{job}: ended, {data['outcome']}{because}"
         case EventKind.DECIDED:
             return f"{job}: {verdict(data['decision'])}{because}"
+        case EventKind.HELD_UP:
+            return f"nothing more is decided{because}" if because else "the round goes on"
         case EventKind.FINISHED:
             return "the round has finished"
         case EventKind.CANCELLED:

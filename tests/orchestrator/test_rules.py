@@ -299,6 +299,13 @@ def test_rule_class__of_two_packages(monkeypatch: pytest.MonkeyPatch) -> None:
         rule_class("mine")
 
 
+class Mute(Exception):
+    """One that cannot say what it is."""
+
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
 class Odd(Rule):
     """Judges by what it is told to give."""
 
@@ -306,8 +313,8 @@ class Odd(Rule):
     gives: ClassVar[Any]
 
     def judge(self, trials: Sequence[Trial], rivals: Sequence[Sequence[Trial]]) -> Any:
-        if self.gives is SystemExit:
-            raise SystemExit(3)
+        if self.gives in (SystemExit, Mute):
+            raise self.gives
         return self.gives
 
 
@@ -319,7 +326,9 @@ def decided_by_odd(gives: Any, monkeypatch: pytest.MonkeyPatch) -> Decision:
 
 
 @pytest.mark.parametrize(
-    "gives", [True, "yes", (True, "why"), Ruling("no", "why"), Ruling(True, b"why"), SystemExit], ids=repr
+    "gives",
+    [True, "yes", (True, "why"), Ruling("no", "why"), Ruling(True, b"why"), SystemExit, Mute],
+    ids=repr,
 )
 def test_plan__a_rule_that_gives_no_ruling_has_failed(gives: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RuleFailed, match="the prune rule 'odd' failed on t, v at quick"):
@@ -336,7 +345,20 @@ def test_plan__a_ruling_is_taken_as_every_database_and_terminal_can_have_it(
 
 
 @pytest.mark.parametrize(
-    "gives", [(), ("a",), (-1, 2), (2**31,), (1, 1), [0], (True,), None, ValueError("none left")]
+    "gives",
+    [
+        (),
+        ("a",),
+        (-1, 2),
+        (2**31,),
+        (1, 1),
+        [0],
+        (True,),
+        None,
+        ValueError("none left"),
+        ValueError("\x1b[31mred\n" + "x" * 5000),
+        Mute(),
+    ],
 )
 def test_round__a_rule_must_name_seeds(gives: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def seeds(*_: Any) -> Any:
@@ -345,10 +367,12 @@ def test_round__a_rule_must_name_seeds(gives: Any, tmp_path: Path, monkeypatch: 
         return gives
 
     monkeypatch.setattr(TopK, "seeds", seeds)
-    with pytest.raises(
-        BadRound, match="the rule 'top_k' must name seeds, each once, at least one; its seeds"
-    ):
+    wanted = "the rule 'top_k' must name seeds, each once, at least one; its seeds"
+    with pytest.raises(BadRound, match=wanted) as refused:
         resolve(tmp_path, prune={"rule": "top_k"})
+    (problem,) = refused.value.problems
+    assert str(problem).isprintable()
+    assert len(str(problem)) < 1000
 
 
 def test_plan__a_rule_that_is_never_satisfied_prunes_when_the_seeds_are_over() -> None:

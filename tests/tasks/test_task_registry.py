@@ -148,6 +148,17 @@ def test_build__third_party_kind_that_fails(
 
 
 @pytest.mark.usefixtures("installed")
+def test_build__third_party_kind_that_generates_no_rows(
+    tokenizer: Bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(get_kind("reverse"), "generate", lambda *_: iter(["word"]))
+    with pytest.raises(
+        BrokenTaskKind, match="failed to generate rows for val: TypeError: expected a Row, not 'word'"
+    ):
+        build({"kind": "reverse"}, tokenizer)
+
+
+@pytest.mark.usefixtures("installed")
 def test_build__third_party_kind_that_fails_to_generate(
     tokenizer: Bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

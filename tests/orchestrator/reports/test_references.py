@@ -26,6 +26,7 @@ def findings(text: str) -> list[str]:
         f"[+2.50 pp]({RUN}#d_acc)",
         f"[**+2.5 pp**]({RUN}#d_acc)",
         f"[**+2.5** `pp`]({RUN}#d_acc)",
+        f"[*+2.5* pp]({RUN}#d_acc)",
         f"a gain of [2.5\npercentage points]({RUN}#d_acc)",
         f"[0.025]({RUN}#d_acc)",
         f"[52.5%]({RUN}#best_val_tok_acc)",
