@@ -183,7 +183,7 @@ def _prepare_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver emits no BEGIN of its own; `begin` below does
-        connection.execute("PRAGMA journal_mode=WAL")
+        _keep_a_log(connection)
         connection.execute("PRAGMA synchronous=FULL")  # a completed job survives a power cut
         connection.execute("PRAGMA foreign_keys=ON")
 
@@ -193,6 +193,20 @@ def _prepare_sqlite(engine: Engine) -> None:
             connection.exec_driver_sql("BEGIN")
         else:
             _begin_to_write(connection)
+
+
+def _keep_a_log(connection: Any) -> None:
+    """Turns WAL on; where others open a new file at the same moment SQLite refuses at once, whatever its timeout."""
+    until = time.monotonic() + BUSY_TIMEOUT_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(LONGEST_LOOK_MILLISECONDS / 1000)
+        else:
+            return
 
 
 def _begin_to_write(connection: Connection) -> None:

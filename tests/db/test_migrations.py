@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -17,7 +18,7 @@ from alembic import command
 from db import migrations
 from db.errors import DatabaseUnreachable, SchemaMismatch
 from db.revision import HEAD
-from db.session import Database, open_current
+from db.session import Database, _open, open_current
 from db.tables import Base, Decision, Job, Round, RoundState
 from orchestrator.evidence import Evidence
 from tests.db.test_queue import NOW
@@ -178,3 +179,20 @@ def test_open_current__several_at_once_on_an_empty_database(database_url: str) -
 
     with ThreadPoolExecutor(4) as pool:
         assert {started.result() for started in [pool.submit(start) for _ in range(4)]} == {HEAD}
+
+
+def test_open__a_new_file_by_many_at_once(tmp_path: Path) -> None:
+    """Turning WAL on is refused to one in a hundred, without waiting, while others do the same."""
+
+    def start(path: Path, together: threading.Barrier) -> None:
+        together.wait()
+        engine = _open(f"sqlite:///{path}")
+        with engine.begin() as connection:
+            connection.execute(text("CREATE TABLE IF NOT EXISTS seen (at INTEGER)"))
+        engine.dispose()
+
+    with ThreadPoolExecutor(6) as pool:
+        for number in range(120):
+            together = threading.Barrier(6)
+            for started in [pool.submit(start, tmp_path / f"{number}.db", together) for _ in range(6)]:
+                started.result()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,9 @@ def test_child__keeps_memory_and_has_what_the_worker_was_given(
     try:
         child.warm_up()
         [pid] = set(_children()) - set(others)
-        found = Path(f"/proc/{pid}/environ").read_text().split("\0")
+        while not (environ := Path(f"/proc/{pid}/environ").read_text()):  # until its program has been loaded
+            time.sleep(0.01)
+        found = environ.split("\0")
     finally:
         child.stop()
     assert {f"{name}={value}" for name, value in KEEPING.items()} <= set(found)
