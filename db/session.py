@@ -195,6 +195,11 @@ def _prepare_sqlite(engine: Engine) -> None:
             _begin_to_write(connection)
 
 
+def _is_busy(error: sqlite3.OperationalError) -> bool:
+    """Whether another connection has what is asked for."""
+    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+
+
 def _keep_a_log(connection: Any) -> None:
     """Turns WAL on; where others open a new file at the same moment SQLite refuses at once, whatever its timeout."""
     until = time.monotonic() + BUSY_TIMEOUT_SECONDS
@@ -202,7 +207,7 @@ def _keep_a_log(connection: Any) -> None:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+            if not _is_busy(error) or time.monotonic() > until:
                 raise
             time.sleep(LONGEST_LOOK_MILLISECONDS / 1000)
         else:
@@ -220,7 +225,7 @@ def _begin_to_write(connection: Connection) -> None:
                 driver.execute("BEGIN IMMEDIATE")
                 return
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                if not _is_busy(error):
                     break
         connection.exec_driver_sql("BEGIN IMMEDIATE")  # once more, for the error to be SQLAlchemy's
     finally:

@@ -17,13 +17,13 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from orchestrator.points import difference, points, rounded
-from orchestrator.round_file import in_words, one_line
+from orchestrator.round_file import one_line
 from orchestrator.rules import Rivals, Rule, RuleFailed, Ruling, Scope, Threshold, Trial
 from orchestrator.statistics.examples import Outcomes, standard_error
 from orchestrator.statistics.seeds import estimate_if_known
 from orchestrator.statistics.variants import false_discovery
 from orchestrator.verdicts import Verdict
-from worker.job import BASELINE, Outcome
+from worker.job import BASELINE, Outcome, in_words
 
 
 class JobKey(NamedTuple):

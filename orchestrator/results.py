@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
@@ -29,7 +29,7 @@ _STANDINGS = select(
 ).order_by(JOBS.c.id)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StoredJob:
     """A job and how it ended, if it has."""
 
@@ -44,7 +44,7 @@ class StoredJob:
     started_at: datetime | None
     finished_at: datetime | None
 
-    @property
+    @cached_property
     def metrics(self) -> Metrics | None:
         """The numbers of its whole run; None when it was not measured. Raises BrokenRound, as the others do."""
         return self._read(Metrics, "metrics")
@@ -59,12 +59,12 @@ class StoredJob:
         """The version of results that these are of; None where that is not known."""
         return (self.result or {}).get("result_version")
 
-    @property
+    @cached_property
     def partial(self) -> Metrics | None:
         """The numbers of a run that was stopped early, up to there; None of any other."""
         return self._read(Metrics, "partial")
 
-    @property
+    @cached_property
     def usage(self) -> Usage | None:
         """What it took; None when it was not measured."""
         return self._read(Usage, "usage")

@@ -263,14 +263,5 @@ def one_line(text: str, limit: int = MAX_MESSAGE) -> str:
     return shown if len(text) <= limit else f"{shown}..."
 
 
-def in_words(error: BaseException) -> str:
-    """An error of a plug-in, its kind first; its own text need not be had."""
-    kind = type(error).__name__
-    try:
-        return f"{kind}: {error}"
-    except Exception:
-        return kind
-
-
 def _bad(name: str, line: int | None, message: str, location: Location = ()) -> BadRound:
     return BadRound(name, [Problem(dotted(location), line, one_line(message))])

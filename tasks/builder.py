@@ -15,7 +15,7 @@ from tasks import assembly, cache, shortfall
 from tasks.candidate import Candidate
 from tasks.config import TaskConfig
 from tasks.encoding import Draft, Encoder
-from tasks.errors import BrokenTaskKind, DataUnavailable, RowError, TaskError
+from tasks.errors import BrokenTaskKind, DataUnavailable, RowError, TaskError, in_words
 from tasks.notes import NotePool
 from tasks.registry import get_kind, parse_config
 from tasks.report import Built
@@ -134,11 +134,8 @@ def _plug_in(config: TaskConfig, what: str) -> Iterator[None]:
     except (RowError, TaskError, MemoryError):
         raise
     except (Exception, SystemExit) as error:  # of a plug-in: anything
-        try:
-            said = f"{type(error).__name__}: {error}"
-        except Exception:  # its own text need not be had
-            said = type(error).__name__
-        raise BrokenTaskKind(f"task kind {config.kind!r} failed {what}: {shown(said, 300)}") from error
+        said = shown(in_words(error), 300)
+        raise BrokenTaskKind(f"task kind {config.kind!r} failed {what}: {said}") from error
 
 
 def _generated(task: Task[Any], split: Split) -> Iterator[Row]:

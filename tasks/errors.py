@@ -33,3 +33,12 @@ class RowError(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+def in_words(error: BaseException) -> str:
+    """An error of a plug-in, its kind first; its own text need not be had."""
+    kind = type(error).__name__
+    try:
+        return f"{kind}: {error}"
+    except Exception:
+        return kind

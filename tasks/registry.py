@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from tasks.config import TaskConfig
-from tasks.errors import BrokenTaskKind, UnknownTaskKind
+from tasks.errors import BrokenTaskKind, UnknownTaskKind, in_words
 from tasks.rows import shown, suggestion
 from tasks.task import Task
 
@@ -62,9 +62,8 @@ def _load(entry: EntryPoint) -> type[Task[Any]]:
         loaded = entry.load()
     except Exception as error:
         origin = entry.dist.name if entry.dist else "an unknown package"
-        cause = f"{type(error).__name__}: {error}"
         raise BrokenTaskKind(
-            f"task kind {entry.name!r} ({entry.value} of {origin}) cannot be loaded: {cause}"
+            f"task kind {entry.name!r} ({entry.value} of {origin}) cannot be loaded: {in_words(error)}"
         ) from error
     if not (isinstance(loaded, type) and issubclass(loaded, Task)):
         raise BrokenTaskKind(f"task kind {entry.name!r}: {entry.value} is not a subclass of tasks.Task")

@@ -34,6 +34,7 @@ from model.settings import FutureSeedSettings as FutureSeedSettings
 from tasks import BrokenTaskKind, UnknownTaskKind, get_kind, kinds, parse_config
 from tasks import BuildReport as BuildReport
 from tasks import TaskConfig as TaskConfig
+from tasks.errors import in_words as in_words
 from tasks.report import Lengths as Lengths
 from tasks.report import SplitReport as SplitReport
 

@@ -132,6 +132,8 @@ def work(
     ] = None,
 ) -> None:
     """Run queued jobs of all rounds on this machine's device. Goes on until interrupted."""
+    from orchestrator import engine
+
     if read_settings().knows_the_server_only:
         to_stderr(
             "FSQ_SERVER is set, but a worker takes its jobs from this machine's database (or FSQ_DATABASE_URL)"
@@ -148,8 +150,6 @@ def work(
     ):
         if drain:
             service.run_until_idle()
-            from orchestrator import engine
-
             with database.read() as session:
                 is_held_up = engine.is_held_up(session)
             if service.queue.has_failed or is_held_up:

@@ -15,6 +15,7 @@ from orchestrator.rules.halving import Halving
 from orchestrator.rules.rule import Rule
 from orchestrator.rules.threshold import Threshold
 from orchestrator.rules.top_k import TopK
+from worker.job import in_words
 
 GROUP = "fsq.rules"
 DEFAULT = "threshold"
@@ -59,9 +60,8 @@ def _load(entry: EntryPoint) -> type[Rule]:
         loaded = entry.load()
     except Exception as error:
         origin = entry.dist.name if entry.dist else "an unknown package"
-        cause = f"{type(error).__name__}: {error}"
         raise UnknownRule(
-            f"prune rule {entry.name!r} ({entry.value} of {origin}) cannot be loaded: {cause}"
+            f"prune rule {entry.name!r} ({entry.value} of {origin}) cannot be loaded: {in_words(error)}"
         ) from error
     if not (isinstance(loaded, type) and issubclass(loaded, Rule)):
         raise UnknownRule(

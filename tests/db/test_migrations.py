@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, insert, inspect, select, text
+from sqlalchemy import Connection, create_engine, insert, inspect, select, text
 from sqlalchemy.engine import make_url
 
 from alembic import command
@@ -22,6 +23,13 @@ from db.session import Database, _open, open_current
 from db.tables import Base, Decision, Job, Round, RoundState
 from orchestrator.evidence import Evidence
 from tests.db.test_queue import NOW
+
+
+def config_on(connection: Connection) -> Config:
+    """Alembic's, for migrations one by one."""
+    config = migrations._config()
+    config.attributes["connection"] = connection
+    return config
 
 
 def test_head__is_the_newest_migration() -> None:
@@ -41,9 +49,7 @@ def test_upgrade__gives_the_tables_schema(database_url: str) -> None:
 def test_upgrade__keeps_the_rounds_of_the_first_version(database_url: str) -> None:
     database = Database(database_url)
     with database.engine.begin() as connection:
-        config = migrations._config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
+        command.upgrade(config_on(connection), "0001")
         connection.execute(
             text(
                 "INSERT INTO rounds (name, digest, source, spec, facts, state, created_at) "
@@ -64,9 +70,7 @@ LIFTED = {"version": "0.1.0", "result_version": 6}
 def test_upgrade__reads_what_earlier_versions_stored_otherwise(database_url: str) -> None:
     database = Database(database_url)
     with database.engine.begin() as connection:
-        config = migrations._config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0007")
+        command.upgrade(config_on(connection), "0007")
         connection.execute(
             text(
                 "INSERT INTO rounds (id, name, digest, source, spec, facts, state, created_at) "
@@ -116,9 +120,7 @@ def test_upgrade__reads_what_earlier_versions_stored_otherwise(database_url: str
 
 def test_downgrade__leaves_nothing(database: Database) -> None:
     with database.engine.begin() as connection:
-        config = migrations._config()
-        config.attributes["connection"] = connection
-        command.downgrade(config, "base")
+        command.downgrade(config_on(connection), "base")
     assert inspect(database.engine).get_table_names() == ["alembic_version"]
 
 
@@ -182,7 +184,7 @@ def test_open_current__several_at_once_on_an_empty_database(database_url: str) -
 
 
 def test_open__a_new_file_by_many_at_once(tmp_path: Path) -> None:
-    """Turning WAL on is refused to one in a hundred, without waiting, while others do the same."""
+    """Turning WAL on is refused now and then, without waiting, while others do the same."""
 
     def start(path: Path, together: threading.Barrier) -> None:
         together.wait()
