@@ -14,6 +14,15 @@ typedef float vec __attribute__((vector_size(4 * LANES)));
 int lanes(void) { return LANES; }
 int flop_per_round(void) { return 2 * SUMS * LANES; }
 
+/* Whether a multiply-add is one instruction. */
+int is_fused(void) {
+#if defined(__FMA__) || defined(__aarch64__)
+    return 1;
+#else
+    return 0;
+#endif
+}
+
 /* Runs the loop once per thread; returns a sum, so that nothing is left out. */
 float multiply_add(int rounds, int threads) {
     float total = 0;

@@ -24,7 +24,7 @@ import torch
 from job_queue import take_next
 from machine import machine
 from service import SUDOKU, resolved, result, round_data
-from sqlalchemy import insert, text
+from sqlalchemy import insert
 from step import Phases, examples, job
 from training_environment import as_in_training
 from wkv7_cpu import forward_backward, make_inputs
@@ -124,7 +124,6 @@ def filled(folder: Path, jobs: int) -> Database:
             }
             pruned = [key._asdict() | decided for key in keys[1:-1]]
             session.execute(insert(Decision), pruned)
-        session.execute(text("ANALYZE"))
     return database
 
 

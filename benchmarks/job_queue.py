@@ -68,7 +68,8 @@ def fill(database: Database) -> None:
             for i in range(JOBS)
         ]
         session.execute(insert(Job), jobs)
-        session.execute(text("ANALYZE"))  # as PostgreSQL does by itself after a while
+        if database.engine.dialect.name == "postgresql":
+            session.execute(text("ANALYZE"))  # as it does by itself after a while
 
 
 def enter(database: Database) -> int:

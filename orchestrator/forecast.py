@@ -27,7 +27,7 @@ from orchestrator.spec import ResolvedRound
 from orchestrator.statistics.seeds import least_sign_p
 from orchestrator.statistics.variants import smallest_effect
 from orchestrator.views import View
-from worker.job import MEASURED, BuildReport, JobSpec, Outcome
+from worker.job import BASELINE, MEASURED, BuildReport, JobSpec, Outcome
 
 
 class StageForecast(View):
@@ -249,30 +249,49 @@ def _is_known(session: Session, spec: JobSpec) -> bool:
     return queue.known_result(session, spec.fingerprint, MEASURED) is not None
 
 
+PACED_BY = 100  # jobs, the last ones: a machine is faster at one time than at another
+
+
 class Pace(NamedTuple):
     """How long earlier jobs took."""
 
-    step: float  # seconds, evaluations included
+    baseline: float  # seconds a step, evaluations included
+    variant: float  # the same, of a run with Future-Seed
     job: float  # seconds from its claim to its end that were not training
 
 
 def _pace(session: Session, spec: JobSpec) -> Pace | None:
-    """Median pace of earlier jobs of the same model on the same examples; None when there are none."""
-    columns = (Job.payload, Job.result, Job.started_at, Job.finished_at)
-    query = select(*columns).where(Job.state == JobState.DONE, Job.outcome == Outcome.OK)
-    paces, others = [], []
-    for payload, result, started, finished in session.execute(query.order_by(Job.id.desc()).limit(500)):
-        if (payload["examples_digest"], payload["model_facts"]["digest"]) != _inputs(spec):
-            continue
+    """Median pace of the last jobs of the same model on the same examples; None when there are none.
+
+    Where only baselines have been measured, or only variants, the others are taken to be as fast.
+    """
+    query = (
+        select(Job.payload, Job.result, Job.started_at, Job.finished_at)
+        .where(
+            Job.state == JobState.DONE,
+            Job.outcome == Outcome.OK,
+            Job.payload["examples_digest"].as_string() == spec.examples_digest,
+            Job.payload[("model_facts", "digest")].as_string() == spec.model_facts.digest,
+        )
+        .order_by(Job.id.desc())
+        .limit(PACED_BY)
+    )
+    of_baselines: list[float] = []
+    of_variants: list[float] = []
+    others: list[float] = []
+    for payload, result, started, finished in session.execute(query):
         trained = result["metrics"]["seconds"]
+        paces = of_baselines if payload["future_seed"] is None else of_variants
         paces.append(trained / result["metrics"]["steps"])
         if not result["usage"]["continued_from"]:
             others.append(max(0.0, (finished - started).total_seconds() - trained))
-    return Pace(median(paces), median(others) if others else 0.0) if paces else None
-
-
-def _inputs(spec: JobSpec) -> tuple[str, str]:
-    return spec.examples_digest, spec.model_facts.digest
+    if not of_baselines and not of_variants:
+        return None
+    return Pace(
+        baseline=median(of_baselines or of_variants),
+        variant=median(of_variants or of_baselines),
+        job=median(others or [0.0]),
+    )
 
 
 def _seconds(
@@ -282,8 +301,11 @@ def _seconds(
     wanted = [key for key in keys if key not in set(known)]
     if pace is None and any(stage.seconds is None for stage in resolved.spec.stages):
         return 0.0 if not wanted else None
-    step, job = pace or Pace(float("inf"), 0.0)
-    return sum(job + job_seconds(resolved, key, step) for key in wanted)
+    pace = pace or Pace(float("inf"), float("inf"), 0.0)
+    return sum(
+        pace.job + job_seconds(resolved, key, pace.baseline if key.variant == BASELINE else pace.variant)
+        for key in wanted
+    )
 
 
 def as_text(view: Forecast) -> str:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import insert, select
 
 from db.session import Database
 from db.tables import Job
@@ -169,6 +170,37 @@ def test_plan__takes_the_pace_of_earlier_runs_on_the_same_examples(
     text = forecast.as_text(again)
     assert "  quick      3 jobs, 3 of which need no training" in text
     assert "  med        at most 3 jobs\n" in text
+
+
+def test_plan__baselines_and_variants_have_each_their_own_pace(database: Database, tmp_path: Path) -> None:
+    """Of two seconds a step in variants, and one in the baseline; quick takes 4 steps."""
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path, stages=round_data()["stages"][:1]))
+    rig.run_all({})
+    with database.write() as session:
+        for job in session.query(Job).where(Job.variant != "baseline"):
+            assert job.result is not None
+            metrics = job.result["metrics"]
+            job.result = job.result | {"metrics": metrics | {"seconds": 2 * metrics["seconds"]}}
+    with database.read() as session:
+        both = resolve(tmp_path, round="r2", seeds=[1], stages=round_data()["stages"][:1])
+        assert forecast.of_round(session, both).tasks[0].seconds_certain == 4.0 + 2 * 8.0
+
+
+def test_plan__finds_the_pace_of_a_task_however_many_jobs_of_others_ran_since(
+    database: Database, tmp_path: Path
+) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path, stages=round_data()["stages"][:1]))
+    rig.run_all({})
+    with database.write() as session:
+        (first, *_) = session.execute(select(Job.__table__)).mappings()
+        copied = {name: value for name, value in first.items() if name != "id"}
+        copied["payload"] = copied["payload"] | {"examples_digest": "other"}
+        session.execute(insert(Job), [copied | {"variant": f"v{n}"} for n in range(1000)])
+    with database.read() as session:
+        again = resolve(tmp_path, round="r2", seeds=[1], stages=round_data()["stages"][:1])
+        assert forecast.of_round(session, again).tasks[0].seconds_certain == 3 * 4.0
 
 
 def test_plan__compares_stages_by_what_both_have(database: Database, tmp_path: Path) -> None:
