@@ -28,7 +28,7 @@ from typing import Any
 import httpx2 as httpx
 import yaml
 from machine import machine
-from sqlalchemy import insert
+from sqlalchemy import insert, text
 
 from db.session import Database, open_current
 from db.tables import Decision, Job, JobState, Round, RoundState
@@ -286,6 +286,9 @@ def main() -> None:
             spec = small.spec.model_copy(update={"round": f"small_{number}"})
             store_finished(database, ResolvedRound(spec, small.facts), rng)
         store_finished(database, large_round(folder), rng)
+        if database.engine.dialect.name == "postgresql":
+            with database.write() as session:
+                session.execute(text("ANALYZE"))  # as it does by itself after a while
         results = {
             "machine": machine(),
             "database": database.engine.dialect.name,
