@@ -1,10 +1,11 @@
 """What it brings that a training process keeps its memory from step to step (`worker.process_memory`).
 
-    python benchmarks/kept_memory.py [--turns 3] [-o benchmarks/results/kept_memory.json]
+    python benchmarks/kept_memory.py [--turns 4] [-o benchmarks/results/kept_memory.json]
 
-The same passes of the kernel and the same training steps, in processes of their own that take turns: with the
-settings of a training process, and with the system's own. The fastest counts; pages are those that the system handed
-out in the last of them, resident is the most that the process had.
+The same passes of the kernel and the same training steps, in processes of their own that take turns, each turn in the
+other order: with the settings of a training process ("kept"), with the system's own ("given back"), and with those of
+one whose memory is limited ("spared"). The fastest counts; pages are those that the system handed out in the last of
+them, resident is the most that the process had.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from wkv7_cpu import HEAD_SIZE, SHAPES, forward_backward, make_inputs
 
 from worker.child import be_reproducible
 from worker.process import environment
-from worker.process_memory import KEEPING
+from worker.process_memory import KEEPING, SPARING
 
 SECONDS = 8.0  # of repetitions
 
@@ -70,17 +71,18 @@ def measured(name: str) -> dict[str, float]:
 
 
 def in_turns(name: str, turns: int) -> dict[str, Any]:
-    given_back = {key: value for key, value in environment().items() if key not in KEEPING}
-    environments = {"kept": given_back | KEEPING, "given back": given_back}
+    own = {key: value for key, value in environment().items() if key not in KEEPING | SPARING}
+    environments = {"kept": own | KEEPING, "given back": own, "spared": own | SPARING}
     found: dict[str, Any] = {}
-    for _ in range(turns):
-        for how, variables in environments.items():
+    for turn in range(turns):
+        for how in list(environments)[:: -1 if turn % 2 else 1]:
             command = [sys.executable, __file__, "--measure", name]
-            done = subprocess.run(command, env=variables, check=True, capture_output=True, text=True)
+            done = subprocess.run(command, env=environments[how], check=True, capture_output=True, text=True)
             one = json.loads(done.stdout)
             if how not in found or one["milliseconds"] < found[how]["milliseconds"]:
                 found[how] = one
-    found["times as fast"] = round(found["given back"]["milliseconds"] / found["kept"]["milliseconds"], 2)
+    for how in ("given back", "spared"):
+        found[how]["times as long"] = round(found[how]["milliseconds"] / found["kept"]["milliseconds"], 2)
     return found
 
 
@@ -88,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=4)
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/kept_memory.json"))
     arguments = parser.parse_args()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import NamedTuple, Self
 
@@ -28,6 +28,7 @@ class Caveat(StrEnum):
     NOT_SIGNIFICANT = "not_significant"
     SELECTED_OF_N = "selected_of_n"
     SELECTED_SEEDS = "selected_seeds"
+    NOTHING_NEW = "nothing_new"
     SHRUNK_MICRO_BATCH = "shrunk_micro_batch"
     TRUNCATED = "truncated"
     STOPPED_EARLY = "stopped_early"
@@ -45,6 +46,7 @@ EXPLANATIONS = {
     Caveat.NOT_SIGNIFICANT: "the paired interval of the delta contains 0 or does not exist, or p is above 0.025",
     Caveat.SELECTED_OF_N: "the variant was chosen among several on the same seed and data",
     Caveat.SELECTED_SEEDS: "only seeds that an earlier stage promoted: over seeds, the mean says too much",
+    Caveat.NOTHING_NEW: "variant and baseline did best before this stage began: its numbers are the last stage's",
     Caveat.SHRUNK_MICRO_BATCH: "the micro-batch was halved for lack of memory; the effective batch is unchanged",
     Caveat.TRUNCATED: "some prompts were cut to their limit",
     Caveat.STOPPED_EARLY: "the run was stopped, too low to reach the threshold, so there is a verdict and no delta",
@@ -107,6 +109,7 @@ def of_arm(
         found += of_protocol(resolved, task, stage, evidence, seeds)
         found += of_selection(resolved, task, stage, variant, runs)
         found += of_seeds(resolved, stage, seeds)
+        found += of_progress(resolved, stage, runs.values(), by)
         found += of_evidence(evidence) if by == resolved.spec.prune.metric else []
     elif variant != BASELINE:
         found.append(Caveat.UNMATCHED_BASELINE)
@@ -202,6 +205,31 @@ def of_seeds(resolved: ResolvedRound, stage: str, seeds: Seeds | None) -> Iterat
     """Whether the variant's seeds are there because they did well, each judged by itself."""
     if seeds is not None and are_selected(resolved.search, stage, seeds):
         yield Caveat.SELECTED_SEEDS
+
+
+def of_progress(
+    resolved: ResolvedRound, stage: str, runs: Iterable[Measured], metric: Metric
+) -> Iterator[Caveat]:
+    """Whether a stage that goes on with the runs of the one before found nothing that was not known there."""
+    steps = _steps_before(resolved, stage)
+    both = [metrics for run in runs for metrics in (run.metrics, run.baseline) if metrics is not None]
+    if steps is not None and all(_was_best_by(steps, metrics, metric) for metrics in both):
+        yield Caveat.NOTHING_NEW
+
+
+def _was_best_by(step: int, metrics: Metrics, metric: Metric) -> bool:
+    """Whether a run went on after a step, and did no better."""
+    best = metrics.step_of(metric)
+    return metrics.steps > step and best is not None and best <= step
+
+
+def _steps_before(resolved: ResolvedRound, stage: str) -> int | None:
+    """How many steps the runs of a stage have from the one before; None where they have none, or by the clock."""
+    names = resolved.search.stages
+    if stage not in names[1:] or resolved.spec.optimizer.depends_on_length:
+        return None
+    before = resolved.spec.selecting[names.index(stage) - 1]
+    return before.steps if before.seconds is None else None
 
 
 def are_selected(search: SearchSpec, stage: str, seeds: Seeds) -> bool:

@@ -56,7 +56,7 @@ def start(parent: Parent, when: When) -> Start:
     if obstacle := parent.obstacle:
         return Start(RoundState.BLOCKED, obstacle)
     if when == "promoted" and not parent.promoted:
-        return Start(RoundState.BLOCKED, f"round {parent.name} promoted nothing")
+        return Start(RoundState.BLOCKED, f"round {parent.name} promoted nothing at its last stage")
     return Start(RoundState.ACTIVE)
 
 

@@ -244,6 +244,7 @@ _PLAINER = {
     "a valid array": "a list",
     "a valid dictionary": "a mapping",
     "an object": "a mapping",
+    "Input is not a valid path for <class 'pathlib.Path'>": "expected a path",
 }
 
 

@@ -234,6 +234,7 @@ class _Writer:
             "baseline_val_tok_acc": baseline and baseline.best_val_tok_acc,
             "final_val_tok_acc": metrics and metrics.final_val_tok_acc,
             "best_val_seq_acc": metrics and metrics.best_val_seq_acc,
+            "best_step": metrics and metrics.best_step,
             "steps": trained and trained.steps,
             "stopped_at": partial and partial.steps,
             "tokens": trained and trained.tokens,

@@ -100,10 +100,10 @@ def _seed_lines(decisions: Sequence[Record]) -> Iterator[str]:
     arms = {(one["config"], one["decided_stage"]): one for one in decisions}
     for (variant, stage), one in arms.items():
         if (one["n_seeds"] or 0) > 1:
-            if one["d_acc_t_ci"] is None:
-                told = "only those that an earlier stage promoted: no interval"
-            elif one["d_acc_sd"] == 0:
+            if one["d_acc_sd"] == 0:
                 told = "all alike, so nothing is known of their spread: no interval"
+            elif one["d_acc_t_ci"] is None:
+                told = "only those that an earlier stage promoted: no interval"
             else:
                 told = f"95 % t interval {interval_text(one['d_acc_t_ci'])}, sign test p {one['sign_test_p']:.3f}"
             yield (

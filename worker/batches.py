@@ -12,14 +12,15 @@ from functools import lru_cache
 from itertools import islice
 
 BATCHES_PER_BUCKET = 8
+BUCKETS_PER_EPOCH = 4  # at least: with one, the same examples would share a batch whatever the seed
 
 
 class BatchOrder:
     """The endless sequence of training batches of one seed.
 
-    Each epoch permutes the examples, sorts windows of BATCHES_PER_BUCKET batches by length, cuts them into
-    batches and shuffles those; every example comes once an epoch. A last, smaller batch is filled up with the
-    first other examples of the epoch, so that all batches have the same size.
+    Each epoch permutes the examples, sorts windows of BATCHES_PER_BUCKET batches by length (of fewer, where the epoch
+    is short), cuts them into batches and shuffles those; every example comes once an epoch. A last, smaller batch is
+    filled up with the first other examples of the epoch, so that all batches have the same size.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
@@ -38,7 +39,7 @@ class BatchOrder:
         rng = random.Random(f"fsq batches {self._seed} {epoch}")
         order = list(range(len(self._lengths)))
         rng.shuffle(order)
-        window = BATCHES_PER_BUCKET * self._size
+        window = self._size * min(BATCHES_PER_BUCKET, max(1, self.batches_per_epoch // BUCKETS_PER_EPOCH))
         batches = [
             batch
             for start in range(0, len(order), window)

@@ -39,7 +39,7 @@ from tasks.report import Lengths as Lengths
 from tasks.report import SplitReport as SplitReport
 
 # Bump when training or evaluation changes numbers: results of older code are then not reused.
-RESULT_VERSION = 9
+RESULT_VERSION = 10
 
 version = cache(metadata.version)  # found anew, it takes longer than a statement of a job's end
 BASELINE = "baseline"
@@ -407,6 +407,15 @@ class Metrics(Strict):
     distinct_predictions: int  # at best_step
     final_distinct_predictions: int | None = None  # None where an earlier version stored them
     best_seq_distinct_predictions: int | None = None
+    best_seq_step: int | None = None  # of best_val_seq_acc, the earliest of equals
+
+    def step_of(self, metric: Metric) -> int | None:
+        """The step of the evaluation that a metric goes by; None where an earlier version did not store it."""
+        return {
+            "best_val_tok_acc": self.best_step,
+            "best_val_seq_acc": self.best_seq_step,
+            "final_val_tok_acc": self.steps,
+        }[metric]
 
     def distinct_at(self, metric: Metric) -> int:
         """Different tokens predicted by the evaluation that a metric goes by."""
@@ -434,6 +443,7 @@ class Metrics(Strict):
             distinct_predictions=best.distinct_predictions,
             final_distinct_predictions=last.distinct_predictions,
             best_seq_distinct_predictions=best_by_sequence.distinct_predictions,
+            best_seq_step=best_by_sequence.step,
         )
 
 

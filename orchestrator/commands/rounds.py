@@ -51,6 +51,8 @@ def run(path: RoundPath, device: Device = "auto") -> None:
         _refuse_to_wait(database, submitted.round)
         _work_on(database, child, submitted.round)
         _finish(database, submitted.round)
+        if submitted.state == "cancelled":
+            raise typer.Exit(1)
 
 
 def calibrate(
@@ -185,7 +187,7 @@ def retry(name: RoundName, as_json: AsJson = False) -> None:
     said = (
         f"{name}: goes on"
         if view.changed
-        else f"{name}: there is nothing to try again (a run that diverged is a verdict)"
+        else f"{name}: there is nothing to try again: no job failed (one that diverged has its verdict)"
     )
     typer.echo(view.model_dump_json() if as_json else said)
 

@@ -48,12 +48,6 @@ def publish(
     else:
         write_whole(output, text.encode())
         yield f"{output}\n"
-    if charts is not None:
-        from orchestrator.reports import drawn
-
-        with rendering.unchecked():
-            rendering.write(drawn.chart(report, curves), charts)
-        yield f"{charts}\n"
     if log is not None:
         from orchestrator.reports import round_log
 
@@ -64,6 +58,12 @@ def publish(
 
         write_whole(manifest, manifests.to_json(manifests.of(report.rounds)).encode())
         yield f"{manifest}\n"
+    if charts is not None:  # last: it raises where there is nothing to draw
+        from orchestrator.reports import drawn
+
+        with rendering.unchecked():
+            rendering.write(drawn.chart(report, curves), charts)
+        yield f"{charts}\n"
 
 
 def _width() -> int:

@@ -23,23 +23,24 @@ class AcrossSeeds:
     sd: float | None  # None for one seed
     pattern: str  # 2+/1=/0-
     positive: int  # seeds with a gain
-    interval: Interval | None  # Student's t of the mean, at LEVEL; None for one seed
+    interval: Interval | None  # Student's t of the mean, at LEVEL; None where no two seeds differ
     sign_p: float  # exact sign test, ties left out; one-sided: never below 2^-n
 
 
 def across_seeds(deltas: Sequence[float]) -> AcrossSeeds:
     """Summarises at least one delta.
 
-    One seed has no spread; equal deltas have an interval of width 0; with ties only, p is 1.
+    One seed has no spread, and equal deltas say nothing of it: no interval. With ties only, p is 1.
     """
+    sd = stdev(deltas) if len(deltas) > 1 else None
     up, down = sum(d > TIE for d in deltas), sum(d < -TIE for d in deltas)
     return AcrossSeeds(
         n=len(deltas),
         mean=fmean(deltas),
-        sd=stdev(deltas) if len(deltas) > 1 else None,
+        sd=sd,
         pattern=sign_pattern(deltas),
         positive=up,
-        interval=t_interval(deltas) if len(deltas) > 1 else None,
+        interval=t_interval(deltas) if sd else None,
         sign_p=sign_test(up, down),
     )
 

@@ -48,6 +48,10 @@ def test_cancel__blocks_the_rounds_after(fsq: Fsq, tmp_path: Path) -> None:
         1,
         "second: blocked: round small was cancelled",
     )
+    cancelled = fsq("run", write_round(tmp_path))
+    assert cancelled.returncode == 1
+    assert "it was cancelled; `fsq retry small` lets it go on" in cancelled.stderr
+    assert "no job failed" in fsq("retry", "second").stdout
 
 
 def test_submit__after_an_unknown_round(fsq: Fsq, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_start__waits_for_the_end(state: RoundState, when: Any) -> None:
         ("finished", 0, False, "finished", BLOCKED, "round p failed: no arm of it could be measured"),
         ("finished", 0, False, "any", ACTIVE, None),
         ("finished", 2, True, "promoted", ACTIVE, None),
-        ("finished", 0, True, "promoted", BLOCKED, "round p promoted nothing"),
+        ("finished", 0, True, "promoted", BLOCKED, "round p promoted nothing at its last stage"),
         ("cancelled", 2, True, "finished", BLOCKED, "round p was cancelled"),
         ("cancelled", 0, True, "any", ACTIVE, None),
         ("blocked", 0, False, "promoted", BLOCKED, "round p is blocked"),
@@ -97,7 +97,7 @@ def test_submit__after_a_round_that_has_finished(database: Database, tmp_path: P
     rig.submit(resolve(tmp_path, round="r3", seeds=[2], after={"round": "r1", "when": "promoted"}))
 
     assert states(database)["r2"] == (ACTIVE, None, 1)
-    assert states(database)["r3"] == (BLOCKED, "round r1 promoted nothing", 0)
+    assert states(database)["r3"] == (BLOCKED, "round r1 promoted nothing at its last stage", 0)
 
 
 def test_submit__unknown_parent(database: Database, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_advance__a_promoted_control_starts_no_child(database: Database, tmp_pat
 
     rig.run_all({("quick", "aa"): 0.3, ("med", "aa"): 0.3})
 
-    assert states(database)["r2"] == (BLOCKED, "round r1 promoted nothing", 0)
+    assert states(database)["r2"] == (BLOCKED, "round r1 promoted nothing at its last stage", 0)
 
 
 def test_read__like_another_round(database: Database, tmp_path: Path) -> None:

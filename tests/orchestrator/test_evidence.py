@@ -109,7 +109,7 @@ def test_threshold__over_seeds_and_over_all_variants(database: Database, tmp_pat
     assert found["d_acc_mean"] == pytest.approx(0.125 / 3)
     assert found["sign_test_p"] == pytest.approx(0.5)
     assert 0 < found["q_value"] <= 1
-    assert (found["adjusted_by"], found["run_sd_degrees"]) == ("dunnett", 2)
+    assert (found["adjusted_by"], found["run_sd_degrees"]) == ("holm", 2)
     text = summary(database)
     assert "l1 at quick: mean +4.17 pp over 3 seeds, sd 6.29 pp, 2+/0=/1-, 95 % t interval" in text
     assert "gains among the 2 tried at quick, at most 5% of them false: none" in text

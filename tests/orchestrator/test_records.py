@@ -8,6 +8,7 @@ import os
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -87,6 +88,7 @@ def test_records__whole(database: Database, tmp_path: Path) -> None:
         "baseline_val_tok_acc": 0.2,
         "final_val_tok_acc": 0.5,
         "best_val_seq_acc": 0.25,
+        "best_step": 4,
         "n_val": 10,
         "n_val_tokens": 40,
         "steps": 4,
@@ -154,6 +156,41 @@ def test_records__caveats_of_a_run(
     assert caveat in job["caveats"]
     assert caveat in decision["caveats"]
     assert "at_chance" not in job["caveats"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "best", "of_baseline", "is_new"),
+    [
+        ({}, 4, 2, False),
+        ({}, 6, 2, True),
+        ({}, 4, 8, True),
+        ({"optimizer": {"lr": 1e-3, "schedule": "cosine"}}, 4, 2, True),  # trained anew, by another schedule
+        ({"prune": {"rule": "threshold", "metric": "final_val_tok_acc"}}, 4, 2, True),
+    ],
+)
+def test_records__a_stage_after_which_nothing_got_better_brings_nothing_new(
+    database: Database, tmp_path: Path, changes: dict[str, Any], best: int, of_baseline: int, is_new: bool
+) -> None:
+    """Its delta, interval and p are those of the stage before it."""
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path, seeds=[0, 1], variants={"l1": {"layer_start": 1}}, **changes))
+
+    def run(accuracy: float, *, steps: int, best_step: int) -> JobResult:
+        found = result(accuracy, steps=steps)
+        assert found.metrics is not None
+        return found.model_copy(update={"metrics": found.metrics.model_copy(update={"best_step": best_step})})
+
+    for accuracy, best_step in ((0.4, of_baseline), (0.5, best)):
+        rig.run_next(run(accuracy, steps=4, best_step=min(4, best_step)))
+    for accuracy, best_step in ((0.4, of_baseline), (0.5, best)):
+        rig.run_next(run(accuracy, steps=8, best_step=best_step))
+    quick, med = [
+        record for record in exported(database) if record.get("decided_stage") and not record["seed"]
+    ]
+    told = [record for record in exported(database) if record["stage"] == "med" and record["config"] == "l1"]
+    assert [one["best_step"] for one in told] == [best]
+    assert "nothing_new" not in quick["caveats"]
+    assert ("nothing_new" in med["caveats"]) is not is_new
 
 
 def test_records__single_seed_is_about_what_was_measured(database: Database, tmp_path: Path) -> None:

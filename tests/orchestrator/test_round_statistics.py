@@ -7,6 +7,7 @@ import pytest
 from orchestrator import caveats, round_statistics
 from orchestrator.evidence import Evidence, SeedEvidence
 from orchestrator.planner import Confirmation, JobKey, Measurement, SearchSpec
+from orchestrator.statistics.variants import dunnett
 from worker.job import Outcome
 
 
@@ -78,6 +79,25 @@ def test_seeds__one_that_diverged_leaves_those_that_did_well() -> None:
     assert found.selected == {arm}
     told = found.of(decisions[-1][0])
     assert (told["q_value"], told["adjusted_p"], told["sign_test_p"]) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("of_baseline", "by"), [([0.5, 0.5, 0.5025, 0.5], "holm"), ([0.5, 0.48, 0.53, 0.45], "dunnett")]
+)
+def test_adjusted__is_beyond_the_chance_of_examples_and_that_of_runs(
+    of_baseline: list[float], by: str
+) -> None:
+    """However alike the runs of the baseline are: p is not less than over examples alone."""
+    search = SearchSpec(("t",), ("v",), ("quick",), seeds=(0,), baseline_seeds=(1, 2, 3))
+    scores = {("baseline", seed): score for seed, score in enumerate(of_baseline)} | {("v", 0): 0.515}
+    measured = {JobKey("t", "quick", *arm): Measurement(Outcome.OK, score) for arm, score in scores.items()}
+    decisions = [decided_with("t", "quick", "v", 0.073)]
+    told = round_statistics.of_round(search, decisions, measured, {}).of(decisions[0][0])
+    assert told["adjusted_by"] == by
+    assert told["adjusted_p"] >= 0.073
+    against = dunnett({"v": [0.515]}, of_baseline)["v"]
+    assert told["adjusted_p"] == max(0.073, against)
+    assert (against < 0.001) == (by == "holm")
 
 
 def test_adjusted__for_those_too_whose_seeds_were_selected() -> None:

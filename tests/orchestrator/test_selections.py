@@ -9,13 +9,14 @@ import pytest
 
 from db.session import Database
 from db.tables import RoundState
-from orchestrator import engine, forecast, lookup, progress, stored_round
+from orchestrator import engine, forecast, interventions, lookup, progress, stored_round
 from orchestrator.chains import Decided, choose
 from orchestrator.errors import BadRound, NotFound
 from orchestrator.records import records
 from orchestrator.verdicts import Verdict
-from tests.orchestrator.factories import NOW, Rig, resolve, round_data
+from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
 from tests.orchestrator.test_chains import BLOCKED, WAITING, WINNERS, states
+from worker.job import JobResult, Outcome
 
 DECIDED = [
     Decided("a", Verdict.PROMOTED, 0.01),
@@ -159,6 +160,30 @@ def test_submit__nothing_to_take_over(database: Database, tmp_path: Path) -> Non
     reason = "round r1 has no variant of the kind asked for"
     assert states(database)["check"] == (BLOCKED, reason, 0)
     assert variants_of(database, "mixed") == ["head_l8"]
+
+
+def test_start__variants_of_a_round_that_is_run_again_just_then(database: Database, tmp_path: Path) -> None:
+    """It says what to do, and that is right later, too."""
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path, round="source", stages=round_data()["stages"][:1]))
+    rig.run_next(result(0.2))
+    rig.run_next(result(0.5))
+    rig.run_next(JobResult(outcome=Outcome.OOM, reason="too large"))
+    rig.submit(resolve(tmp_path, round="before", seeds=[9]))
+    after = {"round": "before", "when": "any"}
+    rig.submit(resolve(tmp_path, round="r3", seeds=[8], after=after, variants={"from": "source"}))
+    with database.write() as session:
+        assert interventions.retry(session, "source", by="me", now=NOW).changed
+        assert interventions.cancel(session, "before", by="me", now=NOW).changed
+    assert states(database)["r3"] == (
+        BLOCKED,
+        "round source, which its variants come from, was run again at that time: `fsq retry r3` once it has ended",
+        0,
+    )
+    rig.run_all({})
+    with database.write() as session:
+        assert interventions.retry(session, "r3", by="me", now=NOW).changed
+    assert states(database)["r3"][0] is RoundState.ACTIVE
 
 
 @pytest.mark.parametrize(

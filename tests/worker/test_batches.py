@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,6 +43,16 @@ def test_batch_order__seeds_and_epochs_differ() -> None:
     two = [BatchOrder(order, 8, 1).batch(step) for step in range(16)]
     assert one != two
     assert one[:8] != one[8:]
+
+
+@pytest.mark.parametrize("batches", [2, 5, 8, 12, 40])
+def test_batch_order__seeds_differ_in_what_shares_a_batch(batches: int) -> None:
+    """However few there are, and though no two examples are of one length: only the order would be chance else."""
+    lengths = range(1, 8 * batches + 1)
+    found = {
+        frozenset(BatchOrder(lengths, 8, seed).batch(step)) for seed in range(10) for step in range(batches)
+    }
+    assert len(found) > 0.9 * 10 * batches
 
 
 def test_batch_order__little_padding() -> None:
