@@ -116,6 +116,7 @@ def test_parse_round__forms_of_variants(variants: str, names: list[str]) -> None
         ("kind: sudoku, ", "", "line 7, tasks.s4.kind: is required and missing"),
         ("size: 4", "sise: 4", "line 7, tasks.s4.sise: unknown key 'sise'; did you mean 'size'?"),
         ("train: 20", "train: '20'", "line 7, tasks.s4.train: expected a valid integer, not '20'"),
+        ("train: 20", "train: 20, data: {path: 5}", "tasks.s4.data.path: expected a path, not 5"),
         ("train: 20", "train: -20", "line 7, tasks.s4.train: expected greater than or equal to 1, not -20"),
         ("steps: 10", "steps: -10", "line 4, stages.0.steps: expected greater than 0, not -10"),
         ("steps: 10", "steps: 1.5", "line 4, stages.0.steps: expected a valid integer, not 1.5"),
