@@ -69,6 +69,17 @@ def test_report__every_form(fsq: Fsq, tmp_path: Path) -> None:
     assert fsq("report", "--charts", tmp_path / "report.gif").returncode == 2
 
 
+def test_report__what_cannot_be_drawn_holds_nothing_else_up(fsq: Fsq, tmp_path: Path) -> None:
+    """Of a night in which everything failed, the log has its entry."""
+    env = {"FSQ_HOME": str(tmp_path / "home")}
+    fsq("run", write_round(tmp_path, round="failed", optimizer={"lr": 1e30}), env=env)
+    log, chart = tmp_path / "log.md", tmp_path / "chart.svg"
+    done = fsq("report", "--log", log, "--charts", chart, env=env)
+    assert (done.returncode, chart.exists()) == (2, False)
+    assert "there is nothing to draw yet" in done.stderr
+    assert "failed" in log.read_text()
+
+
 def test_report__the_server_gives_the_same(fsq: Fsq, environment: dict[str, str], tmp_path: Path) -> None:
     token = fsq("token", "create", "reader").stdout.strip()
     with serving(environment) as (url, _):
