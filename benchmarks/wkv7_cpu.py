@@ -13,8 +13,9 @@ head, whatever a kernel does instead:
 
 - flop: 9 N^2 forward (decay of S 1; S a, u b^T, v k^T and S r 2 each), 19 N^2 backward (decay of the gradient of S 1;
   dy r^T, du a^T, dr, dw, dk, dv, da, db and du 2 each). States computed again in the backward pass do not count.
-- instructions, where a multiply-add is one and so is a product alone: 5 N^2 forward, 21 N^2 in both passes, states
-  computed again included. The target's shares (61 % forward, 36 to 45 % in both) are counted so.
+- instructions, where a multiply-add is one and so is a product alone: 5 N^2 forward, 21 N^2 in both passes. The
+  target's shares (61 % forward, 36 to 45 % in both) are counted so; its recurrence computes its states again. The
+  operations above and those for the states again are 20.
 
 Time is on the clock: that of processors, some virtual machines account for in lumps.
 """

@@ -46,7 +46,7 @@ EXPLANATIONS = {
     Caveat.NOT_SIGNIFICANT: "the paired interval of the delta contains 0 or does not exist, or p is above 0.025",
     Caveat.SELECTED_OF_N: "the variant was chosen among several on the same seed and data",
     Caveat.SELECTED_SEEDS: "only seeds that an earlier stage promoted: over seeds, the mean says too much",
-    Caveat.NOTHING_NEW: "variant and baseline did best before this stage began: its numbers are the last stage's",
+    Caveat.NOTHING_NEW: "variant and baseline did best in steps that the stage before had run: this one adds nothing",
     Caveat.SHRUNK_MICRO_BATCH: "the micro-batch was halved for lack of memory; the effective batch is unchanged",
     Caveat.TRUNCATED: "some prompts were cut to their limit",
     Caveat.STOPPED_EARLY: "the run was stopped, too low to reach the threshold, so there is a verdict and no delta",
@@ -62,6 +62,7 @@ class Measured(NamedTuple):
     usage: Usage
     baseline: Metrics | None  # that of the same seed, None for a baseline itself
     is_of_one_version: bool = True  # what computed it, and the baseline
+    taken_over: tuple[int, int] = (0, 0)  # steps from an earlier stage: its own, and the baseline's
 
     @classmethod
     def of(cls, job: StoredJob, baseline: StoredJob | None) -> Self | None:
@@ -71,7 +72,9 @@ class Measured(NamedTuple):
             return None
         if baseline is None or baseline.metrics is None:
             return cls(metrics, usage, None)
-        return cls(metrics, usage, baseline.metrics, job.result_version == baseline.result_version)
+        is_of_one_version = job.result_version == baseline.result_version
+        of_baseline = 0 if baseline.usage is None else baseline.usage.continued_from
+        return cls(metrics, usage, baseline.metrics, is_of_one_version, (usage.continued_from, of_baseline))
 
 
 class Seeds(NamedTuple):
@@ -210,10 +213,15 @@ def of_seeds(resolved: ResolvedRound, stage: str, seeds: Seeds | None) -> Iterat
 def of_progress(
     resolved: ResolvedRound, stage: str, runs: Iterable[Measured], metric: Metric
 ) -> Iterator[Caveat]:
-    """Whether a stage that goes on with the runs of the one before found nothing that was not known there."""
-    steps = _steps_before(resolved, stage)
-    both = [metrics for run in runs for metrics in (run.metrics, run.baseline) if metrics is not None]
-    if steps is not None and all(_was_best_by(steps, metrics, metric) for metrics in both):
+    """Whether a stage found nothing that the one before it, whose runs it goes on with, had not found."""
+    before = _same_steps_before(resolved, stage)
+    arms = [
+        (metrics, max(before, taken_over))
+        for run in runs
+        for metrics, taken_over in zip((run.metrics, run.baseline), run.taken_over, strict=True)
+        if metrics is not None
+    ]
+    if all(_was_best_by(steps, metrics, metric) for metrics, steps in arms):
         yield Caveat.NOTHING_NEW
 
 
@@ -223,13 +231,17 @@ def _was_best_by(step: int, metrics: Metrics, metric: Metric) -> bool:
     return metrics.steps > step and best is not None and best <= step
 
 
-def _steps_before(resolved: ResolvedRound, stage: str) -> int | None:
-    """How many steps the runs of a stage have from the one before; None where they have none, or by the clock."""
-    names = resolved.search.stages
+def _same_steps_before(resolved: ResolvedRound, stage: str) -> int:
+    """How many steps the stage before had whose evaluations are a run's of this one too, taken over or not.
+
+    0 where there are none, or where that is not certain: by the clock, or on another grid of evaluations.
+    """
+    names, stages = resolved.search.stages, resolved.spec.selecting
     if stage not in names[1:] or resolved.spec.optimizer.depends_on_length:
-        return None
-    before = resolved.spec.selecting[names.index(stage) - 1]
-    return before.steps if before.seconds is None else None
+        return 0
+    before, here = stages[names.index(stage) - 1], stages[names.index(stage)]
+    is_whole = before.steps is not None and before.seconds is None and before.steps % before.eval_every == 0
+    return (before.steps or 0) if is_whole and before.eval_every == here.eval_every else 0
 
 
 def are_selected(search: SearchSpec, stage: str, seeds: Seeds) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import Field
 from sqlalchemy import select
@@ -27,7 +27,7 @@ from orchestrator.spec import ResolvedRound
 from orchestrator.statistics.seeds import least_sign_p
 from orchestrator.statistics.variants import smallest_effect
 from orchestrator.views import View
-from worker.job import BASELINE, MEASURED, BuildReport, JobSpec, Outcome
+from worker.job import MEASURED, BuildReport, JobSpec, Outcome
 
 
 class StageForecast(View):
@@ -210,7 +210,7 @@ def _task(session: Session, resolved: ResolvedRound, task: str) -> TaskForecast:
     keys = [key for key in resolved.largest_plan() if key.task == task]
     jobs = {key: resolved.job(key) for key in keys}
     first = {jobs[key].fingerprint: key for key in reversed(keys)}
-    known = [key for key in keys if first[jobs[key].fingerprint] != key or _is_known(session, jobs[key])]
+    known = {key for key in keys if first[jobs[key].fingerprint] != key or _is_known(session, jobs[key])}
     stages = {
         stage: StageForecast(
             jobs=sum(key.stage == stage for key in keys),
@@ -219,12 +219,15 @@ def _task(session: Session, resolved: ResolvedRound, task: str) -> TaskForecast:
         )
         for stage in resolved.search.all_stages
     }
-    pace = _pace(session, resolved.job(keys[0]))
+    pace = _pace(session, jobs[keys[0]])
+    wanted = {key: job for key, job in jobs.items() if key not in known}
     return TaskForecast(
         task=task,
         stages=stages,
-        seconds_certain=_seconds(resolved, [key for key in keys if _is_certain(resolved, key)], known, pace),
-        seconds_at_most=_seconds(resolved, keys, known, pace),
+        seconds_certain=_seconds(
+            resolved, {key: job for key, job in wanted.items() if _is_certain(resolved, key)}, pace
+        ),
+        seconds_at_most=_seconds(resolved, wanted, pace),
         resolution=caveats.resolution(resolved, task, resolved.search.stages[0]),
         caveats=tuple(
             sorted(
@@ -249,7 +252,7 @@ def _is_known(session: Session, spec: JobSpec) -> bool:
     return queue.known_result(session, spec.fingerprint, MEASURED) is not None
 
 
-PACED_BY = 100  # jobs, the last ones: a machine is faster at one time than at another
+PACED_BY = 100  # jobs of a kind, the last ones: a machine is faster at one time than at another
 
 
 class Pace(NamedTuple):
@@ -265,8 +268,8 @@ def _pace(session: Session, spec: JobSpec) -> Pace | None:
 
     Where only baselines have been measured, or only variants, the others are taken to be as fast.
     """
-    query = (
-        select(Job.payload, Job.result, Job.started_at, Job.finished_at)
+    alike = (
+        select(Job.result, Job.started_at, Job.finished_at)
         .where(
             Job.state == JobState.DONE,
             Job.outcome == Outcome.OK,
@@ -276,35 +279,34 @@ def _pace(session: Session, spec: JobSpec) -> Pace | None:
         .order_by(Job.id.desc())
         .limit(PACED_BY)
     )
-    of_baselines: list[float] = []
-    of_variants: list[float] = []
-    others: list[float] = []
-    for payload, result, started, finished in session.execute(query):
-        trained = result["metrics"]["seconds"]
-        paces = of_baselines if payload["future_seed"] is None else of_variants
-        paces.append(trained / result["metrics"]["steps"])
-        if not result["usage"]["continued_from"]:
-            others.append(max(0.0, (finished - started).total_seconds() - trained))
-    if not of_baselines and not of_variants:
+    is_baseline = Job.payload["future_seed"].as_string().is_(None)
+    baselines, variants = (session.execute(alike.where(kind)).all() for kind in (is_baseline, ~is_baseline))
+    if not baselines and not variants:
         return None
+    starts = [
+        max(0.0, (finished - started).total_seconds() - result["metrics"]["seconds"])
+        for result, started, finished in (*baselines, *variants)
+        if not result["usage"]["continued_from"]
+    ]
     return Pace(
-        baseline=median(of_baselines or of_variants),
-        variant=median(of_variants or of_baselines),
-        job=median(others or [0.0]),
+        baseline=_seconds_a_step(baselines or variants),
+        variant=_seconds_a_step(variants or baselines),
+        job=median(starts or [0.0]),
     )
 
 
-def _seconds(
-    resolved: ResolvedRound, keys: list[JobKey], known: list[JobKey], pace: Pace | None
-) -> float | None:
-    """Seconds of the jobs that are not known yet; None where the pace is not and the budget does not say."""
-    wanted = [key for key in keys if key not in set(known)]
+def _seconds_a_step(runs: Iterable[Any]) -> float:
+    return float(median(run.result["metrics"]["seconds"] / run.result["metrics"]["steps"] for run in runs))
+
+
+def _seconds(resolved: ResolvedRound, wanted: Mapping[JobKey, JobSpec], pace: Pace | None) -> float | None:
+    """Seconds of these jobs; None where the pace is not known and the budget does not say."""
     if pace is None and any(stage.seconds is None for stage in resolved.spec.stages):
-        return 0.0 if not wanted else None
+        return None if wanted else 0.0
     pace = pace or Pace(float("inf"), float("inf"), 0.0)
     return sum(
-        pace.job + job_seconds(resolved, key, pace.baseline if key.variant == BASELINE else pace.variant)
-        for key in wanted
+        pace.job + job_seconds(resolved, key, pace.baseline if job.future_seed is None else pace.variant)
+        for key, job in wanted.items()
     )
 
 

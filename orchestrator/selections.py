@@ -38,8 +38,8 @@ def check(session: Session, spec: RoundSpec) -> None:
 def take_over(session: Session, row: tables.Round, spec: RoundSpec) -> chains.Start:
     """Gives a round the variants that its selections come to, if there are some."""
     if again := unended(session, spec):
-        why = f"round {again[0]}, which its variants come from, was run again at that time"
-        return chains.Start(RoundState.BLOCKED, f"{why}: `fsq retry {spec.round}` once it has ended")
+        why = f"it was to start while round {again[0]}, which its variants come from, ran again"
+        return chains.Start(RoundState.BLOCKED, f"{why}; once that has ended, `fsq retry {spec.round}`")
     found = with_selected(session, ResolvedRound(spec, RoundFacts.from_json(row.facts)))
     if not found.spec.named:
         return chains.Start(RoundState.BLOCKED, _nothing_selected(spec))

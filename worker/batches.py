@@ -12,7 +12,9 @@ from functools import lru_cache
 from itertools import islice
 
 BATCHES_PER_BUCKET = 8
-BUCKETS_PER_EPOCH = 4  # at least: with one, the same examples would share a batch whatever the seed
+BUCKETS_PER_EPOCH = (
+    4  # if it has so many batches: with one, the same examples would share a batch whatever the seed
+)
 
 
 class BatchOrder:

@@ -184,11 +184,11 @@ def retry(name: RoundName, as_json: AsJson = False) -> None:
     """Run again what failed, or let a cancelled round go on."""
     with open_client() as client:
         view = client.retry(name)
-    said = (
-        f"{name}: goes on"
-        if view.changed
-        else f"{name}: there is nothing to try again: no job failed (one that diverged has its verdict)"
-    )
+    said = f"{name}: goes on"
+    if not view.changed and view.state == "blocked":
+        said = f"{name}: still blocked; `fsq status {name}` says why"
+    elif not view.changed:
+        said = f"{name}: there is nothing to try again: no job failed (one that diverged has its verdict)"
     typer.echo(view.model_dump_json() if as_json else said)
 
 

@@ -48,10 +48,17 @@ def test_cancel__blocks_the_rounds_after(fsq: Fsq, tmp_path: Path) -> None:
         1,
         "second: blocked: round small was cancelled",
     )
-    cancelled = fsq("run", write_round(tmp_path))
-    assert cancelled.returncode == 1
-    assert "it was cancelled; `fsq retry small` lets it go on" in cancelled.stderr
-    assert "no job failed" in fsq("retry", "second").stdout
+    assert fsq("retry", "second").stdout == "second: still blocked; `fsq status second` says why\n"
+
+
+def test_run__a_round_that_was_cancelled_before_it_began_is_not_done(fsq: Fsq, tmp_path: Path) -> None:
+    assert fsq("submit", write_round(tmp_path)).returncode == 0
+    second = write_round(tmp_path, round="second", after={"round": "small"})
+    assert fsq("submit", second).returncode == 0
+    assert fsq("cancel", "second").returncode == 0
+    cancelled = fsq("run", second)
+    assert cancelled.returncode == 1  # though no job of it has failed
+    assert "it was cancelled; `fsq retry second` lets it go on" in cancelled.stderr
 
 
 def test_submit__after_an_unknown_round(fsq: Fsq, tmp_path: Path) -> None:

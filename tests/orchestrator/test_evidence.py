@@ -24,7 +24,7 @@ from orchestrator.statistics.examples import Outcomes, compare
 from orchestrator.statistics.seeds import estimate
 from orchestrator.web import findings
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
-from worker.job import BASELINE, Metric
+from worker.job import BASELINE, Metric, Metrics
 from worker.preparation import Unusable
 
 OF = (4,) * 10
@@ -395,6 +395,33 @@ def test_caveats__predictions_are_constant_where_the_metric_looks() -> None:
         for metric in get_args(Metric)
     }
     assert doubts == {"best_val_tok_acc": False, "best_val_seq_acc": False, "final_val_tok_acc": True}
+
+
+@pytest.mark.parametrize(
+    ("taken_over", "of_second", "is_new"), [((4, 4), 3, False), ((4, 0), 3, True), ((4, 4), 5, True)]
+)
+def test_caveats__steps_that_were_taken_over_are_known_whatever_the_budget(
+    tmp_path: Path, taken_over: tuple[int, int], of_second: int, is_new: bool
+) -> None:
+    """Of all runs that a decision rests on."""
+    stages = [{"name": "quick", "seconds": 5}, {"name": "med", "seconds": 9}]
+    resolved = resolve(tmp_path, stages=stages)
+    metrics, usage = result(0.5, steps=8).metrics, result(0.5).usage
+    assert metrics is not None
+    assert usage is not None
+    by_best: tuple[Metric, ...] = ("best_val_tok_acc", "best_val_seq_acc")
+    for metric in by_best:
+        runs = [
+            caveats.Measured(at(metrics, step), usage, at(metrics, 2), taken_over=taken_over)
+            for step in (4, of_second)
+        ]
+        found = list(caveats.of_progress(resolved, "med", runs, metric))
+        assert found == ([] if is_new else [caveats.Caveat.NOTHING_NEW])
+
+
+def at(metrics: Metrics, step: int) -> Metrics:
+    """A run that did best at a step, by either count."""
+    return metrics.model_copy(update={"best_step": step, "best_seq_step": step})
 
 
 def test_caveats__seeds_that_are_the_same_run_are_one(tmp_path: Path) -> None:

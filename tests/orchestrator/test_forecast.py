@@ -183,8 +183,8 @@ def test_plan__baselines_and_variants_have_each_their_own_pace(database: Databas
             metrics = job.result["metrics"]
             job.result = job.result | {"metrics": metrics | {"seconds": 2 * metrics["seconds"]}}
     with database.read() as session:
-        both = resolve(tmp_path, round="r2", seeds=[1], stages=round_data()["stages"][:1])
-        assert forecast.of_round(session, both).tasks[0].seconds_certain == 4.0 + 2 * 8.0
+        both = resolve(tmp_path, round="r2", seeds=[1], control="aa", stages=round_data()["stages"][:1])
+        assert forecast.of_round(session, both).tasks[0].seconds_certain == 2 * 4.0 + 2 * 8.0
 
 
 def test_plan__finds_the_pace_of_a_task_however_many_jobs_of_others_ran_since(
@@ -196,11 +196,27 @@ def test_plan__finds_the_pace_of_a_task_however_many_jobs_of_others_ran_since(
     with database.write() as session:
         (first, *_) = session.execute(select(Job.__table__)).mappings()
         copied = {name: value for name, value in first.items() if name != "id"}
-        copied["payload"] = copied["payload"] | {"examples_digest": "other"}
-        session.execute(insert(Job), [copied | {"variant": f"v{n}"} for n in range(1000)])
+        others = copied | {"payload": copied["payload"] | {"examples_digest": "other"}}
+        session.execute(insert(Job), [others | {"variant": f"v{n}"} for n in range(1000)])
     with database.read() as session:
         again = resolve(tmp_path, round="r2", seeds=[1], stages=round_data()["stages"][:1])
         assert forecast.of_round(session, again).tasks[0].seconds_certain == 3 * 4.0
+
+
+def test_plan__finds_the_pace_of_baselines_however_many_variants_ran_since(
+    database: Database, tmp_path: Path
+) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path, stages=round_data()["stages"][:1]))
+    rig.run_all({})
+    with database.write() as session:
+        _, variant, *_ = session.execute(select(Job.__table__)).mappings()
+        slow = dict(variant["result"]) | {"metrics": variant["result"]["metrics"] | {"seconds": 8.0}}
+        copied = {name: value for name, value in variant.items() if name != "id"} | {"result": slow}
+        session.execute(insert(Job), [copied | {"variant": f"v{n}"} for n in range(150)])
+    with database.read() as session:
+        again = resolve(tmp_path, round="r2", seeds=[1], stages=round_data()["stages"][:1])
+        assert forecast.of_round(session, again).tasks[0].seconds_certain == 4.0 + 2 * 8.0
 
 
 def test_plan__compares_stages_by_what_both_have(database: Database, tmp_path: Path) -> None:

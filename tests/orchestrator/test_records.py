@@ -158,6 +158,12 @@ def test_records__caveats_of_a_run(
     assert "at_chance" not in job["caveats"]
 
 
+def staged(of_med: dict[str, Any], **of_quick: Any) -> list[dict[str, Any]]:
+    """The stages of the factories' round, changed."""
+    quick, med = round_data()["stages"]
+    return [quick | of_quick, med | of_med]
+
+
 @pytest.mark.parametrize(
     ("changes", "best", "of_baseline", "is_new"),
     [
@@ -166,6 +172,15 @@ def test_records__caveats_of_a_run(
         ({}, 4, 8, True),
         ({"optimizer": {"lr": 1e-3, "schedule": "cosine"}}, 4, 2, True),  # trained anew, by another schedule
         ({"prune": {"rule": "threshold", "metric": "final_val_tok_acc"}}, 4, 2, True),
+        (
+            {"prune": {"rule": "threshold", "metric": "best_val_seq_acc"}},
+            4,
+            2,
+            True,
+        ),  # at which step is not known
+        ({"stages": staged({"eval_every": 1})}, 4, 2, True),  # other evaluations, maybe better ones
+        ({"stages": staged({"eval_every": 3}, eval_every=3)}, 3, 3, True),  # that of step 4 is not among them
+        ({"stages": staged({"seconds": 9, "steps": 99}, seconds=5)}, 4, 2, True),  # the clock says how many
     ],
 )
 def test_records__a_stage_after_which_nothing_got_better_brings_nothing_new(

@@ -177,7 +177,8 @@ def test_start__variants_of_a_round_that_is_run_again_just_then(database: Databa
         assert interventions.cancel(session, "before", by="me", now=NOW).changed
     assert states(database)["r3"] == (
         BLOCKED,
-        "round source, which its variants come from, was run again at that time: `fsq retry r3` once it has ended",
+        "it was to start while round source, which its variants come from, ran again; once that has ended, "
+        "`fsq retry r3`",
         0,
     )
     rig.run_all({})

@@ -34,7 +34,8 @@ def test_effects__whole_report() -> None:
     assert quick.interval == across_seeds([0.05, 0.025]).interval
     assert (quick.p_value, quick.q_value) == (0.25, 0.75)
     assert report.effects[1].q_value == 1.0  # alone at its stage, and three were tried
-    assert report.effects[2].caveats == (Caveat.AT_CHANCE,)  # two seeds are not one
+    # two seeds are not one, but two that are alike say nothing of their spread
+    assert report.effects[2].caveats == (Caveat.AT_CHANCE, Caveat.NOT_SIGNIFICANT)
     assert report.caveats == {Caveat.AT_CHANCE: ["s4"], Caveat.NOT_SIGNIFICANT: ["s4"]}
 
 
