@@ -460,4 +460,5 @@ def test_metrics__the_best_of_each_kind_and_the_last() -> None:
         distinct_predictions=4,
         final_distinct_predictions=6,
         best_seq_distinct_predictions=5,
+        best_seq_step=6,
     )
