@@ -214,6 +214,8 @@ def of_progress(
     resolved: ResolvedRound, stage: str, runs: Iterable[Measured], metric: Metric
 ) -> Iterator[Caveat]:
     """Whether a stage found nothing that the one before it, whose runs it goes on with, had not found."""
+    if stage not in resolved.search.stages[1:]:
+        return
     before = _same_steps_before(resolved, stage)
     arms = [
         (metrics, max(before, taken_over))
@@ -234,14 +236,14 @@ def _was_best_by(step: int, metrics: Metrics, metric: Metric) -> bool:
 def _same_steps_before(resolved: ResolvedRound, stage: str) -> int:
     """How many steps the stage before had whose evaluations are a run's of this one too, taken over or not.
 
-    0 where there are none, or where that is not certain: by the clock, or on another grid of evaluations.
+    0 where that is not certain: by the clock, on another grid of evaluations, or by a schedule of another length.
     """
-    names, stages = resolved.search.stages, resolved.spec.selecting
-    if stage not in names[1:] or resolved.spec.optimizer.depends_on_length:
+    i = resolved.search.stages.index(stage)
+    before, here = resolved.spec.selecting[i - 1 : i + 1]
+    if before.steps is None or before.seconds is not None or resolved.spec.optimizer.depends_on_length:
         return 0
-    before, here = stages[names.index(stage) - 1], stages[names.index(stage)]
-    is_whole = before.steps is not None and before.seconds is None and before.steps % before.eval_every == 0
-    return (before.steps or 0) if is_whole and before.eval_every == here.eval_every else 0
+    is_on_grid = before.eval_every == here.eval_every and before.steps % before.eval_every == 0
+    return before.steps if is_on_grid else 0
 
 
 def are_selected(search: SearchSpec, stage: str, seeds: Seeds) -> bool:

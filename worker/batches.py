@@ -12,9 +12,8 @@ from functools import lru_cache
 from itertools import islice
 
 BATCHES_PER_BUCKET = 8
-BUCKETS_PER_EPOCH = (
-    4  # if it has so many batches: with one, the same examples would share a batch whatever the seed
-)
+# if it has so many batches: with one bucket, the same examples would share a batch whatever the seed
+BUCKETS_PER_EPOCH = 4
 
 
 class BatchOrder:
