@@ -126,6 +126,10 @@ class Build:
         seconds = timed(lambda: self._limit.multiply_add(ROUNDS, threads))
         self.limit = max(self.limit, threads * ROUNDS * self._limit.flop_per_round() / seconds)
 
+    def share(self, flop: int, seconds: float) -> float:
+        """Of the limit, that so many flop in so many seconds are."""
+        return round(flop / seconds / self.limit, 3)
+
 
 def measure(
     shape: tuple[int, int, int], builds: Mapping[str, Build], repeat: int
@@ -164,10 +168,8 @@ def report(
                 build_name: {
                     "milliseconds": round(1e3 * of[build_name], 2),
                     "share_of_fma_limit": {
-                        "flop": round(FLOP[name] * elements / of[build_name] / one.limit, 3),
-                        "instructions": round(
-                            2 * INSTRUCTIONS[name] * elements / of[build_name] / one.limit, 3
-                        )
+                        "flop": one.share(FLOP[name] * elements, of[build_name]),
+                        "instructions": one.share(2 * INSTRUCTIONS[name] * elements, of[build_name])
                         if one.is_fused
                         else None,
                     },

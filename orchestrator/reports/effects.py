@@ -25,7 +25,7 @@ from orchestrator.statistics.variants import false_discovery
 from orchestrator.views import RoundView
 from worker.job import Outcome
 
-# of the pooled delta they are found anew, not_significant where there is an interval
+# of the pooled delta they are found anew, not_significant where there is an interval or a p-value
 OF_ONE_RUN = {Caveat.SINGLE_SEED, Caveat.NOTHING_NEW, Caveat.NOT_SIGNIFICANT}
 
 
@@ -157,11 +157,11 @@ def _effect(key: Row, runs: Sequence[Record], decisions: Sequence[Record]) -> Ef
     interval, p_value = (None, None)
     if across and Caveat.SELECTED_SEEDS not in inherited:  # else the seeds are those that did well before
         interval, p_value = _evidence(distinct, across)
-    are_alike = p_value is not None and interval is None  # all runs: they say nothing of their spread
-    anew = OF_ONE_RUN if interval is not None else OF_ONE_RUN - {Caveat.NOT_SIGNIFICANT}
+    is_judged = interval is not None or p_value is not None
+    anew = OF_ONE_RUN if is_judged else OF_ONE_RUN - {Caveat.NOT_SIGNIFICANT}
     found = {
         Caveat.SINGLE_SEED: len(seeds) == 1,
-        Caveat.NOT_SIGNIFICANT: are_alike or (interval is not None and not is_clear(interval, p_value)),
+        Caveat.NOT_SIGNIFICANT: is_judged and (interval is None or not is_clear(interval, p_value)),
         Caveat.NOTHING_NEW: bool(distinct) and all(Caveat.NOTHING_NEW in run["caveats"] for run in distinct),
     }
     return Effect(

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
 
 from db.session import Database
 from db.tables import Job
 from orchestrator import forecast, interventions
 from orchestrator.errors import BadRound
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
-from worker.job import JobResult, Outcome
+from worker.job import BASELINE, JobResult, Outcome
 
 CONFIRM = [*round_data()["stages"], {"name": "confirm", "steps": 8, "eval_every": 2, "confirm": {"seeds": 5}}]
 
@@ -172,51 +174,59 @@ def test_plan__takes_the_pace_of_earlier_runs_on_the_same_examples(
     assert "  med        at most 3 jobs\n" in text
 
 
-def test_plan__baselines_and_variants_have_each_their_own_pace(database: Database, tmp_path: Path) -> None:
-    """Of two seconds a step in variants, and one in the baseline; quick takes 4 steps."""
+QUICK = round_data()["stages"][:1]  # of 4 steps
+
+
+@pytest.fixture
+def measured(database: Database, tmp_path: Path) -> Database:
+    """Where a baseline and two variants ran, of a second a step each."""
     rig = Rig(database)
-    rig.submit(resolve(tmp_path, stages=round_data()["stages"][:1]))
+    rig.submit(resolve(tmp_path, stages=QUICK))
     rig.run_all({})
-    with database.write() as session:
-        for job in session.query(Job).where(Job.variant != "baseline"):
+    return database
+
+
+def with_copies(session: Session, variant: str, count: int, **changes: Any) -> None:
+    """Stores the job of a variant so many times again, changed."""
+    stored = session.execute(select(Job.__table__).where(Job.variant == variant)).mappings().one()
+    copied = {name: value for name, value in stored.items() if name != "id"} | changes
+    session.execute(insert(Job), [copied | {"variant": f"v{n}"} for n in range(count)])
+
+
+def certain_seconds(database: Database, tmp_path: Path, **changes: Any) -> float | None:
+    """Of another round on the same examples."""
+    with database.read() as session:
+        other = resolve(tmp_path, round="r2", seeds=[1], stages=QUICK, **changes)
+        return forecast.of_round(session, other).tasks[0].seconds_certain
+
+
+def test_plan__baselines_and_variants_have_each_their_own_pace(measured: Database, tmp_path: Path) -> None:
+    """Of two seconds a step in variants, and one in the baseline, which the control arm is as well."""
+    with measured.write() as session:
+        for job in session.query(Job).where(Job.variant != BASELINE):
             assert job.result is not None
             metrics = job.result["metrics"]
             job.result = job.result | {"metrics": metrics | {"seconds": 2 * metrics["seconds"]}}
-    with database.read() as session:
-        both = resolve(tmp_path, round="r2", seeds=[1], control="aa", stages=round_data()["stages"][:1])
-        assert forecast.of_round(session, both).tasks[0].seconds_certain == 2 * 4.0 + 2 * 8.0
+    assert certain_seconds(measured, tmp_path, control="aa") == 2 * 4.0 + 2 * 8.0
 
 
 def test_plan__finds_the_pace_of_a_task_however_many_jobs_of_others_ran_since(
-    database: Database, tmp_path: Path
+    measured: Database, tmp_path: Path
 ) -> None:
-    rig = Rig(database)
-    rig.submit(resolve(tmp_path, stages=round_data()["stages"][:1]))
-    rig.run_all({})
-    with database.write() as session:
-        (first, *_) = session.execute(select(Job.__table__)).mappings()
-        copied = {name: value for name, value in first.items() if name != "id"}
-        others = copied | {"payload": copied["payload"] | {"examples_digest": "other"}}
-        session.execute(insert(Job), [others | {"variant": f"v{n}"} for n in range(1000)])
-    with database.read() as session:
-        again = resolve(tmp_path, round="r2", seeds=[1], stages=round_data()["stages"][:1])
-        assert forecast.of_round(session, again).tasks[0].seconds_certain == 3 * 4.0
+    with measured.write() as session:
+        payload = session.scalars(select(Job.payload).where(Job.variant == BASELINE)).one()
+        with_copies(session, BASELINE, 1000, payload=payload | {"examples_digest": "other"})
+    assert certain_seconds(measured, tmp_path) == 3 * 4.0
 
 
 def test_plan__finds_the_pace_of_baselines_however_many_variants_ran_since(
-    database: Database, tmp_path: Path
+    measured: Database, tmp_path: Path
 ) -> None:
-    rig = Rig(database)
-    rig.submit(resolve(tmp_path, stages=round_data()["stages"][:1]))
-    rig.run_all({})
-    with database.write() as session:
-        _, variant, *_ = session.execute(select(Job.__table__)).mappings()
-        slow = dict(variant["result"]) | {"metrics": variant["result"]["metrics"] | {"seconds": 8.0}}
-        copied = {name: value for name, value in variant.items() if name != "id"} | {"result": slow}
-        session.execute(insert(Job), [copied | {"variant": f"v{n}"} for n in range(150)])
-    with database.read() as session:
-        again = resolve(tmp_path, round="r2", seeds=[1], stages=round_data()["stages"][:1])
-        assert forecast.of_round(session, again).tasks[0].seconds_certain == 4.0 + 2 * 8.0
+    slow = result(0.2).model_dump(mode="json")
+    slow["metrics"]["seconds"] = 8.0
+    with measured.write() as session:
+        with_copies(session, "l1", 150, result=slow)
+    assert certain_seconds(measured, tmp_path) == 4.0 + 2 * 8.0
 
 
 def test_plan__compares_stages_by_what_both_have(database: Database, tmp_path: Path) -> None:

@@ -171,6 +171,14 @@ def test_effects__seeds_that_were_selected_bear_no_inference() -> None:
     assert effect.caveats == (Caveat.SELECTED_SEEDS,)
 
 
+@pytest.mark.parametrize("of_second", [["nothing_new"], []])
+def test_effects__bring_nothing_new_if_none_of_their_runs_does(of_second: list[str]) -> None:
+    marked = zip((0, 3), (["nothing_new"], of_second), strict=True)
+    runs = [job("l1", "med", seed, d_acc=0.05 + seed / 100, caveats=caveats) for seed, caveats in marked]
+    (effect,) = of_rounds([of_round(runs)]).effects
+    assert (Caveat.NOTHING_NEW in effect.caveats) is bool(of_second)
+
+
 def test_effects__runs_of_other_protocols_have_rows_of_their_own() -> None:
     gains = {"r1": ("aaaaaaaa", 0.1), "r2": ("bbbbbbbb", -0.1), "r3": ("aaaaaaaa", 0.2)}
     rounds = [
