@@ -1,15 +1,19 @@
 /* WKV-7 forward and backward in float32, parallel over batch and groups of heads. Compiled for one head size: -DN=64.
  *
- * In the terms of linear attention every step t has two keys (b_t, k_t), two values (u_t, v_t), where u_t = S_{t-1} a_t,
- * and two queries (r_t, a_t); entries 2t and 2t + 1 of `key`, `value` and `query` below. Steps are taken CHUNK at a
- * time. If S is the state before a chunk, D_t the product of the decays until step t, and key_n,t the key n decayed
- * from its own step until step t, then within the chunk
+ * Forward goes step by step. With the state S in the cache nearest to the processor, that is as fast as chunks:
+ *
+ *     u_t = S_{t-1} a_t        S_t = S_{t-1} diag(exp(w_t)) + u_t b_t^T + v_t k_t^T        y_t = S_t r_t
+ *
+ * Backward needs more of every state, and takes steps CHUNK at a time. In the terms of linear attention every step t has
+ * two keys (b_t, k_t), two values (u_t, v_t) and two queries (r_t, a_t); entries 2t and 2t + 1 of `key`, `value` and
+ * `query` below. If S is the state before a chunk, D_t the product of the decays until step t, and key_n,t the key n
+ * decayed from its own step until step t, then within the chunk
  *
  *     S_t = S diag(D_t) + sum over n < 2t + 2 of value_n key_n,t^T
  *     y_t = S (D_t r_t)     + sum over n < 2t + 2 of value_n <key_n,t,   r_t>
  *     u_t = S (D_{t-1} a_t) + sum over n < 2t     of value_n <key_n,t-1, a_t>
  *
- * so the N x N state is read once per chunk, in products of small matrices that run at the speed of the processor's
+ * so an N x N state is read once per chunk, in products of small matrices that run at the speed of the processor's
  * multipliers, and only the scores <key, query> go step by step. Keys decay forward: nothing is divided by a decay.
  * Sums have one fixed order, whatever the number of threads.
  */
@@ -31,6 +35,8 @@
 #define V (N / LANES) /* vectors in a row of the state */
 #define SCORES (2 * CHUNK * CHUNK) /* of a chunk, a multiple of LANES */
 #define TILE 6
+#define INPUTS 6 /* r w k v a b */
+#define LINE (16 / LANES) /* vectors in a line of the cache */
 #define STRETCH (128 / LANES) /* steps of a product's inner sum for every row that is asked for ahead */
 #if defined(__AVX512F__) || defined(__aarch64__)
 #define GROUP (V % 4 == 0 ? 4 : V % 3 == 0 ? 3 : V % 2 == 0 ? 2 : 1)
@@ -156,10 +162,10 @@ static group group_of(int64_t n, int64_t groups, int64_t H) {
 typedef struct {
     int64_t T, H, groups, spans;
     int past_cache; /* whether results are large */
-    const float *in[6], *s0; /* r w k v a b */
+    const float *in[INPUTS], *s0; /* r w k v a b */
     float *y, *u, *checkpoints, *sT;
     const float *dy, *dsT;
-    float *out[6], *ds0; /* the gradients of r w k v a b */
+    float *out[INPUTS], *ds0; /* the gradients of r w k v a b */
 } task;
 
 /* Where the work is: at step `t` of head `i` of group `n`. */
@@ -182,10 +188,10 @@ INLINE float *checkpoint_of(const task *of, place here) {
     return of->checkpoints + state_of(here) * (of->spans - 1) + (here.t / SPAN - 1) * N * N;
 }
 
-/* Where one step of one head lies: what is read, and what is written. */
+/* Where one step of one head lies, for the backward: what is read, and what is written. */
 typedef struct {
     const float *r, *w, *k, *v, *a, *b, *u, *dy;
-    float *y, *u_out, *dr, *dw, *dk, *dv, *da, *db;
+    float *dr, *dw, *dk, *dv, *da, *db;
 } moment;
 
 /* Results are written past the cache if y has more numbers than this: what is smaller is read again from the cache. */
@@ -241,14 +247,13 @@ INLINE void ask(ahead *next, int rows) {
 /* ---- products of small matrices ---- */
 
 /* out[m] = sum over n < inner of x[m][n] y[n], where x[m][n] is x[m * down + n * right], for `tile` rows and GROUP
- * vectors from c. Given `before` and the decay of its rows or of its columns, the sum starts with their product. */
+ * vectors from c. Given `before` and the decay of its columns, the sum starts with their product. */
 INLINE void product(int tile, row *out, const float *x, int down, int right, const row *y, int inner, int c,
-                    const row *before, const float *row_decay, const float *column_decay, ahead *next) {
+                    const row *before, const float *decay, ahead *next) {
     vec sum[TILE][GROUP];
     UNROLL for (int i = 0; i < tile; i++)
         UNROLL for (int g = 0; g < GROUP; g++) {
-            if (row_decay) sum[i][g] = at(before[i])[c + g] * row_decay[i];
-            else if (column_decay) sum[i][g] = at(before[i])[c + g] * at(column_decay)[c + g];
+            if (decay) sum[i][g] = at(before[i])[c + g] * at(decay)[c + g];
             else sum[i][g] = all(0);
         }
     for (int start = 0; start < inner; start += STRETCH) {
@@ -272,8 +277,8 @@ static void times_state(row *out, const row *x, const row *state, int steps, ahe
     for (int c = 0; c < V; c += GROUP)
         for (int m = 0, tile; m < 2 * steps; m += tile) {
             tile = next_tile(2 * steps - m);
-            if (tile == TILE) product(TILE, out + m, x[m], N, 1, state, N, c, 0, 0, 0, next);
-            else product(4, out + m, x[m], N, 1, state, N, c, 0, 0, 0, next);
+            if (tile == TILE) product(TILE, out + m, x[m], N, 1, state, N, c, 0, 0, next);
+            else product(4, out + m, x[m], N, 1, state, N, c, 0, 0, next);
         }
 }
 
@@ -282,20 +287,9 @@ static void add_by_value(row *after, const row *before, const float *decay, cons
                          ahead *next) {
     for (int c = 0; c < V; c += GROUP)
         for (int i = 0, tile; i < N; i += tile) {
-            const row *from = decay ? before + i : 0;
             tile = next_tile(N - i);
-            if (tile == TILE) product(TILE, after + i, x[0] + i, 1, N, y, 2 * steps, c, from, 0, decay, next);
-            else product(4, after + i, x[0] + i, 1, N, y, 2 * steps, c, from, 0, decay, next);
-        }
-}
-
-/* state = diag(decay) state + sum over n < 2 steps of x[n]^T y[n] */
-static void add_by_key(row *state, const float *decay, const row *x, const row *y, int steps, ahead *next) {
-    for (int c = 0; c < V; c += GROUP)
-        for (int j = 0, tile; j < N; j += tile) {
-            tile = next_tile(N - j);
-            if (tile == TILE) product(TILE, state + j, x[0] + j, 1, N, y, 2 * steps, c, state + j, decay + j, 0, next);
-            else product(4, state + j, x[0] + j, 1, N, y, 2 * steps, c, state + j, decay + j, 0, next);
+            if (tile == TILE) product(TILE, after + i, x[0] + i, 1, N, y, 2 * steps, c, before + i, decay, next);
+            else product(4, after + i, x[0] + i, 1, N, y, 2 * steps, c, before + i, decay, next);
         }
 }
 
@@ -333,7 +327,7 @@ INLINE void decay_keys(chunk *x, const moment *m, int steps, int with_queries) {
             at(x->since_start[t])[c] = since_start *= at(x->decay[t])[c];
             if (with_queries) at(x->query_of_start[2 * t])[c] = at(m[t].r)[c] * since_start;
             at(x->value[2 * t + 1])[c] = at(m[t].v)[c];
-            if (m[t].u) at(x->value[2 * t])[c] = at(m[t].u)[c];
+            at(x->value[2 * t])[c] = at(m[t].u)[c];
         }
     }
 #pragma GCC unroll 1 /* here as below: as fast, and less for the compiler to do */
@@ -376,54 +370,65 @@ INLINE void decay_keys(chunk *x, const moment *m, int steps, int with_queries) {
 static void decay_keys_and_queries(chunk *x, const moment *m, int steps) { decay_keys(x, m, steps, 1); }
 static void decay_keys_alone(chunk *x, const moment *m) { decay_keys(x, m, CHUNK, 0); }
 
-/* ---- forward: the state is [key][value] ---- */
-
-/* Turns `out` = queries x state into y_t, in the place of D_t r_t, and u_t, which becomes a value. */
-INLINE void outputs(chunk *x, row *out, int steps) {
-    for (int c = 0; c < V; c += GROUP)
-        for (int t = 0; t < steps; t++) {
-            vec u[GROUP], y[GROUP];
-            UNROLL for (int g = 0; g < GROUP; g++) {
-                u[g] = at(out[2 * t + 1])[c + g];
-                y[g] = at(out[2 * t])[c + g];
-            }
-            for (int n = 0; n < 2 * t; n++)
-                UNROLL for (int g = 0; g < GROUP; g++) {
-                    u[g] += at(x->value[n])[c + g] * x->scores[of_a(t, n)];
-                    y[g] += at(x->value[n])[c + g] * x->scores[of_r(t, n)];
-                }
-            UNROLL for (int g = 0; g < GROUP; g++) {
-                at(x->value[2 * t])[c + g] = u[g];
-                y[g] += u[g] * x->scores[of_r(t, 2 * t)];
-                at(out[2 * t])[c + g] = y[g] + at(x->value[2 * t + 1])[c + g] * x->scores[of_r(t, 2 * t + 1)];
-            }
-        }
-}
-
 static int64_t smaller(int64_t x, int64_t y) { return x < y ? x : y; }
-
-/* The steps of the chunk that begins at step t: an even number, for whole tiles. A sequence of an odd length ends with
- * a step without keys, which keeps the state as it is; what it gives goes nowhere. */
-static int steps_of_chunk(const task *of, int64_t t) { return smaller(CHUNK, (of->T - t + 1) / 2 * 2); }
 static const ALIGNED row nothing;
 
-INLINE void find_inputs(moment *m, const task *of, place here, int64_t t, ahead *next) {
-    const float **from[] = {&m->r, &m->w, &m->k, &m->v, &m->a, &m->b};
-    for (int i = 0; i < 6; i++) {
-        *from[i] = t < of->T ? of->in[i] + row_of(of, here, t) : nothing;
-        if (t < of->T) will_need(next, *from[i]);
+/* ---- forward: the state is [key][value] ---- */
+
+/* out = sum over j of x_j state[j] */
+static void times_row(const row *state, const float *x, float *out) {
+    for (int c = 0; c < V; c += GROUP) {
+        vec sum[GROUP] = {};
+        for (int j = 0; j < N; j++)
+            UNROLL for (int g = 0; g < GROUP; g++) sum[g] += at(state[j])[c + g] * x[j];
+        UNROLL for (int g = 0; g < GROUP; g++) at(out)[c + g] = sum[g];
     }
 }
 
-static void find_forward(moment *m, const task *of, place here, float *nowhere, ahead *next) {
-    next->count = next->asked = 0;
-#pragma GCC unroll 1
-    for (int64_t t = here.t; t < here.t + CHUNK; t++, m++) {
-        find_inputs(m, of, here, t, next);
-        m->y = t < of->T ? of->y + row_of(of, here, t) : nowhere;
-        if (of->u) m->u_out = t < of->T ? of->u + row_of(of, here, t) : nowhere;
+/* Takes a head through the steps of a chunk, a group of the state's columns after the other, and asks for the inputs of
+ * the next one. `next_u` is S a of the first step, and becomes that of the step after the last. */
+static void forward_chunk(const task *of, place here, place next, row *state, float *next_u) {
+    ALIGNED row decay[CHUNK], y[CHUNK], u[CHUNK + 1];
+    int64_t first = row_of(of, here, here.t), ahead = row_of(of, next, next.t), step = of->H * N;
+    int count = smaller(CHUNK, of->T - here.t);
+    for (int t = 0; t < count; t++)
+        for (int c = 0; c < V; c++) at(decay[t])[c] = exp_negative(at(of->in[1] + first + t * step)[c]);
+    memcpy(u[0], next_u, sizeof(row));
+    for (int c = 0; c < V; c += GROUP)
+        for (int t = 0; t < count; t++) {
+            const float *r = of->in[0] + first + t * step, *k = of->in[2] + first + t * step;
+            const float *v = of->in[3] + first + t * step, *b = of->in[5] + first + t * step;
+            const float *next_a = here.t + t + 1 < of->T ? of->in[4] + first + (t + 1) * step : nothing;
+            vec v_t[GROUP], u_t[GROUP], y_t[GROUP] = {}, u_next[GROUP] = {};
+            UNROLL for (int g = 0; g < GROUP; g++) {
+                v_t[g] = at(v)[c + g];
+                u_t[g] = at(u[t])[c + g];
+            }
+            for (int some = 0, input = 0; some < N; some += 4, input++) {
+                if (input < INPUTS)
+                    UNROLL for (int g = 0; g < GROUP; g += LINE)
+                        __builtin_prefetch(of->in[input] + ahead + t * step + (c + g) * LANES);
+                UNROLL for (int j = some; j < some + 4; j++) {
+                    vec decay_j = all(decay[t][j]), k_j = all(k[j]), b_j = all(b[j]), r_j = all(r[j]);
+                    vec a_j = all(next_a[j]);
+                    UNROLL for (int g = 0; g < GROUP; g++) {
+                        vec S = at(state[j])[c + g] * decay_j + v_t[g] * k_j + u_t[g] * b_j;
+                        at(state[j])[c + g] = S;
+                        y_t[g] += S * r_j;
+                        u_next[g] += S * a_j;
+                    }
+                }
+            }
+            UNROLL for (int g = 0; g < GROUP; g++) {
+                at(y[t])[c + g] = y_t[g];
+                at(u[t + 1])[c + g] = u_next[g];
+            }
+        }
+    memcpy(next_u, u[count], sizeof(row));
+    for (int t = 0; t < count; t++) {
+        deliver(of->y + first + t * step, y[t], of->past_cache);
+        if (of->u) deliver(of->u + first + t * step, u[t], of->past_cache);
     }
-    if (here.t == 0) will_need_state(next, of->s0 + state_of(here));
 }
 
 /* The next chunk: of the span, of the same span of the next head, of the first head's next span, of the next group. */
@@ -440,32 +445,16 @@ static place next_chunk(const task *of, place here) {
 
 static void forward_groups(const task *of, int64_t from, int64_t to) {
     if (from == to) return;
-    ALIGNED row state[SIDE_BY_SIDE][N], out[2 * CHUNK], nowhere;
-    static const chunk zero;
-    chunk x = zero;
-    moment steps[2][CHUNK] = {};
-    ahead following;
-    place here = start_of(of, from, 0);
-    find_forward(steps[0], of, here, nowhere, &following);
-    for (int half = 0; here.n < to; half ^= 1) {
-        const moment *m = steps[half];
-        place next = next_chunk(of, here);
-        if (next.n < to) find_forward(steps[half ^ 1], of, next, nowhere, &following);
-        if (here.t == 0) transpose((const row *)(of->s0 + state_of(here)), state[here.i]);
-        else if (here.t % SPAN == 0 && of->u)
+    ALIGNED row state[SIDE_BY_SIDE][N], next_u[SIDE_BY_SIDE];
+    for (place here = start_of(of, from, 0), next; here.n < to; here = next) {
+        next = next_chunk(of, here);
+        if (here.t == 0) {
+            transpose((const row *)(of->s0 + state_of(here)), state[here.i]);
+            times_row(state[here.i], of->in[4] + row_of(of, here, 0), next_u[here.i]);
+        } else if (here.t % SPAN == 0 && of->u)
             for (int i = 0; i < N; i++) deliver(checkpoint_of(of, here) + i * N, state[here.i][i], of->past_cache);
-        int count = steps_of_chunk(of, here.t);
-        decay_keys_and_queries(&x, m, count);
-        times_state(out, x.query_of_start, state[here.i], count, &following);
-        outputs(&x, out, count);
-        for (int t = 0; t < count; t++) {
-            deliver(m[t].y, out[2 * t], of->past_cache);
-            if (m[t].u_out) deliver(m[t].u_out, x.value[2 * t], of->past_cache);
-        }
-        add_by_key(state[here.i], x.since_start[count - 1], x.key_at_end, x.value, count, &following);
-        ask(&following, following.count);
+        forward_chunk(of, here, next.n < to ? next : here, state[here.i], next_u[here.i]);
         if (here.t + CHUNK >= of->T && of->sT) transpose(state[here.i], (row *)(of->sT + state_of(here)));
-        here = next;
     }
     all_delivered();
 }
@@ -647,14 +636,22 @@ static void backward_chunk(const row *end, row *start, const row *state, chunk *
     add_by_value(start, end, end ? x->since_start[steps - 1] : 0, d->out, x->query_of_start, steps, next);
 }
 
+/* The steps of the chunk that begins at step t: an even number, for whole tiles. A sequence of an odd length ends with
+ * a step without keys, which keeps the state as it is; what it gives goes nowhere. */
+static int steps_of_chunk(const task *of, int64_t t) { return smaller(CHUNK, (of->T - t + 1) / 2 * 2); }
+
 static void find_backward(moment *m, const task *of, place here, float *nowhere, ahead *next) {
     int64_t chunks = (smaller(of->T - here.t, SPAN) + CHUNK - 1) / CHUNK;
     next->count = next->asked = 0;
 #pragma GCC unroll 1
     for (int64_t t = here.t; t < here.t + chunks * CHUNK; t++, m++) {
-        float **to[] = {&m->dr, &m->dw, &m->dk, &m->dv, &m->da, &m->db};
-        find_inputs(m, of, here, t, next);
-        for (int i = 0; i < 6; i++) *to[i] = t < of->T ? of->out[i] + row_of(of, here, t) : nowhere;
+        const float **from[INPUTS] = {&m->r, &m->w, &m->k, &m->v, &m->a, &m->b};
+        float **to[INPUTS] = {&m->dr, &m->dw, &m->dk, &m->dv, &m->da, &m->db};
+        for (int i = 0; i < INPUTS; i++) {
+            *from[i] = t < of->T ? of->in[i] + row_of(of, here, t) : nothing;
+            *to[i] = t < of->T ? of->out[i] + row_of(of, here, t) : nowhere;
+            if (t < of->T) will_need(next, *from[i]);
+        }
         m->u = t < of->T ? of->u + row_of(of, here, t) : nothing;
         m->dy = t < of->T ? of->dy + row_of(of, here, t) : nothing;
         if (t < of->T) will_need(next, m->u);

@@ -7,7 +7,7 @@
 
 #include "wkv7.c"
 
-enum { BATCH = 2, HEADS = 2, CHANNELS = HEADS * N, R = 0, W, K, VALUE, A, B, INPUTS };
+enum { BATCH = 2, HEADS = 2, CHANNELS = HEADS * N, R = 0, W, K, VALUE, A, B };
 
 static float uniform(void) { return 2.0f * rand() / RAND_MAX - 1; }
 
