@@ -2,28 +2,16 @@
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from model.errors import KernelError
+
 SPAN = 64  # steps between checkpoints, as in wkv7.c
 
 Steps = Sequence[int] | None
-
-
-class Part(NamedTuple):
-    """Sequences of T steps: how large, and how many bytes into tensors of tokens and into checkpoints they begin."""
-
-    B: int
-    T: int
-    H: int
-    in_tokens: int
-    in_checkpoints: int
-
-    def at(self, *x: Tensor) -> list[int]:
-        """Where the part lies in tensors of tokens."""
-        return [tensor.data_ptr() + self.in_tokens for tensor in x]
 
 
 class Kernels:
@@ -34,7 +22,7 @@ class Kernels:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._forward = _function(library.wkv7_forward, tensors=11)
-        self._backward = _function(library.wkv7_backward, tensors=18)
+        self._backward = _function(library.wkv7_backward, tensors=19)
 
     def forward(self, x: Sequence[Tensor], steps: Steps = None) -> tuple[Tensor, Tensor]:
         """Return y and sT from r w k v a b s0."""
@@ -59,18 +47,10 @@ class Kernels:
         u: Tensor | None,
         checkpoints: Tensor | None,
     ) -> None:
-        *inputs, s0 = x
         if y.numel() == 0:
-            sT.copy_(s0)
+            sT.copy_(x[6])
             return
-        end: Tensor | None = sT
-        for part in _parts(x, steps):
-            kept: list[int] | tuple[None, None] = (None, None)
-            if u is not None and checkpoints is not None:
-                kept = [*part.at(u), checkpoints.data_ptr() + part.in_checkpoints]
-            states = s0.data_ptr(), *part.at(y), None if end is None else end.data_ptr()
-            self._forward(*part[:3], *part.at(*inputs), *states, *kept, torch.get_num_threads())
-            s0, end = sT, None  # nobody asks for the state after the second part
+        self._forward(*_sizes(x, steps), *_at(*x, y, sT, u, checkpoints), torch.get_num_threads())
 
     def backward(
         self,
@@ -83,54 +63,34 @@ class Kernels:
     ) -> tuple[Tensor, ...]:
         """Return the gradients of r w k v a b s0; no `dsT` is zero.
 
-        `saved` are those, u and the checkpoints; of sequences in two parts `sT` is needed, too. `sT`, `dy` and `dsT`
-        are copied where they are not contiguous.
+        `saved` are those, u and the checkpoints. `sT`, `dy` and `dsT` are copied where they are not contiguous.
+        Raises `KernelError` for sequences in two parts without `sT`.
         """
-        *inputs, s0, u, checkpoints = saved
-        *of_inputs, ds0 = gradients = new_gradients(saved)
+        if steps is not None and sT is None:
+            raise KernelError(
+                "backward pass of sequences in two parts: sT, the state between them, is needed"
+            )
+        gradients = new_gradients(saved)
         if dy.numel() == 0:
+            ds0 = gradients[-1]
             ds0.zero_() if dsT is None else ds0.copy_(dsT)
             return gradients
-        (dy,) = contiguous(dy)
-        if dsT is not None:
-            (dsT,) = contiguous(dsT)
-
-        first, *second = _parts(saved, steps)
-        if second and sT is not None:
-            (between,), of_between = contiguous(sT), _new(s0)
-            self._run_backward(second[0], inputs, between, u, checkpoints, dy, None, of_inputs, of_between)
-            dsT = of_between if dsT is None else of_between.add_(dsT)
-        self._run_backward(first, inputs, s0, u, checkpoints, dy, dsT, of_inputs, ds0)
+        sT, dsT = (None if state is None else contiguous(state)[0] for state in (sT, dsT))
+        tensors = (*saved[:7], sT, *saved[7:], *contiguous(dy), dsT, *gradients)
+        self._backward(*_sizes(saved, steps), *_at(*tensors), torch.get_num_threads())
         return gradients
 
-    def _run_backward(
-        self,
-        part: Part,
-        inputs: Sequence[Tensor],
-        s0: Tensor,
-        u: Tensor,
-        checkpoints: Tensor,
-        dy: Tensor,
-        dsT: Tensor | None,
-        of_inputs: Sequence[Tensor],
-        ds0: Tensor,
-    ) -> None:
-        saved = *part.at(*inputs), s0.data_ptr(), *part.at(u), checkpoints.data_ptr() + part.in_checkpoints
-        given = *part.at(dy), None if dsT is None else dsT.data_ptr()
-        results = *part.at(*of_inputs), ds0.data_ptr()
-        self._backward(*part[:3], *saved, *given, *results, torch.get_num_threads())
+
+def _sizes(x: Sequence[Tensor], steps: Steps) -> tuple[int, int, int, int]:
+    """B, T of the first and of the second part, and H, from r w k v a b s0."""
+    B, H = x[6].shape[:2]
+    T, rest = (x[0].shape[1], 0) if steps is None else steps
+    return B, T, rest, H
 
 
-def _parts(x: Sequence[Tensor], steps: Steps) -> list[Part]:
-    """The parts of sequences, from r w k v a b s0."""
-    r, s0 = x[0], x[6]
-    (B, H, N), size = s0.shape[:3], s0.element_size()
-    parts, tokens, states = [], 0, 0
-    for T in (r.shape[1],) if steps is None else steps:
-        parts.append(Part(B, T, H, size * tokens, size * states))
-        tokens += B * T * H * N
-        states += _checkpoints(B, T, H) * N * N
-    return parts
+def _at(*x: Tensor | None) -> list[int | None]:
+    """Where tensors lie."""
+    return [None if tensor is None else tensor.data_ptr() for tensor in x]
 
 
 def _checkpoints(B: int, T: int, H: int) -> int:
@@ -145,10 +105,9 @@ def new_outputs(x: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 def new_checkpoints(x: Sequence[Tensor], steps: Steps = None) -> tuple[Tensor, Tensor]:
     """Memory for u, and for the states before spans but the first, from r w k v a b s0."""
-    r, s0 = x[0], x[6]
-    B, H, N = s0.shape[:3]
-    count = sum(_checkpoints(B, T, H) for T in ((r.shape[1],) if steps is None else steps))
-    return _new(r), r.new_empty(count, N, N)
+    B, T, rest, H = _sizes(x, steps)
+    count, N = _checkpoints(B, T, H) + _checkpoints(B, rest, H), x[6].shape[-1]
+    return _new(x[0]), x[0].new_empty(count, N, N)
 
 
 def new_gradients(x: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -166,7 +125,7 @@ def contiguous(*x: Tensor) -> list[Tensor]:
 
 
 def _function(function: Any, tensors: int) -> Any:
-    """A function of wkv7.c, which takes B, T, H, so many tensors, and the number of threads."""
-    function.argtypes = (*[ctypes.c_int64] * 3, *[ctypes.c_void_p] * tensors, ctypes.c_int)
+    """A function of wkv7.c, which takes B, T, rest, H, so many tensors, and the number of threads."""
+    function.argtypes = (*[ctypes.c_int64] * 4, *[ctypes.c_void_p] * tensors, ctypes.c_int)
     function.restype = None
     return function

@@ -158,34 +158,54 @@ static group group_of(int64_t n, int64_t groups, int64_t H) {
     return (group){batch, head, batch * H + head, next - head};
 }
 
-/* What is to be computed, on tensors (B, T, H, N) and states (B, H, N, N). */
+/* Steps of all sequences that lie one sequence after the other, and the rows and checkpoints before theirs. */
 typedef struct {
-    int64_t T, H, groups, spans;
+    int64_t T, spans, rows, checkpoints;
+} part;
+
+static part part_after(part before, int64_t B, int64_t T, int64_t H) {
+    return (part){T, (T + SPAN - 1) / SPAN, before.rows + B * before.T * H,
+                  before.checkpoints + B * H * (before.spans - 1)};
+}
+
+/* What is to be computed, on states (B, H, N, N) and tensors (B, T, H, N); of sequences in two parts, these are two. */
+typedef struct {
+    int64_t H, groups;
+    part parts[2];
+    int last; /* of the parts */
     int past_cache; /* whether results are large */
     const float *in[INPUTS], *s0; /* r w k v a b */
-    float *y, *u, *checkpoints, *sT;
+    float *y, *u, *checkpoints, *sT; /* sT after the first part */
     const float *dy, *dsT;
     float *out[INPUTS], *ds0; /* the gradients of r w k v a b */
 } task;
 
-/* Where the work is: at step `t` of head `i` of group `n`. */
+/* Where the work is: at step `t` of a part, of head `i` of group `n`. */
 typedef struct {
     int64_t n, t;
     group heads;
-    int i;
+    int part, i;
 } place;
 
-INLINE place start_of(const task *of, int64_t n, int64_t t) { return (place){n, t, group_of(n, of->groups, of->H), 0}; }
+INLINE part part_of(const task *of, place here) { return of->parts[here.part]; }
+INLINE place start_of_group(const task *of, int64_t n) { return (place){n, 0, group_of(n, of->groups, of->H), 0, 0}; }
+INLINE place last_span_of(const task *of, place here, int in_part) {
+    here.part = in_part;
+    here.t = (part_of(of, here).spans - 1) * SPAN;
+    return here;
+}
 
 /* The first number of the head's row of step t among all, and of its state. */
 INLINE int64_t row_of(const task *of, place here, int64_t t) {
-    return ((here.heads.batch * of->T + t) * of->H + here.heads.head + here.i) * N;
+    part p = part_of(of, here);
+    return (p.rows + (here.heads.batch * p.T + t) * of->H + here.heads.head + here.i) * N;
 }
 INLINE int64_t state_of(place here) { return (here.heads.state + here.i) * N * N; }
 
-/* The state before the span that begins here, which is not the first: that begins with s0. */
+/* The state before the span that begins here, which is not the first of a part: that begins with s0 or sT. */
 INLINE float *checkpoint_of(const task *of, place here) {
-    return of->checkpoints + state_of(here) * (of->spans - 1) + (here.t / SPAN - 1) * N * N;
+    part p = part_of(of, here);
+    return of->checkpoints + (p.checkpoints + here.t / SPAN - 1) * N * N + state_of(here) * (p.spans - 1);
 }
 
 /* Where one step of one head lies, for the backward: what is read, and what is written. */
@@ -390,7 +410,8 @@ static void times_row(const row *state, const float *x, float *out) {
 static void forward_chunk(const task *of, place here, place next, row *state, float *next_u) {
     ALIGNED row decay[CHUNK], y[CHUNK], u[CHUNK + 1];
     int64_t first = row_of(of, here, here.t), ahead = row_of(of, next, next.t), step = of->H * N;
-    int count = smaller(CHUNK, of->T - here.t);
+    int64_t T = part_of(of, here).T;
+    int count = smaller(CHUNK, T - here.t);
     for (int t = 0; t < count; t++)
         for (int c = 0; c < V; c++) at(decay[t])[c] = exp_negative(at(of->in[1] + first + t * step)[c]);
     memcpy(u[0], next_u, sizeof(row));
@@ -398,7 +419,7 @@ static void forward_chunk(const task *of, place here, place next, row *state, fl
         for (int t = 0; t < count; t++) {
             const float *r = of->in[0] + first + t * step, *k = of->in[2] + first + t * step;
             const float *v = of->in[3] + first + t * step, *b = of->in[5] + first + t * step;
-            const float *next_a = here.t + t + 1 < of->T ? of->in[4] + first + (t + 1) * step : nothing;
+            const float *next_a = here.t + t + 1 < T ? of->in[4] + first + (t + 1) * step : nothing;
             vec v_t[GROUP], u_t[GROUP], y_t[GROUP] = {}, u_next[GROUP] = {};
             UNROLL for (int g = 0; g < GROUP; g++) {
                 v_t[g] = at(v)[c + g];
@@ -431,43 +452,58 @@ static void forward_chunk(const task *of, place here, place next, row *state, fl
     }
 }
 
-/* The next chunk: of the span, of the same span of the next head, of the first head's next span, of the next group. */
+/* The next chunk: of the span, of the same span of the next head, of the first head's next span, of the next part, of
+ * the next group. */
 static place next_chunk(const task *of, place here) {
+    int64_t T = part_of(of, here).T;
     here.t += CHUNK;
-    if (here.t < of->T && here.t % SPAN != 0) return here;
+    if (here.t < T && here.t % SPAN != 0) return here;
     if (++here.i < here.heads.count) {
         here.t = (here.t - 1) / SPAN * SPAN;
         return here;
     }
     here.i = 0;
-    return here.t < of->T ? here : start_of(of, here.n + 1, 0);
+    if (here.t < T) return here;
+    if (here.part == of->last) return start_of_group(of, here.n + 1);
+    here.part++;
+    here.t = 0;
+    return here;
 }
 
 static void forward_groups(const task *of, int64_t from, int64_t to) {
     if (from == to) return;
     ALIGNED row state[SIDE_BY_SIDE][N], next_u[SIDE_BY_SIDE];
-    for (place here = start_of(of, from, 0), next; here.n < to; here = next) {
+    for (place here = start_of_group(of, from), next; here.n < to; here = next) {
         next = next_chunk(of, here);
         if (here.t == 0) {
-            transpose((const row *)(of->s0 + state_of(here)), state[here.i]);
+            if (here.part == 0) transpose((const row *)(of->s0 + state_of(here)), state[here.i]);
             times_row(state[here.i], of->in[4] + row_of(of, here, 0), next_u[here.i]);
         } else if (here.t % SPAN == 0 && of->u)
             for (int i = 0; i < N; i++) deliver(checkpoint_of(of, here) + i * N, state[here.i][i], of->past_cache);
         forward_chunk(of, here, next.n < to ? next : here, state[here.i], next_u[here.i]);
-        if (here.t + CHUNK >= of->T && of->sT) transpose(state[here.i], (row *)(of->sT + state_of(here)));
+        if (here.part == 0 && here.t + CHUNK >= part_of(of, here).T)
+            transpose(state[here.i], (row *)(of->sT + state_of(here)));
     }
     all_delivered();
 }
 
-/* B, T and H are at least 1. Tensors are contiguous; those that are written begin at a multiple of 64 bytes, or of 4 N
- * where that is less. `u` (B, T, H, N) and `checkpoints` (B, H, ceil(T / SPAN) - 1, N, N), the states before spans but
- * the first, are for a backward pass: without `u` neither is written. Nor is sT where there is none. */
-void wkv7_forward(int64_t B, int64_t T, int64_t H, const float *r, const float *w, const float *k, const float *v,
-                  const float *a, const float *b, const float *s0, float *y, float *sT, float *u, float *checkpoints,
-                  int threads) {
-    int64_t groups = groups_of(B, H, threads), count = B * groups;
-    task of = {T, H, groups, (T + SPAN - 1) / SPAN, B * T * H * N > LARGE, {r, w, k, v, a, b}, s0, y, u, checkpoints,
-               sT, 0, 0, {}, 0};
+static task new_task(int64_t B, int64_t T, int64_t rest, int64_t H, int threads) {
+    part none = {0, 1, 0, 0}, first = part_after(none, B, T, H), second = part_after(first, B, rest, H);
+    return (task){H, groups_of(B, H, threads), {first, second}, rest > 0, B * (T + rest) * H * N > LARGE, .s0 = 0};
+}
+
+/* B, T and H are at least 1. Sequences have T steps, and in a second part `rest` more, which may be none: tensors are
+ * (B, T, H, N) and then (B, rest, H, N), and sT is the state between. They are contiguous; those that are written begin
+ * at a multiple of 64 bytes, or of 4 N where that is less. `u`, such a tensor, and `checkpoints` (B, H,
+ * ceil(steps / SPAN) - 1, N, N) of each part, the states before spans but the first, are for a backward pass: without
+ * `u` neither is written. */
+void wkv7_forward(int64_t B, int64_t T, int64_t rest, int64_t H, const float *r, const float *w, const float *k,
+                  const float *v, const float *a, const float *b, const float *s0, float *y, float *sT, float *u,
+                  float *checkpoints, int threads) {
+    task of = new_task(B, T, rest, H, threads);
+    memcpy(of.in, (const float *[]){r, w, k, v, a, b}, sizeof of.in);
+    of.s0 = s0, of.y = y, of.u = u, of.checkpoints = checkpoints, of.sT = sT;
+    int64_t count = B * of.groups;
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int thread = 0; thread < threads; thread++)
         forward_groups(&of, thread * count / threads, (thread + 1) * count / threads);
@@ -636,37 +672,60 @@ static void backward_chunk(const row *end, row *start, const row *state, chunk *
     add_by_value(start, end, end ? x->since_start[steps - 1] : 0, d->out, x->query_of_start, steps, next);
 }
 
-/* The steps of the chunk that begins at step t: an even number, for whole tiles. A sequence of an odd length ends with
- * a step without keys, which keeps the state as it is; what it gives goes nowhere. */
-static int steps_of_chunk(const task *of, int64_t t) { return smaller(CHUNK, (of->T - t + 1) / 2 * 2); }
+/* Of `left` steps those of the next chunk: an even number, for whole tiles. A part of an odd length ends with a step
+ * without keys, which keeps the state as it is; what it gives goes nowhere. */
+static int steps_of_chunk(int64_t left) { return smaller(CHUNK, (left + 1) / 2 * 2); }
+
+/* The state before the first step of the part. */
+INLINE const float *start_state_of(const task *of, place here) {
+    return (here.part == 0 ? of->s0 : of->sT) + state_of(here);
+}
+
+/* The given gradient of the state after the last step of the part: none is zero. */
+INLINE const float *end_gradient_of(const task *of, place here) {
+    return here.part == 0 && of->dsT ? of->dsT + state_of(here) : 0;
+}
 
 static void find_backward(moment *m, const task *of, place here, float *nowhere, ahead *next) {
-    int64_t chunks = (smaller(of->T - here.t, SPAN) + CHUNK - 1) / CHUNK;
+    int64_t T = part_of(of, here).T, chunks = (smaller(T - here.t, SPAN) + CHUNK - 1) / CHUNK;
     next->count = next->asked = 0;
 #pragma GCC unroll 1
     for (int64_t t = here.t; t < here.t + chunks * CHUNK; t++, m++) {
         const float **from[INPUTS] = {&m->r, &m->w, &m->k, &m->v, &m->a, &m->b};
         float **to[INPUTS] = {&m->dr, &m->dw, &m->dk, &m->dv, &m->da, &m->db};
+        int64_t at_row = row_of(of, here, t);
         for (int i = 0; i < INPUTS; i++) {
-            *from[i] = t < of->T ? of->in[i] + row_of(of, here, t) : nothing;
-            *to[i] = t < of->T ? of->out[i] + row_of(of, here, t) : nowhere;
-            if (t < of->T) will_need(next, *from[i]);
+            *from[i] = t < T ? of->in[i] + at_row : nothing;
+            *to[i] = t < T ? of->out[i] + at_row : nowhere;
+            if (t < T) will_need(next, *from[i]);
         }
-        m->u = t < of->T ? of->u + row_of(of, here, t) : nothing;
-        m->dy = t < of->T ? of->dy + row_of(of, here, t) : nothing;
-        if (t < of->T) will_need(next, m->u);
-        if (t < of->T) will_need(next, m->dy);
+        m->u = t < T ? of->u + at_row : nothing;
+        m->dy = t < T ? of->dy + at_row : nothing;
+        if (t < T) will_need(next, m->u);
+        if (t < T) will_need(next, m->dy);
     }
-    will_need_state(next, here.t == 0 ? of->s0 + state_of(here) : checkpoint_of(of, here));
-    if (here.t + SPAN >= of->T && of->dsT) will_need_state(next, of->dsT + state_of(here));
+    will_need_state(next, here.t == 0 ? start_state_of(of, here) : checkpoint_of(of, here));
+    if (here.t + SPAN >= T && end_gradient_of(of, here)) will_need_state(next, end_gradient_of(of, here));
 }
 
-/* The span to go on with: that of the next head, the one before, the last of the next group. */
+/* The span to go on with: that of the next head, the one before, the last of the part before, of the next group. */
 static place next_span(const task *of, place here) {
     if (++here.i < here.heads.count) return here;
     here.i = 0;
     here.t -= SPAN;
-    return here.t >= 0 ? here : start_of(of, here.n + 1, (of->spans - 1) * SPAN);
+    if (here.t >= 0) return here;
+    if (here.part > 0) return last_span_of(of, here, here.part - 1);
+    return last_span_of(of, start_of_group(of, here.n + 1), of->last);
+}
+
+/* The gradient of the state after the last step of the part: what is given, and what later steps have left in G. */
+static const row *end_of_part(const task *of, place here, row *G) {
+    const row *given = (const row *)end_gradient_of(of, here);
+    if (here.part == of->last) return given;
+    if (given)
+        for (int i = 0; i < N; i++)
+            for (int c = 0; c < V; c++) at(G[i])[c] += at(given[i])[c];
+    return G;
 }
 
 static void backward_groups(const task *of, int64_t from, int64_t to) {
@@ -678,26 +737,30 @@ static void backward_groups(const task *of, int64_t from, int64_t to) {
     gradients d = none;
     moment steps[2][SPAN] = {};
     ahead following;
-    place here = start_of(of, from, (of->spans - 1) * SPAN);
+    place here = last_span_of(of, start_of_group(of, from), of->last);
     find_backward(steps[0], of, here, nowhere, &following);
     for (int half = 0; here.n < to; half ^= 1) {
         const moment *m = steps[half];
         place next = next_span(of, here);
-        int count = smaller(of->T - here.t, SPAN);
+        int64_t T = part_of(of, here).T;
+        int count = smaller(T - here.t, SPAN);
         if (next.n < to) find_backward(steps[half ^ 1], of, next, nowhere, &following);
-        const row *s0 = (const row *)(of->s0 + state_of(here)); /* the state before the first chunk of all */
+        const row *first = (const row *)start_state_of(of, here);
         if (here.t > 0) transpose((const row *)checkpoint_of(of, here), state[0]);
         for (int t = CHUNK; t < count; t += CHUNK) {
-            const row *before = here.t + t == CHUNK ? s0 : state[t / CHUNK - 1];
+            const row *before = here.t + t == CHUNK ? first : state[t / CHUNK - 1];
             decay_keys_alone(&x, m + t - CHUNK);
             add_by_value(state[t / CHUNK], before, x.since_start[CHUNK - 1], x.value, x.key_at_end, CHUNK, &following);
         }
+        const row *end = G[here.i];
+        if (here.t + SPAN >= T) end = end_of_part(of, here, G[here.i]);
         for (int t = (count - 1) / CHUNK * CHUNK; t >= 0; t -= CHUNK) {
-            const row *end = here.t + t + CHUNK < of->T ? G[here.i] : of->dsT ? (const row *)(of->dsT + state_of(here)) : 0;
-            row *start = here.t + t > 0 ? G[here.i] : (row *)(of->ds0 + state_of(here));
-            const row *before = here.t + t > 0 ? state[t / CHUNK] : s0;
-            int steps = steps_of_chunk(of, here.t + t);
+            int at_start = here.t + t == 0;
+            row *start = at_start && here.part == 0 ? (row *)(of->ds0 + state_of(here)) : G[here.i];
+            const row *before = at_start ? first : state[t / CHUNK];
+            int steps = steps_of_chunk(T - here.t - t);
             backward_chunk(end, start, before, &x, m + t, steps, &d, &following, of->past_cache);
+            end = start;
         }
         ask(&following, following.count);
         here = next;
@@ -705,14 +768,17 @@ static void backward_groups(const task *of, int64_t from, int64_t to) {
     all_delivered();
 }
 
-/* Without `dsT` it is zero. Only the gradients of the seven inputs are written, whatever they hold before. */
-void wkv7_backward(int64_t B, int64_t T, int64_t H, const float *r, const float *w, const float *k, const float *v,
-                   const float *a, const float *b, const float *s0, float *u, float *checkpoints, const float *dy,
-                   const float *dsT, float *dr, float *dw, float *dk, float *dv, float *da, float *db, float *ds0,
-                   int threads) {
-    int64_t groups = groups_of(B, H, threads), count = B * groups;
-    task of = {T, H, groups, (T + SPAN - 1) / SPAN, B * T * H * N > LARGE, {r, w, k, v, a, b}, s0, 0, u, checkpoints,
-               0, dy, dsT, {dr, dw, dk, dv, da, db}, ds0};
+/* `sT` is needed of sequences in two parts only. Without `dsT` it is zero. Only the gradients of the seven inputs are
+ * written, whatever they hold before. */
+void wkv7_backward(int64_t B, int64_t T, int64_t rest, int64_t H, const float *r, const float *w, const float *k,
+                   const float *v, const float *a, const float *b, const float *s0, float *sT, float *u,
+                   float *checkpoints, const float *dy, const float *dsT, float *dr, float *dw, float *dk, float *dv,
+                   float *da, float *db, float *ds0, int threads) {
+    task of = new_task(B, T, rest, H, threads);
+    memcpy(of.in, (const float *[]){r, w, k, v, a, b}, sizeof of.in);
+    memcpy(of.out, (float *[]){dr, dw, dk, dv, da, db}, sizeof of.out);
+    of.s0 = s0, of.sT = sT, of.u = u, of.checkpoints = checkpoints, of.dy = dy, of.dsT = dsT, of.ds0 = ds0;
+    int64_t count = B * of.groups;
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int thread = 0; thread < threads; thread++)
         backward_groups(&of, thread * count / threads, (thread + 1) * count / threads);

@@ -104,6 +104,14 @@ def test_operator__keeps_nothing_that_no_backward_pass_needs(needs_gradient: boo
     assert recorded.names == ["fsq::wkv7_compiled"]
 
 
+def test_operator__parts_need_the_state_between() -> None:
+    inputs = [x.float() for x in in_two_parts(2, (30, 40), 2, HEAD_SIZE)]
+    kept = torch.ops.fsq.wkv7_compiled_for_backward(*inputs, steps=(30, 40))
+    backward = torch.ops.fsq.wkv7_compiled_backward
+    with pytest.raises(KernelError, match="the state between"):
+        backward(*inputs, *kept[2:], None, kept[0], None, steps=(30, 40))
+
+
 def test_operator__keeps_inputs_where_they_lie() -> None:
     saved: list[Tensor] = []
     leaves = leaves_of(contiguous())

@@ -91,9 +91,9 @@ static double largest_error(int64_t T, int with_dsT) {
         d[i] = random_floats(count);
         e.d[i] = calloc(count, 8);
     }
-    wkv7_forward(BATCH, T, HEADS, x[R], x[W], x[K], x[VALUE], x[A], x[B], s0, y, sT, u, states, 2);
-    wkv7_backward(BATCH, T, HEADS, x[R], x[W], x[K], x[VALUE], x[A], x[B], s0, u, states, dy, with_dsT ? dsT : NULL,
-                  d[R], d[W], d[K], d[VALUE], d[A], d[B], ds0, 2);
+    wkv7_forward(BATCH, T, 0, HEADS, x[R], x[W], x[K], x[VALUE], x[A], x[B], s0, y, sT, u, states, 2);
+    wkv7_backward(BATCH, T, 0, HEADS, x[R], x[W], x[K], x[VALUE], x[A], x[B], s0, sT, u, states, dy,
+                  with_dsT ? dsT : NULL, d[R], d[W], d[K], d[VALUE], d[A], d[B], ds0, 2);
 
     double(*S)[N][N] = malloc((T + 1) * sizeof *S);
     for (int n = 0; n < BATCH * HEADS; n++) {
