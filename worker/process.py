@@ -25,7 +25,10 @@ from worker.snapshot_files import snapshot_folder
 _ENVIRONMENT = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # reproducible matrix products
     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # cuda:N is the N that nvidia-smi lists
-    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait crawl when another process needs a core
+}
+_OF_THREADS = {  # decision 2
+    "OMP_WAIT_POLICY": "PASSIVE",  # they do not spin while they wait: when another process needs a core, they crawl
+    "GOMP_SPINCOUNT": "4000",  # but for a moment, where OpenMP is GNU's: most waits are over before they would sleep
 }
 
 LONGEST_DEATH = 10.0  # seconds from SIGKILL to the end
@@ -37,7 +40,8 @@ def environment() -> dict[str, str]:
     Where memory is limited the process gives back what it frees, so that what fits does not depend on earlier jobs.
     """
     memory = process_memory.SPARING if process_memory.is_limited() else process_memory.KEEPING
-    return _ENVIRONMENT | memory | os.environ
+    threads = {} if _OF_THREADS.keys() & os.environ.keys() else _OF_THREADS
+    return _ENVIRONMENT | threads | memory | os.environ
 
 
 class Said(StrEnum):

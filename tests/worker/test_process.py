@@ -32,6 +32,16 @@ def test_child__keeps_memory_and_has_what_the_worker_was_given(
         child.stop()
     assert {f"{name}={value}" for name, value in KEEPING.items()} <= set(found)
     assert "OMP_WAIT_POLICY=ACTIVE" in found
+    assert not [entry for entry in found if entry.startswith("GOMP_SPINCOUNT=")]  # which would go before
+
+
+@pytest.mark.parametrize("given", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT"])
+def test_environment__how_threads_wait_is_one_decision(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    assert {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} <= environment().keys()
+    monkeypatch.setenv(given, "1")
+    assert {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & environment().keys() == {given}
 
 
 def _children() -> list[int]:

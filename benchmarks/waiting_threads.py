@@ -1,0 +1,102 @@
+"""What it brings that the threads of a training process spin for a moment while they wait (decision 2).
+
+    python benchmarks/waiting_threads.py [--turns 3] [-o benchmarks/results/waiting_threads.json]
+
+The same training steps of models wide enough for several threads, in processes of their own that take turns: with
+threads that sleep at once, that spin for a moment as in a training process, and as OpenMP has it ("spin"). Alone, and
+beside another process that needs a core all the time. The fastest of the turns' medians counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from machine import machine
+from step import phases_of
+
+from worker.child import be_reproducible
+from worker.process import environment
+
+STEPS = ("deep", "small")
+SECONDS = 8.0  # of steps in a turn
+OF_THREADS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+
+
+def measured(name: str) -> float:
+    """Milliseconds of a step, the median, in this process."""
+    be_reproducible()
+    step = phases_of(name).step
+    step()
+    times: list[float] = []
+    until = time.perf_counter() + SECONDS
+    while time.perf_counter() < until:
+        began = time.perf_counter()
+        step()
+        times.append(1000 * (time.perf_counter() - began))
+    return median(times)
+
+
+@contextmanager
+def busy_process() -> Iterator[None]:
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def in_turns(name: str, turns: int) -> dict[str, float]:
+    own = {key: value for key, value in environment().items() if key not in OF_THREADS}
+    environments = {
+        "sleep": own | {"OMP_WAIT_POLICY": "PASSIVE"},
+        "a moment": environment(),
+        "spin": own,
+    }
+    found: dict[str, float] = {}
+    for turn in range(turns):
+        for how in list(environments)[:: -1 if turn % 2 else 1]:
+            command = [sys.executable, __file__, "--measure", name]
+            done = subprocess.run(command, env=environments[how], check=True, capture_output=True, text=True)
+            found[how] = min(found.get(how, float("inf")), round(float(done.stdout), 1))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/waiting_threads.json"))
+    arguments = parser.parse_args()
+    if arguments.measure:
+        print(measured(arguments.measure))
+        return
+    if given := [name for name in OF_THREADS if name in os.environ]:
+        parser.error(f"{' and '.join(given)} set: nothing to compare")
+    found: dict[str, Any] = {"machine": machine(torch=torch.__version__), "milliseconds of a step": {}}
+    for name in STEPS:
+        alone = in_turns(name, arguments.turns)
+        with busy_process():
+            found["milliseconds of a step"][name] = {
+                "alone": alone,
+                "beside another": in_turns(name, arguments.turns),
+            }
+        print(json.dumps({name: found["milliseconds of a step"][name]}, indent=1), flush=True)
+    arguments.output.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
