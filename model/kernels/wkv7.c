@@ -22,6 +22,7 @@
 
 #define CHUNK 8
 #define SPAN 64 /* steps between the states that the forward keeps for the backward */
+#define TURN 16 /* steps of one head before those of the next, a divisor of SPAN */
 
 /* Vectors are as wide as the registers of the processor that is compiled for. A product keeps TILE x GROUP sums in
  * registers: 24 of 32, or 12 of 16 on x86 without AVX-512. */
@@ -136,8 +137,8 @@ static void transpose(const row *from, row *to) {
 
 /* ---- memory ---- */
 
-/* Heads that lie side by side are taken in groups, a span of one after a span of the other: else every step of a
- * sequence is on a page of memory of its own. At most SIDE_BY_SIDE, whose states stay in the cache and on the stack. */
+/* Heads that lie side by side are taken in groups, some steps of one (forward a TURN, backward a SPAN) after those of the
+ * other: else every step of a sequence is on a page of memory of its own. At most SIDE_BY_SIDE, whose states stay in the cache and on the stack. */
 #define SIDE_BY_SIDE (N <= 64 ? 16 : 4)
 
 /* Into how many groups the heads are parted: as few as keep the threads about equally busy. */
@@ -452,14 +453,14 @@ static void forward_chunk(const task *of, place here, place next, row *state, fl
     }
 }
 
-/* The next chunk: of the span, of the same span of the next head, of the first head's next span, of the next part, of
+/* The next chunk: of the turn, of the same turn of the next head, of the first head's next turn, of the next part, of
  * the next group. */
 static place next_chunk(const task *of, place here) {
     int64_t T = part_of(of, here).T;
     here.t += CHUNK;
-    if (here.t < T && here.t % SPAN != 0) return here;
+    if (here.t < T && here.t % TURN != 0) return here;
     if (++here.i < here.heads.count) {
-        here.t = (here.t - 1) / SPAN * SPAN;
+        here.t = (here.t - 1) / TURN * TURN;
         return here;
     }
     here.i = 0;
