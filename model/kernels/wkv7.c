@@ -138,7 +138,8 @@ static void transpose(const row *from, row *to) {
 /* ---- memory ---- */
 
 /* Heads that lie side by side are taken in groups, some steps of one (forward a TURN, backward a SPAN) after those of the
- * other: else every step of a sequence is on a page of memory of its own. At most SIDE_BY_SIDE, whose states stay in the cache and on the stack. */
+ * other: else every step of a sequence is on a page of memory of its own. At most SIDE_BY_SIDE, whose states stay in
+ * the cache and on the stack. */
 #define SIDE_BY_SIDE (N <= 64 ? 16 : 4)
 
 /* Into how many groups the heads are parted: as few as keep the threads about equally busy. */
@@ -249,10 +250,11 @@ INLINE void all_delivered(void) {
 #endif
 }
 
-/* Rows that are needed next: products ask for them as they go, as memory delivers too slowly to be asked at once. */
+/* Rows that are needed next, also to be written in the cache: products ask for them as they go, as memory delivers too
+ * slowly to be asked at once. */
 typedef struct {
     int count, asked;
-    const float *row[8 * SPAN + 2 * N]; /* at most: the inputs, u and dy of a span, the state before it, and dsT */
+    const float *row[14 * SPAN + 2 * N]; /* at most: of a span the inputs, u, dy and results, the state before it, dsT */
 } ahead;
 
 INLINE void will_need(ahead *next, const float *row) { next->row[next->count++] = row; }
@@ -406,13 +408,15 @@ static void times_row(const row *state, const float *x, float *out) {
     }
 }
 
-/* Takes a head through the steps of a chunk, a group of the state's columns after the other, and asks for the inputs of
+/* Takes a head through the steps of a chunk, a group of the state's columns after the other, and asks for the rows of
  * the next one. `next_u` is S a of the first step, and becomes that of the step after the last. */
 static void forward_chunk(const task *of, place here, place next, row *state, float *next_u) {
     ALIGNED row decay[CHUNK], y[CHUNK], u[CHUNK + 1];
     int64_t first = row_of(of, here, here.t), ahead = row_of(of, next, next.t), step = of->H * N;
     int64_t T = part_of(of, here).T;
     int count = smaller(CHUNK, T - here.t);
+    const float *wanted[INPUTS + 2] = {of->in[0], of->in[1], of->in[2], of->in[3], of->in[4], of->in[5], of->y, of->u};
+    int n_wanted = of->past_cache ? INPUTS : of->u ? INPUTS + 2 : INPUTS + 1;
     for (int t = 0; t < count; t++)
         for (int c = 0; c < V; c++) at(decay[t])[c] = exp_negative(at(of->in[1] + first + t * step)[c]);
     memcpy(u[0], next_u, sizeof(row));
@@ -426,10 +430,10 @@ static void forward_chunk(const task *of, place here, place next, row *state, fl
                 v_t[g] = at(v)[c + g];
                 u_t[g] = at(u[t])[c + g];
             }
-            for (int some = 0, input = 0; some < N; some += 4, input++) {
-                if (input < INPUTS)
+            for (int some = 0, n = 0; some < N; some += 4, n++) {
+                if (n < n_wanted)
                     UNROLL for (int g = 0; g < GROUP; g += LINE)
-                        __builtin_prefetch(of->in[input] + ahead + t * step + (c + g) * LANES);
+                        __builtin_prefetch(wanted[n] + ahead + t * step + (c + g) * LANES);
                 UNROLL for (int j = some; j < some + 4; j++) {
                     vec decay_j = all(decay[t][j]), k_j = all(k[j]), b_j = all(b[j]), r_j = all(r[j]);
                     vec a_j = all(next_a[j]);
@@ -699,6 +703,7 @@ static void find_backward(moment *m, const task *of, place here, float *nowhere,
             *from[i] = t < T ? of->in[i] + at_row : nothing;
             *to[i] = t < T ? of->out[i] + at_row : nowhere;
             if (t < T) will_need(next, *from[i]);
+            if (t < T && !of->past_cache) will_need(next, *to[i]);
         }
         m->u = t < T ? of->u + at_row : nothing;
         m->dy = t < T ? of->dy + at_row : nothing;
