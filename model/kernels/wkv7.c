@@ -4,8 +4,8 @@
  *
  *     u_t = S_{t-1} a_t        S_t = S_{t-1} diag(exp(w_t)) + u_t b_t^T + v_t k_t^T        y_t = S_t r_t
  *
- * Backward needs more of every state, and takes steps CHUNK at a time. In the terms of linear attention every step t has
- * two keys (b_t, k_t), two values (u_t, v_t) and two queries (r_t, a_t); entries 2t and 2t + 1 of `key`, `value` and
+ * Backward needs more of every state, and takes steps CHUNK at a time. In the terms of linear attention every step t
+ * has two keys (b_t, k_t), two values (u_t, v_t) and two queries (r_t, a_t); entries 2t and 2t + 1 of `key`, `value` and
  * `query` below. If S is the state before a chunk, D_t the product of the decays until step t, and key_n,t the key n
  * decayed from its own step until step t, then within the chunk
  *
@@ -137,8 +137,8 @@ static void transpose(const row *from, row *to) {
 
 /* ---- memory ---- */
 
-/* Heads that lie side by side are taken in groups, some steps of one (forward a TURN, backward a SPAN) after those of the
- * other: else every step of a sequence is on a page of memory of its own. At most SIDE_BY_SIDE, whose states stay in
+/* Heads that lie side by side are taken in groups, some steps of one (forward a TURN, backward a SPAN) after those of
+ * the other: else every step of a sequence is on a page of memory of its own. At most SIDE_BY_SIDE, whose states stay in
  * the cache and on the stack. */
 #define SIDE_BY_SIDE (N <= 64 ? 16 : 4)
 
@@ -254,7 +254,7 @@ INLINE void all_delivered(void) {
  * slowly to be asked at once. */
 typedef struct {
     int count, asked;
-    const float *row[14 * SPAN + 2 * N]; /* at most: of a span the inputs, u, dy and results, the state before it, dsT */
+    const float *row[14 * SPAN + 2 * N]; /* at most: inputs, u, dy and results of a span, the state before it, dsT */
 } ahead;
 
 INLINE void will_need(ahead *next, const float *row) { next->row[next->count++] = row; }
