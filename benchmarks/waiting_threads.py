@@ -68,7 +68,9 @@ def in_turns(name: str, turns: int) -> dict[str, float]:
     for turn in range(turns):
         for how in list(environments)[:: -1 if turn % 2 else 1]:
             command = [sys.executable, __file__, "--measure", name]
-            done = subprocess.run(command, env=environments[how], check=True, capture_output=True, text=True)
+            done = subprocess.run(
+                command, env=environments[how], check=True, stdout=subprocess.PIPE, text=True
+            )
             found[how] = min(found.get(how, float("inf")), round(float(done.stdout), 1))
     return found
 

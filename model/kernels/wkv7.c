@@ -22,7 +22,7 @@
 
 #define CHUNK 8
 #define SPAN 64 /* steps between the states that the forward keeps for the backward */
-#define TURN 16 /* steps of one head before those of the next, a divisor of SPAN */
+#define TURN 16 /* steps of one head before those of the next in the forward pass, a multiple of CHUNK */
 
 /* Vectors are as wide as the registers of the processor that is compiled for. A product keeps TILE x GROUP sums in
  * registers: 24 of 32, or 12 of 16 on x86 without AVX-512. */
@@ -408,11 +408,17 @@ static void times_row(const row *state, const float *x, float *out) {
     }
 }
 
-/* Takes a head through the steps of a chunk, a group of the state's columns after the other, and asks for the rows of
- * the next one. `next_u` is S a of the first step, and becomes that of the step after the last. */
+/* Asks for GROUP vectors from c of a row: for the rows of the next chunk there is time while this one's state is changed
+ * (heads of less than 32 have it for some of them). */
+INLINE void ask_for_columns(const float *row, int c) {
+    UNROLL for (int g = 0; g < GROUP; g += LINE) __builtin_prefetch(row + (c + g) * LANES);
+}
+
+/* Takes a head through the steps of a chunk, a group of the state's columns after the other. `next_u` is S a of the first
+ * step, and becomes that of the step after the last. */
 static void forward_chunk(const task *of, place here, place next, row *state, float *next_u) {
     ALIGNED row decay[CHUNK], y[CHUNK], u[CHUNK + 1];
-    int64_t first = row_of(of, here, here.t), ahead = row_of(of, next, next.t), step = of->H * N;
+    int64_t first = row_of(of, here, here.t), next_first = row_of(of, next, next.t), step = of->H * N;
     int64_t T = part_of(of, here).T;
     int count = smaller(CHUNK, T - here.t);
     const float *wanted[INPUTS + 2] = {of->in[0], of->in[1], of->in[2], of->in[3], of->in[4], of->in[5], of->y, of->u};
@@ -431,9 +437,7 @@ static void forward_chunk(const task *of, place here, place next, row *state, fl
                 u_t[g] = at(u[t])[c + g];
             }
             for (int some = 0, n = 0; some < N; some += 4, n++) {
-                if (n < n_wanted)
-                    UNROLL for (int g = 0; g < GROUP; g += LINE)
-                        __builtin_prefetch(wanted[n] + ahead + t * step + (c + g) * LANES);
+                if (n < n_wanted) ask_for_columns(wanted[n] + next_first + t * step, c);
                 UNROLL for (int j = some; j < some + 4; j++) {
                     vec decay_j = all(decay[t][j]), k_j = all(k[j]), b_j = all(b[j]), r_j = all(r[j]);
                     vec a_j = all(next_a[j]);
@@ -498,7 +502,7 @@ static task new_task(int64_t B, int64_t T, int64_t rest, int64_t H, int threads)
 }
 
 /* B, T and H are at least 1. Sequences have T steps, and in a second part `rest` more, which may be none: tensors are
- * (B, T, H, N) and then (B, rest, H, N), and sT is the state between. They are contiguous; those that are written begin
+ * (B, T, H, N) and then (B, rest, H, N), and sT is the state after the first. They are contiguous; those that are written begin
  * at a multiple of 64 bytes, or of 4 N where that is less. `u`, such a tensor, and `checkpoints` (B, H,
  * ceil(steps / SPAN) - 1, N, N) of each part, the states before spans but the first, are for a backward pass: without
  * `u` neither is written. */

@@ -80,8 +80,10 @@ static double error(const float *found, const double *expected, int64_t count) {
     return off / largest;
 }
 
-static double largest_error(int64_t T, int with_dsT) {
-    int64_t count = BATCH * T * CHANNELS, of_states = BATCH * HEADS * N * N, spans = (T + SPAN - 1) / SPAN;
+/* Of sequences of T steps, and if `rest` is not 0 so many more in a second part. */
+static double largest_error(int64_t T, int64_t rest, int with_dsT) {
+    int64_t count = BATCH * (T + rest) * CHANNELS, of_states = BATCH * HEADS * N * N;
+    int64_t spans = (T + SPAN - 1) / SPAN + (rest ? (rest + SPAN - 1) / SPAN - 1 : 0);
     float *x[INPUTS], *d[INPUTS], *s0 = random_floats(of_states), *dsT = random_floats(of_states);
     float *y = random_floats(count), *dy = random_floats(count), *u = random_floats(count);
     float *sT = random_floats(of_states), *ds0 = random_floats(of_states), *states = random_floats(of_states * (spans - 1));
@@ -91,17 +93,21 @@ static double largest_error(int64_t T, int with_dsT) {
         d[i] = random_floats(count);
         e.d[i] = calloc(count, 8);
     }
-    wkv7_forward(BATCH, T, 0, HEADS, x[R], x[W], x[K], x[VALUE], x[A], x[B], s0, y, sT, u, states, 2);
-    wkv7_backward(BATCH, T, 0, HEADS, x[R], x[W], x[K], x[VALUE], x[A], x[B], s0, sT, u, states, dy,
+    wkv7_forward(BATCH, T, rest, HEADS, x[R], x[W], x[K], x[VALUE], x[A], x[B], s0, y, sT, u, states, 2);
+    wkv7_backward(BATCH, T, rest, HEADS, x[R], x[W], x[K], x[VALUE], x[A], x[B], s0, sT, u, states, dy,
                   with_dsT ? dsT : NULL, d[R], d[W], d[K], d[VALUE], d[A], d[B], ds0, 2);
 
-    double(*S)[N][N] = malloc((T + 1) * sizeof *S);
+    double(*S)[N][N] = malloc((T + rest + 1) * sizeof *S);
     for (int n = 0; n < BATCH * HEADS; n++) {
         int64_t state = n * N * N, first = n / HEADS * T * CHANNELS + n % HEADS * N;
+        int64_t second = (BATCH * T + n / HEADS * rest) * CHANNELS + n % HEADS * N;
         double *start = (double *)S, *G = e.ds0 + state;
-        for (int i = 0; i < N * N; i++) start[i] = s0[state + i], G[i] = with_dsT ? dsT[state + i] : 0;
+        for (int i = 0; i < N * N; i++) start[i] = s0[state + i];
         forward_of_head(T, first, x, S, e.y);
+        forward_of_head(rest, second, x, S + T, e.y);
         memcpy(e.sT + state, S[T], sizeof *S);
+        backward_of_head(rest, second, x, S + T, dy, (double(*)[N])G, e.d);
+        for (int i = 0; i < N * N; i++) G[i] += with_dsT ? dsT[state + i] : 0;
         backward_of_head(T, first, x, S, dy, (double(*)[N])G, e.d);
     }
     double worst = fmax(error(y, e.y, count), error(sT, e.sT, of_states));
@@ -112,8 +118,9 @@ static double largest_error(int64_t T, int with_dsT) {
 
 int main(void) {
     double worst = 0;
-    int64_t lengths[] = {1, 7, 8, 64, 65, 128, 141};
-    for (int i = 0; i < 7; i++) worst = fmax(worst, largest_error(lengths[i], i % 2));
+    int64_t lengths[] = {1, 7, 8, 64, 65, 128, 141}, rests[] = {0, 141, 1, 70};
+    for (int i = 0; i < 7; i++)
+        for (int j = 0; j < 4; j++) worst = fmax(worst, largest_error(lengths[i], rests[j], (i + j) % 2));
     printf("%d lanes, largest error %.1e\n", LANES, worst);
     return !(worst < 1e-5);
 }

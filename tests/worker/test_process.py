@@ -20,6 +20,7 @@ def test_child__keeps_memory_and_has_what_the_worker_was_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     others = _children()
     child = Child("cpu", tmp_path, Limits())
     try:
