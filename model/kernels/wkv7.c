@@ -502,8 +502,8 @@ static task new_task(int64_t B, int64_t T, int64_t rest, int64_t H, int threads)
 }
 
 /* B, T and H are at least 1. Sequences have T steps, and in a second part `rest` more, which may be none: tensors are
- * (B, T, H, N) and then (B, rest, H, N), and sT is the state after the first. They are contiguous; those that are written begin
- * at a multiple of 64 bytes, or of 4 N where that is less. `u`, such a tensor, and `checkpoints` (B, H,
+ * (B, T, H, N) and then (B, rest, H, N), and sT is the state after the first. They are contiguous; those that are
+ * written begin at a multiple of 64 bytes, or of 4 N where that is less. `u`, such a tensor, and `checkpoints` (B, H,
  * ceil(steps / SPAN) - 1, N, N) of each part, the states before spans but the first, are for a backward pass: without
  * `u` neither is written. */
 void wkv7_forward(int64_t B, int64_t T, int64_t rest, int64_t H, const float *r, const float *w, const float *k,
