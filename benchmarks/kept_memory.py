@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +22,7 @@ from typing import Any
 import torch
 from machine import machine
 from step import ON, phases_of
+from turns import in_turns
 from wkv7_cpu import HEAD_SIZE, SHAPES, forward_backward, make_inputs
 
 from worker.child import be_reproducible
@@ -70,17 +69,13 @@ def measured(name: str) -> dict[str, float]:
     }
 
 
-def in_turns(name: str, turns: int) -> dict[str, Any]:
+def compared(name: str, turns: int) -> dict[str, Any]:
     own = {key: value for key, value in environment().items() if key not in KEEPING | SPARING}
     environments = {"kept": own | KEEPING, "given back": own, "spared": own | SPARING}
     found: dict[str, Any] = {}
-    for turn in range(turns):
-        for how in list(environments)[:: -1 if turn % 2 else 1]:
-            command = [sys.executable, __file__, "--measure", name]
-            done = subprocess.run(command, env=environments[how], check=True, capture_output=True, text=True)
-            one = json.loads(done.stdout)
-            if how not in found or one["milliseconds"] < found[how]["milliseconds"]:
-                found[how] = one
+    for how, one in in_turns(__file__, name, environments, turns):
+        if how not in found or one["milliseconds"] < found[how]["milliseconds"]:
+            found[how] = one
     for how in ("given back", "spared"):
         found[how]["times as long"] = round(found[how]["milliseconds"] / found["kept"]["milliseconds"], 2)
     return found
@@ -99,7 +94,7 @@ def main() -> None:
         return
     found: dict[str, Any] = {"machine": machine(torch=torch.__version__)}
     for name in works():
-        found[name] = in_turns(name, arguments.turns)
+        found[name] = compared(name, arguments.turns)
         print(json.dumps({name: found[name]}, indent=1), flush=True)
     arguments.output.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -24,13 +24,13 @@ from typing import Any
 import torch
 from machine import machine
 from step import phases_of
+from turns import in_turns
 
 from worker.child import be_reproducible
-from worker.process import environment
+from worker.process import OF_THREADS, environment
 
 STEPS = ("deep", "small")
 SECONDS = 8.0  # of steps in a turn
-OF_THREADS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
 
 def measured(name: str) -> float:
@@ -57,7 +57,7 @@ def busy_process() -> Iterator[None]:
         process.wait()
 
 
-def in_turns(name: str, turns: int) -> dict[str, float]:
+def compared(name: str, turns: int) -> dict[str, float]:
     own = {key: value for key, value in environment().items() if key not in OF_THREADS}
     environments = {
         "sleep": own | {"OMP_WAIT_POLICY": "PASSIVE"},
@@ -65,13 +65,8 @@ def in_turns(name: str, turns: int) -> dict[str, float]:
         "spin": own,
     }
     found: dict[str, float] = {}
-    for turn in range(turns):
-        for how in list(environments)[:: -1 if turn % 2 else 1]:
-            command = [sys.executable, __file__, "--measure", name]
-            done = subprocess.run(
-                command, env=environments[how], check=True, stdout=subprocess.PIPE, text=True
-            )
-            found[how] = min(found.get(how, float("inf")), round(float(done.stdout), 1))
+    for how, milliseconds in in_turns(__file__, name, environments, turns):
+        found[how] = min(found.get(how, float("inf")), round(milliseconds, 1))
     return found
 
 
@@ -88,15 +83,13 @@ def main() -> None:
         return
     if given := [name for name in OF_THREADS if name in os.environ]:
         parser.error(f"{' and '.join(given)} set: nothing to compare")
-    found: dict[str, Any] = {"machine": machine(torch=torch.__version__), "milliseconds of a step": {}}
+    steps: dict[str, Any] = {}
     for name in STEPS:
-        alone = in_turns(name, arguments.turns)
+        steps[name] = {"alone": compared(name, arguments.turns)}
         with busy_process():
-            found["milliseconds of a step"][name] = {
-                "alone": alone,
-                "beside another": in_turns(name, arguments.turns),
-            }
-        print(json.dumps({name: found["milliseconds of a step"][name]}, indent=1), flush=True)
+            steps[name]["beside another"] = compared(name, arguments.turns)
+        print(json.dumps({name: steps[name]}, indent=1), flush=True)
+    found = {"machine": machine(torch=torch.__version__), "milliseconds of a step": steps}
     arguments.output.write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -26,10 +26,11 @@ _ENVIRONMENT = {
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # reproducible matrix products
     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # cuda:N is the N that nvidia-smi lists
 }
-_OF_THREADS = {  # decision 2
-    "OMP_WAIT_POLICY": "PASSIVE",  # they do not spin while they wait: when another process needs a core, they crawl
-    "GOMP_SPINCOUNT": "4000",  # but for a moment, where OpenMP is GNU's: most waits are over before they would sleep
+OF_THREADS = {
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait crawl when another process needs a core
+    "GOMP_SPINCOUNT": "4000",  # but a moment of it pays, where OpenMP is GNU's
 }
+"""How threads wait (decision 2), unless the environment has a word on it: then neither is set."""
 
 LONGEST_DEATH = 10.0  # seconds from SIGKILL to the end
 
@@ -40,7 +41,7 @@ def environment() -> dict[str, str]:
     Where memory is limited the process gives back what it frees, so that what fits does not depend on earlier jobs.
     """
     memory = process_memory.SPARING if process_memory.is_limited() else process_memory.KEEPING
-    threads = {} if _OF_THREADS.keys() & os.environ.keys() else _OF_THREADS
+    threads = {} if OF_THREADS.keys() & os.environ.keys() else OF_THREADS
     return _ENVIRONMENT | threads | memory | os.environ
 
 

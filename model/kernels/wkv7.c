@@ -1,6 +1,6 @@
 /* WKV-7 forward and backward in float32, parallel over batch and groups of heads. Compiled for one head size: -DN=64.
  *
- * Forward goes step by step. With the state S in the cache nearest to the processor, that is as fast as chunks:
+ * Forward goes step by step. With the state S in the cache nearest to the processor, that is faster than by chunks:
  *
  *     u_t = S_{t-1} a_t        S_t = S_{t-1} diag(exp(w_t)) + u_t b_t^T + v_t k_t^T        y_t = S_t r_t
  *
