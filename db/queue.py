@@ -33,14 +33,14 @@ from db.statements import (
     EVALUATED,
     EXPIRED,
     FORGET,
-    FREE_ROUND,
-    FREE_ROUND_OF,
     HELD,
     HELD_FREE,
     KNOWN,
     MAY_RUN_ANOTHER,
+    OF_FREE_ROUND,
     OF_HELD,
     OF_JOB,
+    OF_THIS_FREE_ROUND,
     OLDEST,
     REACHED,
     REQUEUED,
@@ -99,21 +99,25 @@ class NextJob(NamedTuple):
     round: str
 
 
-def next_job(session: Session, *, now: datetime, round_id: int | None = None) -> NextJob | None:
+def next_job(
+    session: Session, *, now: datetime, round_id: int | None = None, locked: int | None = None
+) -> NextJob | None:
     """The oldest job that may run now, of one round or of any; None when there is none.
 
-    `now` is the same clock for all workers (`db.session.clock`).
+    `now` is the same clock for all workers (`db.session.clock`); `locked` a round that this transaction has locked.
 
     A round that another transaction is changing at this moment is passed over.
     """
     asked: dict[str, Any] = {"now": now, "far": now + LONGEST_BACK_OFF, "round_id": round_id}
+    is_alone = session.get_bind().dialect.name == "sqlite"  # has all locked
     while True:
-        found = session.execute(FREE_ROUND if round_id is None else FREE_ROUND_OF, asked).first()
-        if found is None or found.oldest is None:
-            return None
-        job = session.execute(OLDEST, asked | {"round_id": found.id}).first()
-        if job is not None:  # else others took one, or the last, before the round was locked
-            return NextJob(**job._mapping)
+        job = session.execute(OF_FREE_ROUND if round_id is None else OF_THIS_FREE_ROUND, asked).first()
+        if job is not None and not is_alone and job.round_id != locked:
+            # before the round was locked others may have taken it, or given an older one back
+            job = session.execute(OLDEST, asked | {"round_id": job.round_id}).first()
+            if job is None:
+                continue
+        return None if job is None else NextJob(**job._mapping)
 
 
 def take(session: Session, job: NextJob, *, worker_id: int, now: datetime, lease_for: timedelta) -> Lease:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import selectors
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -12,7 +13,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, select, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InvalidatePoolError,
+    ProgrammingError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -143,7 +151,6 @@ def _open(url: str) -> Engine:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         engine = create_engine(
             parsed,
-            pool_pre_ping=not sqlite,
             pool_size=10,
             max_overflow=40,  # as many as a server has threads
             connect_args={"timeout": BUSY_TIMEOUT_SECONDS} if sqlite else _POSTGRESQL_OPTIONS,
@@ -175,6 +182,21 @@ def _prepare_postgresql(engine: Engine) -> None:
             cursor.execute(f"SET lock_timeout = '{BUSY_TIMEOUT_SECONDS}s'")
             cursor.execute(f"SET idle_in_transaction_session_timeout = '{2 * BUSY_TIMEOUT_SECONDS}s'")
         connection.commit()
+
+    @event.listens_for(engine, "checkout")
+    def replace_the_dead(connection: Any, _record: Any, _given: Any) -> None:
+        if _has_hung_up(connection):
+            raise InvalidatePoolError
+
+
+def _has_hung_up(connection: Any) -> bool:
+    """Whether the server has ended a connection that nothing is asked on: it says nothing else unasked.
+
+    To ask it would take a request before every transaction.
+    """
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection, selectors.EVENT_READ)
+        return bool(selector.select(timeout=0))
 
 
 def _prepare_sqlite(engine: Engine) -> None:

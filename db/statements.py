@@ -5,7 +5,22 @@ An UPDATE without values sets the columns that it is given.
 
 from __future__ import annotations
 
-from sqlalchemy import and_, bindparam, case, delete, func, insert, or_, select, union_all, update
+from typing import Any
+
+from sqlalchemy import (
+    FromClause,
+    Select,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    union_all,
+    update,
+)
 
 from db.tables import EVALUATIONS, JOBS, ROUNDS, WORKERS, Job, JobState, Round, RoundState
 
@@ -22,38 +37,29 @@ REACHED = OF_HELD.values(
     fruitless=case((_IS_PROGRESS, 0), else_=JOBS.c.fruitless),
     infra_failures=case((_IS_PROGRESS, 0), else_=JOBS.c.infra_failures),
 )
-# a time further ahead than any pause was set before the clock was put back
-_MAY_START = or_(JOBS.c.not_before <= bindparam("now"), JOBS.c.not_before > bindparam("far"))
-# As a range, and part of the order, the state is only found in the index made for this. One value would not count for
-# the order, and PostgreSQL, by statistics from before they were done, may look for it through all jobs that are.
-_IS_QUEUED = JOBS.c.state.between(JobState.QUEUED, JobState.QUEUED)
-_MAY_BE_CLAIMED = (_IS_QUEUED, _MAY_START)
 _AT_WORK = JOBS.alias("at_work")
 _WORKS_ON = select(_AT_WORK.c.round_id).where(_AT_WORK.c.state == JobState.RUNNING)
-_IS_PARALLEL = ROUNDS.c.spec["parallel"].as_boolean()
+IS_PARALLEL = ROUNDS.c.spec["parallel"].as_boolean()
 # After a retry several may be queued where one job at a time is asked for. Of many rounds, those at work are found
 # once; of one, only its own jobs are looked at.
-MAY_RUN_ANOTHER = or_(ROUNDS.c.id.not_in(_WORKS_ON), _IS_PARALLEL)
+MAY_RUN_ANOTHER = or_(ROUNDS.c.id.not_in(_WORKS_ON), IS_PARALLEL)
 _THIS_MAY_RUN_ANOTHER = or_(
-    ~_WORKS_ON.where(_AT_WORK.c.round_id == bindparam("round_id")).exists(), _IS_PARALLEL
+    ~_WORKS_ON.where(_AT_WORK.c.round_id == bindparam("round_id")).exists(), IS_PARALLEL
 )
-_OLDEST_FIRST = (JOBS.c.state, JOBS.c.id)
-_FIRST = (
-    select(JOBS.c.id)
-    .where(JOBS.c.round_id == ROUNDS.c.id, *_MAY_BE_CLAIMED)
-    .order_by(*_OLDEST_FIRST)
-    .limit(1)
-)
-_OLDEST_HERE = _FIRST.correlate(ROUNDS).scalar_subquery().label("oldest")
-# The round is locked first: whoever looked for a job among those of a locked round would look at, and lock, each.
-FREE_ROUND = (
-    select(ROUNDS.c.id, _OLDEST_HERE)
-    .where(ROUNDS.c.state == RoundState.ACTIVE, MAY_RUN_ANOTHER)
-    .order_by(_OLDEST_HERE.nulls_last())
-    .limit(1)
-    .with_for_update(skip_locked=True, key_share=True)
-)
-FREE_ROUND_OF = FREE_ROUND.where(ROUNDS.c.id == bindparam("round_id"))
+
+
+def _oldest(query: Select[Any], jobs: FromClause) -> Select[Any]:
+    """The oldest of these jobs that may be claimed.
+
+    As a range, and part of the order, the state is only found in the index made for this. One value would not count
+    for the order, and PostgreSQL, by statistics from before they were done, may look for it through all that are.
+    """
+    is_queued = jobs.c.state.between(JobState.QUEUED, JobState.QUEUED)
+    # a time further ahead than any pause was set before the clock was put back
+    may_start = or_(jobs.c.not_before <= bindparam("now"), jobs.c.not_before > bindparam("far"))
+    return query.where(is_queued, may_start).order_by(jobs.c.state, jobs.c.id).limit(1)
+
+
 _OF_NEXT = (
     "id",
     "round_id",
@@ -67,14 +73,24 @@ _OF_NEXT = (
     "attempts",
     "fencing_token",
 )
-OLDEST = (
-    select(*(JOBS.c[name] for name in _OF_NEXT), ROUNDS.c.name.label("round"))
-    .join(ROUNDS)
-    .where(JOBS.c.round_id == bindparam("round_id"), *_MAY_BE_CLAIMED, _THIS_MAY_RUN_ANOTHER)
-    .order_by(*_OLDEST_FIRST)
+_NEXT = select(ROUNDS.c.name.label("round"), *(JOBS.c[name] for name in _OF_NEXT)).join(JOBS)
+_FIRST = _oldest(select(JOBS.c.id).where(JOBS.c.round_id == ROUNDS.c.id), JOBS).correlate(ROUNDS)
+_OLDEST_HERE = _FIRST.scalar_subquery().label("oldest")
+# The round is locked first: whoever looked for a job among those of a locked round would look at, and lock, each.
+_FREE_ROUND = (
+    select(_OLDEST_HERE)
+    .where(ROUNDS.c.state == RoundState.ACTIVE, MAY_RUN_ANOTHER)
+    .order_by(_OLDEST_HERE.nulls_last())
     .limit(1)
-    .with_for_update(key_share=True, of=JOBS)
+    .with_for_update(skip_locked=True, key_share=True, of=ROUNDS)
 )
+OF_FREE_ROUND, OF_THIS_FREE_ROUND = (
+    _NEXT.where(JOBS.c.id == round_.scalar_subquery())
+    for round_ in (_FREE_ROUND, _FREE_ROUND.where(ROUNDS.c.id == bindparam("round_id")))
+)
+OLDEST = _oldest(
+    _NEXT.where(JOBS.c.round_id == bindparam("round_id"), _THIS_MAY_RUN_ANOTHER), JOBS
+).with_for_update(key_share=True, of=JOBS)
 _RUNNING = select(Job).join(Round).where(Job.state == JobState.RUNNING).order_by(Job.id)
 RUNNING = _RUNNING.with_for_update(skip_locked=True, key_share=True, of=(Job, Round))
 HELD = _RUNNING.where(Job.worker_id == bindparam("worker"))

@@ -9,20 +9,21 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from socket import gethostname
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Row, Text, bindparam, cast, or_, select, update
+from sqlalchemy import Row, Text, bindparam, cast, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from db import events, tables
 from db.events import EventKind
+from db.statements import IS_PARALLEL
 from db.tables import JOBS, ROUNDS, JobState, RoundState
 from orchestrator import chains, early_stop, evidence, results, selections, stored_plan
 from orchestrator.errors import BrokenRound, Conflict
 from orchestrator.evidence import Evidence, Pair
 from orchestrator.lookup import find
-from orchestrator.planner import Decision, JobKey, Lane, Plan, State, plan
+from orchestrator.planner import Decision, JobKey, Lane, Plan, SearchSpec, State, plan
 from orchestrator.points import difference
 from orchestrator.results import Standing
 from orchestrator.spec import ResolvedRound, RoundSpec
@@ -73,11 +74,27 @@ _ROUND = select(
     *(cast(ROUNDS.c[name], Text) for name in ("spec", "selected", "facts")),
 ).with_for_update(key_share=True, of=ROUNDS)
 _LOCKED = _ROUND.where(ROUNDS.c.id == bindparam("round"))
-_LOCKED_OF_JOB = _ROUND.add_columns(JOBS.c.task, JOBS.c.seed).join(JOBS).where(JOBS.c.id == bindparam("job"))
 _OF_ROUND = update(ROUNDS).where(ROUNDS.c.id == bindparam("round"))
-_OTHER_TASK = JOBS.c.task != bindparam("task")
-_ELSEWHERE = _UNFINISHED.where(_OTHER_TASK)
-_ELSEWHERE_IN_SEEDS = _UNFINISHED.where(or_(_OTHER_TASK, JOBS.c.seed != bindparam("seed")))
+_OTHER = JOBS.alias("other")
+_OTHER_UNFINISHED = (
+    select(_OTHER.c.id)
+    .where(_OTHER.c.round_id == JOBS.c.round_id)
+    .where(_OTHER.c.state.in_((JobState.QUEUED, JobState.RUNNING)))
+)
+_IN_OTHER_TASK = _OTHER_UNFINISHED.where(_OTHER.c.task != JOBS.c.task).exists()
+_IN_OTHER_SEED = _OTHER_UNFINISHED.where(_OTHER.c.task == JOBS.c.task, _OTHER.c.seed != JOBS.c.seed).exists()
+# Who has ended the job has locked the round by that: the others are as they stand now. Whether the round is parallel
+# is asked last, as it is in the whole of its text.
+_LOCKED_OF_JOB = (
+    _ROUND.add_columns(
+        JOBS.c.task,
+        JOBS.c.seed,
+        (_IN_OTHER_TASK & ~IS_PARALLEL).label("other_task"),
+        (_IN_OTHER_SEED & ~IS_PARALLEL).label("other_seed"),
+    )
+    .join(JOBS)
+    .where(JOBS.c.id == bindparam("job"))
+)
 
 
 def submit(session: Session, resolved: ResolvedRound, source: str, *, by: str, now: datetime) -> Submission:
@@ -145,19 +162,32 @@ def advance_job(session: Session, job_id: int, *, now: datetime) -> Advance:
     BrokenRound.
     """
     row = session.execute(_LOCKED_OF_JOB, {"job": job_id}).one()
-    return _advance(session, row, now=now, ended=(row.task, row.seed))
+    ended = Ended(row.task, row.seed, row.other_task, row.other_seed)
+    return _advance(session, row, now=now, ended=ended)
 
 
-def _advance(
-    session: Session, row: Row[Any], *, now: datetime, ended: tuple[str, int] | None = None
-) -> Advance:
-    """Advances a round by its locked row; `ended` are the task and seed of a job that has, None if any may have."""
+class Ended(NamedTuple):
+    """A job that has ended, and where others of its round have yet to, if only one may run at a time."""
+
+    task: str
+    seed: int
+    other_task: bool
+    other_seed: bool  # of the same task
+
+
+def _lane(search: SearchSpec, ended: Ended) -> Lane | None:
+    """The lane of a job; None where one outside is unfinished, after a retry: whose turn it is depends on all."""
+    lane = search.lane_of(ended.task, ended.seed)
+    is_elsewhere = ended.other_task or (ended.other_seed and lane.seed is not None)
+    return None if is_elsewhere else lane
+
+
+def _advance(session: Session, row: Row[Any], *, now: datetime, ended: Ended | None = None) -> Advance:
+    """Advances a round by its locked row; `ended` is the job that has, None if any may have."""
     if row.state is not RoundState.ACTIVE:
         return NOTHING
     round_id, resolved = row.id, resolved_from(row.name, row.spec, row.selected, row.facts)
-    lane = resolved.search.lane_of(*ended) if ended else None
-    if lane is not None and not resolved.search.parallel and _is_elsewhere(session, round_id, lane):
-        lane = None  # something was retried: whose turn it is follows from all
+    lane = None if ended is None else _lane(resolved.search, ended)
     while True:
         planned, standings = current_plan(session, round_id, resolved, lane)
         missing = {
@@ -270,12 +300,6 @@ def _parent(row: tables.Round) -> chains.Parent:
         promoted=sum(stage == last and verdict in _PASSED for stage, verdict in verdicts),
         measured=not trained or any(verdict is not Verdict.UNDECIDED for verdict in trained),
     )
-
-
-def _is_elsewhere(session: Session, round_id: int, lane: Lane) -> bool:
-    """Whether a job outside this lane has yet to finish."""
-    query = _ELSEWHERE if lane.seed is None else _ELSEWHERE_IN_SEEDS
-    return session.execute(query, {"round": round_id, **lane._asdict()}).first() is not None
 
 
 def active_rounds(session: Session) -> list[int]:

@@ -181,8 +181,8 @@ class QueueClient:
         self._advance_all(session, [claim.lease.job_id])
         return claim.lease
 
-    def _next_to_run(self, session: Session, now: datetime) -> Claim | None:
-        """The next job to run, if there is one.
+    def _next_to_run(self, session: Session, now: datetime, locked: int) -> Claim | None:
+        """The next job to run, if there is one; `locked` is the round in which one has ended in this transaction.
 
         None, too, where only `claim` can go on: leases have expired (looked for as often as by an idle worker), the
         result of the next job is known (what follows may touch other rounds), or it cannot be read.
@@ -192,17 +192,18 @@ class QueueClient:
                 return None
             self._look_at = time.monotonic() + LONGEST_WAIT
         with suppress(_UnreadableJob):
-            found = self._find(session, now)
+            found = self._find(session, now, locked)
             if found is not None and found.known is None:
                 return self._take(session, now, found)
         return None
 
-    def _find(self, session: Session, now: datetime) -> Found | None:
+    def _find(self, session: Session, now: datetime, locked: int | None = None) -> Found | None:
         """The next job, under the names that this version has for its result: another may have queued it.
 
         One whose equal another worker runs waits for that one's result. Raises _UnreadableJob.
         """
-        while (job := queue.next_job(session, now=now, round_id=self.round_id)) is not None:
+        asked: dict[str, Any] = {"now": now, "round_id": self.round_id, "locked": locked}
+        while (job := queue.next_job(session, **asked)) is not None:
             try:
                 spec = JobSpec.from_json(job.payload)
             except Exception as error:  # of a task kind's own code: anything
@@ -256,7 +257,7 @@ class QueueClient:
 
         def work(session: Session, now: datetime) -> Ended:
             will_retry = self._end(session, now, lease, result, evaluations)
-            return Ended(will_retry, self._next_to_run(session, now) if go_on else None)
+            return Ended(will_retry, self._next_to_run(session, now, lease.round_id) if go_on else None)
 
         try:
             ended = self._patiently(work)

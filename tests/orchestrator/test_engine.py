@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -197,7 +198,7 @@ def test_submit__another_no_op_is_another_round(database: Database, tmp_path: Pa
 def unfinished(database: Database) -> list[str]:
     with database.read() as session:
         waiting = session.scalars(select(Job).where(Job.state != JobState.DONE).order_by(Job.id))
-        return [f"{job.stage} {job.variant} {job.seed}" for job in waiting]
+        return [f"{job.task} {job.stage} {job.variant} {job.seed}" for job in waiting]
 
 
 @pytest.mark.parametrize("parallel", [False, True])
@@ -239,21 +240,35 @@ def test_retry__side_by_side_where_that_is_asked_for(database: Database, tmp_pat
     assert another_can_be_had(rig)
 
 
-def test_advance_job__after_a_retry_still_one_job_at_a_time(database: Database, tmp_path: Path) -> None:
+TASK = round_data()["tasks"]["s4"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "second"),
+    [
+        ({"seeds": [0, 1]}, ("s4", 1)),
+        ({"tasks": {"s4": TASK, "s5": TASK | {"blanks": 5}}}, ("s5", 0)),
+    ],
+    ids=["seeds", "tasks"],
+)
+def test_advance_job__after_a_retry_still_one_job_at_a_time(
+    database: Database, tmp_path: Path, asked: dict[str, Any], second: tuple[str, int]
+) -> None:
     rig = Rig(database)
-    rig.submit(resolve(tmp_path, seeds=[0, 1]))
+    rig.submit(resolve(tmp_path, **asked))
+    in_second = "{} quick baseline {}".format(*second)
     rig.run_next(result(0.2))
-    rig.run_next(JobResult(outcome=Outcome.CRASHED, reason="signal 9"))  # l1, seed 0
+    rig.run_next(JobResult(outcome=Outcome.CRASHED, reason="signal 9"))  # l1, in the first
     rig.run_next(result(0.1))
-    assert unfinished(database) == ["quick baseline 1"]
+    assert unfinished(database) == [in_second]
     with database.write() as session:
         interventions.retry(session, "r1", by="me", now=NOW)
-    assert unfinished(database) == ["quick l1 0", "quick baseline 1"]
+    assert unfinished(database) == ["s4 quick l1 0", in_second]
     assert not another_can_be_had(rig)
     rig.run_next(result(0.3))  # promoted: its chain goes on, and the other one waits
-    assert unfinished(database) == ["quick baseline 1", "med baseline 0"]
+    assert unfinished(database) == [in_second, "s4 med baseline 0"]
     rig.run_next(result(0.2))
-    assert unfinished(database) == ["med baseline 0"]
+    assert unfinished(database) == ["s4 med baseline 0"]
     while rig.run_next(result(0.2)):
         assert len(unfinished(database)) <= 1
 
