@@ -17,6 +17,7 @@ loop in Python, at once and a second later. On a virtual machine whose host keep
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import mmap
@@ -176,6 +177,7 @@ def worker_path(url: str, folder: Path, name: str, jobs: int, job_seconds: float
 
     client = QueueClient(database, folder, Limits(), advance, lambda _: None, lambda _: None)
     client.register("cpu", folder / "lock")
+    gc.freeze()  # as a worker does
     rng = random.Random(0)
     took: dict[str, list[float]] = {"claim": [], "evaluations": [], "end": []}
 

@@ -5,6 +5,7 @@ Whatever is wired is imported when it is, so that commands which need little sta
 
 from __future__ import annotations
 
+import gc
 import getpass
 import os
 import signal
@@ -184,10 +185,9 @@ def working(database: Database, child: Child, display: Display, name: str | None
     from worker.snapshot_files import keep_snapshots, remove_snapshots, trajectories
 
     def go_on(session: Session, work: Callable[..., engine.Advance], id_: int) -> engine.Advance:
-        """Advances a round; a broken one stays as it is, and holds up no other."""
+        """Advances a round as far as it can be read; a broken one holds up no other."""
         try:
-            with session.begin_nested():
-                return work(session, id_, now=datetime.now(UTC))
+            return work(session, id_, now=datetime.now(UTC))
         except BrokenRound as error:
             engine.hold_up(session, error, now=datetime.now(UTC))
             display.troubled(f"{error}; nothing more of it is decided")
@@ -220,6 +220,7 @@ def working(database: Database, child: Child, display: Display, name: str | None
                 go_on(session, engine.advance, id_)
         tidy()
         queue = QueueClient(database, home, limits, advance, announce, display.troubled, round_id)
+        gc.freeze()  # what is imported stays: a look through it for garbage would hold up a job's end
         yield WorkerService(queue, child, display, limits, tidy, own_patterns)
     except KeyboardInterrupt:
         display.close()
