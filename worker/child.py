@@ -121,12 +121,14 @@ def _weights(spec: JobSpec) -> dict[str, torch.Tensor]:
         chosen = source.random
         shape = ModelShape.random(chosen.layers, chosen.dim, chosen.vocab, chosen.head_size)
         return random_state_dict(shape, chosen.seed)
-    path = spec.model_facts.path
+    path, wanted = spec.model_facts.path, spec.model_facts.digest
     assert path is not None  # noqa: S101  (only random models have no file)
     try:
-        if isinstance(source, HubCheckpoint) and not path.exists():
-            path = _fetched(source, spec.model_facts.revision)
-        if digest(path) != spec.model_facts.digest:
+        if not isinstance(source, HubCheckpoint):
+            found = digest(path)
+        elif not path.exists() or (found := digest(path)) != wanted:
+            path, found = _fetched(source, spec.model_facts.revision)
+        if found != wanted:
             raise BuildFailed(f"the checkpoint changed since the round was submitted{REMEDY}")
         # copies: what is read may be the file itself, mapped into memory, and change with it
         return {name: tensor.clone() for name, tensor in read(path).items()}
@@ -134,7 +136,7 @@ def _weights(spec: JobSpec) -> dict[str, torch.Tensor]:
         raise InfrastructureFailed(str(error)) from error
 
 
-def _fetched(source: HubCheckpoint, revision: str | None) -> Path:
+def _fetched(source: HubCheckpoint, revision: str | None) -> tuple[Path, str]:
     try:
         return checkpoint_file(source, revision)
     except ModelError as error:  # the hub no longer has it

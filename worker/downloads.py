@@ -6,16 +6,35 @@ import re
 from functools import partial
 from pathlib import Path
 
+from model.checkpoint import digest
 from model.errors import ModelError
 from worker.errors import Unreachable
 from worker.job import HubCheckpoint
 
 
-def checkpoint_file(source: HubCheckpoint, revision: str | None = None) -> Path:
-    """The local copy of a checkpoint, at another revision than the round's if one is given.
+def checkpoint_file(source: HubCheckpoint, revision: str | None = None) -> tuple[Path, str]:
+    """The local copy of a checkpoint, at another revision than the round's if one is given, and its SHA-256.
 
-    Raises ModelError for a wrong request, Unreachable for a failing way.
+    A copy that is not what the hub has is fetched anew. Raises ModelError for a wrong request, Unreachable for a
+    failing way, also where the file arrives damaged.
     """
+    for anew in (False, True):
+        path = _copy(source, revision, anew=anew)
+        found, wanted = digest(path), digest_on_hub(path)
+        if wanted in (found, None):
+            return path, found
+    raise Unreachable(
+        f"{source.hub.file} of {source.hub.repo} arrives damaged from the hub: its SHA-256 is {found}, not {wanted}"
+    )
+
+
+def digest_on_hub(path: Path) -> str | None:
+    """The SHA-256 that the hub has for a file in its cache, which names it so; None where it told none."""
+    name = path.resolve().name
+    return name if re.fullmatch("[0-9a-f]{64}", name) else None
+
+
+def _copy(source: HubCheckpoint, revision: str | None, *, anew: bool) -> Path:
     try:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import (
@@ -30,13 +49,14 @@ def checkpoint_file(source: HubCheckpoint, revision: str | None = None) -> Path:
     wanted = source.hub
     fetch = partial(hf_hub_download, wanted.repo, wanted.file, revision=revision or wanted.revision)
     try:
-        return Path(fetch(local_files_only=True))
+        if not anew:
+            return Path(fetch(local_files_only=True))
     except (LocalEntryNotFoundError, ValueError):  # not here yet, or a name that the next call refuses
         pass
     failed = f"{wanted.file} of {wanted.repo} cannot be fetched from the hub"
     wrong = (EntryNotFoundError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError)
     try:
-        return Path(fetch())
+        return Path(fetch(force_download=anew))
     except Exception as error:
         said = f"{failed}: {type(error).__name__}: {' '.join(str(error).split())}"
         if isinstance(error, wrong) and not isinstance(

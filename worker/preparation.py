@@ -184,9 +184,12 @@ def inspect_model(config: ModelConfig) -> ModelFacts:
         shape = ModelShape.random(chosen.layers, chosen.dim, chosen.vocab, chosen.head_size)
         path, digest, revision = None, sha256_of(chosen.model_dump(mode="json")), None
     else:
-        path = checkpoint_file(source) if isinstance(source, HubCheckpoint) else source
-        revision = revision_of_file(path) if isinstance(source, HubCheckpoint) else None
-        shape, digest = checkpoint.inspect(path), checkpoint.digest(path)
+        if isinstance(source, HubCheckpoint):
+            path, digest = checkpoint_file(source)
+            revision = revision_of_file(path)
+        else:
+            path, digest, revision = source, checkpoint.digest(source), None
+        shape = checkpoint.inspect(path)
     needed = get_tokenizer(config.tokenizer).vocab_size
     if shape.vocab_size < needed:
         raise ModelError(

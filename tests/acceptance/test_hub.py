@@ -194,3 +194,37 @@ def test_work__hub_that_comes_back(
     assert (failed["outcome"], failed["will_retry"]) == ("infra_failed", True)
     assert (failed["round"], failed["job"]) == ("small", "code quick baseline seed 0")
     assert {job["status"] for job in jobs_of(fsq)} == {"ok"}
+
+
+def test_checkpoint__that_arrives_damaged_is_fetched_again(fsq: Fsq, hub: HubStandIn, tmp_path: Path) -> None:
+    """By the hash that the hub tells of large files."""
+    path = hub_round(tmp_path)
+    hub.damaged = 1
+    submitted = fsq("submit", path)
+    assert submitted.returncode == 0, submitted.stderr
+    assert hub.damaged == 0
+
+    shutil.rmtree(tmp_path / "hf")
+    hub.damaged = 2
+    refused = fsq("plan", path)
+    assert refused.returncode == 5, refused.stderr
+    assert "tiny.safetensors of someone/rwkv7 arrives damaged from the hub: its SHA-256 is " in refused.stderr
+    assert fsq("plan", path).returncode == 0
+
+
+def test_checkpoint__that_is_damaged_later_is_fetched_again(
+    fsq: Fsq, hub: HubStandIn, tmp_path: Path
+) -> None:
+    path = hub_round(tmp_path)
+    assert fsq("submit", path).returncode == 0
+    (copy,) = (tmp_path / "hf" / "hub" / "models--someone--rwkv7" / "blobs").iterdir()
+    whole = copy.read_bytes()
+    copy.write_bytes(whole[:1000])
+
+    assert fsq("work", "--drain").returncode == 0
+
+    assert {job["status"] for job in jobs_of(fsq)} == {"ok"}
+    assert copy.read_bytes() == whole
+    copy.write_bytes(whole[:-1])
+    assert fsq("plan", path).returncode == 0
+    assert copy.read_bytes() == whole
