@@ -28,6 +28,7 @@ from db.errors import DatabaseUnreachable
 from db.revision import HEAD
 
 BUSY_TIMEOUT_SECONDS = 30
+IS_NEW = "fsq_is_new"  # in what is known of a connection: nothing has been asked on it yet
 LONGEST_LOOK_MILLISECONDS = (
     5  # SQLite by itself looks ever less often the longer it waits, so the latest wins
 )
@@ -170,7 +171,8 @@ def _prepare_postgresql(engine: Engine) -> None:
     """Nobody waits forever: neither for a lock, nor for a process that stopped in the middle of a transaction."""
 
     @event.listens_for(engine, "connect")
-    def configure(connection: Any, _record: Any) -> None:
+    def configure(connection: Any, record: Any) -> None:
+        record.info[IS_NEW] = True
         encoding = connection.info.parameter_status("server_encoding")
         if encoding != "UTF8":
             connection.close()
@@ -184,19 +186,25 @@ def _prepare_postgresql(engine: Engine) -> None:
         connection.commit()
 
     @event.listens_for(engine, "checkout")
-    def replace_the_dead(connection: Any, _record: Any, _given: Any) -> None:
-        if _has_hung_up(connection):
+    def replace_the_dead(connection: Any, record: Any, _given: Any) -> None:
+        if not record.info.pop(IS_NEW, False) and _has_hung_up(connection):
             raise InvalidatePoolError
 
 
 def _has_hung_up(connection: Any) -> bool:
-    """Whether the server has ended a connection that nothing is asked on: it says nothing else unasked.
+    """Whether the server has ended a connection that was kept: it says nothing else unasked.
 
-    To ask it would take a request before every transaction.
+    To ask it would take a request before every transaction. A server that went without a word looks as if it were
+    there, until the first request.
     """
-    with selectors.DefaultSelector() as selector:
+    with _Selector() as selector:
         selector.register(connection, selectors.EVENT_READ)
         return bool(selector.select(timeout=0))
+
+
+_Selector = getattr(
+    selectors, "PollSelector", selectors.SelectSelector
+)  # without a file descriptor of its own
 
 
 def _prepare_sqlite(engine: Engine) -> None:

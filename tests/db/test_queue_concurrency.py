@@ -37,23 +37,28 @@ def without_sync(database: Database) -> None:
 
 
 def work(url: str, worker_id: int) -> None:
-    """One of the processes: claims jobs until none is left, and says which it got and which it ended."""
+    """One of the processes: claims jobs until none is left, and says which it got and which it ended.
+
+    Where it ends one it claims the next in the same transaction, as workers do.
+    """
     database = open_current(url)
     without_sync(database)
     claimed: list[int] = []
     ended: list[int] = []
+    ok: dict[str, Any] = {"outcome": "ok", "reason": None, "result": {"outcome": "ok"}}
+    lease = None
     while True:
         with database.write() as session:
-            lease = take_next(session, worker_id=worker_id, now=NOW, lease_for=LEASE)
-        if lease is None:
-            if _is_something_queued(database):
-                continue  # others are at every round that has some
-            break
-        claimed.append(lease.job_id)
-        if len(claimed) % EACH_ENDED == 0:
-            with database.write() as session:
-                queue.complete(session, lease, now=NOW, outcome="ok", reason=None, result={"outcome": "ok"})
-            ended.append(lease.job_id)
+            locked = None
+            if lease is not None and len(claimed) % EACH_ENDED == 0:
+                queue.complete(session, lease, now=NOW, **ok)
+                ended.append(lease.job_id)
+                locked = lease.round_id
+            lease = take_next(session, worker_id=worker_id, now=NOW, lease_for=LEASE, locked=locked)
+        if lease is not None:
+            claimed.append(lease.job_id)
+        elif not _is_something_queued(database):
+            break  # else others are at every round that has some
     database.close()
     print(json.dumps([claimed, ended]))
 
