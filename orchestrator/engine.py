@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from socket import gethostname
 from typing import Any, NamedTuple
@@ -55,9 +55,14 @@ class Advance:
 
     decisions: tuple[Taken, ...]
     closed_trajectories: tuple[str, ...]  # no later stage will continue from these
+    broken: BrokenRound | None = None  # why nothing more follows
 
     def __add__(self, other: Advance) -> Advance:
-        return Advance(self.decisions + other.decisions, self.closed_trajectories + other.closed_trajectories)
+        return Advance(
+            self.decisions + other.decisions,
+            self.closed_trajectories + other.closed_trajectories,
+            self.broken or other.broken,
+        )
 
 
 NOTHING = Advance((), ())
@@ -83,8 +88,8 @@ _OTHER_UNFINISHED = (
 )
 _IN_OTHER_TASK = _OTHER_UNFINISHED.where(_OTHER.c.task != JOBS.c.task).exists()
 _IN_OTHER_SEED = _OTHER_UNFINISHED.where(_OTHER.c.task == JOBS.c.task, _OTHER.c.seed != JOBS.c.seed).exists()
-# Who has ended the job has locked the round by that: the others are as they stand now. Whether the round is parallel
-# is asked last, as it is in the whole of its text.
+# Whoever ends or requeues a job has locked its round by that: the others are as they stand now. Whether the round is
+# parallel is asked last, as it is in the whole of its text.
 _LOCKED_OF_JOB = (
     _ROUND.add_columns(
         JOBS.c.task,
@@ -156,18 +161,18 @@ def advance(session: Session, round_id: int, *, now: datetime) -> Advance:
 
 
 def advance_job(session: Session, job_id: int, *, now: datetime) -> Advance:
-    """Advances the round of a job that has ended.
+    """Advances the round of a job that has ended, or is queued again, in this transaction.
 
-    Only the job's lane is looked at, until that is over: what it means for the others is seen then. Raises
-    BrokenRound.
+    Only the job's lane is looked at, until that is over: what it means for the others is seen then. Where the round
+    turns out broken by that, what has followed by then stands. Raises BrokenRound where the lane itself is.
     """
     row = session.execute(_LOCKED_OF_JOB, {"job": job_id}).one()
-    ended = Ended(row.task, row.seed, row.other_task, row.other_seed)
+    ended = EndedJob(row.task, row.seed, row.other_task, row.other_seed)
     return _advance(session, row, now=now, ended=ended)
 
 
-class Ended(NamedTuple):
-    """A job that has ended, and where others of its round have yet to, if only one may run at a time."""
+class EndedJob(NamedTuple):
+    """A job whose attempt has ended, and where others of its round have yet to end, if one may run at a time."""
 
     task: str
     seed: int
@@ -175,14 +180,14 @@ class Ended(NamedTuple):
     other_seed: bool  # of the same task
 
 
-def _lane(search: SearchSpec, ended: Ended) -> Lane | None:
+def _lane(search: SearchSpec, ended: EndedJob) -> Lane | None:
     """The lane of a job; None where one outside is unfinished, after a retry: whose turn it is depends on all."""
     lane = search.lane_of(ended.task, ended.seed)
     is_elsewhere = ended.other_task or (ended.other_seed and lane.seed is not None)
     return None if is_elsewhere else lane
 
 
-def _advance(session: Session, row: Row[Any], *, now: datetime, ended: Ended | None = None) -> Advance:
+def _advance(session: Session, row: Row[Any], *, now: datetime, ended: EndedJob | None = None) -> Advance:
     """Advances a round by its locked row; `ended` is the job that has, None if any may have."""
     if row.state is not RoundState.ACTIVE:
         return NOTHING
@@ -203,7 +208,10 @@ def _advance(session: Session, row: Row[Any], *, now: datetime, ended: Ended | N
     if row.reason is not None:
         _give_reason(session, round_id, None, now)
     if planned.state is State.FINISHED and lane is not None:
-        return advanced + advance(session, round_id, now=now)
+        try:
+            return advanced + advance(session, round_id, now=now)
+        except BrokenRound as error:
+            return replace(advanced, broken=error)
     if planned.state is State.FINISHED:
         ended_round = locked(session, round_id)
         ended_round.state, ended_round.finished_at = RoundState.FINISHED, now

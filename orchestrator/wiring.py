@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import FrameType
@@ -185,13 +186,15 @@ def working(database: Database, child: Child, display: Display, name: str | None
     from worker.snapshot_files import keep_snapshots, remove_snapshots, trajectories
 
     def go_on(session: Session, work: Callable[..., engine.Advance], id_: int) -> engine.Advance:
-        """Advances a round as far as it can be read; a broken one holds up no other."""
+        """Advances a round as far as it can be worked out; a broken one holds up no other."""
         try:
-            return work(session, id_, now=datetime.now(UTC))
+            advanced = work(session, id_, now=datetime.now(UTC))
         except BrokenRound as error:
-            engine.hold_up(session, error, now=datetime.now(UTC))
-            display.troubled(f"{error}; nothing more of it is decided")
-            return engine.NOTHING
+            advanced = replace(engine.NOTHING, broken=error)
+        if advanced.broken is not None:
+            engine.hold_up(session, advanced.broken, now=datetime.now(UTC))
+            display.troubled(f"{advanced.broken}; nothing more of it is decided")
+        return advanced
 
     def advance(session: Session, job_id: int) -> engine.Advance:
         return go_on(session, engine.advance_job, job_id)

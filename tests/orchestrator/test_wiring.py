@@ -20,10 +20,11 @@ from orchestrator.client import DatabaseClient
 from orchestrator.errors import BrokenRound
 from orchestrator.lookup import Slice
 from orchestrator.reports.gathering import gather
-from orchestrator.rules import TopK, known
+from orchestrator.rules import Threshold, TopK, known
 from orchestrator.settings import Settings
+from orchestrator.verdicts import Verdict
 from orchestrator.wiring import limits_of, working
-from tests.orchestrator.factories import NOW, Rig, resolve
+from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
 from worker.job import JobResult, Outcome
 from worker.limits import Limits
 
@@ -104,7 +105,8 @@ def test_working__a_broken_round_holds_up_no_other(
     with working(database, Mock(), display, None) as service, database.write() as session:
         assert len(session.scalars(select(Job).where(Job.round_id == whole)).all()) == 1
         of_broken = session.scalars(select(Job.id).where(Job.round_id == broken)).all()
-        assert service.queue.advance(session, of_broken[0]) == engine.NOTHING
+        advanced = service.queue.advance(session, of_broken[0])
+        assert (advanced.decisions, str(advanced.broken)) == ((), said)
 
     told = f"{said}; nothing more of it is decided"
     assert [call.args for call in display.troubled.call_args_list] == [(told,), (told,)]
@@ -172,3 +174,36 @@ def test_working__what_nobody_could_measure_is_a_failure(
         with working(database, Mock(), Mock(), None) as service:
             service.queue.register("cpu", tmp_path / "cpu.lock")
     assert service.queue.has_failed
+
+
+def test_working__what_followed_before_a_round_broke_is_announced(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rule fails on one task; a decision on the other stands, and is told."""
+    monkeypatch.setenv("FSQ_HOME", str(tmp_path))
+    monkeypatch.setattr(signal, "signal", Mock())
+    judge_well = Threshold.judge
+
+    def judge(rule: Threshold, trials: Any, rivals: Any) -> Any:
+        return judge_well(rule, trials, rivals) if trials[0].delta < 0.5 else 1 / 0
+
+    monkeypatch.setattr(Threshold, "judge", judge)
+    data = round_data()
+    task = data["tasks"]["s4"]
+    tasks = {"a": task, "b": task | {"blanks": 5}}
+    asked = {"tasks": tasks, "variants": {"l1": {"layer_start": 1}}, "stages": data["stages"][:1]}
+    Rig(database).submit(resolve(tmp_path, parallel=True, **asked))
+    display = Mock()
+    with working(database, Mock(), display, None) as service:
+        service.queue.register("cpu", tmp_path / "cpu.lock")
+        for accuracy in (0.2, 0.2, 0.9, 0.1):
+            claim = service.queue.claim()
+            assert claim is not None
+            service.queue.end(claim.lease, result(accuracy), [], go_on=False)
+    told = [one.decision for call in display.decided.call_args_list for one in call.args[0]]
+    assert [(one.key.task, one.verdict) for one in told] == [("b", Verdict.PRUNED)]
+    assert all("ZeroDivisionError" in call.args[0] for call in display.troubled.call_args_list)
+    with database.read() as session:
+        row = session.scalars(select(Round)).one()
+        assert [one.task for one in row.decisions] == ["b"]
+        assert "ZeroDivisionError" in (row.reason or "")
