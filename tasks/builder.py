@@ -15,11 +15,11 @@ from tasks import assembly, cache, shortfall
 from tasks.candidate import Candidate
 from tasks.config import TaskConfig
 from tasks.encoding import Draft, Encoder
-from tasks.errors import BrokenTaskKind, DataUnavailable, RowError, TaskError, in_words
+from tasks.errors import DataUnavailable, RowError, plug_in, shown
 from tasks.notes import NotePool
 from tasks.registry import get_kind, parse_config
 from tasks.report import Built
-from tasks.rows import Row, bind, shown
+from tasks.rows import Columns, Row, bind
 from tasks.selection import ORDER_SEEDS, Chosen, Used, select, shuffled
 from tasks.sources import Source, open_source
 from tasks.splits import Split
@@ -42,8 +42,10 @@ def build(
     if not isinstance(config, TaskConfig):
         config = parse_config(config)
     kind = get_kind(config.kind)
-    with _plug_in(config, "to take its options"):
+    with plug_in(config.kind, "to take its options"):
         task = kind(config)
+        if getattr(task, "config", None) is not config:
+            raise TypeError("__init__ has to hand them on: super().__init__(config)")
     source = open_source(config.data) if config.data is not None else None
     if cache_dir is None:
         return _build(task, source, tokenizer)
@@ -115,8 +117,12 @@ def _build(task: Task[Any], source: Source | None, tokenizer: Tokenizer) -> Buil
 def _divide(task: Task[Any], source: Source) -> dict[Split, list[Row]]:
     """All rows by split, in the order of the source."""
     rows: dict[Split, list[Row]] = {split: [] for split in Split}
+    with plug_in(task.config.kind, "to name its columns"):
+        columns = task.columns
+        if not isinstance(columns, Columns):
+            raise TypeError(f"expected Columns, not {columns!r}")
     for table in source.read():
-        for row in bind(task.columns, table.rows, table.name):
+        for row in bind(columns, table.rows, table.name):
             rows[table.split or _split_of(task, row)].append(row)
     return rows
 
@@ -126,20 +132,8 @@ def _in_order(task: Task[Any], split: Split, rows: Mapping[Split, Sequence[Row]]
     return _generated(task, split) if rows is None else iter(shuffled(rows[split], ORDER_SEEDS[split]))
 
 
-@contextmanager
-def _plug_in(config: TaskConfig, what: str) -> Iterator[None]:
-    """Raises BrokenTaskKind for what a task raises that is no word on its rows or data."""
-    try:
-        yield
-    except (RowError, TaskError, MemoryError):
-        raise
-    except (Exception, SystemExit) as error:  # of a plug-in: anything
-        said = shown(in_words(error), 300)
-        raise BrokenTaskKind(f"task kind {config.kind!r} failed {what}: {said}") from error
-
-
 def _generated(task: Task[Any], split: Split) -> Iterator[Row]:
-    with _plug_in(task.config, f"to generate rows for {split}"):
+    with plug_in(task.config.kind, f"to generate rows for {split}"):
         for row in task.generate(split):
             if not isinstance(row, Row):
                 raise TypeError(f"expected a Row, not {row!r}")
@@ -147,13 +141,13 @@ def _generated(task: Task[Any], split: Split) -> Iterator[Row]:
 
 
 def _split_of(task: Task[Any], row: Row) -> Split:
-    with _plug_in(task.config, f"to place the row {shown(row.key)!r}"):
+    with plug_in(task.config.kind, f"to place the row {shown(row.key)!r}"):
         return Split(task.split_of(row))
 
 
 def _candidate(task: Task[Any], row: Row) -> Candidate:
     """The task's candidate; RowError where it holds a lone surrogate, which nothing can encode."""
-    with _plug_in(task.config, f"on the row {shown(row.key)!r}"):
+    with plug_in(task.config.kind, f"on the row {shown(row.key)!r}"):
         candidate = task.candidate(row)
         if not isinstance(candidate, Candidate):
             raise TypeError(f"expected a Candidate, not {candidate!r}")

@@ -8,11 +8,11 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.config import TaskConfig
-from tasks.errors import BrokenTaskKind, UnknownTaskKind, in_words
-from tasks.rows import shown, suggestion
+from tasks.errors import BrokenTaskKind, UnknownTaskKind, in_words, plug_in, shown
+from tasks.rows import suggestion
 from tasks.task import Task
 
 GROUP = "fsq.tasks"
@@ -60,14 +60,27 @@ def _registered_on(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
 def _load(entry: EntryPoint) -> type[Task[Any]]:
     try:
         loaded = entry.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         origin = entry.dist.name if entry.dist else "an unknown package"
         raise BrokenTaskKind(
             f"task kind {entry.name!r} ({entry.value} of {origin}) cannot be loaded: {in_words(error)}"
         ) from error
     if not (isinstance(loaded, type) and issubclass(loaded, Task)):
         raise BrokenTaskKind(f"task kind {entry.name!r}: {entry.value} is not a subclass of tasks.Task")
+    if flaw := _flaw(loaded):
+        raise BrokenTaskKind(f"task kind {entry.name!r}: {entry.value} {flaw}")
     return loaded
+
+
+def _flaw(task: type[Task[Any]]) -> str | None:
+    """What a task class lacks that every kind has."""
+    config = getattr(task, "Config", None)
+    if not (isinstance(config, type) and issubclass(config, TaskConfig)):
+        return "has no Config that is a subclass of tasks.TaskConfig"
+    if not isinstance(getattr(task, "summary", None), str):
+        return "has no summary, one line of text"
+    missing = sorted(task.__abstractmethods__)
+    return f"does not define {', '.join(missing)}" if missing else None
 
 
 def parse_config(options: Mapping[str, Any]) -> TaskConfig:
@@ -76,4 +89,6 @@ def parse_config(options: Mapping[str, Any]) -> TaskConfig:
     Raises UnknownTaskKind, BrokenTaskKind, or pydantic's ValidationError with the place of each error.
     """
     kind = _Kind.model_validate(dict(options)).kind
-    return get_kind(kind).Config.model_validate(dict(options))
+    config = get_kind(kind).Config
+    with plug_in(kind, "to check its options", passing=(ValidationError,)):
+        return config.model_validate(dict(options))

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tasks.errors import DataError, RowError
+from tasks.errors import DataError, RowError, shown
 
 MOST_SHOWN = 12  # columns that a message lists
 
@@ -19,6 +19,11 @@ class Columns:
 
     required: Mapping[str, tuple[str, ...]]
     optional: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"id": ("id",)})
+
+    def __post_init__(self) -> None:
+        for own, aliases in (*self.required.items(), *self.optional.items()):
+            if isinstance(aliases, str) or not all(isinstance(name, str) for name in (own, *aliases)):
+                raise TypeError(f"column {own!r}: expected a tuple of names, not {aliases!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +86,3 @@ def suggestion(wanted: Iterable[str], known: Sequence[str]) -> str:
         if near := difflib.get_close_matches(name, known, n=1):
             return f" (did you mean {shown(near[0])}?)"
     return ""
-
-
-def shown(name: object, limit: int = 60) -> str:
-    """A name from a file in a message: unprintable characters escaped, the end cut."""
-    text = str(name)
-    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
-    return safe if len(text) <= limit else f"{safe}..."

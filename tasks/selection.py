@@ -17,6 +17,9 @@ from tasks.splits import Split
 ORDER_SEEDS = {Split.TRAIN: 0, Split.VAL: 1234}
 
 
+MOST_REASONS = 50  # for which rows are dropped, that are told apart
+
+
 @dataclass(slots=True)
 class Chosen:
     """The outcome for one split."""
@@ -40,6 +43,11 @@ class Chosen:
             self.dropped["passed_over"] += 1
         else:
             self.drafts.append(draft)
+
+    def drop(self, reason: str) -> None:
+        """Counts a row that was dropped; a reason that would be one too many, as "other"."""
+        is_told = reason in self.dropped or len(self.dropped) < MOST_REASONS
+        self.dropped[reason if is_told else "other"] += 1
 
 
 class Used:
@@ -90,7 +98,7 @@ def select(
         try:
             accepted = draft(row)
         except RowError as error:
-            chosen.dropped[error.reason] += 1
+            chosen.drop(error.reason)
             failures += 1
             continue
         used.add(accepted.candidate, chosen.split)

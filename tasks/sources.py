@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Protocol
 
 from tasks.config import Data
-from tasks.errors import DataError, DataUnavailable
-from tasks.rows import shown, suggestion
+from tasks.errors import DataError, DataUnavailable, shown
+from tasks.rows import suggestion
 from tasks.splits import Split
 
 RawRow = dict[str, object]

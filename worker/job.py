@@ -28,6 +28,7 @@ from pydantic import (
     SerializeAsAny,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from model.settings import FutureSeedSettings as FutureSeedSettings
@@ -208,12 +209,18 @@ def _options(config: type[TaskConfig]) -> dict[str, dict[str, Any]]:
             "required": field.is_required(),
             "default": None
             if field.is_required()
-            else to_jsonable_python(field.default, exclude_none=True, fallback=str),
+            else to_jsonable_python(_default(field), exclude_none=True, fallback=str),
             "meaning": field.description or "",
         }
         for name, field in config.model_fields.items()
         if name != "kind"
     }
+
+
+def _default(field: FieldInfo) -> Any:
+    """None where a default follows from other options."""
+    follows = field.default_factory_takes_validated_data
+    return None if follows else field.get_default(call_default_factory=True)
 
 
 def _task_config(value: Any) -> Any:

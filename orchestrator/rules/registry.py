@@ -8,11 +8,11 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, SerializeAsAny
+from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 
 from orchestrator.rules.evidence import Evidence
 from orchestrator.rules.halving import Halving
-from orchestrator.rules.rule import Rule
+from orchestrator.rules.rule import Rule, Scope
 from orchestrator.rules.threshold import Threshold
 from orchestrator.rules.top_k import TopK
 from worker.job import in_words
@@ -58,7 +58,7 @@ def _registered() -> tuple[EntryPoint, ...]:
 def _load(entry: EntryPoint) -> type[Rule]:
     try:
         loaded = entry.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         origin = entry.dist.name if entry.dist else "an unknown package"
         raise UnknownRule(
             f"prune rule {entry.name!r} ({entry.value} of {origin}) cannot be loaded: {in_words(error)}"
@@ -67,6 +67,10 @@ def _load(entry: EntryPoint) -> type[Rule]:
         raise UnknownRule(
             f"prune rule {entry.name!r}: {entry.value} is not a subclass of orchestrator.rules.Rule"
         )
+    if loaded.__abstractmethods__:
+        raise UnknownRule(f"prune rule {entry.name!r}: {entry.value} does not define judge")
+    if not isinstance(loaded.scope, Scope):
+        raise UnknownRule(f"prune rule {entry.name!r}: the scope of {entry.value} is no Scope")
     return loaded
 
 
@@ -77,7 +81,15 @@ def parse_rule(value: Any) -> Any:
     name = value.get("rule", DEFAULT)
     if not isinstance(name, str):
         raise ValueError(f"rule: expected the name of a prune rule, not {name!r}")
-    return rule_class(name).model_validate({**value, "rule": name})
+    rule = rule_class(name)
+    try:
+        return rule.model_validate({**value, "rule": name})
+    except ValidationError:
+        raise
+    except (Exception, SystemExit) as error:  # of a plug-in: anything
+        raise UnknownRule(
+            f"the prune rule {name!r} failed to check its settings: {in_words(error)}"
+        ) from error
 
 
 AnyRule = Annotated[SerializeAsAny[Rule], BeforeValidator(parse_rule)]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from orchestrator.errors import BadRound
 from orchestrator.planner import Confirmation, Decision, JobKey, Measurement, SearchSpec, State, plan
@@ -297,6 +297,37 @@ def test_rule_class__of_two_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_registered", lambda: entries)
     with pytest.raises(UnknownRule, match="'mine' is registered more than once: one:Rule, two:Rule"):
         rule_class("mine")
+
+
+class Unfinished(Rule):
+    """Has no `judge`."""
+
+
+class Nowhere(Threshold):
+    scope = "galaxy"  # type: ignore[assignment]
+
+
+class Faulty(Threshold):
+    rule: Literal["mine"] = "mine"  # type: ignore[assignment]
+
+    @model_validator(mode="after")
+    def check(self) -> Any:
+        raise KeyError("x")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Unfinished", "does not define judge"),
+        ("Nowhere", "the scope of .*:Nowhere is no Scope"),
+        ("Faulty", "the prune rule 'mine' failed to check its settings: KeyError: 'x'"),
+    ],
+)
+def test_parse_rule__of_a_faulty_plug_in(name: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint("mine", f"{__name__}:{name}", registry.GROUP)
+    monkeypatch.setattr(registry, "_registered", lambda: (entry,))
+    with pytest.raises(UnknownRule, match=said):
+        parse_rule({"rule": "mine"})
 
 
 class Mute(Exception):

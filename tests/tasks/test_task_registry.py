@@ -7,9 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import model_validator
 from task_samples import Bytes, write_jsonl
 
-from tasks import BrokenTaskKind, Candidate, DataError, Part, build, get_kind, kinds
+from tasks import (
+    BrokenTaskKind,
+    Candidate,
+    Columns,
+    DataError,
+    Part,
+    Row,
+    RowError,
+    TaskConfig,
+    build,
+    get_kind,
+    kinds,
+    parse_config,
+)
 
 REVERSE = '''
 from typing import Annotated, Literal
@@ -145,6 +159,94 @@ def test_build__third_party_kind_that_fails(
     with pytest.raises(BrokenTaskKind, match=r"^task kind 'reverse' failed ") as broken:
         build({"kind": "reverse", "data": {"path": path}}, tokenizer)
     assert said in str(broken.value)
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("attribute", "value", "said"),
+    [
+        ("Config", None, "has no Config that is a subclass of tasks.TaskConfig"),
+        ("Config", dict, "has no Config that is a subclass of tasks.TaskConfig"),
+        ("summary", 5, "has no summary, one line of text"),
+        ("__abstractmethods__", frozenset({"columns", "candidate"}), "does not define candidate, columns"),
+    ],
+)
+def test_get_kind__that_lacks_something(
+    attribute: str, value: Any, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others are listed nevertheless."""
+    monkeypatch.setattr(get_kind("reverse"), attribute, value)
+    with pytest.raises(BrokenTaskKind, match=f"^task kind 'reverse': reverse_plugin:Reverse {said}$"):
+        get_kind("reverse")
+    assert "sudoku" in kinds()
+    assert "reverse" not in kinds()
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("value", [{"word": "word"}, property(lambda _: 1 / 0)], ids=["a mapping", "raises"])
+def test_build__third_party_kind_without_columns(
+    value: Any, tmp_path: Path, tokenizer: Bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(get_kind("reverse"), "columns", value)
+    path = write_jsonl(tmp_path / "words.jsonl", [{"word": "al"}])
+    with pytest.raises(BrokenTaskKind, match=r"^task kind 'reverse' failed to name its columns: "):
+        build({"kind": "reverse", "data": {"path": path}}, tokenizer)
+
+
+def test_columns__names_that_are_no_tuple() -> None:
+    """A text would be taken letter by letter."""
+    with pytest.raises(TypeError, match="column 'word': expected a tuple of names, not 'text'"):
+        Columns(required={"word": "text"})  # type: ignore[dict-item]
+
+
+@pytest.mark.usefixtures("installed")
+def test_build__third_party_kind_that_forgets_its_options(
+    tmp_path: Path, tokenizer: Bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(get_kind("reverse"), "__init__", lambda _self, _config: None)
+    path = write_jsonl(tmp_path / "words.jsonl", [{"word": "al"}])
+    with pytest.raises(BrokenTaskKind, match=r"to take its options: .*super\(\).__init__\(config\)"):
+        build({"kind": "reverse", "data": {"path": path}}, tokenizer)
+
+
+@pytest.mark.usefixtures("installed")
+def test_parse_config__third_party_kind_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Config(TaskConfig):
+        max_prompt_tokens: int = 40
+        max_answer_tokens: int = 8
+
+        @model_validator(mode="after")
+        def check(self) -> Any:
+            raise KeyError("x")
+
+    monkeypatch.setattr(get_kind("reverse"), "Config", Config)
+    with pytest.raises(BrokenTaskKind, match="'reverse' failed to check its options: KeyError: 'x'"):
+        parse_config({"kind": "reverse", "train": 1, "val": 1})
+
+
+def test_row_error__is_a_short_text() -> None:
+    """As every database and terminal can have it."""
+    assert RowError("a\0b\ud800\x1b[31m\n").reason == "a\\x00b\\ud800\\x1b[31m\\n"
+    assert RowError(5).reason == "5"  # type: ignore[arg-type]
+    assert len(RowError("x" * 5000).reason) < 100
+
+
+@pytest.mark.usefixtures("installed")
+def test_build__third_party_kind_with_a_reason_for_each_row(
+    tmp_path: Path, tokenizer: Bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def candidate(self: object, row: Row) -> Candidate:
+        word = row.text("word")
+        if word.startswith("x"):
+            raise RowError(f"unknown {word}")
+        return Candidate(content=word, prompt=(Part(word),), answer=word)
+
+    monkeypatch.setattr(get_kind("reverse"), "candidate", candidate)
+    rows = [{"word": f"{letter}{number}"} for letter in "xy" for number in range(200)]
+    path = write_jsonl(tmp_path / "words.jsonl", rows)
+    _, _, report = build({"kind": "reverse", "data": {"path": path}, "train": 150, "val": 2}, tokenizer)
+    dropped = report.train.dropped
+    assert (len(dropped), set(dropped.values()) - {1}) == (51, {dropped["other"]})
 
 
 @pytest.mark.usefixtures("installed")
