@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from orchestrator.client import Client
-from orchestrator.errors import BadInput, NotFound
+from orchestrator.errors import BadInput, BrokenRound, NotFound
 from orchestrator.reports import gathering, manifest, references
 from orchestrator.reports.gathering import RoundResults
 from orchestrator.reports.references import Document, Finding, Known
@@ -25,11 +25,16 @@ def known(
     if path is not None:
         return Known(manifest.read(_content(path), str(path)))
     found: list[RoundResults] = []
+    unreadable: dict[str, str] = {}
     with ask() as client:
         for name in dict.fromkeys(one.round for document in documents for one in document.references):
-            with suppress(NotFound):
+            try:
                 found += gathering.gather(client, [name])
-    return Known(manifest.of(found))
+            except NotFound:
+                continue
+            except BrokenRound as error:
+                unreadable[name] = str(error)
+    return Known(manifest.of(found), unreadable)
 
 
 def findings(documents: Sequence[Document], known: Known) -> list[Finding]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from difflib import get_close_matches
 from functools import cached_property
@@ -24,23 +24,34 @@ from math import isfinite
 from orchestrator.reports.manifest import Figure, Manifest, Result
 
 _TARGET = re.compile(r"\]\(fsq:(?:(?P<id>[^()\s#]{1,600})(?:#(?P<figure>\w{1,60}))?\))?")
+_LIKE_A_LINK = re.compile(r"(?:\]\(\s*<?|\]:\s*<?|<)fsq:", re.IGNORECASE)
 _LONGEST = 300  # characters of a link's text
 _FILE = re.compile(
     r"(?<![\w.=+-])_(?:summary_(?P<summary>[A-Za-z0-9][\w.=+-]{0,99}?)\.txt"
-    r"|(?P<records>[A-Za-z0-9][\w.=+-]{0,99}?)_records\.jsonl)(?![\w=+-])",
+    r"|(?P<records>[A-Za-z0-9][\w.=+-]{0,99}?)_records\.(?:jsonl|csv))(?![\w=+-])",
     re.ASCII,
 )
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _EMPHASIS = re.compile(r"(\*\*|\*|`)([^*`]{1,120})\1")
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d{1,2})?", re.ASCII)
-_HUNDREDTHS = re.compile(r"\s*(?:\\?%|pp\b|percentage point)")
+_HUNDREDTHS = re.compile(r"\s*(?:\\?%|pp\b|per\s?cent)", re.IGNORECASE)
 _LINK = re.compile(r"\[[^\]\[]{0,300}\]\(fsq:[^()]{0,700}\)")
 _RUN = re.compile(r"(?<![\w/.:#=+-])(?:[A-Za-z0-9][\w.=+-]{0,99}/){4}seed\d{1,10}(?![\w/=+-])", re.ASCII)
-_PERCENT = re.compile(rf"(?<![\w.,/])(?:{_NUMBER.pattern})(?={_HUNDREDTHS.pattern})", re.ASCII)
+_PERCENT = re.compile(
+    rf"(?<![\w.,/])(?:{_NUMBER.pattern})(?={_HUNDREDTHS.pattern})", re.ASCII | re.IGNORECASE
+)
 _OF_NO_RUN = re.compile(
-    r"\s*\\?%\s*(?:t )?(?:interval|confidence|bound|level|CI\b|power|fewer|more|less)"
+    r"\s*(?:\\?%|per\s?cent)\s*(?:t )?(?:interval|confidence|bound|level|CI\b|power|fewer|more|less)",
+    re.IGNORECASE,
 )  # 95 % interval
-_SENTENCE_END = re.compile(r"[.!?](?=\s)|\n\s*\n|\n(?=\s*(?:[-*+|#>]|\d+\.)\s?)")
+_ABBREVIATED = "".join(rf"(?<!\b{word})" for word in ("vs", "cf", r"e\.g", r"i\.e"))
+_MAY_END = "".join(rf"(?<!\b{word})" for word in ("etc", "resp", "approx", "ca"))  # before a capital letter
+_SENTENCE_END = re.compile(
+    rf"[!?](?=\s)|{_ABBREVIATED}(?:{_MAY_END}\.(?=\s)|\.(?=\s+[A-Z]))"
+    r"|\n\s*\n|\n(?=\s*(?:[-*+]\s|[|#>]|\d+\.\s))"
+)
+_SPACES = re.compile("[\u00a0\u2007\u2009\u202f]|&(?:nbsp|thinsp|#160|#xa0);", re.IGNORECASE)
+_MARKS = re.compile(r"[*`$]|(?<![^\W_])_+(?=\w)|(?<=[^\W_])_+(?!\w)")  # emphasis, and formulas
 _SIGNS = str.maketrans("\u2212\u2013", "--")  # the typographic minus, and the dash that stands for it
 MOST_NAMES = 2000  # that a suggestion is looked for among
 
@@ -91,6 +102,7 @@ class Known:
     """The results that there are."""
 
     manifest: Manifest
+    unreadable: Mapping[str, str] = field(default_factory=dict)  # rounds that cannot be told of here, and why
 
     @cached_property
     def rounds(self) -> frozenset[str]:
@@ -103,7 +115,7 @@ class Known:
 
 def read(text: str, name: str) -> Document:
     """Whatever in a Markdown text is a reference."""
-    visible = _without_code(text)
+    visible = _blanked(_SPACES, _without_code(text))
     starts = [0, *accumulate(len(line) + 1 for line in visible.split("\n"))]
 
     def line_of(position: int) -> int:
@@ -120,22 +132,38 @@ def read(text: str, name: str) -> Document:
         else:
             name_of_round = found["id"].partition("/")[0]
             references.append(Reference(line, name_of_round, found["id"], found["figure"], text))
+    broken += [line_of(start) for start in _other_links(visible)]
     references += [
         Reference(line_of(found.start()), found["summary"] or found["records"])
         for found in _FILE.finditer(visible)
     ]
     references += [
         Reference(line_of(found.start()), found[0].partition("/")[0], found[0])
-        for found in _RUN.finditer(visible)
+        for found in _RUN.finditer(_blanked(_MARKS, visible))
     ]
     in_order = tuple(sorted(references, key=lambda one: one.line))
     return Document(name, in_order, tuple(_sentences(visible, line_of)), tuple(broken))
 
 
+def _other_links(visible: str) -> Iterator[int]:
+    """Where something is linked in another way than is understood, not as code."""
+    understood = {found.start() for found in _TARGET.finditer(visible)}
+    for found in _LIKE_A_LINK.finditer(visible):
+        line = visible.rfind("\n", 0, found.start()) + 1
+        if found.start() not in understood and visible.count("`", line, found.start()) % 2 == 0:
+            yield found.start()
+
+
+def _blanked(what: re.Pattern[str], text: str) -> str:
+    """The text with spaces in place of what matches; every other character keeps its place."""
+    return what.sub(lambda found: " " * len(found[0]), text)
+
+
 def _sentences(visible: str, line_of: Callable[[int], int]) -> Iterator[Sentence]:
     """The sentences that name runs."""
-    plain = _LINK.sub(lambda link: " " * len(link[0]), visible).translate(_SIGNS)
-    ends = [0, *(found.end() for found in _SENTENCE_END.finditer(plain)), len(plain)]
+    whole = _blanked(_LINK, visible).translate(_SIGNS)
+    ends = [0, *(found.end() for found in _SENTENCE_END.finditer(whole)), len(whole)]
+    plain = _blanked(_MARKS, whole)
     for start, end in pairwise(ends):
         ids = tuple(found[0] for found in _RUN.finditer(plain, start, end))
         if ids:
@@ -163,6 +191,9 @@ def check(document: Document, known: Known) -> list[Finding]:
 
 
 def _problems(reference: Reference, known: Known) -> Iterator[str]:
+    if (why := known.unreadable.get(reference.round)) is not None:
+        yield f"cannot be checked: {_shown(why)}"
+        return
     if reference.round not in known.rounds:
         yield f"there is no round {_shown(reference.round)}{_nearest(reference.round, known.rounds)}"
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from socket import gethostname
 from typing import Any
@@ -19,6 +20,7 @@ from orchestrator import engine, interventions, lookup
 from orchestrator.client import DatabaseClient
 from orchestrator.errors import BrokenRound
 from orchestrator.lookup import Slice
+from orchestrator.reports import checking, references
 from orchestrator.reports.gathering import gather
 from orchestrator.rules import Threshold, TopK, known
 from orchestrator.settings import Settings
@@ -119,6 +121,9 @@ def test_working__a_broken_round_holds_up_no_other(
     assert warned.call_count == 1
     with pytest.raises(BrokenRound, match="round r1"):
         gather(client, ["r1"], warned)
+    document = references.read("_whole_records.jsonl _r1_records.jsonl _none_records.jsonl", "paper.md")
+    known_results = checking.known([document], None, lambda: nullcontext(client))
+    assert (known_results.rounds, set(known_results.unreadable)) == ({"whole"}, {"r1"})
 
 
 def test_retry__of_a_round_that_was_held_up(

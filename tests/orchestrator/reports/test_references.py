@@ -97,6 +97,73 @@ def test_check__finds(text: str, message: str) -> None:
     assert findings(f"# Title\n\nText, and\n{text}\n") == [f"paper.md:4: {message}"]
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "gained **93** pp.",
+        "gained *93* %",
+        "gained `93` pp",
+        "gained _93_ pp",
+        "gained 93\u00a0pp",
+        "gained 93\u202fpp",
+        "gained 93&nbsp;pp",
+        "gained $93$ pp",
+        "gained\n**93 pp**",
+        "gained\n+93 pp",
+        "(vs. 50 %) gained 93 pp",
+        "over 3 seeds etc. about 93 pp",
+        "gained, e.g. in the mean, i.e. over all, 93 PP",
+        "gained 93 Percentage Points",
+        "gained 93 percent",
+    ],
+)
+@pytest.mark.parametrize("mark", ["", "_", "__", "**", "`"])
+def test_check__numbers_however_they_are_written(written: str, mark: str) -> None:
+    (found,) = findings(f"Here {mark}{RUN[4:]}{mark} {written}")
+    assert "93 (in hundredths), which is no figure of" in found
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "gained **2.5** pp vs. 50 percent.",
+        "and so on, etc. Another had 93 %",
+        "gained 2.5 pp. 93 % is of another",
+        "gained 2.5 pp\n- another 93 %",
+        "gained 2.5 pp\n* another 93 %",
+        "gained 2.5 pp\n3. another 93 %",
+    ],
+)
+def test_check__a_sentence_ends(written: str) -> None:
+    assert findings(f"Here {RUN[4:]} {written}") == []
+
+
+def test_check__runs_that_do_not_exist_however_they_are_written() -> None:
+    for mark in ("_", "__", "**", "`"):
+        assert len(findings(f"{mark}r1/s4/quik/l1/seed1{mark}")) == 1
+
+
+@pytest.mark.parametrize("text", [f"[0.5](<{RUN}#d_acc>)", f"[ref]: {RUN}", "[2](FSQ:r1/s4)", f"<{RUN}>"])
+def test_check__links_of_another_form_are_not_passed_over(text: str) -> None:
+    (found,) = findings(text)
+    assert found.startswith("paper.md:1: this link names no result; write fsq:")
+    assert findings(f"`{text}`") == []
+
+
+def test_check__csv_files_of_records() -> None:
+    assert findings("_r1_records.csv") == []
+    assert findings("_r9_records.csv") == ["paper.md:1: there is no round r9"]
+
+
+def test_check__a_round_that_cannot_be_told_of() -> None:
+    known = Known(KNOWN.manifest, {"r9": "round r9 cannot be read here"})
+    document = references.read("r9/s4/quick/l1/seed1 gained 3 pp\n\n_r8_records.csv", "paper.md")
+    assert [str(each) for each in references.check(document, known)] == [
+        "paper.md:1: cannot be checked: round r9 cannot be read here",
+        "paper.md:3: there is no round r8",
+    ]
+
+
 def test_check__lines_are_those_of_an_editor() -> None:
     text = f"one\x0c\u2028\x85\r\n~~~\n[2]({RUN}#d_acc)\n~~~\n[2]({RUN}#d_acc) [3]({RUN}#d_acc)\n\n[1]({RUN}#d_acc)"
     assert [one.split(":")[1] for one in findings(text)] == ["5", "5", "7"]
