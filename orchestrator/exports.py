@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from db.session import Database
 from orchestrator import lookup, stored_round
 from orchestrator.files import write_whole
-from orchestrator.records import Record, records, to_jsonl
+from orchestrator.records import EVERY_LINE, Record, records, to_jsonl
 from orchestrator.summary import summary
 
 
@@ -49,8 +50,8 @@ def write_files(ask: Ask, name: str, folder: Path, *, is_csv: bool = False) -> S
 
 
 def _csv(rows: Sequence[Record]) -> Iterator[str]:
-    """One header with every key that occurs; caveats joined by spaces."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    """One header with the keys of every line, then every other that occurs; caveats joined by spaces."""
+    columns = list(dict.fromkeys(chain(EVERY_LINE, *rows)))
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     writer.writeheader()

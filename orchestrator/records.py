@@ -35,6 +35,7 @@ _EVERY_LINE = """
     d_loss d_acc_ci baseline_val_tok_acc final_val_tok_acc best_val_seq_acc n_val n_val_tokens steps tokens seconds
     peak_memory_bytes micro_batch fingerprint cached_from caveats started_at finished_at device kernel version
 """
+EVERY_LINE = tuple(_EVERY_LINE.split())
 """The keys that all records have, null where one has nothing to say."""
 UNKNOWN_RESULTS = 0  # the version of results that are not those of this one, and do not say which
 BATCH = 500  # runs read in one transaction
@@ -282,7 +283,7 @@ class _Writer:
 
     def _head(self, key: JobKey) -> Record:
         val = self.resolved.report(key.task, key.stage).val
-        return dict.fromkeys(_EVERY_LINE.split()) | {
+        return dict.fromkeys(EVERY_LINE) | {
             "round": self.resolved.spec.round,
             "task": key.task,
             "stage": key.stage,

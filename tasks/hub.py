@@ -158,6 +158,8 @@ def _raise_as_task_error(hub: HubData, error: Exception) -> NoReturn:
     cause = error
     while isinstance(cause, DatasetGenerationError) and isinstance(cause.__cause__, Exception):
         cause = cause.__cause__
+    if isinstance(cause, StopIteration):  # what `datasets` makes of files without rows
+        raise DataError(f"hub {hub.repo}: holds no rows") from error
     summary = f"hub {hub.repo}: {type(cause).__name__}: {' '.join(str(cause).split())}"
     if _is_wrong_request(cause) or (_is_in_the_data(cause, generating=cause is not error)):
         raise DataError(summary) from error
@@ -165,11 +167,13 @@ def _raise_as_task_error(hub: HubData, error: Exception) -> NoReturn:
 
 
 def _is_wrong_request(error: Exception) -> bool:
+    from datasets.data_files import EmptyDatasetError
     from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-    named = (DataFilesNotFoundError, DatasetNotFoundError, RepositoryNotFoundError, RevisionNotFoundError)
-    if isinstance(error, (*named, ImportError)):  # an import: a library that this kind of data needs
+    no_data = (DataFilesNotFoundError, DatasetNotFoundError, EmptyDatasetError)
+    # an import: a library that this kind of data needs
+    if isinstance(error, (*no_data, RepositoryNotFoundError, RevisionNotFoundError, ImportError)):
         return True
     if isinstance(error, ValueError):  # unknown configuration or split
         no_answer = isinstance(error, (OSError, json.JSONDecodeError))

@@ -300,8 +300,8 @@ def _number(data: Data, key: str) -> float | None:
 
 def _whole(data: Data, key: str) -> int | None:
     value = _number(data, key)
-    if value is not None and value != int(value):
-        raise NotARecord(f"{key} is {_shown(value)}, expected a whole number")
+    if value is not None and (value != int(value) or value < 0):
+        raise NotARecord(f"{key} is {_shown(data[key])}, expected a whole number, 0 or above")
     return None if value is None else int(value)
 
 

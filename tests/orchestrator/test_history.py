@@ -194,6 +194,7 @@ def test_read_file__a_whole_last_line_without_its_end(tmp_path: Path) -> None:
         ('{"round": 61.5, "stage": "quick"}', "round is 61.5, expected a whole number"),
         ('{"round": true, "stage": "quick"}', "round is True, expected a number"),
         ('{"stage": "quick", "seed": 1.5}', "seed is 1.5, expected a whole number"),
+        ('{"stage": "quick", "seed": -1}', "seed is -1, expected a whole number, 0 or above"),
         ('{"stage": "quick", "seed": 1' + "0" * 300 + "}", "which is too large"),
         ('{"stage": "quick", "seed": ' + "9" * 5000 + "}", "not valid JSON"),
         ('{"stage": "quick", "stage": "med"}', "a key stands twice"),

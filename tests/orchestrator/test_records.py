@@ -319,7 +319,10 @@ def test_exports__one_file_of_any_form(database: Database, tmp_path: Path) -> No
     rig.submit(resolve(tmp_path))
     rig.run_all({})
     ask = partial(exports.lines, database)
+    rig.submit(resolve(tmp_path, round="r2", optimizer={"lr": 1e-3}))
+    (header,) = ask("r2", "csv")  # nothing has ended
     written = exports.write_file(ask, "r1", "csv", tmp_path / "x.csv")
+    assert written.read_text().startswith(header)
     table = list(csv.DictReader(written.read_text().splitlines()))
     assert [row["config"] for row in table] == [line["config"] for line in exported(database)]
     names = {path.name for path in exports.write_files(ask, "r1", tmp_path / "out", is_csv=True)}

@@ -163,6 +163,28 @@ def test_read__default_configuration_is_remembered(read: Read, hub: HubStandIn) 
     assert before.split()[1] == named.split()[1]
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({}, "EmptyDatasetError: The directory at hf://datasets/"),
+        ({"README.md": "# Nothing yet"}, "EmptyDatasetError: The directory at hf://datasets/"),
+        ({"train.jsonl": ""}, "holds no rows"),
+    ],
+    ids=["no files", "a README only", "an empty file"],
+)
+def test_read__a_repository_without_data(
+    read: Read, hub: HubStandIn, content: dict[str, str], said: str
+) -> None:
+    """To ask again would not help."""
+    repository = hub.root / "datasets" / REPO
+    shutil.rmtree(repository)
+    repository.mkdir()
+    for name, text in content.items():
+        (repository / name).write_text(text)
+
+    assert read().startswith(f"DataError: hub {REPO}: {said}")
+
+
 def test_read__unknown_configuration(read: Read, hub: HubStandIn) -> None:
     said = read(config="other")
 
