@@ -44,7 +44,7 @@ def build(
     kind = get_kind(config.kind)
     with plug_in(config.kind, "to take its options"):
         task = kind(config)
-        if getattr(task, "config", None) is not config:
+        if not isinstance(getattr(task, "config", None), TaskConfig):
             raise TypeError("__init__ has to hand them on: super().__init__(config)")
     source = open_source(config.data) if config.data is not None else None
     if cache_dir is None:
