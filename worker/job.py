@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from functools import cache
 from importlib import metadata
@@ -36,6 +37,7 @@ from tasks import BrokenTaskKind, UnknownTaskKind, get_kind, kinds, parse_config
 from tasks import BuildReport as BuildReport
 from tasks import TaskConfig as TaskConfig
 from tasks.errors import in_words as in_words
+from tasks.errors import plug_in
 from tasks.report import Lengths as Lengths
 from tasks.report import SplitReport as SplitReport
 
@@ -198,9 +200,11 @@ def task_options(kind: str) -> type[TaskConfig]:
 
 def task_kinds() -> dict[str, dict[str, Any]]:
     """Every task kind: its summary, and its options: whether required, their default as JSON, their meaning."""
-    return {
-        name: {"summary": task.summary, "options": _options(task.Config)} for name, task in kinds().items()
-    }
+    found = {}
+    for name, task in kinds().items():
+        with suppress(BrokenTaskKind), plug_in(name, "to make the defaults of its options"):
+            found[name] = {"summary": task.summary, "options": _options(task.Config)}
+    return found
 
 
 def _options(config: type[TaskConfig]) -> dict[str, dict[str, Any]]:

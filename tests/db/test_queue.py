@@ -13,6 +13,7 @@ from db.errors import LeaseLost
 from db.events import EventKind
 from db.queue import MAX_ATTEMPTS, Lease
 from db.session import Database
+from db.statements import OLDEST
 from db.tables import Evaluation, Job, JobState, Round, RoundState, Worker
 from tests.claims import take_next
 
@@ -390,3 +391,17 @@ def test_is_running_and_next_start__of_one_round(database: Database) -> None:
     with database.read() as session:
         assert [queue.is_running(session, round_id=one) for one in (first, second)] == [True, False]
         assert queue.next_start(session, round_id=first) is None
+
+
+def test_claim__the_second_look_sees_what_was_started_before_the_round_was_locked(database: Database) -> None:
+    """Of a round that runs one job at a time; what the first look found is of the moment before."""
+    worker, round_id = add_worker(database), add_round(database, jobs=2)
+    asked = {"now": NOW, "far": NOW + LEASE, "round_id": round_id}
+    with database.write() as session:
+        session.execute(update(Round).values(spec={"parallel": False}))
+        assert session.execute(OLDEST, asked).first() is not None
+    must_claim(database, worker)
+    with database.write() as session:
+        assert session.execute(OLDEST, asked).first() is None
+        session.execute(update(Round).values(spec={"parallel": True}))
+        assert session.execute(OLDEST, asked).first() is not None

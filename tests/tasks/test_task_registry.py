@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import model_validator
+from pydantic import Field, create_model, model_validator
 from task_samples import Bytes, write_jsonl
 
 from tasks import (
@@ -24,6 +24,7 @@ from tasks import (
     kinds,
     parse_config,
 )
+from worker.job import task_kinds
 
 REVERSE = '''
 from typing import Annotated, Literal
@@ -207,6 +208,20 @@ def test_build__third_party_kind_that_forgets_its_options(
     path = write_jsonl(tmp_path / "words.jsonl", [{"word": "al"}])
     with pytest.raises(BrokenTaskKind, match=r"to take its options: .*super\(\).__init__\(config\)"):
         build({"kind": "reverse", "data": {"path": path}}, tokenizer)
+
+
+@pytest.mark.usefixtures("installed")
+def test_task_kinds__defaults_that_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def defaults(factory: Any) -> Any:
+        config = create_model("Config", __base__=TaskConfig, words=(Any, Field(default_factory=factory)))
+        monkeypatch.setattr(get_kind("reverse"), "Config", config)
+        found = task_kinds()
+        assert "sudoku" in found
+        return found.get("reverse", {}).get("options", {}).get("words", "left out")
+
+    assert defaults(list) == {"required": False, "default": [], "meaning": ""}
+    assert defaults(lambda data: data["train"])["default"] is None  # it follows from another option
+    assert defaults(lambda: 1 / 0) == "left out"
 
 
 @pytest.mark.usefixtures("installed")
