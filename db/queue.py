@@ -110,14 +110,14 @@ def next_job(
     """
     asked: dict[str, Any] = {"now": now, "far": now + LONGEST_BACK_OFF, "round_id": round_id}
     is_alone = session.get_bind().dialect.name == "sqlite"  # has all locked
-    while True:
-        job = session.execute(OF_FREE_ROUND if round_id is None else OF_THIS_FREE_ROUND, asked).first()
-        if job is not None and not is_alone and job.round_id != locked:
+    first_look = OF_FREE_ROUND if round_id is None else OF_THIS_FREE_ROUND
+    while (job := session.execute(first_look, asked).first()) is not None:
+        if not is_alone and job.round_id != locked:
             # before the round was locked others may have taken it, or given an older one back
             job = session.execute(OLDEST, asked | {"round_id": job.round_id}).first()
-            if job is None:
-                continue
-        return None if job is None else NextJob(**job._mapping)
+        if job is not None:
+            return NextJob(**job._mapping)
+    return None
 
 
 def take(session: Session, job: NextJob, *, worker_id: int, now: datetime, lease_for: timedelta) -> Lease:

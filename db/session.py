@@ -28,7 +28,7 @@ from db.errors import DatabaseUnreachable
 from db.revision import HEAD
 
 BUSY_TIMEOUT_SECONDS = 30
-IS_NEW = "fsq_is_new"  # in what is known of a connection: nothing has been asked on it yet
+_IS_NEW = "fsq_is_new"  # in what is known of a connection: nothing has been asked on it yet
 LONGEST_LOOK_MILLISECONDS = (
     5  # SQLite by itself looks ever less often the longer it waits, so the latest wins
 )
@@ -172,7 +172,7 @@ def _prepare_postgresql(engine: Engine) -> None:
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, record: Any) -> None:
-        record.info[IS_NEW] = True
+        record.info[_IS_NEW] = True
         encoding = connection.info.parameter_status("server_encoding")
         if encoding != "UTF8":
             connection.close()
@@ -187,7 +187,7 @@ def _prepare_postgresql(engine: Engine) -> None:
 
     @event.listens_for(engine, "checkout")
     def replace_the_dead(connection: Any, record: Any, _given: Any) -> None:
-        if not record.info.pop(IS_NEW, False) and _has_hung_up(connection):
+        if not record.info.pop(_IS_NEW, False) and _has_hung_up(connection):
             raise InvalidatePoolError
 
 
@@ -197,14 +197,10 @@ def _has_hung_up(connection: Any) -> bool:
     To ask it would take a request before every transaction. A server that went without a word looks as if it were
     there, until the first request.
     """
-    with _Selector() as selector:
+    # one without a file descriptor of its own
+    with getattr(selectors, "PollSelector", selectors.SelectSelector)() as selector:
         selector.register(connection, selectors.EVENT_READ)
         return bool(selector.select(timeout=0))
-
-
-_Selector = getattr(
-    selectors, "PollSelector", selectors.SelectSelector
-)  # without a file descriptor of its own
 
 
 def _prepare_sqlite(engine: Engine) -> None:

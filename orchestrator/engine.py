@@ -68,11 +68,9 @@ class Advance:
 NOTHING = Advance((), ())
 
 # built once: a job's end takes these
+_TO_END = (JobState.QUEUED, JobState.RUNNING)
 _UNFINISHED = (
-    select(JOBS.c.id)
-    .where(JOBS.c.round_id == bindparam("round"))
-    .where(JOBS.c.state.in_((JobState.QUEUED, JobState.RUNNING)))
-    .limit(1)
+    select(JOBS.c.id).where(JOBS.c.round_id == bindparam("round")).where(JOBS.c.state.in_(_TO_END)).limit(1)
 )
 _ROUND = select(
     *(ROUNDS.c[name] for name in ("id", "name", "state", "reason")),
@@ -82,9 +80,7 @@ _LOCKED = _ROUND.where(ROUNDS.c.id == bindparam("round"))
 _OF_ROUND = update(ROUNDS).where(ROUNDS.c.id == bindparam("round"))
 _OTHER = JOBS.alias("other")
 _OTHER_UNFINISHED = (
-    select(_OTHER.c.id)
-    .where(_OTHER.c.round_id == JOBS.c.round_id)
-    .where(_OTHER.c.state.in_((JobState.QUEUED, JobState.RUNNING)))
+    select(_OTHER.c.id).where(_OTHER.c.round_id == JOBS.c.round_id).where(_OTHER.c.state.in_(_TO_END))
 )
 _IN_OTHER_TASK = _OTHER_UNFINISHED.where(_OTHER.c.task != JOBS.c.task).exists()
 _IN_OTHER_SEED = _OTHER_UNFINISHED.where(_OTHER.c.task == JOBS.c.task, _OTHER.c.seed != JOBS.c.seed).exists()

@@ -15,8 +15,6 @@ from tasks.splits import Split
 
 # The predecessor's data seeds; fixed, so that all arms and rounds see the same rows.
 ORDER_SEEDS = {Split.TRAIN: 0, Split.VAL: 1234}
-
-
 MOST_REASONS = 50  # for which rows are dropped, that are told apart
 
 

@@ -20,7 +20,7 @@ def checkpoint_file(source: HubCheckpoint, revision: str | None = None) -> tuple
     """
     for anew in (False, True):
         path = _copy(source, revision, anew=anew)
-        found, wanted = digest(path), digest_on_hub(path)
+        found, wanted = digest(path), _digest_on_hub(path)
         if wanted in (found, None):
             return path, found
     raise Unreachable(
@@ -28,7 +28,7 @@ def checkpoint_file(source: HubCheckpoint, revision: str | None = None) -> tuple
     )
 
 
-def digest_on_hub(path: Path) -> str | None:
+def _digest_on_hub(path: Path) -> str | None:
     """The SHA-256 that the hub has for a file in its cache, which names it so; None where it told none."""
     name = path.resolve().name
     return name if re.fullmatch("[0-9a-f]{64}", name) else None
@@ -53,7 +53,8 @@ def _copy(source: HubCheckpoint, revision: str | None, *, anew: bool) -> Path:
             return Path(fetch(local_files_only=True))
     except (LocalEntryNotFoundError, ValueError):  # not here yet, or a name that the next call refuses
         pass
-    failed = f"{wanted.file} of {wanted.repo} cannot be fetched from the hub"
+    damaged = ", and the copy here is damaged" if anew else ""
+    failed = f"{wanted.file} of {wanted.repo} cannot be fetched from the hub{damaged}"
     wrong = (EntryNotFoundError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError)
     try:
         return Path(fetch(force_download=anew))

@@ -211,9 +211,7 @@ def _options(config: type[TaskConfig]) -> dict[str, dict[str, Any]]:
     return {
         name: {
             "required": field.is_required(),
-            "default": None
-            if field.is_required()
-            else to_jsonable_python(_default(field), exclude_none=True, fallback=str),
+            "default": to_jsonable_python(_default(field), exclude_none=True, fallback=str),
             "meaning": field.description or "",
         }
         for name, field in config.model_fields.items()
@@ -222,9 +220,9 @@ def _options(config: type[TaskConfig]) -> dict[str, dict[str, Any]]:
 
 
 def _default(field: FieldInfo) -> Any:
-    """None where a default follows from other options."""
-    follows = field.default_factory_takes_validated_data
-    return None if follows else field.get_default(call_default_factory=True)
+    """None where there is none, or it follows from other options."""
+    is_open = field.is_required() or field.default_factory_takes_validated_data
+    return None if is_open else field.get_default(call_default_factory=True)
 
 
 def _task_config(value: Any) -> Any:

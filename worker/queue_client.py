@@ -202,8 +202,7 @@ class QueueClient:
 
         One whose equal another worker runs waits for that one's result. Raises _UnreadableJob.
         """
-        asked: dict[str, Any] = {"now": now, "round_id": self.round_id, "locked": locked}
-        while (job := queue.next_job(session, **asked)) is not None:
+        while job := queue.next_job(session, now=now, round_id=self.round_id, locked=locked):
             try:
                 spec = JobSpec.from_json(job.payload)
             except Exception as error:  # of a task kind's own code: anything

@@ -228,3 +228,8 @@ def test_checkpoint__that_is_damaged_later_is_fetched_again(
     copy.write_bytes(whole[:-1])
     assert fsq("plan", path).returncode == 0
     assert copy.read_bytes() == whole
+    copy.write_bytes(whole[:-1])
+    hub.close()
+    refused = fsq("plan", path)
+    assert refused.returncode == 5, refused.stderr
+    assert "cannot be fetched from the hub, and the copy here is damaged: " in refused.stderr
