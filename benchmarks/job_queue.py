@@ -31,9 +31,10 @@ from sqlalchemy.orm import Session
 
 from db import events, queue
 from db.changes import Changes
+from db.clock import clock
 from db.events import EventKind
 from db.queue import Lease
-from db.session import Database, clock, open_current
+from db.session import Database, open_current
 from db.tables import AT_ONCE, Job, Round, Worker
 
 ROUNDS = 16

@@ -41,7 +41,8 @@ from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from db import queue
-from db.session import clock, open_current
+from db.clock import clock
+from db.session import open_current
 from db.tables import AT_ONCE, Job, Round
 from orchestrator import engine, interventions
 from worker.limits import Limits
@@ -172,8 +173,8 @@ def worker_path(url: str, folder: Path, name: str, jobs: int, job_seconds: float
     with database.write() as session:
         engine.submit(session, wanted, "", by="benchmark", now=datetime.now(UTC))
 
-    def advance(session: Session, job_id: int) -> object:
-        return engine.advance_job(session, job_id, now=datetime.now(UTC))
+    def advance(session: Session, job_id: int, now: datetime) -> object:
+        return engine.advance_job(session, job_id, now=now)
 
     client = QueueClient(database, folder, Limits(), advance, lambda _: None, lambda _: None)
     client.register("cpu", folder / "lock")

@@ -1,26 +1,29 @@
 """What happened in a round, numbered without gaps in the order in which it was committed.
 
 Whatever of a round can be seen changes together with an event: `Round.n_events` is the version that answers are
-cached under. Appending takes the round's row lock until the transaction ends. Whatever also changes jobs must take
-that lock first (a parent, then its children, then jobs), so that no two transactions wait for each other.
+cached under. A transaction's events are written together, at its end. Whoever appends one has locked its round before
+anything of it is changed (a parent, then its children, then jobs), so that no two transactions wait for each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, column, func, insert, select, true, update
+from sqlalchemy import bindparam, cast, column, func, insert, select, true, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
+from db.clock import clock
 from db.tables import EVENTS, ROUNDS, Event, Job
 
 CHANNEL = "fsq"  # on which PostgreSQL tells whoever listens that something has happened
-_LOCK = select(ROUNDS.c.id).where(ROUNDS.c.id == bindparam("round")).with_for_update(key_share=True)
+_LOCKED = select(ROUNDS.c.id).where(ROUNDS.c.id == bindparam("round")).with_for_update(key_share=True)
+_LOCK = select(func.clock_timestamp(), _LOCKED.scalar_subquery())
 _COUNT = (
     update(ROUNDS)
     .where(ROUNDS.c.id == bindparam("round"))
@@ -31,17 +34,21 @@ _ADD = insert(EVENTS)
 _COUNTED = _COUNT.returning(func.pg_notify(CHANNEL, "")).cte("counted")
 _EACH = (
     func.jsonb_array_elements(bindparam("each", type_=JSONB))
-    .table_valued(column("data", JSONB), with_ordinality="place", name="one")
+    .table_valued(column("event", JSONB), with_ordinality="place", name="one")
     .render_derived()
 )
 _COUNT_AND_ADD = _ADD.from_select(
-    ["number", "data", "round_id", "at", "kind", "job_id"],
+    ["round_id", "number", "at", "kind", "job_id", "data"],
     select(
+        bindparam("round", type_=EVENTS.c.round_id.type),
         _COUNTED.c.n_events - bindparam("more") + _EACH.c.place,
-        _EACH.c.data,
-        *(bindparam(name, type_=EVENTS.c[name].type) for name in ("round_id", "at", "kind", "job_id")),
+        cast(_EACH.c.event["at"].astext, EVENTS.c.at.type),
+        _EACH.c.event["kind"].astext,
+        _EACH.c.event["job_id"].as_integer(),
+        _EACH.c.event["data"],
     ).select_from(_COUNTED.join(_EACH, true())),
 )
+_UNWRITTEN = "fsq_events"  # in what is known of a session: those of its transaction
 
 
 class EventKind(StrEnum):
@@ -71,41 +78,71 @@ class Happened:
     data: dict[str, Any]
 
 
+class _Event(NamedTuple):
+    round_id: int
+    at: datetime
+    kind: EventKind
+    job_id: int | None
+    data: dict[str, Any]
+
+
 def append(
     session: Session, round_id: int, kind: EventKind, *, now: datetime, job_id: int | None = None, **data: Any
 ) -> None:
-    """Adds an event to a round, which is locked from here to the end of the transaction.
+    """Adds an event to a round, which this transaction has locked.
 
     When that is committed, whoever waits for something to do hears of it (see db.changes).
     """
-    append_all(session, round_id, kind, [data], now=now, job_id=job_id)
+    _unwritten(session).append(_Event(round_id, now, kind, job_id, data))
 
 
-def append_all(
-    session: Session,
-    round_id: int,
-    kind: EventKind,
-    each: Sequence[dict[str, Any]],
-    *,
-    now: datetime,
-    job_id: int | None = None,
-) -> None:
-    """Adds events of one kind, at least one, as `append` does."""
-    common = {"round_id": round_id, "at": now, "kind": kind, "job_id": job_id}
-    more = {"round": round_id, "more": len(each)}
+@contextmanager
+def savepoint(session: Session) -> Iterator[None]:
+    """Where an exception ends it, what is done within is undone, and its events with it."""
+    appended = _unwritten(session)
+    before = len(appended)
+    try:
+        with session.begin_nested():
+            yield
+    except BaseException:
+        del appended[before:]
+        raise
+
+
+def write(session: Session) -> None:
+    """Writes the events of a transaction, which is about to be committed."""
+    session.flush()  # the jobs that they are about
+    by_round: dict[int, list[_Event]] = {}
+    for event in _unwritten(session):
+        by_round.setdefault(event.round_id, []).append(event)
+    for round_id, each in by_round.items():
+        _write(session, round_id, [event._asdict() for event in each])
+    _unwritten(session).clear()
+
+
+def _unwritten(session: Session) -> list[_Event]:
+    appended: list[_Event] = session.info.setdefault(_UNWRITTEN, [])
+    return appended
+
+
+def _write(session: Session, round_id: int, each: list[dict[str, Any]]) -> None:
+    counted = {"round": round_id, "more": len(each)}
     if session.get_bind().dialect.name == "postgresql":  # in one request: each takes longer than what it does
-        session.execute(_COUNT_AND_ADD, common | more | {"each": each})
+        told = [event | {"at": event["at"].isoformat()} for event in each]
+        session.execute(_COUNT_AND_ADD, counted | {"each": told})
         return
-    last = session.scalars(_COUNT, more).one()
-    numbers = range(last - len(each) + 1, last + 1)
+    last = session.scalars(_COUNT, counted).one()
     session.execute(
-        _ADD, [common | {"number": number, "data": data} for number, data in zip(numbers, each, strict=True)]
+        _ADD, [event | {"number": last - len(each) + place} for place, event in enumerate(each, start=1)]
     )
 
 
-def lock(session: Session, round_id: int) -> None:
-    """Takes a round's row lock as `append` does, for who must look before there is something to tell."""
-    session.execute(_LOCK, {"round": round_id})
+def lock(session: Session, round_id: int) -> datetime:
+    """Takes a round's row lock until the transaction ends, and returns the time as `clock` does."""
+    if session.get_bind().dialect.name == "postgresql":
+        at: datetime = session.execute(_LOCK, {"round": round_id}).one()[0]
+        return at.astimezone(UTC)
+    return clock(session)  # whoever writes to SQLite has all locked
 
 
 def since(session: Session, round_id: int, number: int, limit: int = 500) -> Sequence[Happened]:

@@ -3,7 +3,7 @@
 Every transition names its holder's fencing token, so a worker that comes back from the dead cannot overwrite
 what its successor wrote. Execution is at least once; each job ends in exactly one recorded outcome. A job is given
 up after some attempts in a row that came to nothing; one that got as far as a new evaluation starts the count anew.
-Every transition is an event of the round, and is appended before the job is touched (see db.events).
+Every transition is an event of the round, which whoever holds a lease must have locked before (see db.events).
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def next_job(
 ) -> NextJob | None:
     """The oldest job that may run now, of one round or of any; None when there is none.
 
-    `now` is the same clock for all workers (`db.session.clock`); `locked` a round that this transaction has locked.
+    `now` is the same clock for all workers (`db.clock`); `locked` a round that this transaction has locked.
 
     A round that another transaction is changing at this moment is passed over.
     """
@@ -155,8 +155,9 @@ def record_evaluations(
     if not new:
         require_held(session, lease)
         return
-    told = [{name: value for name, value in one.items() if name != "correct"} for one in new]
-    events.append_all(session, lease.round_id, EventKind.EVALUATED, told, now=now, job_id=lease.job_id)
+    for one in new:
+        told = {name: value for name, value in one.items() if name != "correct"}
+        _tell(session, lease, EventKind.EVALUATED, now, **told)
     _require_one(session, REACHED, lease, {"step": max(one["step"] for one in new)})
     session.execute(EVALUATED, [{"job_id": lease.job_id} | one for one in new])
 

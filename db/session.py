@@ -7,11 +7,10 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, inspect, select, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import (
     ArgumentError,
@@ -24,6 +23,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
+from db import events
 from db.errors import DatabaseUnreachable
 from db.revision import HEAD
 
@@ -44,11 +44,12 @@ class Database:
         self.engine = _open(url)
         self._reader = self.engine.execution_options(fsq_readonly=True, **_snapshot(self.engine))
         self._write = sessionmaker(self.engine, expire_on_commit=False)
+        event.listen(self._write, "before_commit", events.write)
         self._read = sessionmaker(self._reader, expire_on_commit=False)
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A transaction that is committed at the end, or rolled back by an exception."""
+        """A transaction that is committed at the end, with its events, or rolled back by an exception."""
         with _reachable(), self._write.begin() as session:
             yield session
 
@@ -67,14 +68,6 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
-
-
-def clock(session: Session) -> datetime:
-    """The time that all workers agree on: the PostgreSQL server's, or this machine's."""
-    if session.get_bind().dialect.name == "postgresql":
-        at: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
-        return at.astimezone(UTC)
-    return datetime.now(UTC)
 
 
 def _snapshot(engine: Engine) -> dict[str, Any]:

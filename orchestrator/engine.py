@@ -251,7 +251,7 @@ def start_children(session: Session, row: tables.Round, now: datetime) -> Advanc
 def start_or_block(session: Session, row: tables.Round, parent: tables.Round, now: datetime) -> Advance:
     """As `start`; blocks a round that cannot be read here, which is no reason for its parent not to end."""
     try:
-        with session.begin_nested():
+        with events.savepoint(session):
             return start(session, row, parent, now)
     except BrokenRound as error:
         session.refresh(row)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
@@ -63,10 +64,14 @@ def add_decisions(
     """Stores decisions with what they rest on."""
     if not decisions:
         return
-    rows, told = [], []
+    rows = []
     for decision in decisions:
         task, stage, variant, seed = decision.key
-        verdict = {"decision": decision.verdict, "reason": decision.reason, "d_acc": decision.d_acc}
+        verdict: dict[str, Any] = {
+            "decision": decision.verdict,
+            "reason": decision.reason,
+            "d_acc": decision.d_acc,
+        }
         evidence = rests_on.get(decision.key)
         rows.append(
             {
@@ -78,6 +83,6 @@ def add_decisions(
                 "created_at": now,
             }
         )
-        told.append({"task": task, "stage": stage, "config": variant, "seed": seed, **verdict})
+        told = {"task": task, "stage": stage, "config": variant, "seed": seed, **verdict}
+        events.append(session, round_id, EventKind.DECIDED, now=now, **told)
     session.execute(_ADD_DECISIONS, rows)
-    events.append_all(session, round_id, EventKind.DECIDED, told, now=now)

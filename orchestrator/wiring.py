@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -177,6 +177,7 @@ def warm_child(device: str) -> Iterator[Child]:
 @contextmanager
 def working(database: Database, child: Child, display: Display, name: str | None) -> Iterator[WorkerService]:
     """A worker whose finished jobs advance their rounds, with a display of what it does."""
+    from db.clock import clock
     from db.errors import DatabaseUnreachable
     from orchestrator import engine, lookup
     from orchestrator.verdicts import Verdict
@@ -185,19 +186,21 @@ def working(database: Database, child: Child, display: Display, name: str | None
     from worker.service import WorkerService
     from worker.snapshot_files import keep_snapshots, remove_snapshots, trajectories
 
-    def go_on(session: Session, work: Callable[..., engine.Advance], id_: int) -> engine.Advance:
+    def go_on(
+        session: Session, work: Callable[..., engine.Advance], id_: int, now: datetime
+    ) -> engine.Advance:
         """Advances a round as far as it can be worked out; a broken one holds up no other."""
         try:
-            advanced = work(session, id_, now=datetime.now(UTC))
+            advanced = work(session, id_, now=now)
         except BrokenRound as error:
             advanced = replace(engine.NOTHING, broken=error)
         if advanced.broken is not None:
-            engine.hold_up(session, advanced.broken, now=datetime.now(UTC))
+            engine.hold_up(session, advanced.broken, now=now)
             display.troubled(f"{advanced.broken}; nothing more of it is decided")
         return advanced
 
-    def advance(session: Session, job_id: int) -> engine.Advance:
-        return go_on(session, engine.advance_job, job_id)
+    def advance(session: Session, job_id: int, now: datetime) -> engine.Advance:
+        return go_on(session, engine.advance_job, job_id, now)
 
     def announce(advanced: engine.Advance) -> None:
         remove_snapshots(home, advanced.closed_trajectories)
@@ -220,7 +223,7 @@ def working(database: Database, child: Child, display: Display, name: str | None
         # what a crash between a completion and its decision left undone
         for id_ in active if round_id is None else {round_id}.intersection(active):
             with database.write() as session:
-                go_on(session, engine.advance, id_)
+                go_on(session, engine.advance, id_, clock(session))
         tidy()
         queue = QueueClient(database, home, limits, advance, announce, display.troubled, round_id)
         gc.freeze()  # what is imported stays: a look through it for garbage would hold up a job's end

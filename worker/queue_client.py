@@ -21,11 +21,12 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from db import queue
+from db import events, queue
 from db.changes import Changes
+from db.clock import clock
 from db.errors import DatabaseUnreachable, LeaseLost
 from db.queue import KnownResult, Lease, NextJob
-from db.session import Database, clock
+from db.session import Database
 from db.tables import Worker
 from worker.interrupts import uninterrupted
 from worker.job import (
@@ -49,7 +50,7 @@ EQUAL_AT_WORK = timedelta(seconds=2)  # between looks whether the equal of a job
 BETWEEN_TRIES = wait_exponential_jitter(multiplier=0.1, max=5)  # seconds
 
 T = TypeVar("T")
-Advance = Callable[[Session, int], Any]
+Advance = Callable[[Session, int, datetime], Any]
 
 
 class Claim(NamedTuple):
@@ -129,7 +130,7 @@ class QueueClient:
                 now=now,
                 max_attempts=self.limits.max_attempts,
             )
-            self._advance_all(session, lost)
+            self._advance_all(session, now, lost)
             return worker.id
 
         self.worker_id = self._patiently(enter)
@@ -167,7 +168,7 @@ class QueueClient:
         queue.hand_back_all(session, worker_id=self.worker_id, now=now)
         expired = queue.requeue_expired(session, now=now, max_attempts=self.limits.max_attempts)
         self._look_at = time.monotonic() + LONGEST_WAIT
-        self._advance_all(session, expired)
+        self._advance_all(session, now, expired)
         try:
             found = self._find(session, now)
         except _UnreadableJob as error:
@@ -178,7 +179,7 @@ class QueueClient:
         if found.known is None:
             return claim
         queue.complete_from_cache(session, claim.lease, found.known, now=now, outcome=Outcome.CACHED)
-        self._advance_all(session, [claim.lease.job_id])
+        self._advance_all(session, now, [claim.lease.job_id])
         return claim.lease
 
     def _next_to_run(self, session: Session, now: datetime, locked: int) -> Claim | None:
@@ -220,7 +221,7 @@ class QueueClient:
         self.trouble(f"job {job.id} of round {job.round} {unreadable}")
         lease = queue.take(session, job, worker_id=self.worker_id, now=now, lease_for=self.limits.lease)
         self.has_failed |= not self._fail(session, now, lease, Outcome.INFRA_FAILED, str(unreadable))
-        self._advance_all(session, [lease.job_id])
+        self._advance_all(session, now, [lease.job_id])
         return lease
 
     def _take(self, session: Session, now: datetime, found: Found) -> Claim:
@@ -243,7 +244,7 @@ class QueueClient:
                 queue.heartbeat(session, lease, now=now, lease_for=self.limits.lease)
 
         if evaluations or beat:
-            return self._once(work)
+            return self._once(work, lease.round_id)
         return self._ask(lambda session: queue.require_held(session, lease))
 
     def end(
@@ -259,7 +260,7 @@ class QueueClient:
             return Ended(will_retry, self._next_to_run(session, now, lease.round_id) if go_on else None)
 
         try:
-            ended = self._patiently(work)
+            ended = self._patiently(work, lease.round_id)
         except LeaseLost:
             if not self._patiently_reading(
                 lambda session, _: queue.has_ended(session, lease, result.outcome)
@@ -288,7 +289,7 @@ class QueueClient:
             queue.complete(
                 session, lease, now=now, outcome=result.outcome, reason=result.reason, result=content
             )
-        self._advance_all(session, [lease.job_id])
+        self._advance_all(session, now, [lease.job_id])
         return will_retry
 
     def _fail(self, session: Session, now: datetime, lease: Lease, outcome: Outcome, reason: str) -> bool:
@@ -335,12 +336,12 @@ class QueueClient:
 
         return self._patiently_reading(ask)
 
-    def _advance_all(self, session: Session, job_ids: Sequence[int]) -> None:
+    def _advance_all(self, session: Session, now: datetime, job_ids: Sequence[int]) -> None:
         session.flush()
-        self._advanced += [self.advance(session, job_id) for job_id in job_ids]
+        self._advanced += [self.advance(session, job_id, now) for job_id in job_ids]
 
-    def _patiently(self, work: Callable[[Session, datetime], T]) -> T:
-        done: T = self._retrying()(self._transaction, work)
+    def _patiently(self, work: Callable[[Session, datetime], T], round_id: int | None = None) -> T:
+        done: T = self._retrying()(self._transaction, work, round_id)
         self._came_back()
         return done
 
@@ -349,8 +350,8 @@ class QueueClient:
         self._came_back()
         return found
 
-    def _once(self, work: Callable[[Session, datetime], None]) -> bool:
-        return self._attempt(lambda: self._transaction(work))
+    def _once(self, work: Callable[[Session, datetime], None], round_id: int | None = None) -> bool:
+        return self._attempt(lambda: self._transaction(work, round_id))
 
     def _ask(self, question: Callable[[Session], None]) -> bool:
         return self._attempt(lambda: self._reading(lambda session, _: question(session)))
@@ -364,11 +365,13 @@ class QueueClient:
         self._came_back()
         return True
 
-    def _transaction(self, work: Callable[[Session, datetime], T]) -> T:
+    def _transaction(self, work: Callable[[Session, datetime], T], round_id: int | None = None) -> T:
+        """One transaction, in which a round is locked first if it is known which."""
         self._advanced.clear()
         with uninterrupted():  # what is announced, too: snapshots that nothing needs go then
             with self.database.write() as session:
-                done = work(session, clock(session))
+                now = clock(session) if round_id is None else events.lock(session, round_id)
+                done = work(session, now)
             for advanced in self._advanced:
                 self.announce(advanced)
         self._advanced.clear()

@@ -133,7 +133,7 @@ def test_claim__passes_over_a_locked_round_as_a_whole(full: Database, mostly: st
         pytest.skip("one writer at a time")
     with _undone(full) as other, full.engine.connect() as connection, Session(connection) as session:
         first = 1 if mostly == "queued" else ROUNDS
-        events.append(other, first, EventKind.WAITING, now=NOW)
+        events.lock(other, first)
         before = _rows_read(connection)
         lease = take_next(session, worker_id=1, now=NOW, lease_for=LEASE)
         assert (lease and lease.round_id) == (2 if mostly == "queued" else None)

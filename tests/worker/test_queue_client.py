@@ -37,8 +37,8 @@ def submit(database: Database, tmp_path: Path, **changes: Any) -> None:
 def queue(database: Database, tmp_path: Path) -> QueueClient:
     """A registered worker's queue."""
 
-    def advance(session: Session, job_id: int) -> object:
-        return engine.advance_job(session, job_id, now=datetime.now(UTC))
+    def advance(session: Session, job_id: int, now: datetime) -> object:
+        return engine.advance_job(session, job_id, now=now)
 
     client = QueueClient(database, tmp_path, Limits(), advance, lambda _: None, lambda _: None)
     client.register("cpu", tmp_path / "lock")

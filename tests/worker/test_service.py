@@ -71,8 +71,8 @@ def now() -> datetime:
 
 
 def worker(database: Database, home: Path, witness: Witness, **limits: Any) -> WorkerService:
-    def advance(session: Session, job_id: int) -> object:
-        return engine.advance_job(session, job_id, now=now())
+    def advance(session: Session, job_id: int, now: datetime) -> object:
+        return engine.advance_job(session, job_id, now=now)
 
     chosen = Limits(**({"back_off": timedelta(seconds=0.1)} | limits))
     queue = QueueClient(database, home, chosen, advance, lambda _: None, witness.troubled)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import func, select
 
-from db import session as database_session
+from db import clock as database_clock
 from db.session import Database
 from db.tables import Event, Job, Worker
 from worker.diagnosis.finding import Finding
@@ -43,7 +43,7 @@ def server(database: Database, now: Now) -> Finding:
     """The difference to the clock of the PostgreSQL server, known to half a round trip."""
     with database.read() as session:
         before = now()
-        theirs = database_session.clock(session)
+        theirs = database_clock.clock(session)
         difference = theirs - (before + (now() - before) / 2)
     seconds = difference.total_seconds()
     is_fine = abs(difference) < LARGEST_DIFFERENCE

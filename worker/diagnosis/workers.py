@@ -12,7 +12,8 @@ from filelock import FileLock, Timeout
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db.session import Database, clock
+from db.clock import clock
+from db.session import Database
 from db.tables import Job, JobState, Round, Worker
 from worker.diagnosis.finding import Finding
 
