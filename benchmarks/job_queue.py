@@ -93,10 +93,11 @@ def work_through(url: str, seconds: float) -> dict[str, list[float]]:
     worker = enter(database)
     took: dict[str, list[float]] = defaultdict(list)
 
-    def timed(kind: str, work: Callable[[Any, datetime], Any]) -> Any:
+    def timed(kind: str, work: Callable[[Any, datetime], Any], lease: Lease | None = None) -> Any:
         began = time.perf_counter()
         with database.write() as session:
-            done = work(session, clock(session))
+            now = clock(session) if lease is None else events.lock(session, lease.round_id)
+            done = work(session, now)
         took[kind].append(1000 * (time.perf_counter() - began))
         return done
 
@@ -111,6 +112,7 @@ def work_through(url: str, seconds: float) -> dict[str, list[float]]:
             timed(
                 "evaluation",
                 lambda s, now, told=told, lease=lease: queue.record_evaluations(s, lease, [told], now=now),
+                lease,
             )
         timed("heartbeat", lambda s, now, lease=lease: queue.heartbeat(s, lease, now=now, lease_for=LEASE))
         timed(
@@ -118,6 +120,7 @@ def work_through(url: str, seconds: float) -> dict[str, list[float]]:
             lambda s, now, lease=lease: queue.complete(
                 s, lease, now=now, outcome="ok", reason=None, result={"outcome": "ok"}
             ),
+            lease,
         )
     database.close()
     return dict(took)

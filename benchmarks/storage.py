@@ -40,8 +40,9 @@ from service import SUDOKU, resolved, result, round_data
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
-from db import queue
+from db import events, queue
 from db.clock import clock
+from db.queue import Lease
 from db.session import open_current
 from db.tables import AT_ONCE, Job, Round
 from orchestrator import engine, interventions
@@ -68,18 +69,19 @@ def fsq(url: str, jobs: int, *, at_once: bool) -> None:
         waiting = [{"variant": f"v{i}", "fingerprint": f"{name}{i}"} for i in range(jobs)]
         session.execute(insert(Job), [common | names for names in waiting])
 
-    def transaction(work: Callable[[Session, datetime], Any]) -> Any:
+    def transaction(work: Callable[[Session, datetime], Any], lease: Lease | None = None) -> Any:
         with database.write() as session:
-            return work(session, clock(session))
+            return work(session, clock(session) if lease is None else events.lock(session, lease.round_id))
 
     ended: dict[str, Any] = {"outcome": "ok", "reason": None, "result": {"outcome": "ok"}}
     parts = [EACH] if at_once else [[one] for one in EACH]
     while lease := transaction(lambda s, now: take_next(s, worker, now)):
         for part in parts:
             transaction(
-                lambda s, now, lease=lease, part=part: queue.record_evaluations(s, lease, part, now=now)
+                lambda s, now, lease=lease, part=part: queue.record_evaluations(s, lease, part, now=now),
+                lease,
             )
-        transaction(lambda s, now, lease=lease: queue.complete(s, lease, now=now, **ended))
+        transaction(lambda s, now, lease=lease: queue.complete(s, lease, now=now, **ended), lease)
     database.close()
 
 

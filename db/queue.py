@@ -97,6 +97,7 @@ class NextJob(NamedTuple):
     attempts: int
     fencing_token: int
     round: str
+    is_alone: bool  # whether no other transaction is about to take a job of this fingerprint, or can be
 
 
 def next_job(
@@ -315,13 +316,17 @@ def _known(found: Row[Any, Any, Any, Any] | None) -> KnownResult | None:
     return None if found is None else KnownResult(found.id, found.result or {}, found.reason)
 
 
-def equals(session: Session, fingerprint: str, outcomes: Collection[str]) -> Equals:
+def equals(
+    session: Session, fingerprint: str, outcomes: Collection[str], *, is_alone: bool | None = None
+) -> Equals:
     """Whether somebody runs, or is about to take, a job of this fingerprint; else how the first ended, if one has.
 
-    If nobody does, nobody else finds so until the transaction ends.
+    If nobody does, nobody else finds so until the transaction ends. `is_alone` is `NextJob.is_alone` of the
+    fingerprint, where that is known.
     """
-    is_postgresql = session.get_bind().dialect.name == "postgresql"  # where others may claim at the same time
-    if is_postgresql and not session.scalar(ALONE_WITH, {"fingerprint": fingerprint}):
+    if is_alone is None:
+        is_alone = session.scalar(ALONE_WITH, {"fingerprint": fingerprint})
+    if not is_alone:
         return Equals(is_at_work=True)
     found = session.execute(RUNNING_OR_KNOWN, {"known": fingerprint, "outcomes": list(outcomes)}).all()
     if any(one.state is JobState.RUNNING for one in found):

@@ -8,19 +8,22 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import (
+    Boolean,
     FromClause,
     Select,
     and_,
     bindparam,
     case,
     delete,
-    func,
     insert,
     or_,
     select,
     union_all,
     update,
 )
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from db.tables import EVALUATIONS, JOBS, ROUNDS, WORKERS, Job, JobState, Round, RoundState
 
@@ -60,6 +63,23 @@ def _oldest(query: Select[Any], jobs: FromClause) -> Select[Any]:
     return query.where(is_queued, may_start).order_by(jobs.c.state, jobs.c.id).limit(1)
 
 
+class is_alone_with(FunctionElement[bool]):  # noqa: N801  (as SQL has it)
+    """Whether no other transaction has asked this of a fingerprint; none can, with success, until this one ends."""
+
+    type = Boolean()
+    inherit_cache = True
+
+
+@compiles(is_alone_with, "postgresql")
+def _by_lock(element: is_alone_with, compiler: SQLCompiler, **how: Any) -> str:
+    return f"pg_try_advisory_xact_lock(hashtextextended({compiler.process(element.clauses, **how)}, 0))"
+
+
+@compiles(is_alone_with, "sqlite")
+def _always(element: is_alone_with, compiler: SQLCompiler, **how: Any) -> str:
+    return f"{compiler.process(element.clauses, **how)} IS NOT NULL"  # one writes at a time
+
+
 _OF_NEXT = (
     "id",
     "round_id",
@@ -73,7 +93,11 @@ _OF_NEXT = (
     "attempts",
     "fencing_token",
 )
-_NEXT = select(ROUNDS.c.name.label("round"), *(JOBS.c[name] for name in _OF_NEXT)).join(JOBS)
+_NEXT = select(
+    ROUNDS.c.name.label("round"),
+    is_alone_with(JOBS.c.fingerprint).label("is_alone"),
+    *(JOBS.c[name] for name in _OF_NEXT),
+).join(JOBS)
 _FIRST = _oldest(select(JOBS.c.id).where(JOBS.c.round_id == ROUNDS.c.id), JOBS).correlate(ROUNDS)
 _OLDEST_HERE = _FIRST.scalar_subquery().label("oldest")
 # The round is locked first: whoever looked for a job among those of a locked round would look at, and lock, each.
@@ -105,8 +129,7 @@ _HAS_RESULT = and_(JOBS.c.state == JobState.DONE, JOBS.c.outcome.in_(bindparam("
 KNOWN = _OF_FINGERPRINT.where(_HAS_RESULT).order_by(JOBS.c.id).limit(1)
 _RUNS = _OF_FINGERPRINT.where(JOBS.c.state == JobState.RUNNING).limit(1)
 RUNNING_OR_KNOWN = union_all(*(select(one.subquery()) for one in (_RUNS, KNOWN)))  # of one moment
-# Until the transaction ends; false where another transaction has it.
-ALONE_WITH = select(func.pg_try_advisory_xact_lock(func.hashtextextended(bindparam("fingerprint"), 0)))
+ALONE_WITH = select(is_alone_with(bindparam("fingerprint")))
 FORGET = delete(EVALUATIONS).where(EVALUATIONS.c.job_id == bindparam("job"))
 SEEN = update(WORKERS).where(WORKERS.c.id == bindparam("worker"))
 STORED = select(EVALUATIONS.c.step).where(EVALUATIONS.c.job_id == bindparam("job"))

@@ -208,8 +208,9 @@ class QueueClient:
                 spec = JobSpec.from_json(job.payload)
             except Exception as error:  # of a task kind's own code: anything
                 raise _UnreadableJob(job, error) from error
+            is_alone = job.is_alone if job.fingerprint == spec.fingerprint else None
             job = job._replace(fingerprint=spec.fingerprint, trajectory=spec.trajectory)
-            equals = queue.equals(session, job.fingerprint, MEASURED)
+            equals = queue.equals(session, job.fingerprint, MEASURED, is_alone=is_alone)
             if not equals.is_at_work:
                 return Found(job, spec, equals.known)
             queue.let_wait(session, job, until=now + EQUAL_AT_WORK)

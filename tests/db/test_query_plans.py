@@ -17,7 +17,6 @@ from sqlalchemy import Connection, event, text, update
 from sqlalchemy.orm import Session
 
 from db import events, queue
-from db.events import EventKind
 from db.session import Database
 from db.tables import Job, JobState
 from tests.claims import take_next

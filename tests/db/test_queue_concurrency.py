@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import event, insert, select, text
 
-from db import queue
+from db import events, queue
 from db.events import EventKind
 from db.session import Database, open_current
 from db.tables import Event, Job, JobState, Round
@@ -51,6 +51,7 @@ def work(url: str, worker_id: int) -> None:
         with database.write() as session:
             locked = None
             if lease is not None and len(claimed) % EACH_ENDED == 0:
+                events.lock(session, lease.round_id)
                 queue.complete(session, lease, now=NOW, **ok)
                 ended.append(lease.job_id)
                 locked = lease.round_id

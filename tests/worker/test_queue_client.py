@@ -181,10 +181,12 @@ def test_claim__an_equal_job_that_ends_while_another_looks(
     running = must_claim(queue)
     look = db_queue.equals
 
-    def ends_first(session: Session, fingerprint: str, outcomes: Collection[str]) -> Equals:
+    def ends_first(
+        session: Session, fingerprint: str, outcomes: Collection[str], *, is_alone: bool | None
+    ) -> Equals:
         monkeypatch.setattr(db_queue, "equals", look)
         queue.end(running.lease, result(0.2), [], go_on=False)
-        return look(session, fingerprint, outcomes)
+        return look(session, fingerprint, outcomes, is_alone=is_alone)
 
     monkeypatch.setattr(db_queue, "equals", ends_first)
     must_claim(other)
