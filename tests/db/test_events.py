@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+
+import pytest
 
 from db import events
 from db.events import EventKind
 from db.session import Database
+from db.tables import Round
 from orchestrator import interventions
+from tests.db.test_queue import add_round
 from tests.orchestrator.factories import NOW, Rig, resolve, result
 
 
@@ -28,6 +33,41 @@ def test_append__from_many_threads_leaves_no_gap(database: Database, tmp_path: P
         found = events.since(session, round_id, 0)
     assert [event.number for event in found] == list(range(1, before + 41))
     assert sorted(event.data["n"] for event in found[before:]) == list(range(40))
+
+
+def test_append__all_of_a_transaction_in_the_order_in_which_they_were_told(database: Database) -> None:
+    first, second = add_round(database, "a"), add_round(database, "b")
+    with database.write() as session:
+        for number, round_id in enumerate((first, second, first)):
+            events.append(session, round_id, EventKind.STARTED, now=NOW, n=number)
+    with database.read() as session:
+        told = {id_: events.since(session, id_, 0) for id_ in (first, second)}
+    assert [(event.number, event.data, event.at) for event in told[first]] == [
+        (1, {"n": 0}, NOW),
+        (2, {"n": 2}, NOW),
+    ]
+    assert [(event.number, event.data) for event in told[second]] == [(1, {"n": 1})]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_savepoint__keeps_or_undoes_what_is_done_within_and_its_events(
+    database: Database, fails: bool
+) -> None:
+    round_id = add_round(database)
+    with database.write() as session:
+        events.append(session, round_id, EventKind.STARTED, now=NOW)
+        with suppress(RuntimeError), events.savepoint(session):
+            events.append(session, round_id, EventKind.HELD_UP, now=NOW)
+            session.get_one(Round, round_id).reason = "held up"
+            if fails:
+                raise RuntimeError
+        events.append(session, round_id, EventKind.FINISHED, now=NOW)
+    with database.read() as session:
+        kinds = [event.kind for event in events.since(session, round_id, 0)]
+        reason = session.get_one(Round, round_id).reason
+    within = [] if fails else [EventKind.HELD_UP]
+    assert kinds == [EventKind.STARTED, *within, EventKind.FINISHED]
+    assert reason == (None if fails else "held up")
 
 
 def test_since__tells_a_round_from_submission_to_end(database: Database, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from threading import Thread
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import select, update
 
 from db import events, queue
 from db.errors import LeaseLost
@@ -15,7 +15,7 @@ from db.queue import MAX_ATTEMPTS, Lease
 from db.session import Database
 from db.statements import OLDEST
 from db.tables import Evaluation, Job, JobState, Round, RoundState, Worker
-from tests.claims import take_next
+from tests.claims import start_until_it_waits, take_next
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LEASE = timedelta(seconds=60)
@@ -219,13 +219,9 @@ def test_hand_back_all__waits_for_the_round_of_its_job(database: Database) -> No
             queue.hand_back_all(session, worker_id=worker, now=NOW, wait=True)
 
     thread = Thread(target=hand_back)
-    waits = text("SELECT count(*) FROM pg_locks WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))")
     with database.write() as session:
         events.lock(session, round_id)
-        thread.start()
-        while not session.scalar(waits):
-            assert thread.is_alive()
-            thread.join(0.01)
+        start_until_it_waits(thread, session)
     thread.join(10)
     stored = job(database, lease.job_id)
     assert (stored.state, stored.attempts) == (JobState.QUEUED, 0)

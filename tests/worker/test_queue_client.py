@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from unittest.mock import Mock
 
@@ -18,10 +19,13 @@ from sqlalchemy.orm import Session
 
 from db import queue as db_queue
 from db.errors import DatabaseUnreachable
+from db.events import lock
 from db.queue import Equals
 from db.session import Database
 from db.tables import Event, Job, JobState, Round
 from orchestrator import engine
+from tests.claims import start_until_it_waits
+from tests.db.test_queue import EVALUATION
 from tests.orchestrator.factories import resolve, result
 from worker.job import JobResult, JobSpec, Outcome
 from worker.limits import Limits
@@ -193,14 +197,18 @@ def test_claim__an_equal_job_that_ends_while_another_looks(
     assert states(database)["r2 baseline"] == (JobState.DONE, "cached", 1)
 
 
+@pytest.mark.parametrize("queued_by", ["this version", "another"])
 def test_claim__two_that_look_at_equal_jobs_at_once(
-    queue: QueueClient, other: QueueClient, database: Database, tmp_path: Path
+    queued_by: str, queue: QueueClient, other: QueueClient, database: Database, tmp_path: Path
 ) -> None:
     """Neither sees what the other has not committed."""
     if database.engine.dialect.name == "sqlite":
         pytest.skip("one writer at a time")
     submit(database, tmp_path)
     submit(database, tmp_path, round="r2")
+    if queued_by == "another":
+        with database.write() as session:
+            session.execute(update(Job).where(Job.id == 2).values(fingerprint="as it has it"))
     with database.write() as session:
         first = queue._claim(session, datetime.now(UTC))
         with database.write() as second:
@@ -249,6 +257,31 @@ def test_claim__gives_up_what_cannot_be_read_as_if_a_file_of_it_were_missing(
     assert queue.has_failed
     assert reason.startswith("cannot be read here: ValidationError: ")
     assert "\n" not in reason
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_report_and_end__touch_no_job_before_its_round_is_theirs(
+    ends: bool, queue: QueueClient, database: Database, tmp_path: Path
+) -> None:
+    """Who cancels the round has it, and wants its jobs: neither may wait for the other."""
+    if database.engine.dialect.name == "sqlite":
+        pytest.skip("one writer at a time")
+    submit(database, tmp_path)
+    lease = must_claim(queue).lease
+
+    def tell() -> None:
+        if ends:
+            queue.end(lease, result(0.2), [], go_on=False)
+        else:
+            queue.report(lease, [EVALUATION], beat=True)
+
+    thread = Thread(target=tell)
+    with database.write() as session:
+        lock(session, lease.round_id)
+        start_until_it_waits(thread, session)
+        session.execute(select(Job.id).where(Job.id == lease.job_id).with_for_update(nowait=True))
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_end__whose_answer_was_lost_is_not_told_twice(
