@@ -12,6 +12,11 @@ class RoundState(StrEnum):
     FINISHED = "finished"  # everything is decided
     CANCELLED = "cancelled"  # by the user; what is decided stays
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more happens by itself; a blocked round may yet start, when its parent is retried."""
+        return self in {RoundState.FINISHED, RoundState.CANCELLED, RoundState.BLOCKED}
+
 
 class JobState(StrEnum):
     QUEUED = "queued"  # waits for a worker

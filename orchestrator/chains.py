@@ -1,4 +1,4 @@
-"""When a round that waits for another one starts, when it never will, and what it takes over: pure."""
+"""When a round that waits for another starts, or never will; what it takes over; what a user may do to it: pure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from orchestrator.verdicts import Verdict
 
 When = Literal["finished", "promoted", "any"]
 Where = Literal["promoted", "confirmed", "any"]
-ENDED = frozenset({RoundState.FINISHED, RoundState.CANCELLED, RoundState.BLOCKED})
-BEYOND_CANCELLING = ENDED - {RoundState.BLOCKED}  # a blocked one may yet start, when its parent is retried
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ def start(parent: Parent, when: When) -> Start:
     `finished`: once the parent has finished with something measured; `promoted`: once it has finished and promoted
     an arm at its last stage; `any`: once it has ended, however it did.
     """
-    if parent.state not in ENDED:
+    if not parent.state.has_ended:
         return Start(RoundState.WAITING, f"waits for round {parent.name}")
     if when == "any":
         return Start(RoundState.ACTIVE)
@@ -58,6 +56,17 @@ def start(parent: Parent, when: When) -> Start:
     if when == "promoted" and not parent.promoted:
         return Start(RoundState.BLOCKED, f"round {parent.name} promoted nothing at its last stage")
     return Start(RoundState.ACTIVE)
+
+
+def can_cancel(state: RoundState) -> bool:
+    """Whether there is something to end; a blocked round no longer waits for its parent's retry then."""
+    return not state.has_ended or state is RoundState.BLOCKED
+
+
+def can_retry(state: RoundState, reason: str | None, unmeasured: int) -> bool:
+    """Whether something can go on: jobs that could not be measured, or a round that is stopped or held up."""
+    is_held_up = state is RoundState.ACTIVE and reason is not None
+    return unmeasured > 0 or is_held_up or state in {RoundState.CANCELLED, RoundState.BLOCKED}
 
 
 @dataclass(frozen=True)

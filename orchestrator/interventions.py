@@ -25,7 +25,7 @@ def cancel(session: Session, name: str, *, by: str, now: datetime) -> ChangeView
     A blocked one no longer waits for its parent's retry. Changes nothing once it has ended otherwise.
     """
     row = stored_round.locked(session, lookup.find(session, name).id)
-    if row.state in chains.BEYOND_CANCELLING:
+    if not chains.can_cancel(row.state):
         return ChangeView(round=name, state=row.state, changed=False)
     row.state, row.reason, row.finished_at = RoundState.CANCELLED, None, now
     events.append(session, row.id, EventKind.CANCELLED, now=now, by=by)
@@ -48,9 +48,9 @@ def retry(session: Session, name: str, *, by: str, now: datetime) -> ChangeView:
     parent = None if found.after_id is None else stored_round.locked(session, found.after_id)
     row = stored_round.locked(session, found.id)
     failed = _to_run_again(session, row)
-    was, is_held_up = row.state, row.state is RoundState.ACTIVE and row.reason is not None
-    if not failed and not is_held_up and was not in {RoundState.CANCELLED, RoundState.BLOCKED}:
+    if not chains.can_retry(row.state, row.reason, len(failed)):
         return ChangeView(round=name, state=row.state, changed=False)
+    was = row.state
     events.append(session, row.id, EventKind.RETRIED, now=now, by=by, jobs=len(failed))
     for job in failed:
         job.state, job.outcome, job.reason, job.result = JobState.QUEUED, None, None, None
@@ -65,7 +65,8 @@ def retry(session: Session, name: str, *, by: str, now: datetime) -> ChangeView:
         engine.advance(session, row.id, now=now)
     else:
         engine.start(session, row, never_started, now)
-    return ChangeView(round=name, state=row.state, changed=bool(failed) or is_held_up or row.state is not was)
+    is_still_blocked = was is row.state is RoundState.BLOCKED
+    return ChangeView(round=name, state=row.state, changed=not is_still_blocked)
 
 
 def _to_run_again(session: Session, row: Round) -> list[Job]:

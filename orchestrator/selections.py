@@ -28,7 +28,7 @@ def check(session: Session, spec: RoundSpec) -> None:
             problem = (
                 f"the stage {selection.by!r} of {source.name} confirms, and what confirms does not select"
             )
-        elif spec.parent and spec.parent.round != source.name and source.state not in chains.ENDED:
+        elif spec.parent and spec.parent.round != source.name and not source.state.has_ended:
             problem = f"the round {source.name} has not ended; only the one named in `after` is waited for"
         else:
             continue
@@ -51,7 +51,7 @@ def take_over(session: Session, row: tables.Round, spec: RoundSpec) -> chains.St
 def unended(session: Session, spec: RoundSpec) -> list[str]:
     """The rounds that variants will come from and that have not ended; raises NotFound."""
     sources = {selection.source: find(session, selection.source) for selection in spec.selections}
-    return [name for name, source in sources.items() if source.state not in chains.ENDED]
+    return [name for name, source in sources.items() if not source.state.has_ended]
 
 
 def with_selected(session: Session, asked: ResolvedRound) -> ResolvedRound:

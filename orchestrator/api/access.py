@@ -32,6 +32,10 @@ class User:
     name: str
     scope: Scope
 
+    def may_change(self, owner: str | None) -> bool:
+        """Whether this user may cancel and retry the rounds that `owner` submitted; None: nobody known."""
+        return self.scope is Scope.ADMIN or (self.scope is Scope.SUBMIT and owner == self.name)
+
 
 LOCAL = User("local user", Scope.ADMIN)
 

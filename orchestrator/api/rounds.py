@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from db.tables import JobState, Round, RoundState
-from orchestrator import chains, exports, interventions, lookup, progress
+from orchestrator import exports, interventions, lookup, progress
 from orchestrator.api import examples
 from orchestrator.api.access import Scope, User, require, token_of
 from orchestrator.api.paging import MAX_ID, Cursor, Limit, answer, is_known, page, part, tag
@@ -219,7 +219,7 @@ async def get_events(
         with here.database.read() as session:
             row = lookup.find(session, name)
             known = last_event_id if last_event_id <= row.n_events else 0  # else it is of another database
-            return row.id, known, row.state in chains.ENDED and known == row.n_events
+            return row.id, known, row.state.has_ended and known == row.n_events
 
     round_id, known, is_over = await run_in_threadpool(find)
     if is_over:
@@ -237,7 +237,7 @@ async def _events(here: Service, round_id: int, number: int, token: str | None) 
             found = events_since(session, round_id, number)
             row = session.get_one(Round, round_id)
             lines = [(event.number, event.kind.value, event.model_dump_json()) for event in found]
-            return lines, row.state in chains.ENDED and row.n_events == (lines[-1][0] if lines else number)
+            return lines, row.state.has_ended and row.n_events == (lines[-1][0] if lines else number)
 
     check_at = time.monotonic() + KEEPALIVE_SECONDS
     while True:
@@ -272,7 +272,7 @@ def retry(here: Here, name: Name, user: Submitter) -> ChangeView:
 
 def _check_owner(owner: str | None, name: str, user: User) -> None:
     """Raises Forbidden for the round of somebody else, but for administrators."""
-    if user.scope < Scope.ADMIN and owner != user.name:
+    if not user.may_change(owner):
         owner = owner or "somebody unknown"
         raise Forbidden(f"{name} was submitted by {owner}; cancelling and retrying it needs the scope admin")
 

@@ -70,8 +70,8 @@ def show_round(request: Request, here: Here, user: Reader, name: Name) -> Respon
         "found": found,
         "logs": logs,
         "workers": workers,  # as they are now: a worker that falls silent is no event
-        "actions": _possible(found) if _is_allowed(found, user) else [],
-        "has_ended": found.view.state in chains.ENDED,
+        "actions": _possible(found) if user.may_change(found.owner) else [],
+        "has_ended": found.view.state.has_ended,
         "poll_seconds": poll_seconds(has_ended=True),
     }
     return page(request, "round.html", user, **shown, **drawn(request, found.charts))
@@ -82,17 +82,12 @@ def overviews_of(request: Request) -> Overviews:
     return found
 
 
-def _is_allowed(found: Overview, user: User) -> bool:
-    """Whether this user may cancel and retry a round."""
-    return user.scope is Scope.ADMIN or (user.scope is Scope.SUBMIT and found.owner == user.name)
-
-
 def _possible(found: Overview) -> list[Action]:
     """What can be done to a round as it is now."""
-    state = found.view.state
+    state, reason = found.view.state, found.view.reason
     may = {
-        Action.CANCEL: state not in chains.BEYOND_CANCELLING,
-        Action.RETRY: found.unmeasured > 0 or state in {RoundState.CANCELLED, RoundState.BLOCKED},
+        Action.CANCEL: chains.can_cancel(state),
+        Action.RETRY: chains.can_retry(state, reason, found.unmeasured),
     }
     return [action for action, is_possible in may.items() if is_possible]
 
@@ -103,7 +98,7 @@ def list_decisions(
 ) -> Response:
     """Every decision of a round, or of one of its tasks, in the order in which they were taken."""
     with here.database.read() as session:
-        has_ended = lookup.find(session, name).state in chains.ENDED
+        has_ended = lookup.find(session, name).state.has_ended
         found = progress.decisions(session, name, Slice(after, LONG_PAGE), task)
     on_task = overviews_of(request).of(name).tasks.get(task) if task else None
     shown = {
@@ -128,7 +123,7 @@ def list_jobs(
 ) -> Response:
     """Every job of a round in the order in which they were made."""
     with here.database.read() as session:
-        has_ended = lookup.find(session, name).state in chains.ENDED
+        has_ended = lookup.find(session, name).state.has_ended
         found = lookup.jobs(session, name, Slice(after, LONG_PAGE), state)
     shown = {
         "name": name,
@@ -150,7 +145,7 @@ def show_file(here: Here, name: Name) -> Response:
 def ask(request: Request, user: Reader, name: Name, action: Action) -> Response:
     """Asks whether this is meant; raises Forbidden, and Conflict where there is nothing to do."""
     found = overviews_of(request).of(name)
-    if not _is_allowed(found, user):
+    if not user.may_change(found.owner):
         raise Forbidden(f"only whoever submitted {name} and administrators may {action} it")
     if action not in _possible(found):
         nothing = {Action.CANCEL: "it has ended", Action.RETRY: "everything that has ended was measured"}

@@ -107,7 +107,7 @@ def test_working__a_broken_round_holds_up_no_other(
     with working(database, Mock(), display, None) as service, database.write() as session:
         assert len(session.scalars(select(Job).where(Job.round_id == whole)).all()) == 1
         of_broken = session.scalars(select(Job.id).where(Job.round_id == broken)).all()
-        advanced = service.queue.advance(session, of_broken[0])
+        advanced = service.queue.advance(session, of_broken[0], NOW)
         assert (advanced.decisions, str(advanced.broken)) == ((), said)
 
     told = f"{said}; nothing more of it is decided"

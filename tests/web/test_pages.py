@@ -249,6 +249,18 @@ def test_retry__is_offered_where_something_failed(
 
 
 @on_sqlite
+def test_retry__of_a_round_that_is_held_up(client: TestClient, database: Database, tmp_path: Path) -> None:
+    round_id = Rig(database).submit(resolve(tmp_path))
+    with database.write() as session:
+        session.get_one(Round, round_id).reason = "its rule is gone"
+
+    assert "its rule is gone" in client.get("/rounds/r1").text
+    assert client.get("/rounds/r1/retry").status_code == 200
+    assert client.post("/rounds/r1/retry", headers=FORM).status_code == 303
+    assert "its rule is gone" not in client.get("/rounds/r1").text
+
+
+@on_sqlite
 def test_file__as_submitted(client: TestClient, database: Database, tmp_path: Path) -> None:
     resolved = resolve(tmp_path)
     with database.write() as session:
