@@ -33,7 +33,7 @@ from sqlalchemy.orm import Session
 
 from db.session import Database, open_current
 from db.tables import Job, Round
-from orchestrator import engine, lookup, stored_round
+from orchestrator import engine, stored_round
 from orchestrator.planner import Decision, JobKey, Measurement, SearchSpec, plan
 from orchestrator.spec import ResolvedRound
 from orchestrator.verdicts import Verdict
@@ -165,7 +165,7 @@ class Fsq:
         worker = self._worker or self._start()
         while datetime.now(UTC) - started < LONGEST_EVENING:
             with self.database() as database, database.read() as session:
-                row = lookup.find(session, path.stem)
+                row = stored_round.find(session, path.stem)
                 if row.finished_at:
                     return (row.finished_at - (started if is_new else row.created_at)).total_seconds()
             if worker.poll() is not None:
@@ -231,7 +231,7 @@ def measure(folder: Path, steps: list[int], *, each_alone: bool) -> dict[str, An
             predicted = sum(task["seconds_certain"] or 0.0 for task in tasks)
             seconds["fsq"] += fsq.run(path)
             with fsq.database() as database, database.read() as session:
-                row = lookup.find(session, name)
+                row = stored_round.find(session, name)
                 resolved = stored_round.resolve(row)
                 quick = quick_seconds(session, row)
                 decided, _ = engine.current_plan(session, row.id, resolved)

@@ -55,6 +55,7 @@ from db.tables import AT_ONCE, Job, JobState, Round, RoundState, Worker
 MAX_ATTEMPTS = 3
 LONGEST_BACK_OFF = timedelta(minutes=10)
 LONGEST_LEASE = timedelta(hours=1)
+_LOST = "lost"  # the outcome of an attempt of which nothing was heard again
 
 
 @dataclass(frozen=True)
@@ -247,7 +248,7 @@ def requeue_expired(session: Session, *, now: datetime, max_attempts: int = MAX_
     A lease that would end later than any given now was given before the clock was set back.
     """
     expired = session.scalars(EXPIRED, _expiry(now))
-    return _take_back(session, expired.all(), now, "lost", "the lease expired", max_attempts)
+    return _take_back(session, expired.all(), now, "the lease expired", max_attempts)
 
 
 def has_expired(session: Session, *, now: datetime) -> bool:
@@ -271,27 +272,43 @@ def requeue_dead(
         .values(stopped_at=Worker.seen_at)
     )
     held = session.scalars(RUNNING.where(Job.worker_id.in_(dead)))
-    return _take_back(session, held.all(), now, "lost", "its worker died", max_attempts)
+    return _take_back(session, held.all(), now, "its worker died", max_attempts)
 
 
 def _take_back(
-    session: Session, jobs: Sequence[Job], now: datetime, outcome: str, reason: str, max_attempts: int
+    session: Session, jobs: Sequence[Job], now: datetime, reason: str, max_attempts: int
 ) -> list[int]:
+    """Requeues jobs that were lost, or ends those without attempts left; returns their ids."""
     for job in jobs:
         job.fruitless += 1
         again = job.fruitless < max_attempts
         kind = EventKind.JOB_REQUEUED if again else EventKind.JOB_ENDED
-        events.append(session, job.round_id, kind, now=now, job_id=job.id, outcome=outcome, reason=reason)
+        events.append(session, job.round_id, kind, now=now, job_id=job.id, outcome=_LOST, reason=reason)
         job.lease_expires_at = None
         job.worker_id = None
         job.reason = reason
         if again:
             job.state, job.not_before = JobState.QUEUED, AT_ONCE
         else:
-            job.state, job.outcome, job.finished_at = JobState.DONE, outcome, now
-            job.result = {"outcome": outcome}
+            job.state, job.outcome, job.finished_at = JobState.DONE, _LOST, now
+            job.result = {"outcome": _LOST}
     session.flush()
     return [job.id for job in jobs]
+
+
+def end_unfinished(session: Session, round_id: int, *, now: datetime, outcome: str, reason: str) -> None:
+    """Ends what of a round is queued or running: it is the round that ended, so no job has an event of it."""
+    for job in session.scalars(select(Job).where(Job.round_id == round_id, Job.state != JobState.DONE)):
+        job.state, job.outcome, job.reason, job.result = JobState.DONE, outcome, reason, {"outcome": outcome}
+        job.lease_expires_at, job.finished_at = None, now
+
+
+def run_again(jobs: Sequence[Job]) -> None:
+    """Queues jobs that have ended, as if nobody had tried them."""
+    for job in jobs:
+        job.state, job.outcome, job.reason, job.result = JobState.QUEUED, None, None, None
+        job.attempts, job.fruitless, job.infra_failures, job.reached, job.finished_at = 0, 0, 0, 0, None
+        job.not_before = AT_ONCE
 
 
 def has_ended(session: Session, lease: Lease, outcome: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import (
     Boolean,
     FromClause,
+    Row,
     Select,
     and_,
     bindparam,
@@ -26,6 +27,9 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from db.tables import EVALUATIONS, JOBS, ROUNDS, WORKERS, Job, JobState, Round, RoundState
+
+AnySelect = Select[*tuple[Any, ...]]
+AnyRow = Row[*tuple[Any, ...]]
 
 REQUEUED = {"state": JobState.QUEUED, "lease_expires_at": None, "worker_id": None}
 

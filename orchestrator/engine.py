@@ -22,12 +22,11 @@ from db.tables import JOBS, ROUNDS, JobState, RoundState
 from orchestrator import chains, early_stop, evidence, results, selections, stored_plan
 from orchestrator.errors import BrokenRound, Conflict
 from orchestrator.evidence import Evidence, Pair
-from orchestrator.lookup import find
 from orchestrator.planner import Decision, JobKey, Lane, Plan, SearchSpec, State, plan
 from orchestrator.points import difference
 from orchestrator.results import Standing
 from orchestrator.spec import ResolvedRound, RoundSpec
-from orchestrator.stored_round import as_submitted, locked, on_candidates, resolved_from, told_of
+from orchestrator.stored_round import as_submitted, find, locked, on_candidates, resolved_from, told_of
 from orchestrator.verdicts import Verdict
 from worker.job import BASELINE, JobSpec
 

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from db.session import Database
-from orchestrator import lookup, stored_round
+from orchestrator import stored_round
 from orchestrator.files import write_whole
 from orchestrator.records import EVERY_LINE, Record, records, to_jsonl
 from orchestrator.summary import summary
@@ -23,7 +23,7 @@ def lines(database: Database, name: str, form: str) -> Iterator[str]:
         yield from _csv(list(records(database, name)))
     else:
         with database.read() as session:
-            row = lookup.find(session, name)
+            row = stored_round.find(session, name)
             resolved = stored_round.resolve(row)
         state = f"{row.state} ({row.reason})" if row.reason else row.state
         yield from summary(resolved, state, list(records(database, name))).splitlines()

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from db import queue
 from db.tables import Job, JobState
-from orchestrator import caveats, engine, lookup, selections
+from orchestrator import caveats, engine, selections, stored_round
 from orchestrator.build_report import report_lines
 from orchestrator.caveats import EXPLANATIONS, Caveat
 from orchestrator.durations import duration
@@ -126,7 +126,7 @@ def _missing(session: Session, resolved: ResolvedRound) -> str | None:
     if after is None:
         return None
     try:
-        lookup.find(session, after.round)
+        stored_round.find(session, after.round)
     except NotFound:
         return after.round
     return None

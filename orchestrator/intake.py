@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from db.session import Database
-from orchestrator import engine, forecast, lookup, round_file
+from orchestrator import engine, forecast, round_file, stored_round
 from orchestrator.errors import BadRound, Problem
 from orchestrator.forecast import Forecast
 from orchestrator.reading import validate
@@ -58,7 +58,7 @@ class Intake:
         name = resolved.spec.round
         with self.database.write() as session:
             is_new = engine.submit(session, resolved, text, by=by, now=datetime.now(UTC)).is_new
-            state = lookup.find(session, name).state
+            state = stored_round.find(session, name).state
         return SubmissionView(round=name, state=state, is_new=is_new)
 
     def forecast(self, resolved: ResolvedRound) -> Forecast:
@@ -68,7 +68,7 @@ class Intake:
 
     def _known(self, name: str) -> Mapping[str, Any]:
         with self.database.read() as session:
-            return lookup.find(session, name).spec
+            return stored_round.find(session, name).spec
 
 
 def _confine(spec: RoundSpec, file: RoundFile, roots: Sequence[Path]) -> None:

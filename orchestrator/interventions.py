@@ -8,15 +8,15 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, and_, delete, or_, select
 from sqlalchemy.orm import Session
 
-from db import events
+from db import events, queue
 from db.events import EventKind
-from db.tables import AT_ONCE, Decision, Job, JobState, Round, RoundState
-from orchestrator import chains, engine, lookup, stored_round
+from db.tables import Decision, Job, Round, RoundState
+from orchestrator import chains, engine, results, stored_round
 from orchestrator.planner import JobKey
 from orchestrator.rules import Scope
 from orchestrator.verdicts import Verdict
 from orchestrator.views import ChangeView
-from worker.job import CONCLUSIVE, Outcome
+from worker.job import Outcome
 
 
 def cancel(session: Session, name: str, *, by: str, now: datetime) -> ChangeView:
@@ -24,16 +24,14 @@ def cancel(session: Session, name: str, *, by: str, now: datetime) -> ChangeView
 
     A blocked one no longer waits for its parent's retry. Changes nothing once it has ended otherwise.
     """
-    row = stored_round.locked(session, lookup.find(session, name).id)
+    row = stored_round.locked(session, stored_round.find(session, name).id)
     if not chains.can_cancel(row.state):
         return ChangeView(round=name, state=row.state, changed=False)
     row.state, row.reason, row.finished_at = RoundState.CANCELLED, None, now
     events.append(session, row.id, EventKind.CANCELLED, now=now, by=by)
-    unfinished = select(Job).where(Job.round_id == row.id, Job.state != JobState.DONE)
-    for job in session.scalars(unfinished):
-        job.state, job.outcome, job.reason = JobState.DONE, Outcome.CANCELLED, "the round was cancelled"
-        job.lease_expires_at, job.finished_at = None, now
-        job.result = {"outcome": Outcome.CANCELLED}
+    queue.end_unfinished(
+        session, row.id, now=now, outcome=Outcome.CANCELLED, reason="the round was cancelled"
+    )
     engine.start_children(session, row, now)
     return ChangeView(round=name, state=row.state, changed=True)
 
@@ -44,7 +42,7 @@ def retry(session: Session, name: str, *, by: str, now: datetime) -> ChangeView:
     A cancelled round goes on, one that was held up too, a blocked one looks again whether it can start, and rounds
     that were blocked by this one wait again. Changes nothing where there is nothing of that kind. Raises BrokenRound.
     """
-    found = lookup.find(session, name)
+    found = stored_round.find(session, name)
     parent = None if found.after_id is None else stored_round.locked(session, found.after_id)
     row = stored_round.locked(session, found.id)
     failed = _to_run_again(session, row)
@@ -52,10 +50,7 @@ def retry(session: Session, name: str, *, by: str, now: datetime) -> ChangeView:
         return ChangeView(round=name, state=row.state, changed=False)
     was = row.state
     events.append(session, row.id, EventKind.RETRIED, now=now, by=by, jobs=len(failed))
-    for job in failed:
-        job.state, job.outcome, job.reason, job.result = JobState.QUEUED, None, None, None
-        job.attempts, job.fruitless, job.infra_failures, job.reached, job.finished_at = 0, 0, 0, 0, None
-        job.not_before = AT_ONCE
+    queue.run_again(failed)
     _take_back_decisions(session, row, failed)
     never_started = parent if was is RoundState.BLOCKED or not row.jobs else None
     row.state = RoundState.ACTIVE if never_started is None else RoundState.WAITING
@@ -74,7 +69,7 @@ def _to_run_again(session: Session, row: Round) -> list[Job]:
 
     What failed later may no longer be wanted then. If it is, the next retry finds it.
     """
-    failed = session.scalars(select(Job).where(*unmeasured(row.id))).all()
+    failed = session.scalars(select(Job).where(*results.unmeasured(row.id))).all()
     resolved = stored_round.resolve(row) if failed else None
     if resolved is None or resolved.search.rule.scope is not Scope.STAGE:
         return list(failed)
@@ -100,15 +95,6 @@ def _take_back_decisions(session: Session, row: Round, failed: Sequence[Job]) ->
         taken_back.append(and_(Decision.task == task, Decision.stage.in_(stages[first:])))
     of_round = (Decision.round_id == row.id, Decision.decision != Verdict.NO_OP)
     session.execute(delete(Decision).where(*of_round, or_(*taken_back)))
-
-
-def unmeasured(round_id: int) -> tuple[ColumnElement[bool], ...]:
-    """The jobs of a round that ended without a verdict."""
-    return (
-        Job.round_id == round_id,
-        Job.state == JobState.DONE,
-        Job.outcome.not_in([*CONCLUSIVE, Outcome.CACHED]),
-    )
 
 
 def _wait_again(session: Session, parent: Round, now: datetime) -> None:

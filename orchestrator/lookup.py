@@ -10,13 +10,15 @@ from datetime import datetime, timedelta
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session, aliased
 
 from db import events
 from db.events import EventKind
+from db.statements import AnyRow, AnySelect
 from db.tables import Decision, Evaluation, Job, JobState, Round, RoundState, Worker
-from orchestrator.errors import NotFound, no_such_round
+from orchestrator.errors import NotFound
+from orchestrator.stored_round import find
 from orchestrator.verdicts import Verdict
 from orchestrator.views import (
     EvaluationView,
@@ -27,9 +29,6 @@ from orchestrator.views import (
     WorkerState,
     WorkerView,
 )
-
-AnySelect = Select[*tuple[Any, ...]]
-AnyRow = Row[*tuple[Any, ...]]
 
 SILENT_AFTER = timedelta(seconds=60)
 Parent = aliased(Round)
@@ -67,14 +66,6 @@ def newer(session: Session, part: Slice, state: RoundState | None = None) -> int
     if state is not None:
         query = query.where(Round.state == state)
     return session.scalar(query)
-
-
-def find(session: Session, name: str) -> Round:
-    """The round of this name; raises NotFound."""
-    row = session.scalars(select(Round).where(Round.name == name)).first()
-    if row is None:
-        raise no_such_round(name)
-    return row
 
 
 def submitted_by(session: Session, name: str) -> str | None:

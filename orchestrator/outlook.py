@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.tables import Evaluation, Job, JobState
-from orchestrator import engine, lookup, results, stored_round
+from orchestrator import engine, results, stored_round
 from orchestrator.planner import JobKey, Plan, SearchSpec
 from orchestrator.results import StoredJob
 from orchestrator.rules import Scope
@@ -30,7 +30,7 @@ class Outlook:
 
 def outlook(session: Session, round_name: str, key: JobKey) -> Outlook:
     """The state of a round as its job `key` starts."""
-    row = lookup.find(session, round_name)
+    row = stored_round.find(session, round_name)
     resolved = stored_round.resolve(row)
     jobs = {job.key: job for job in results.jobs(session, Job.round_id == row.id)}
     done = [key for key, job in jobs.items() if job.state is JobState.DONE]

@@ -8,14 +8,16 @@ from typing import Any, NamedTuple
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from db.statements import AnyRow
 from db.tables import Decision, Job, JobState, Round
-from orchestrator import doubts, interventions, stored_round
+from orchestrator import doubts, results, stored_round
 from orchestrator.doubts import Doubts
 from orchestrator.errors import BrokenRound
 from orchestrator.evidence import Evidence
-from orchestrator.lookup import AnyRow, Counts, Found, Slice, cut, find, job_columns, without_id
+from orchestrator.lookup import Counts, Found, Slice, cut, job_columns, without_id
 from orchestrator.planner import JobKey, SearchSpec
 from orchestrator.rules import Scope, UnknownRule, rule_class
+from orchestrator.stored_round import find
 from orchestrator.verdicts import Verdict
 from orchestrator.views import DecisionView, Funnel, JobView, NoiseFloor, RoundView
 from worker.job import BASELINE, Outcome
@@ -166,7 +168,7 @@ def baseline(session: Session, of: JobView) -> JobView | None:
 
 def unmeasured(session: Session, round_id: int) -> int:
     """How many jobs of a round have ended without a result: what a retry would run again."""
-    failed = select(func.count()).select_from(Job).where(*interventions.unmeasured(round_id))
+    failed = select(func.count()).select_from(Job).where(*results.unmeasured(round_id))
     return session.scalars(failed).one()
 
 

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from db import tables
 from db.session import Database
 from db.tables import Job, JobState
-from orchestrator import caveats, engine, lookup, round_statistics, stored_round
+from orchestrator import caveats, engine, round_statistics, stored_round
 from orchestrator.caveats import Caveat, Measured
 from orchestrator.evidence import Evidence, SeedEvidence
 from orchestrator.planner import Decision, JobKey, Plan, SearchSpec
@@ -59,7 +59,7 @@ def records(database: Database, name: str) -> Iterator[Record]:
     Reads in many short transactions: what has ended stays as it is, and a slow reader holds nobody up.
     """
     with database.read() as session:
-        row = lookup.find(session, name)
+        row = stored_round.find(session, name)
         resolved = stored_round.resolve(row)
         planned, standings = engine.current_plan(session, row.id, resolved)
         baselines = jobs(session, Job.round_id == row.id, Job.variant == BASELINE, Job.state == JobState.DONE)

@@ -12,14 +12,14 @@ from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Table, bindparam, func, select
 from sqlalchemy.orm import Session
 
+from db.statements import AnySelect
 from db.tables import EVALUATIONS, JOBS, Job, JobState
-from orchestrator.lookup import AnySelect
 from orchestrator.planner import JobKey, Lane, Measurement
 from orchestrator.points import ROUNDING
 from orchestrator.spec import ResolvedRound
 from orchestrator.statistics.examples import Outcomes
 from orchestrator.stored_round import unreadable
-from worker.job import Metric, Metrics, Outcome, Strict, Usage
+from worker.job import CONCLUSIVE, Metric, Metrics, Outcome, Strict, Usage
 
 Part = TypeVar("Part", bound=Strict)
 
@@ -101,6 +101,15 @@ def jobs(session: Session, *which: ColumnElement[bool]) -> Iterator[StoredJob]:
         yield StoredJob(
             id_, JobKey(*key), state, outcome, reason, result, fingerprint, cached, started, finished
         )
+
+
+def unmeasured(round_id: int) -> tuple[ColumnElement[bool], ...]:
+    """What the jobs of a round meet that ended without a verdict."""
+    return (
+        Job.round_id == round_id,
+        Job.state == JobState.DONE,
+        Job.outcome.not_in([*CONCLUSIVE, Outcome.CACHED]),
+    )
 
 
 class Standing(NamedTuple):

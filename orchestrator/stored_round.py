@@ -1,4 +1,4 @@
-"""Rounds as the database has them: locked, and read back into what was asked for."""
+"""Rounds as the database has them: found, locked, and read back into what was asked for."""
 
 from __future__ import annotations
 
@@ -8,14 +8,23 @@ from contextlib import contextmanager
 from functools import lru_cache
 
 from pydantic import ValidationError
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db import tables
-from orchestrator.errors import BrokenRound
+from orchestrator.errors import BrokenRound, no_such_round
 from orchestrator.round_file import dotted, one_line
 from orchestrator.rules import RuleFailed
 from orchestrator.spec import CONTROL_ARM, ResolvedRound, RoundSpec
 from worker.job import RoundFacts
+
+
+def find(session: Session, name: str) -> tables.Round:
+    """The round of this name; raises NotFound."""
+    row = session.scalars(select(tables.Round).where(tables.Round.name == name)).first()
+    if row is None:
+        raise no_such_round(name)
+    return row
 
 
 def locked(session: Session, round_id: int) -> tables.Round:

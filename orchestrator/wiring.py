@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from orchestrator import stored_round
 from orchestrator.errors import BadInput, BadRound, BrokenRound, FsqError, OutOfReach, Problem, as_text
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def working(database: Database, child: Child, display: Display, name: str | None
     """A worker whose finished jobs advance their rounds, with a display of what it does."""
     from db.clock import clock
     from db.errors import DatabaseUnreachable
-    from orchestrator import engine, lookup
+    from orchestrator import engine
     from orchestrator.verdicts import Verdict
     from worker import failures
     from worker.queue_client import QueueClient
@@ -219,7 +220,7 @@ def working(database: Database, child: Child, display: Display, name: str | None
     try:
         with database.read() as session:
             active = engine.active_rounds(session)
-            round_id = None if name is None else lookup.find(session, name).id
+            round_id = None if name is None else stored_round.find(session, name).id
         # what a crash between a completion and its decision left undone
         for id_ in active if round_id is None else {round_id}.intersection(active):
             with database.write() as session:

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from db.tables import JobState, Round, RoundState
-from orchestrator import exports, interventions, lookup, progress
+from orchestrator import exports, interventions, lookup, progress, stored_round
 from orchestrator.api import examples
 from orchestrator.api.access import Scope, User, require, token_of
 from orchestrator.api.paging import MAX_ID, Cursor, Limit, answer, is_known, page, part, tag
@@ -138,7 +138,7 @@ def get_round(request: Request, here: Here, name: Name) -> Response:
     """One round: what was asked for, and how far it is."""
     with here.database.read() as session:
         return answer(
-            request, here, _stamp(lookup.find(session, name)), lambda: progress.round_(session, name)
+            request, here, _stamp(stored_round.find(session, name)), lambda: progress.round_(session, name)
         )
 
 
@@ -217,7 +217,7 @@ async def get_events(
 
     def find() -> tuple[int, int, bool]:
         with here.database.read() as session:
-            row = lookup.find(session, name)
+            row = stored_round.find(session, name)
             known = last_event_id if last_event_id <= row.n_events else 0  # else it is of another database
             return row.id, known, row.state.has_ended and known == row.n_events
 
@@ -283,7 +283,7 @@ def _stamp(row: Round) -> str:
 
 def _stamp_of(here: Service, name: str) -> str:
     with here.database.read() as session:
-        return _stamp(lookup.find(session, name))
+        return _stamp(stored_round.find(session, name))
 
 
 def _chunks(lines: Iterator[str]) -> Iterator[str]:

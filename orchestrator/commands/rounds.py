@@ -80,7 +80,7 @@ def calibrate(
         resolved, _ = intake.read_path(path)
         from orchestrator.calibration import findings, protocol
         from orchestrator.calibration.runs import runs_of
-        from orchestrator.lookup import find
+        from orchestrator.stored_round import find
 
         calibrating = protocol.calibrating(resolved, runs)
         name = calibrating.spec.round
@@ -203,10 +203,10 @@ def prefetch(path: RoundPath) -> None:
 def _refuse_to_wait(database: Database, name: str) -> None:
     """Nothing can be run here of a round that comes after another: says why; exit code 1 if it is blocked."""
     from db.tables import RoundState
-    from orchestrator import lookup
+    from orchestrator import stored_round
 
     with database.read() as session:
-        row = lookup.find(session, name)
+        row = stored_round.find(session, name)
         if row.state is RoundState.WAITING:
             typer.echo(f"{name}: {row.reason}; `fsq work --drain` runs both", err=True)
             raise typer.Exit(0)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from db import tables
 from db.tables import Job
-from orchestrator import lookup, stored_round
+from orchestrator import stored_round
 from orchestrator.caveats import Caveat
 from orchestrator.charts.data import Delta, TaskDeltas
 from orchestrator.doubts import Doubts, on_task
@@ -116,7 +116,7 @@ def of_task(session: Session, round_id: int, resolved: ResolvedRound, task: str)
 
 def on_job(session: Session, job: JobView) -> Finding | None:
     """The decision that a job led to; None for a baseline, and before there is one."""
-    row = lookup.find(session, job.round)
+    row = stored_round.find(session, job.round)
     decision = tables.Decision
     decided = _decided(session, [*_on(row.id, job.task, [job.config]), decision.stage == job.stage])
     doubts = on_task(session, row.id, stored_round.resolve(row), job.task, [job.config])

@@ -117,7 +117,7 @@ class Overviews:
     def of(self, name: str) -> Overview:
         """The overview of a round; raises NotFound."""
         with self._database.read() as session:
-            row = lookup.find(session, name)
+            row = stored_round.find(session, name)
             return self._rounds.get((row.id, row.n_events), lambda: self._work_out(session, row))
 
     def _work_out(self, session: Session, row: tables.Round) -> Overview:

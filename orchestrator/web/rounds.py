@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 
 from db.tables import JobState, RoundState
-from orchestrator import chains, lookup, progress
+from orchestrator import chains, lookup, progress, stored_round
 from orchestrator.api import rounds as api
 from orchestrator.api.access import Scope, User, require
 from orchestrator.api.paging import MAX_ID
@@ -98,7 +98,7 @@ def list_decisions(
 ) -> Response:
     """Every decision of a round, or of one of its tasks, in the order in which they were taken."""
     with here.database.read() as session:
-        has_ended = lookup.find(session, name).state.has_ended
+        has_ended = stored_round.find(session, name).state.has_ended
         found = progress.decisions(session, name, Slice(after, LONG_PAGE), task)
     on_task = overviews_of(request).of(name).tasks.get(task) if task else None
     shown = {
@@ -123,7 +123,7 @@ def list_jobs(
 ) -> Response:
     """Every job of a round in the order in which they were made."""
     with here.database.read() as session:
-        has_ended = lookup.find(session, name).state.has_ended
+        has_ended = stored_round.find(session, name).state.has_ended
         found = lookup.jobs(session, name, Slice(after, LONG_PAGE), state)
     shown = {
         "name": name,
@@ -138,7 +138,7 @@ def list_jobs(
 def show_file(here: Here, name: Name) -> Response:
     """The round's file as it was submitted."""
     with here.database.read() as session:
-        return PlainTextResponse(lookup.find(session, name).source)
+        return PlainTextResponse(stored_round.find(session, name).source)
 
 
 @router.get("/rounds/{name}/{action}", dependencies=[Depends(require(Scope.SUBMIT))])

@@ -34,7 +34,7 @@ from db.events import EventKind
 from db.queue import LONGEST_BACK_OFF, LONGEST_LEASE, MAX_ATTEMPTS, Lease
 from db.session import Database
 from db.tables import AT_ONCE, Base, Decision, Evaluation, Event, Job, JobState, Round, RoundState, Worker
-from orchestrator import engine, interventions, lookup
+from orchestrator import engine, interventions, stored_round
 from orchestrator.planner import JobKey, Measurement, State, plan
 from orchestrator.spec import ResolvedRound
 from orchestrator.verdicts import Verdict
@@ -328,7 +328,7 @@ class QueueMachine(RuleBasedStateMachine):
     def _claim(self, client: int, of: str | None) -> None:
         expected = self.model.next(self.now, of)
         with self.database.write() as session:
-            round_id = None if of is None else lookup.find(session, of).id
+            round_id = None if of is None else stored_round.find(session, of).id
             worker = self.workers[client]
             lease = take_next(session, worker_id=worker, now=self.now, lease_for=LEASE, round_id=round_id)
             assert (lease and lease.job_id) == (expected and self.ids[expected])

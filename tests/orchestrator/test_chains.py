@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from db.session import Database
 from db.tables import Round, RoundState
-from orchestrator import engine, interventions, lookup
+from orchestrator import engine, interventions, stored_round
 from orchestrator.chains import Parent, start
 from orchestrator.errors import BadRound, NotFound
 from orchestrator.reading import parse_round
@@ -185,7 +185,7 @@ def test_read__like_another_round(database: Database, tmp_path: Path) -> None:
 
     def known(name: str) -> Any:
         with database.read() as session:
-            return lookup.find(session, name).spec
+            return stored_round.find(session, name).spec
 
     text = b"round: again_{date}\nlike: r1\nseeds: [7]\nvariants: {from: r1, top: 2}\n"
     spec, _ = parse_round(text, "again.yaml", today=NOW.date(), known=known)
@@ -203,7 +203,7 @@ def test_retry__of_a_parent_lets_blocked_rounds_wait_again(database: Database, t
     chain(rig, tmp_path, r2=("r1", "finished"), r3=("r2", "finished"))
     with database.write() as session:
         interventions.cancel(session, "r1", by="me", now=NOW)
-        before = lookup.find(session, "r2").n_events
+        before = stored_round.find(session, "r2").n_events
 
     with database.write() as session:
         assert interventions.retry(session, "r1", by="me", now=NOW).changed
@@ -211,7 +211,9 @@ def test_retry__of_a_parent_lets_blocked_rounds_wait_again(database: Database, t
     assert found["r2"] == (WAITING, "waits for round r1", 0)
     assert found["r3"] == (WAITING, "waits for round r2", 0)
     with database.read() as session:
-        assert lookup.find(session, "r2").n_events > before  # whatever can be seen changes with an event
+        assert (
+            stored_round.find(session, "r2").n_events > before
+        )  # whatever can be seen changes with an event
 
     rig.run_all({})
     assert {state for state, *_ in states(database).values()} == {RoundState.FINISHED}

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from db import queue
 from db.session import Database
 from db.tables import Decision, Job, JobState, Round, RoundState
-from orchestrator import engine, interventions, lookup
+from orchestrator import engine, interventions, stored_round
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.planner import JobKey
 from orchestrator.records import records
@@ -166,7 +166,7 @@ def test_cancel__keeps_decisions_and_starts_nothing(database: Database, tmp_path
 
 def test_find__unknown(database: Database) -> None:
     with database.read() as session, pytest.raises(NotFound, match="there is no round named 'zzz'"):
-        lookup.find(session, "zzz")
+        stored_round.find(session, "zzz")
 
 
 def test_decisions__unique(database: Database, tmp_path: Path) -> None:

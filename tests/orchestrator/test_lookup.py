@@ -8,7 +8,7 @@ import pytest
 
 from db.session import Database
 from db.tables import Job, JobState, Round, RoundState
-from orchestrator import interventions, lookup, progress, status
+from orchestrator import interventions, lookup, progress, status, stored_round
 from orchestrator.lookup import Slice
 from orchestrator.progress import Arms
 from orchestrator.records import records
@@ -69,7 +69,7 @@ def test_arms__what_was_not_measured_is_not_judged(rig: Rig) -> None:
     with rig.database.read() as session:
         found = progress.arms(session, ["r1"])["r1"]
         assert (found.judged, found.undecided, found.total, found.is_unmeasured) == (1, 2, 3, True)
-        assert progress.outcomes(session, lookup.find(session, "r1").id) == {"oom": 1}
+        assert progress.outcomes(session, stored_round.find(session, "r1").id) == {"oom": 1}
 
 
 def test_arms__of_variants_that_are_yet_to_come(rig: Rig, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_baseline__of_the_same_task_stage_and_seed(rig: Rig, tmp_path: Path) -> 
 def test_unmeasured__what_a_retry_would_run(rig: Rig) -> None:
     def count() -> int:
         with rig.database.read() as session:
-            return progress.unmeasured(session, lookup.find(session, "r1").id)
+            return progress.unmeasured(session, stored_round.find(session, "r1").id)
 
     assert count() == 0
     rig.run_next(JobResult(outcome=Outcome.OOM, reason="too big"))
@@ -123,7 +123,7 @@ def test_unmeasured__a_divergence_is_a_measurement(rig: Rig) -> None:
     rig.run_next(JobResult(outcome=Outcome.DIVERGED, reason="NaN"))
 
     with rig.database.read() as session:
-        assert progress.unmeasured(session, lookup.find(session, "r1").id) == 0
+        assert progress.unmeasured(session, stored_round.find(session, "r1").id) == 0
 
 
 def test_decisions__of_one_task(database: Database, tmp_path: Path) -> None:

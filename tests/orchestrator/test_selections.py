@@ -9,7 +9,7 @@ import pytest
 
 from db.session import Database
 from db.tables import RoundState
-from orchestrator import engine, forecast, interventions, lookup, progress, stored_round
+from orchestrator import engine, forecast, interventions, progress, stored_round
 from orchestrator.chains import Decided, choose
 from orchestrator.errors import BadRound, NotFound
 from orchestrator.records import records
@@ -54,7 +54,7 @@ def test_choose__from_nothing() -> None:
 
 def variants_of(database: Database, name: str) -> list[str]:
     with database.read() as session:
-        return list(stored_round.resolve(lookup.find(session, name)).canonical)
+        return list(stored_round.resolve(stored_round.find(session, name)).canonical)
 
 
 def run_r1(rig: Rig) -> None:
@@ -110,7 +110,7 @@ def test_submit__what_was_taken_over_whole_was_not_selected(database: Database, 
         by_hand = {"mine": {"layer_start": 2}}
         rig.submit(resolve(tmp_path, round=name, variants=[by_hand, selection]))
         with database.read() as session:
-            selected_on = stored_round.resolve(lookup.find(session, name)).facts.selected_on
+            selected_on = stored_round.resolve(stored_round.find(session, name)).facts.selected_on
         places = (("s4", 0),)
         assert selected_on == (
             {} if name == "all" else {"l2": places, "mine": places}
@@ -238,5 +238,5 @@ def test_with_selected__a_name_that_the_control_arm_has(database: Database, tmp_
     assert states(database)["r2"][0] is RoundState.FINISHED
     assert {key.variant for key in order[-4:]} <= {"baseline", "aa", "aa.r1"}
     with database.read() as session:
-        row = lookup.find(session, "r2")
+        row = stored_round.find(session, "r2")
         assert [variant.name for variant in stored_round.resolve(row).spec.named] == ["aa.r1"]

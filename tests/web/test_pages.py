@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from db.session import Database
 from db.tables import Decision, Job, Round, RoundState, Worker
-from orchestrator import engine, lookup, stored_round
+from orchestrator import engine, stored_round
 from orchestrator.caveats import Caveat
 from orchestrator.records import records
 from orchestrator.web import findings, overview
@@ -43,7 +43,7 @@ def sign_in(client: TestClient, text: str) -> None:
 
 def found_on(database: Database, name: str, task: str) -> TaskFindings:
     with database.read() as session:
-        row = lookup.find(session, name)
+        row = stored_round.find(session, name)
         return findings.of_task(session, row.id, stored_round.resolve(row), task)
 
 
@@ -77,7 +77,7 @@ def test_rounds__pages_and_filter(client: TestClient, database: Database, tmp_pa
     resolved = resolve(tmp_path)
     with database.write() as session:
         engine.submit(session, resolved, "", by="me", now=NOW)
-        row = lookup.find(session, "r1")
+        row = stored_round.find(session, "r1")
         session.add_all(_copy(row, number) for number in range(120))
 
     def names(path: str) -> list[str]:
