@@ -13,7 +13,15 @@ from orchestrator.results import StoredJob
 from orchestrator.rules import Scope
 from orchestrator.spec import ResolvedRound
 from orchestrator.statistics.examples import is_clear
-from worker.job import BASELINE, BuildReport, Metric, Metrics, Usage
+from worker.job import (
+    BASELINE,
+    BuildReport,
+    Metric,
+    Metrics,
+    Usage,
+    is_of_last_evaluation,
+    is_of_whole_answers,
+)
 
 
 class Caveat(StrEnum):
@@ -154,7 +162,7 @@ def are_decided_together(resolved: ResolvedRound, stage: str) -> bool:
 def resolution(resolved: ResolvedRound, task: str, stage: str) -> float:
     """The smallest step of the rule's metric on a task, a fraction."""
     val = resolved.report(task, stage).val
-    return 1 / (val.kept if resolved.spec.prune.metric == "best_val_seq_acc" else val.n_tokens)
+    return 1 / (val.kept if is_of_whole_answers(resolved.spec.prune.metric) else val.n_tokens)
 
 
 def of_evidence(evidence: Evidence | None) -> Iterator[Caveat]:
@@ -181,7 +189,7 @@ def of_baseline(
     """Whether a baseline has learned anything that a constant answer does not have, by tokens."""
     val = report.val
     chance = max(val.majority_accuracy, val.constant_accuracy, val.uniform_accuracy)
-    by_last = metric == "final_val_tok_acc"
+    by_last = is_of_last_evaluation(metric)
     if (baseline.final_val_tok_acc if by_last else baseline.best_val_tok_acc) <= chance + ROUNDING:
         yield Caveat.AT_CHANCE
 
@@ -238,11 +246,10 @@ def _same_steps_before(resolved: ResolvedRound, stage: str) -> int:
 
     0 where that is not certain: by the clock, on another grid of evaluations, or by a schedule of another length.
     """
-    i = resolved.search.stages.index(stage)
-    before, here = resolved.spec.selecting[i - 1 : i + 1]
-    if before.steps is None or before.seconds is not None or resolved.spec.optimizer.depends_on_length:
+    before, eval_every = resolved.spec.continued_by(stage), resolved.spec.stage(stage).eval_every
+    if before is None or before.steps is None or before.seconds is not None:
         return 0
-    is_on_grid = before.eval_every == here.eval_every and before.steps % before.eval_every == 0
+    is_on_grid = before.eval_every == eval_every and before.steps % before.eval_every == 0
     return before.steps if is_on_grid else 0
 
 

@@ -19,7 +19,7 @@ from orchestrator.points import ROUNDING
 from orchestrator.round_statistics import trained
 from orchestrator.spec import ResolvedRound
 from orchestrator.statistics.early_stop import Curve, allowance, largest_lag, least
-from worker.job import Bound, Budget, EarlyStop, JobSpec, Metric, Outcome, so_far
+from worker.job import Bound, Budget, EarlyStop, JobSpec, Metric, Outcome, accuracy_of, so_far
 
 MOST_RUNS = 1000  # of the past, the latest
 
@@ -69,9 +69,8 @@ def _may_stop(resolved: ResolvedRound, key: JobKey) -> bool:
 
 def _steps_before(resolved: ResolvedRound, stage: str) -> int:
     """Steps of the stage that this one goes on from: that has looked, and promoted what got there."""
-    stages = resolved.spec.selecting
-    index = next(i for i, one in enumerate(stages) if one.name == stage)
-    return (stages[index - 1].steps or 0) if index and not resolved.spec.optimizer.depends_on_length else 0
+    before = resolved.spec.continued_by(stage)
+    return 0 if before is None else before.steps or 0
 
 
 def _later(curve: Curve, step: int) -> Curve:
@@ -133,7 +132,7 @@ def _whole_runs(session: Session, examples_digest: str) -> list[tuple[int, str, 
 
 def _curves(session: Session, which: Any, metric: Metric) -> dict[int, dict[int, float]]:
     """By job, what it would have scored by each step that was evaluated."""
-    accuracy = Evaluation.val_seq_acc if metric == "best_val_seq_acc" else Evaluation.val_tok_acc
+    accuracy = getattr(Evaluation, accuracy_of(metric))
     query = select(Evaluation.job_id, Evaluation.step, accuracy).where(which)
     found: dict[int, dict[int, float]] = {}
     for id_, step, value in session.execute(query.order_by(Evaluation.job_id, Evaluation.step)):

@@ -110,11 +110,9 @@ def seconds_for(
 
 def job_seconds(resolved: ResolvedRound, key: JobKey, per_step: float) -> float:
     """A later stage continues from the one before and costs the difference."""
-    stages = resolved.spec.stages
-    index = next(i for i, stage in enumerate(stages) if stage.name == key.stage)
-    seconds = _budget_seconds(stages[index], per_step)
-    if index and not resolved.spec.optimizer.depends_on_length and not resolved.confirms(key.stage):
-        seconds -= _budget_seconds(stages[index - 1], per_step)
+    seconds = _budget_seconds(resolved.spec.stage(key.stage), per_step)
+    if (before := resolved.spec.continued_by(key.stage)) is not None:
+        seconds -= _budget_seconds(before, per_step)
     return max(0.0, seconds)
 
 

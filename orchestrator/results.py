@@ -19,7 +19,17 @@ from orchestrator.points import ROUNDING
 from orchestrator.spec import ResolvedRound
 from orchestrator.statistics.examples import Outcomes
 from orchestrator.stored_round import unreadable
-from worker.job import CONCLUSIVE, Metric, Metrics, Outcome, Strict, Usage
+from worker.job import (
+    CONCLUSIVE,
+    Metric,
+    Metrics,
+    Outcome,
+    Strict,
+    Usage,
+    accuracy_of,
+    is_of_last_evaluation,
+    is_of_whole_answers,
+)
 
 Part = TypeVar("Part", bound=Strict)
 
@@ -179,11 +189,8 @@ def examined(
 def _examined(metric: Metric) -> AnySelect:
     source = func.coalesce(JOBS.c.cached_from_id, JOBS.c.id)
     other = EVALUATIONS.alias().c
-    order = {
-        "best_val_tok_acc": (other.val_tok_acc.desc(), other.step),
-        "final_val_tok_acc": (other.step.desc(),),
-        "best_val_seq_acc": (other.val_seq_acc.desc(), other.step),
-    }[metric]
+    best = (other[accuracy_of(metric)].desc(), other.step)
+    order = (other.step.desc(),) if is_of_last_evaluation(metric) else best
     step = select(other.step).where(other.job_id == source).order_by(*order).limit(1).scalar_subquery()
     return (
         select(
@@ -207,10 +214,10 @@ def with_outcomes(
     }
 
 
-def _outcomes(correct: list[int], of: tuple[int, ...] | None, metric: str) -> Outcomes | None:
+def _outcomes(correct: list[int], of: tuple[int, ...] | None, metric: Metric) -> Outcomes | None:
     if of is None or len(of) != len(correct):
         return None
-    if metric == "best_val_seq_acc":
+    if is_of_whole_answers(metric):
         whole = (int(right == size) for right, size in zip(correct, of, strict=True))
         return Outcomes(tuple(whole), (1,) * len(of))
     return Outcomes(tuple(correct), of)

@@ -272,6 +272,19 @@ class RoundSpec(Strict):
         """The stages that select."""
         return tuple(stage for stage in self.stages if stage.confirm is None)
 
+    def stage(self, name: str) -> Stage:
+        """The stage of this name, which there is."""
+        return next(stage for stage in self.stages if stage.name == name)
+
+    def continued_by(self, name: str) -> Stage | None:
+        """The stage whose runs go on in the one of this name; None where it trains from the start."""
+        before = None
+        for stage in self.selecting:
+            if stage.name == name:
+                return None if self.optimizer.depends_on_length else before
+            before = stage
+        return None  # it confirms
+
     @property
     def first_fresh_seed(self) -> int:
         """The first seed of the confirm stage, by the round's name: no other round's runs answer it."""
@@ -395,7 +408,7 @@ class ResolvedRound:
 
     def job(self, key: JobKey) -> JobSpec:
         """All that a worker needs to run a job."""
-        stage = next(stage for stage in self.spec.stages if stage.name == key.stage)
+        stage = self.spec.stage(key.stage)
         is_control = key.variant == self.search.control
         tasks = self._held_out if stage.confirm else self.spec.tasks
         return JobSpec(

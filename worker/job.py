@@ -271,6 +271,21 @@ class RoundFacts(Strict):
 Metric = Literal["best_val_tok_acc", "final_val_tok_acc", "best_val_seq_acc"]
 
 
+def accuracy_of(metric: Metric) -> Literal["val_tok_acc", "val_seq_acc"]:
+    """The accuracy of each evaluation that a metric goes by."""
+    return "val_seq_acc" if is_of_whole_answers(metric) else "val_tok_acc"
+
+
+def is_of_whole_answers(metric: Metric) -> bool:
+    """Whether a metric counts answers with every token right, not tokens."""
+    return metric == "best_val_seq_acc"
+
+
+def is_of_last_evaluation(metric: Metric) -> bool:
+    """Whether a metric goes by a run's last evaluation, not by its best."""
+    return metric == "final_val_tok_acc"
+
+
 class Bound(Strict):
     """The least that a run must have by a step, beside what its baseline had; fractions."""
 
@@ -297,8 +312,8 @@ class EarlyStop(Strict):
 
     def stop(self, evaluations: Sequence[Evaluation]) -> Stop | None:
         """The first of a run's evaluations, all from its start on, that is below its bound."""
-        name = "val_seq_acc" if self.metric == "best_val_seq_acc" else "val_tok_acc"
-        scores = so_far(self.metric, [getattr(evaluation, name) for evaluation in evaluations])
+        accuracies = [getattr(evaluation, accuracy_of(self.metric)) for evaluation in evaluations]
+        scores = so_far(self.metric, accuracies)
         bounds = {bound.step: bound for bound in self.bounds}
         for evaluation, score in zip(evaluations, scores, strict=True):
             bound = bounds.get(evaluation.step)
@@ -317,7 +332,7 @@ class EarlyStop(Strict):
 
 def so_far(metric: Metric, accuracies: Sequence[float]) -> list[float]:
     """What a run would score if it ended at each evaluation: the best yet, or the last."""
-    return list(accuracies) if metric == "final_val_tok_acc" else list(accumulate(accuracies, max))
+    return list(accuracies) if is_of_last_evaluation(metric) else list(accumulate(accuracies, max))
 
 
 class JobSpec(Strict):
@@ -420,18 +435,17 @@ class Metrics(Strict):
 
     def step_of(self, metric: Metric) -> int | None:
         """The step of the evaluation that a metric goes by; None where an earlier version did not store it."""
-        return {
-            "best_val_tok_acc": self.best_step,
-            "best_val_seq_acc": self.best_seq_step,
-            "final_val_tok_acc": self.steps,
-        }[metric]
+        if is_of_last_evaluation(metric):
+            return self.steps
+        return self.best_seq_step if is_of_whole_answers(metric) else self.best_step
 
     def distinct_at(self, metric: Metric) -> int:
         """Different tokens predicted by the evaluation that a metric goes by."""
-        found = {
-            "final_val_tok_acc": self.final_distinct_predictions,
-            "best_val_seq_acc": self.best_seq_distinct_predictions,
-        }.get(metric)
+        found: int | None = self.distinct_predictions
+        if is_of_last_evaluation(metric):
+            found = self.final_distinct_predictions
+        elif is_of_whole_answers(metric):
+            found = self.best_seq_distinct_predictions
         return self.distinct_predictions if found is None else found
 
     @classmethod
