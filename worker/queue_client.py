@@ -1,4 +1,4 @@
-"""A worker's dealings with the queue: each call is one short transaction, tried again while the database is away."""
+"""A worker's dealings with the queue: each call is one short transaction."""
 
 from __future__ import annotations
 
@@ -10,25 +10,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    stop_after_delay,
-    wait_exponential_jitter,
-)
 
-from db import events, queue
+from db import queue
 from db.changes import Changes
-from db.clock import clock
-from db.errors import DatabaseUnreachable, LeaseLost
+from db.errors import LeaseLost
 from db.queue import KnownResult, Lease, NextJob
 from db.session import Database
 from db.tables import Worker
-from worker.interrupts import uninterrupted
 from worker.job import (
     CONCLUSIVE,
     LOG_FILE,
@@ -41,15 +32,14 @@ from worker.job import (
     version,
 )
 from worker.limits import Limits
+from worker.patient_database import PatientDatabase, T, Work
 from worker.running import RunningJob
 
 LONGEST_SHOWN_REASON = 500  # characters shown of why a worker is paused or a job cannot be read
 SHORTEST_WAIT = 0.02  # seconds, when a job could be had but others were just at it
 LONGEST_WAIT = 5.0  # seconds between looks for expired leases
 EQUAL_AT_WORK = timedelta(seconds=2)  # between looks whether the equal of a job has ended
-BETWEEN_TRIES = wait_exponential_jitter(multiplier=0.1, max=5)  # seconds
 
-T = TypeVar("T")
 Advance = Callable[[Session, int, datetime], Any]
 
 
@@ -102,10 +92,10 @@ class QueueClient:
     worker_id: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
+        self._patient = PatientDatabase(self.database, self.limits.patience_seconds, self.trouble)
         self._changes = Changes(self.database)
         self._advanced: list[Any] = []
         self._look_at = 0.0  # when to look for expired leases again
-        self._is_away = False
         self.has_failed = False  # whether something could not be measured, and is not tried again
 
     def register(self, device: str, lock: Path) -> None:
@@ -133,21 +123,19 @@ class QueueClient:
             self._advance_all(session, now, lost)
             return worker.id
 
-        self.worker_id = self._patiently(enter)
+        self.worker_id = self._write(enter)
 
     def leave(self) -> None:
         """Says that this worker has stopped and holds nothing, if the database can hear it."""
         self._changes.close()
         self.hand_back()
-        self._once(self._set(stopped_at=True))
+        self._patient.try_write(self._set(stopped_at=True))
 
     def show_life(self, paused: str | None) -> None:
         """Says that this worker is there, and why it takes no job if it takes none."""
-        self._patiently(self._set(paused=paused))
+        self._patient.write(self._set(paused=paused))
 
-    def _set(
-        self, *, stopped_at: bool = False, paused: str | None = None
-    ) -> Callable[[Session, datetime], None]:
+    def _set(self, *, stopped_at: bool = False, paused: str | None = None) -> Work[None]:
         def enter(session: Session, now: datetime) -> None:
             worker = session.get_one(Worker, self.worker_id)
             worker.seen_at, worker.paused = now, paused and " ".join(paused.split())[:LONGEST_SHOWN_REASON]
@@ -159,7 +147,7 @@ class QueueClient:
     def claim(self) -> Claim | None:
         """The next job that must be run; known results and unreadable jobs are dealt with on the way."""
         while True:
-            claimed = self._patiently(self._claim)
+            claimed = self._write(self._claim)
             if not isinstance(claimed, Lease):
                 return claimed
 
@@ -245,8 +233,8 @@ class QueueClient:
                 queue.heartbeat(session, lease, now=now, lease_for=self.limits.lease)
 
         if evaluations or beat:
-            return self._once(work, lease.round_id)
-        return self._ask(lambda session: queue.require_held(session, lease))
+            return self._patient.try_write(work, round_id=lease.round_id)
+        return self._patient.try_read(lambda session, _: queue.require_held(session, lease))
 
     def end(
         self, lease: Lease, result: JobResult, evaluations: Sequence[dict[str, Any]], *, go_on: bool
@@ -261,11 +249,9 @@ class QueueClient:
             return Ended(will_retry, self._next_to_run(session, now, lease.round_id) if go_on else None)
 
         try:
-            ended = self._patiently(work, lease.round_id)
+            ended = self._write(work, lease.round_id)
         except LeaseLost:
-            if not self._patiently_reading(
-                lambda session, _: queue.has_ended(session, lease, result.outcome)
-            ):
+            if not self._patient.read(lambda session, _: queue.has_ended(session, lease, result.outcome)):
                 raise
             ended = Ended(will_retry=False)  # it had been stored, but the database's answer never came
         self.has_failed |= not (ended.will_retry or result.outcome in CONCLUSIVE)
@@ -309,7 +295,7 @@ class QueueClient:
 
     def hand_back(self) -> None:
         """Requeues whatever this worker holds, if the database can hear it; the attempt does not count."""
-        self._once(self._hand_back)
+        self._patient.try_write(self._hand_back)
 
     def _hand_back(self, session: Session, now: datetime) -> None:
         queue.hand_back_all(session, worker_id=self.worker_id, now=now, wait=True)
@@ -321,12 +307,8 @@ class QueueClient:
             start = queue.next_start(session, round_id=self.round_id)
             return (start - now).total_seconds() if start else seconds
 
-        def listen() -> None:
-            until = self._reading(until_start)
-            self._changes.wait(min(seconds, max(until, SHORTEST_WAIT)))
-
-        self._retrying()(listen)
-        self._came_back()
+        until = self._patient.read(until_start)
+        self._patient.patiently(lambda: self._changes.wait(min(seconds, max(until, SHORTEST_WAIT))))
 
     def is_idle(self) -> bool:
         """Whether nothing is queued or running."""
@@ -335,72 +317,22 @@ class QueueClient:
             start = queue.next_start(session, round_id=self.round_id)
             return start is None and not queue.is_running(session, round_id=self.round_id)
 
-        return self._patiently_reading(ask)
+        return self._patient.read(ask)
 
     def _advance_all(self, session: Session, now: datetime, job_ids: Sequence[int]) -> None:
         session.flush()
         self._advanced += [self.advance(session, job_id, now) for job_id in job_ids]
 
-    def _patiently(self, work: Callable[[Session, datetime], T], round_id: int | None = None) -> T:
-        done: T = self._retrying()(self._transaction, work, round_id)
-        self._came_back()
-        return done
+    def _write(self, work: Work[T], round_id: int | None = None) -> T:
+        """One transaction, tried again from its start; what it decided is announced once it is committed."""
 
-    def _patiently_reading(self, ask: Callable[[Session, datetime], T]) -> T:
-        found: T = self._retrying()(self._reading, ask)
-        self._came_back()
-        return found
+        def from_the_start(session: Session, now: datetime) -> T:
+            self._advanced.clear()
+            return work(session, now)
 
-    def _once(self, work: Callable[[Session, datetime], None], round_id: int | None = None) -> bool:
-        return self._attempt(lambda: self._transaction(work, round_id))
+        # announced uninterrupted, too: snapshots that nothing needs go then
+        return self._patient.write(from_the_start, round_id=round_id, then=self._announce_all)
 
-    def _ask(self, question: Callable[[Session], None]) -> bool:
-        return self._attempt(lambda: self._reading(lambda session, _: question(session)))
-
-    def _attempt(self, call: Callable[[], None]) -> bool:
-        try:
-            call()
-        except DatabaseUnreachable as error:
-            self._went_away(error)
-            return False
-        self._came_back()
-        return True
-
-    def _transaction(self, work: Callable[[Session, datetime], T], round_id: int | None = None) -> T:
-        """One transaction, in which a round is locked first if it is known which."""
-        self._advanced.clear()
-        with uninterrupted():  # what is announced, too: snapshots that nothing needs go then
-            with self.database.write() as session:
-                now = clock(session) if round_id is None else events.lock(session, round_id)
-                done = work(session, now)
-            for advanced in self._advanced:
-                self.announce(advanced)
-        self._advanced.clear()
-        return done
-
-    def _reading(self, ask: Callable[[Session, datetime], T]) -> T:
-        with self.database.read() as session:
-            return ask(session, clock(session))
-
-    def _retrying(self) -> Retrying:
-        def say(state: RetryCallState) -> None:
-            assert state.outcome is not None  # noqa: S101  (it failed)
-            self._went_away(state.outcome.exception())
-
-        return Retrying(
-            stop=stop_after_delay(self.limits.patience_seconds),
-            wait=BETWEEN_TRIES,
-            retry=retry_if_exception_type(DatabaseUnreachable),
-            before_sleep=say,
-            reraise=True,
-        )
-
-    def _went_away(self, error: BaseException | None) -> None:
-        if not self._is_away:
-            self.trouble(f"{error}; trying again")
-        self._is_away = True
-
-    def _came_back(self) -> None:
-        if self._is_away:
-            self.trouble("the database is back")
-        self._is_away = False
+    def _announce_all(self) -> None:
+        for advanced in self._advanced:
+            self.announce(advanced)

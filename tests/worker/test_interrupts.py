@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import signal
 import sqlite3
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 
 import pytest
+from sqlalchemy.orm import Session
 
 from db.session import open_current
 from db.tables import Round
 from worker.interrupts import uninterrupted
-from worker.limits import Limits
-from worker.queue_client import QueueClient
+from worker.patient_database import PatientDatabase
 
 
 class Stopped(KeyboardInterrupt):
@@ -56,18 +57,15 @@ def test_uninterrupted__nothing_happens_without_an_interrupt() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_queue_client__an_interrupted_transaction_is_whole_and_leaves_no_lock(tmp_path: Path) -> None:
+def test_write__an_interrupted_transaction_is_whole_and_leaves_no_lock(tmp_path: Path) -> None:
     database = open_current(f"sqlite:///{tmp_path / 'fsq.db'}")
-    queue = QueueClient(database, tmp_path, Limits(), lambda *_: None, lambda _: None, lambda _: None)
 
-    def interrupted(session: object, now: object) -> None:
-        session.add(  # type: ignore[attr-defined]
-            Round(name="r", digest="", source="", spec={"parallel": True}, facts={}, created_at=now)
-        )
+    def interrupted(session: Session, now: datetime) -> None:
+        session.add(Round(name="r", digest="", source="", spec={"parallel": True}, facts={}, created_at=now))
         signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(Stopped) as held:  # with its traceback, and so every frame, alive
-        queue._patiently(interrupted)
+        PatientDatabase(database, 1.0, lambda _: None).write(interrupted)
     with sqlite3.connect(tmp_path / "fsq.db", timeout=0) as other:
         other.execute("BEGIN IMMEDIATE")
         assert other.execute("SELECT count(*) FROM rounds").fetchone() == (1,)
