@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.round_file import Location, dotted, one_line
+from orchestrator.messages import Location, dotted, one_line
 from worker.job import in_words
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from db.session import Database
 from orchestrator import engine, forecast, round_file, stored_round
 from orchestrator.errors import BadRound, Problem
 from orchestrator.forecast import Forecast
+from orchestrator.messages import Location, dotted
 from orchestrator.reading import validate
-from orchestrator.round_file import Location, RoundFile, dotted
+from orchestrator.round_file import RoundFile
 from orchestrator.spec import ResolvedRound, RoundSpec
 from orchestrator.views import SubmissionView
 from worker.job import RoundFacts

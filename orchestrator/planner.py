@@ -16,8 +16,8 @@ from enum import StrEnum
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from orchestrator.messages import one_line
 from orchestrator.points import difference, points, rounded
-from orchestrator.round_file import one_line
 from orchestrator.rules import Rivals, Rule, RuleFailed, Ruling, Scope, Threshold, Trial
 from orchestrator.statistics.examples import Outcomes, standard_error
 from orchestrator.statistics.seeds import estimate_if_known

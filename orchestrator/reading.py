@@ -18,7 +18,8 @@ from pydantic_core import ErrorDetails
 
 from orchestrator.consistency import Conflict, Inconsistent, conflicts
 from orchestrator.errors import BadRound, NotFound, Problem
-from orchestrator.round_file import Location, RoundFile, dotted, one_line, parse, read
+from orchestrator.messages import Location, dotted, one_line
+from orchestrator.round_file import RoundFile, parse, read
 from orchestrator.rules.registry import DEFAULT, rule_class
 from orchestrator.spec import MAX_JOBS, NAME_PATTERN, Name, RoundSpec, Selection, entries, spell_out
 from worker.job import AnyTaskConfig, FutureSeedSettings, TaskConfig, task_options

@@ -18,14 +18,11 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.reader import ReaderError
 
 from orchestrator.errors import BadRound, Problem
+from orchestrator.messages import Location, dotted, one_line
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
 MAX_VALUES = 10_000
-MAX_PATH = 200  # characters of a place, as shown
-MAX_MESSAGE = 800  # characters of what is wrong there, as shown
-
-Location = tuple[str | int, ...]
 
 
 @dataclass
@@ -248,19 +245,6 @@ def _scalar(node: ScalarNode, location: Location, file: RoundFile) -> Any:
         raise _bad(file.name, node.start_mark.line + 1, message, location) from None
     finally:
         loader.dispose()
-
-
-def dotted(location: Location) -> str:
-    """The path into a file as people write it: stages.0.steps."""
-    return one_line(".".join(str(part) for part in location), MAX_PATH)
-
-
-def one_line(text: str, limit: int = MAX_MESSAGE) -> str:
-    """Text of whatever origin as a line of a message: unprintable characters escaped, the end cut."""
-    if len(text) <= limit and text.isprintable():
-        return text
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
-    return shown if len(text) <= limit else f"{shown}..."
 
 
 def _bad(name: str, line: int | None, message: str, location: Location = ()) -> BadRound:

@@ -29,9 +29,9 @@ from pydantic import (
 from orchestrator.chains import When, Where
 from orchestrator.consistency import CONTROL_ARM as CONTROL_ARM
 from orchestrator.consistency import Inconsistent, conflicts
+from orchestrator.messages import Location
 from orchestrator.paths import expanded
 from orchestrator.planner import Confirmation, JobKey, SearchSpec
-from orchestrator.round_file import Location
 from orchestrator.rules import AnyRule, Threshold
 from orchestrator.statistics.variants import control_runs
 from orchestrator.variants import MAX_NAME as MAX_NAME

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from db import tables
 from orchestrator.errors import BrokenRound, no_such_round
-from orchestrator.round_file import dotted, one_line
+from orchestrator.messages import dotted, one_line
 from orchestrator.rules import RuleFailed
 from orchestrator.spec import CONTROL_ARM, ResolvedRound, RoundSpec
 from worker.job import RoundFacts

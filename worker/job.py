@@ -38,6 +38,7 @@ from tasks import BuildReport as BuildReport
 from tasks import TaskConfig as TaskConfig
 from tasks.errors import in_words as in_words
 from tasks.errors import plug_in
+from tasks.errors import shown as shown
 from tasks.report import Lengths as Lengths
 from tasks.report import SplitReport as SplitReport
 
@@ -481,7 +482,7 @@ class Usage(Strict):
     continued_from: int = 0  # steps taken over from the snapshot of an earlier stage
 
 
-def _one_line(reason: Any) -> Any:
+def _as_stored(reason: Any) -> Any:
     """What an error says, as every database takes it and a line shows it."""
     if not isinstance(reason, str):
         return reason
@@ -493,7 +494,7 @@ class JobResult(Strict):
     """How a job ended and what it measured; the evaluations themselves are reported while it runs."""
 
     outcome: Outcome
-    reason: Annotated[str | None, BeforeValidator(_one_line)] = None
+    reason: Annotated[str | None, BeforeValidator(_as_stored)] = None
     metrics: Metrics | None = None  # of a whole run
     usage: Usage | None = None
     partial: Metrics | None = None  # of a run that was stopped, up to there

@@ -26,7 +26,8 @@ from orchestrator.api.problems import Forbidden, UnsupportedMediaType, documente
 from orchestrator.api.service import Service, service_of
 from orchestrator.forecast import Forecast
 from orchestrator.lookup import events_since
-from orchestrator.round_file import RoundFile, one_line, parse, parse_json
+from orchestrator.messages import one_line
+from orchestrator.round_file import RoundFile, parse, parse_json
 from orchestrator.spec import MAX_NAME, NAME_PATTERN
 from orchestrator.views import ChangeView, DecisionView, JobView, Page, RoundLine, RoundView, SubmissionView
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.round_file import one_line
+from orchestrator.messages import one_line
 from orchestrator.spec import CONTROL_ARM
 from worker.job import BASELINE
 
