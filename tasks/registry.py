@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.config import TaskConfig
-from tasks.errors import BrokenTaskKind, UnknownTaskKind, in_words, plug_in, shown
+from tasks.errors import BrokenTaskKind, UnknownTaskKind, plug_in, shown
+from tasks.plug_ins import BrokenPlugIn, PlugIns
 from tasks.rows import suggestion
 from tasks.task import Task
 
-GROUP = "fsq.tasks"
+_REGISTERED = PlugIns("fsq.tasks", "task kind", Task, "tasks.Task")
 
 
 class _Kind(BaseModel):
@@ -27,7 +25,7 @@ def kinds() -> dict[str, type[Task[Any]]]:
     """All usable task kinds, sorted by name. One that is registered but broken is left out here:
     `get_kind` says why."""
     usable = {}
-    for name in sorted({entry.name for entry in _registered()}):
+    for name in _REGISTERED.names():
         try:
             usable[name] = get_kind(name)
         except BrokenTaskKind:
@@ -37,39 +35,17 @@ def kinds() -> dict[str, type[Task[Any]]]:
 
 def get_kind(name: str) -> type[Task[Any]]:
     """The task class of one kind; UnknownTaskKind, or BrokenTaskKind with the plug-in's own error."""
-    entries = {entry.value: entry for entry in _registered() if entry.name == name}
-    if not entries:
-        known = sorted({entry.name for entry in _registered()})
+    try:
+        task = _REGISTERED.load(name)
+    except BrokenPlugIn as error:
+        raise BrokenTaskKind(str(error)) from error
+    if task is None:
+        known = _REGISTERED.names()
         hint = suggestion([name], known)
         raise UnknownTaskKind(f"no task kind '{shown(name)}'{hint}: expected one of {', '.join(known)}")
-    if len(entries) > 1:
-        raise BrokenTaskKind(f"task kind {name!r} is registered more than once: {', '.join(sorted(entries))}")
-    return _load(next(iter(entries.values())))
-
-
-def _registered() -> tuple[EntryPoint, ...]:
-    return _registered_on(tuple(sys.path))
-
-
-@lru_cache(maxsize=1)
-def _registered_on(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
-    """What the packages on a search path have registered; to look takes longer than most of what is done with it."""
-    return tuple(entry_points(group=GROUP))
-
-
-def _load(entry: EntryPoint) -> type[Task[Any]]:
-    try:
-        loaded = entry.load()
-    except (Exception, SystemExit) as error:
-        origin = entry.dist.name if entry.dist else "an unknown package"
-        raise BrokenTaskKind(
-            f"task kind {entry.name!r} ({entry.value} of {origin}) cannot be loaded: {in_words(error)}"
-        ) from error
-    if not (isinstance(loaded, type) and issubclass(loaded, Task)):
-        raise BrokenTaskKind(f"task kind {entry.name!r}: {entry.value} is not a subclass of tasks.Task")
-    if flaw := _flaw(loaded):
-        raise BrokenTaskKind(f"task kind {entry.name!r}: {entry.value} {flaw}")
-    return loaded
+    if flaw := _flaw(task):
+        raise BrokenTaskKind(f"task kind {name!r}: {task.__module__}:{task.__qualname__} {flaw}")
+    return task
 
 
 def _flaw(task: type[Task[Any]]) -> str | None:
@@ -79,8 +55,7 @@ def _flaw(task: type[Task[Any]]) -> str | None:
         return "has no Config that is a subclass of tasks.TaskConfig"
     if not isinstance(getattr(task, "summary", None), str):
         return "has no summary, one line of text"
-    missing = sorted(task.__abstractmethods__)
-    return f"does not define {', '.join(missing)}" if missing else None
+    return None
 
 
 def parse_config(options: Mapping[str, Any]) -> TaskConfig:

@@ -39,6 +39,8 @@ from tasks import TaskConfig as TaskConfig
 from tasks.errors import in_words as in_words
 from tasks.errors import plug_in
 from tasks.errors import shown as shown
+from tasks.plug_ins import BrokenPlugIn as BrokenPlugIn
+from tasks.plug_ins import PlugIns as PlugIns
 from tasks.report import Lengths as Lengths
 from tasks.report import SplitReport as SplitReport
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError
@@ -15,9 +13,8 @@ from orchestrator.rules.halving import Halving
 from orchestrator.rules.rule import Rule, Scope
 from orchestrator.rules.threshold import Threshold
 from orchestrator.rules.top_k import TopK
-from worker.job import in_words
+from worker.job import BrokenPlugIn, PlugIns, in_words
 
-GROUP = "fsq.rules"
 DEFAULT = "threshold"
 BUILT_IN: Mapping[str, type[Rule]] = {
     "threshold": Threshold,
@@ -27,51 +24,35 @@ BUILT_IN: Mapping[str, type[Rule]] = {
 }
 
 
+_REGISTERED = PlugIns("fsq.rules", "prune rule", Rule, "orchestrator.rules.Rule")
+
+
 class UnknownRule(ValueError):
     """No rule of this name, or one that cannot be loaded."""
 
 
 def known() -> list[str]:
     """The names of all rules, the built-in ones first."""
-    return [*BUILT_IN, *sorted({entry.name for entry in _registered()} - set(BUILT_IN))]
+    return [*BUILT_IN, *(name for name in _REGISTERED.names() if name not in BUILT_IN)]
 
 
 def rule_class(name: str) -> type[Rule]:
     """The rule of a name; raises UnknownRule, with the plug-in's own error where it has one."""
     if name in BUILT_IN:
         return BUILT_IN[name]
-    entries = {entry.value: entry for entry in _registered() if entry.name == name}
-    if not entries:
+    try:
+        rule = _REGISTERED.load(name)
+    except BrokenPlugIn as error:
+        raise UnknownRule(str(error)) from error
+    if rule is None:
         near = get_close_matches(name, known(), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known())}"
         raise UnknownRule(f"there is no prune rule {name!r}; {hint}")
-    if len(entries) > 1:
-        raise UnknownRule(f"prune rule {name!r} is registered more than once: {', '.join(sorted(entries))}")
-    return _load(next(iter(entries.values())))
-
-
-@cache
-def _registered() -> tuple[EntryPoint, ...]:
-    return tuple(entry_points(group=GROUP))
-
-
-def _load(entry: EntryPoint) -> type[Rule]:
-    try:
-        loaded = entry.load()
-    except (Exception, SystemExit) as error:
-        origin = entry.dist.name if entry.dist else "an unknown package"
+    if not isinstance(rule.scope, Scope):
         raise UnknownRule(
-            f"prune rule {entry.name!r} ({entry.value} of {origin}) cannot be loaded: {in_words(error)}"
-        ) from error
-    if not (isinstance(loaded, type) and issubclass(loaded, Rule)):
-        raise UnknownRule(
-            f"prune rule {entry.name!r}: {entry.value} is not a subclass of orchestrator.rules.Rule"
+            f"prune rule {name!r}: the scope of {rule.__module__}:{rule.__qualname__} is no Scope"
         )
-    if loaded.__abstractmethods__:
-        raise UnknownRule(f"prune rule {entry.name!r}: {entry.value} does not define judge")
-    if not isinstance(loaded.scope, Scope):
-        raise UnknownRule(f"prune rule {entry.name!r}: the scope of {entry.value} is no Scope")
-    return loaded
+    return rule
 
 
 def parse_rule(value: Any) -> Any:

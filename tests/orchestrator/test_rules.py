@@ -29,12 +29,12 @@ from orchestrator.rules import (
     Threshold,
     TopK,
     Trial,
-    registry,
     rule_class,
 )
 from orchestrator.rules.registry import BUILT_IN, UnknownRule, parse_rule
 from orchestrator.statistics.examples import Outcomes, standard_error
 from orchestrator.verdicts import Verdict
+from tasks import plug_ins
 from tests.orchestrator.factories import resolve
 from worker.job import BASELINE, Outcome
 
@@ -293,8 +293,8 @@ def test_plan__evidence_buys_seeds_only_where_it_needs_them(seed: int) -> None:
 
 
 def test_rule_class__of_two_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    entries = tuple(EntryPoint("mine", f"{package}:Rule", registry.GROUP) for package in ("one", "two"))
-    monkeypatch.setattr(registry, "_registered", lambda: entries)
+    entries = tuple(EntryPoint("mine", f"{package}:Rule", "fsq.rules") for package in ("one", "two"))
+    monkeypatch.setattr(plug_ins, "_entries", lambda _: entries)
     with pytest.raises(UnknownRule, match="'mine' is registered more than once: one:Rule, two:Rule"):
         rule_class("mine")
 
@@ -324,8 +324,8 @@ class Faulty(Threshold):
     ],
 )
 def test_parse_rule__of_a_faulty_plug_in(name: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = EntryPoint("mine", f"{__name__}:{name}", registry.GROUP)
-    monkeypatch.setattr(registry, "_registered", lambda: (entry,))
+    entry = EntryPoint("mine", f"{__name__}:{name}", "fsq.rules")
+    monkeypatch.setattr(plug_ins, "_entries", lambda _: (entry,))
     with pytest.raises(UnknownRule, match=said):
         parse_rule({"rule": "mine"})
 
