@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.util.exc import CommandError
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from alembic import command
 from db.errors import SchemaMismatch
@@ -21,7 +24,7 @@ def upgrade(database: Database, revision: str = "head") -> str:
 
     Raises SchemaMismatch when the database was written by a newer version of fsq.
     """
-    with database.engine.begin() as connection:
+    with _unwatched(database) as connection:
         if connection.dialect.name == "postgresql":  # SQLite has one writer anyway
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
         config = _config()
@@ -33,6 +36,33 @@ def upgrade(database: Database, revision: str = "head") -> str:
                 f"the database has a schema that this version of fsq does not know ({error}); install the newer fsq"
             ) from error
         return MigrationContext.configure(connection).get_current_revision() or "empty"
+
+
+@contextmanager
+def _unwatched(database: Database) -> Iterator[Connection]:
+    """A transaction in which SQLite lets a table go that others refer to: it is changed by copying and dropping it.
+
+    With its foreign keys watched over, all rows that refer to one of it would go with it.
+    """
+    with database.engine.connect() as connection:
+        is_sqlite = connection.dialect.name == "sqlite"
+        driver: Any = connection.connection.driver_connection
+        if is_sqlite:
+            driver.execute("PRAGMA foreign_keys=OFF")  # before the transaction, within which it does nothing
+        try:
+            with connection.begin():
+                before = _dangling(connection) if is_sqlite else 0
+                yield connection
+                if is_sqlite and _dangling(connection) > before:
+                    raise SchemaMismatch("the migrations would leave rows that refer to rows that are gone")
+        finally:
+            if is_sqlite:
+                driver.execute("PRAGMA foreign_keys=ON")
+
+
+def _dangling(connection: Connection) -> int:
+    """How many references of an SQLite database lead nowhere."""
+    return len(connection.exec_driver_sql("PRAGMA foreign_key_check").all())
 
 
 def _config() -> Config:

@@ -5,24 +5,27 @@ from __future__ import annotations
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, insert, inspect, select, text
+from sqlalchemy import Column, Connection, MetaData, Table, create_engine, insert, inspect, select, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import IntegrityError
 
 from alembic import command
 from db import migrations
 from db.errors import DatabaseUnreachable, SchemaMismatch
 from db.revision import HEAD
 from db.session import Database, _open, open_current
-from db.tables import Base, Decision, Job, Round, RoundState
+from db.tables import Base, Decision, Evaluation, Job, Round, RoundState
 from orchestrator.evidence import Evidence
-from tests.db.test_queue import NOW
+from tests.db.test_queue import EVALUATION, NOW
 
 
 def config_on(connection: Connection) -> Config:
@@ -46,21 +49,50 @@ def test_upgrade__gives_the_tables_schema(database_url: str) -> None:
     database.close()
 
 
-def test_upgrade__keeps_the_rounds_of_the_first_version(database_url: str) -> None:
+REVISIONS = [script.revision for script in ScriptDirectory.from_config(migrations._config()).walk_revisions()]
+
+
+@pytest.mark.parametrize("revision", sorted(set(REVISIONS) - {HEAD}))
+def test_upgrade__keeps_every_row_of_an_earlier_version(database_url: str, revision: str) -> None:
+    """Whatever refers to the row of a table that is copied, too."""
     database = Database(database_url)
     with database.engine.begin() as connection:
-        command.upgrade(config_on(connection), "0001")
-        connection.execute(
-            text(
-                "INSERT INTO rounds (name, digest, source, spec, facts, state, created_at) "
-                "VALUES ('old', 'd', 's', '{}', '{}', 'finished', '2026-01-01 00:00:00+00:00')"
-            )
-        )
+        command.upgrade(config_on(connection), revision)
+        tables = tables_of(connection)
+        for table in tables:
+            connection.execute(insert(table), {column.name: sample(column) for column in table.columns})
+        before = {table.name: rows_of(connection, table) for table in tables}
+    assert all(len(rows) == 1 for rows in before.values())
+
     assert migrations.upgrade(database) == HEAD
+
+    with database.engine.connect() as connection:
+        assert {table.name: rows_of(connection, table) for table in tables} == before
     with database.read() as session:
-        row = session.scalars(select(Round)).one()
-        assert (row.name, row.state, row.after_id, row.reason) == ("old", RoundState.FINISHED, None, None)
+        assert session.scalars(select(Round)).one().state is RoundState.FINISHED
+    with pytest.raises(IntegrityError), database.write() as session:  # watched over again
+        session.execute(insert(Evaluation), EVALUATION | {"job_id": 99})
     database.close()
+
+
+def tables_of(connection: Connection) -> list[Table]:
+    """All that hold something, those that others refer to first."""
+    found = MetaData()
+    found.reflect(connection)
+    return [table for table in found.sorted_tables if table.name != "alembic_version"]
+
+
+def sample(column: Column[Any]) -> Any:
+    """What the column of a row may hold; of a decision without a delta, which no migration adds evidence to."""
+    named = {"state": "finished" if column.table.name == "rounds" else "done", "d_acc": None}
+    if column.name in named:
+        return named[column.name]
+    kinds: dict[type, Any] = {int: 1, float: 0.5, str: "text", datetime: NOW}
+    return kinds.get(column.type.python_type, {"a": 1})
+
+
+def rows_of(connection: Connection, table: Table) -> list[tuple[Any, ...]]:
+    return [tuple(row) for row in connection.execute(select(*table.columns))]
 
 
 USAGE = {"device": "cpu", "kernel": "c", "micro_batch": 4, "padding_share": 0.0, "peak_memory_bytes": None}
