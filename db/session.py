@@ -29,9 +29,8 @@ from db.revision import HEAD
 
 BUSY_TIMEOUT_SECONDS = 30
 _IS_NEW = "fsq_is_new"  # in what is known of a connection: nothing has been asked on it yet
-LONGEST_LOOK_MILLISECONDS = (
-    5  # SQLite by itself looks ever less often the longer it waits, so the latest wins
-)
+# SQLite by itself looks ever less often the longer it waits, so the latest wins
+LONGEST_LOOK_MILLISECONDS = 5
 
 
 class Database:

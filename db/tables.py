@@ -86,9 +86,8 @@ class Round(Base):
     state: Mapped[RoundState] = mapped_column(default=RoundState.ACTIVE, index=True)
     after_id: Mapped[int | None] = mapped_column(ForeignKey("rounds.id"), index=True)  # its parent
     reason: Mapped[str | None]  # why it waits, is blocked, or decides nothing more
-    selected: Mapped[list[dict[str, Any]] | None] = mapped_column(
-        JSON
-    )  # its variants, once taken from others
+    # its variants, once taken from others
+    selected: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON)
     n_events: Mapped[int] = mapped_column(default=0, server_default="0")
     created_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
@@ -123,9 +122,8 @@ class Job(Base):
         Index("ix_jobs_claim_of_round", "round_id", "state", "id"),
         Index("ix_jobs_next", "state", "not_before"),
         Index("ix_jobs_progress", "round_id", "state", "outcome"),
-        Index(
-            "ix_jobs_known", "fingerprint", "state"
-        ),  # without the state, SQLite would walk all that is done
+        # without the state, SQLite would walk all that is done
+        Index("ix_jobs_known", "fingerprint", "state"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -146,9 +144,8 @@ class Job(Base):
     not_before: Mapped[datetime]  # earliest time of the next attempt
 
     worker_id: Mapped[int | None] = mapped_column(ForeignKey("workers.id"))
-    fencing_token: Mapped[int] = mapped_column(
-        default=0
-    )  # rises with every claim; a stale holder cannot write
+    # rises with every claim; a stale holder cannot write
+    fencing_token: Mapped[int] = mapped_column(default=0)
     lease_expires_at: Mapped[datetime | None]
 
     outcome: Mapped[str | None]

@@ -1,6 +1,6 @@
 """What `fsq run` and `fsq work` show while they work: a live panel on a terminal, plain lines elsewhere.
 
-Both are told the same by the worker (`worker.service.Listener`) and by the engine (`decided`).
+Both are told the same by the worker (`worker.running.Listener`) and by the engine (`decided`).
 """
 
 from __future__ import annotations

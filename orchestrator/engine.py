@@ -26,7 +26,14 @@ from orchestrator.planner import Decision, JobKey, Lane, Plan, SearchSpec, State
 from orchestrator.points import difference
 from orchestrator.results import Standing
 from orchestrator.spec import ResolvedRound, RoundSpec
-from orchestrator.stored_round import as_submitted, find, locked, on_candidates, resolved_from, told_of
+from orchestrator.stored_round import (
+    as_broken_round,
+    as_submitted,
+    find,
+    locked,
+    on_candidates,
+    resolved_from,
+)
 from orchestrator.verdicts import Verdict
 from worker.job import BASELINE, JobSpec
 
@@ -269,7 +276,7 @@ def children(session: Session, row: tables.Round, state: RoundState) -> list[tab
 
 def start(session: Session, row: tables.Round, parent: tables.Round, now: datetime) -> Advance:
     """Starts, blocks or leaves waiting a round that comes after another; both are locked."""
-    with told_of(row.name):
+    with as_broken_round(row.name):
         spec = RoundSpec.from_json(row.spec)
     assert spec.parent is not None  # noqa: S101  (it has one)
     begun = chains.start(_parent(parent), spec.parent.when)
@@ -331,7 +338,7 @@ def current_plan(
     if judged := [key for key in found if _is_judged_by_example(resolved, key)]:
         found = results.with_outcomes(found, results.examined(session, resolved, found, judged))
     finished = {key: stands.measurement for key, stands in found.items() if stands.measurement is not None}
-    with told_of(resolved.spec.round):
+    with as_broken_round(resolved.spec.round):
         return plan(search, finished), found
 
 

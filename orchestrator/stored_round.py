@@ -46,12 +46,12 @@ def resolve(row: tables.Round) -> ResolvedRound:
 
 def resolved_from(name: str, spec: str, selected: str | None, facts: str) -> ResolvedRound:
     """A round from its columns as JSON; raises BrokenRound."""
-    with told_of(name):
+    with as_broken_round(name):
         return _resolved(spec, selected, facts)
 
 
 @contextmanager
-def told_of(name: str) -> Iterator[None]:
+def as_broken_round(name: str) -> Iterator[None]:
     """Raises BrokenRound for what is wrong with a stored round: its rule may be gone, or fail."""
     try:
         yield

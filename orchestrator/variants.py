@@ -1,8 +1,8 @@
 """The built-in catalogue of Future-Seed variants, and how a round spells out its own.
 
-The catalogue holds the predecessor's named variants of rounds 21 and later (seed-facts, section 2). Where it
-used one name for different settings over time, the settings of the latest rounds stand here, but for
-`scalar_l8_trainable`, which is that of rounds 21 to 28.
+The catalogue holds the predecessor's named variants of rounds 21 and later. Where it used one name for different
+settings over time, the settings of the latest rounds stand here, but for `scalar_l8_trainable`, which is that of
+rounds 21 to 28.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from tasks import assembly, cache, shortfall
 from tasks.candidate import Candidate
 from tasks.config import TaskConfig
 from tasks.encoding import Draft, Encoder
-from tasks.errors import DataUnavailable, RowError, plug_in, shown
+from tasks.errors import DataUnavailable, RowError, blaming_kind, shown
 from tasks.notes import NotePool
 from tasks.registry import get_kind, parse_config
 from tasks.report import Built
@@ -42,7 +42,7 @@ def build(
     if not isinstance(config, TaskConfig):
         config = parse_config(config)
     kind = get_kind(config.kind)
-    with plug_in(config.kind, "to take its options"):
+    with blaming_kind(config.kind, "to take its options"):
         task = kind(config)
         if not isinstance(getattr(task, "config", None), TaskConfig):
             raise TypeError("__init__ has to hand them on: super().__init__(config)")
@@ -117,7 +117,7 @@ def _build(task: Task[Any], source: Source | None, tokenizer: Tokenizer) -> Buil
 def _divide(task: Task[Any], source: Source) -> dict[Split, list[Row]]:
     """All rows by split, in the order of the source."""
     rows: dict[Split, list[Row]] = {split: [] for split in Split}
-    with plug_in(task.config.kind, "to name its columns"):
+    with blaming_kind(task.config.kind, "to name its columns"):
         columns = task.columns
         if not isinstance(columns, Columns):
             raise TypeError(f"expected Columns, not {columns!r}")
@@ -133,7 +133,7 @@ def _in_order(task: Task[Any], split: Split, rows: Mapping[Split, Sequence[Row]]
 
 
 def _generated(task: Task[Any], split: Split) -> Iterator[Row]:
-    with plug_in(task.config.kind, f"to generate rows for {split}"):
+    with blaming_kind(task.config.kind, f"to generate rows for {split}"):
         for row in task.generate(split):
             if not isinstance(row, Row):
                 raise TypeError(f"expected a Row, not {row!r}")
@@ -141,13 +141,13 @@ def _generated(task: Task[Any], split: Split) -> Iterator[Row]:
 
 
 def _split_of(task: Task[Any], row: Row) -> Split:
-    with plug_in(task.config.kind, f"to place the row {shown(row.key)!r}"):
+    with blaming_kind(task.config.kind, f"to place the row {shown(row.key)!r}"):
         return Split(task.split_of(row))
 
 
 def _candidate(task: Task[Any], row: Row) -> Candidate:
     """The task's candidate; RowError where it holds a lone surrogate, which nothing can encode."""
-    with plug_in(task.config.kind, f"on the row {shown(row.key)!r}"):
+    with blaming_kind(task.config.kind, f"on the row {shown(row.key)!r}"):
         candidate = task.candidate(row)
         if not isinstance(candidate, Candidate):
             raise TypeError(f"expected a Candidate, not {candidate!r}")

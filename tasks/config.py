@@ -111,10 +111,15 @@ class Data(_Options):
             return self
         raise ValueError("give exactly one of: path; train and val; hub")
 
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files that are named, by the option that names them."""
+        named = {"path": self.path, "train": self.train, "val": self.val}
+        return {option: path for option, path in named.items() if path is not None}
+
     def resolved(self, directory: Path) -> Data:
         """The same data with relative paths taken from `directory`."""
-        paths = {name: getattr(self, name) for name in ("path", "train", "val")}
-        update = {name: directory / _expanded(path) for name, path in paths.items() if path}
+        update = {option: directory / _expanded(path) for option, path in self.files.items()}
         return self.model_copy(update=update)
 
 

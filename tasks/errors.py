@@ -55,7 +55,7 @@ def in_words(error: BaseException) -> str:
 
 
 @contextmanager
-def plug_in(
+def blaming_kind(
     kind: str, what: str, *, passing: tuple[type[Exception], ...] = (RowError, TaskError)
 ) -> Iterator[None]:
     """Raises BrokenTaskKind for what the code of a task kind raises that is no word on its rows or data."""

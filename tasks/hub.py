@@ -137,9 +137,8 @@ def _download(hub: HubData, commit: str, *, again: bool) -> Any:
             f"hub {hub.repo}: a local file or folder of this name hides it; work in another folder"
         )
     builder = datasets.load_dataset_builder(hub.repo, hub.config, revision=commit)
-    if isinstance(
-        builder, Cache
-    ):  # out of reach, `datasets` takes what was prepared last, whatever was asked for
+    # out of reach, `datasets` takes what was prepared last, whatever was asked for
+    if isinstance(builder, Cache):
         raise DataUnavailable(
             f"hub {hub.repo}: out of reach, and this machine has no copy of commit {commit}"
         )

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.config import TaskConfig
-from tasks.errors import BrokenTaskKind, UnknownTaskKind, plug_in, shown
+from tasks.errors import BrokenTaskKind, UnknownTaskKind, blaming_kind, shown
 from tasks.plug_ins import BrokenPlugIn, PlugIns
 from tasks.rows import suggestion
 from tasks.task import Task
@@ -65,5 +65,5 @@ def parse_config(options: Mapping[str, Any]) -> TaskConfig:
     """
     kind = _Kind.model_validate(dict(options)).kind
     config = get_kind(kind).Config
-    with plug_in(kind, "to check its options", passing=(ValidationError,)):
+    with blaming_kind(kind, "to check its options", passing=(ValidationError,)):
         return config.model_validate(dict(options))

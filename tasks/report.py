@@ -54,9 +54,8 @@ class ValReport(SplitReport):
     symbols_per_answer: float | None  # mean; None for free text
     majority_accuracy: float  # token accuracy of always saying the most frequent answer token of train
     uniform_accuracy: float  # token accuracy of a uniform guess
-    constant_accuracy: float = (
-        0.0  # the most that one token can have, always said; 0 in reports before it was known
-    )
+    # the most that one token can have, always said; 0 in reports before it was known
+    constant_accuracy: float = 0.0
     symbol_pp: float  # what one answer token is worth, in percentage points
 
 

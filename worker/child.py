@@ -27,7 +27,6 @@ import torch
 from model import RWKV7, default_backend, get_tokenizer, random_state_dict
 from model.checkpoint import digest, read
 from model.errors import ModelError
-from model.shapes import ModelShape
 from tasks import DataUnavailable, Example, TaskConfig, TaskError, build
 from worker.downloads import checkpoint_file
 from worker.errors import BuildFailed, InfrastructureFailed, JobFailed, OutOfMemory, Unreachable
@@ -118,9 +117,7 @@ class Resources:
 def _weights(spec: JobSpec) -> dict[str, torch.Tensor]:
     source = spec.model.checkpoint
     if isinstance(source, RandomCheckpoint):
-        chosen = source.random
-        shape = ModelShape.random(chosen.layers, chosen.dim, chosen.vocab, chosen.head_size)
-        return random_state_dict(shape, chosen.seed)
+        return random_state_dict(source.random.shape, source.random.seed)
     path, wanted = spec.model_facts.path, spec.model_facts.digest
     assert path is not None  # noqa: S101  (only random models have no file)
     try:
@@ -150,7 +147,7 @@ def _places(task: TaskConfig) -> str:
         return "generated"
     if data.hub is not None:
         return data.hub.repo
-    return ", ".join(str(path) for path in (data.path, data.train, data.val) if path is not None)
+    return ", ".join(map(str, data.files.values()))
 
 
 class ConnectionReport:

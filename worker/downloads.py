@@ -60,9 +60,8 @@ def _copy(source: HubCheckpoint, revision: str | None, *, anew: bool) -> Path:
         return Path(fetch(force_download=anew))
     except Exception as error:
         said = f"{failed}: {type(error).__name__}: {' '.join(str(error).split())}"
-        if isinstance(error, wrong) and not isinstance(
-            error, LocalEntryNotFoundError
-        ):  # the hub did not answer
+        # LocalEntryNotFoundError: the hub did not answer
+        if isinstance(error, wrong) and not isinstance(error, LocalEntryNotFoundError):
             raise ModelError(said) from error
         raise Unreachable(said) from error
 

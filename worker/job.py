@@ -33,11 +33,12 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from model.settings import FutureSeedSettings as FutureSeedSettings
+from model.shapes import ModelShape
 from tasks import BrokenTaskKind, UnknownTaskKind, get_kind, kinds, parse_config
 from tasks import BuildReport as BuildReport
 from tasks import TaskConfig as TaskConfig
+from tasks.errors import blaming_kind
 from tasks.errors import in_words as in_words
-from tasks.errors import plug_in
 from tasks.errors import shown as shown
 from tasks.plug_ins import BrokenPlugIn as BrokenPlugIn
 from tasks.plug_ins import PlugIns as PlugIns
@@ -71,9 +72,8 @@ class Outcome(StrEnum):
     BUILD_FAILED = "build_failed"  # the examples could not be built, or are not those of the submission
     OOM = "oom"  # does not fit even at micro-batch 1; no verdict on the variant
     DIVERGED = "diverged"  # NaN or infinite loss; a verdict
-    STOPPED = (
-        "stopped"  # so far below the baseline that it ended before its budget; a verdict without a number
-    )
+    # so far below the baseline that it ended before its budget; a verdict without a number
+    STOPPED = "stopped"
     INFRA_FAILED = "infra_failed"  # network, disk, hub; retried
     CRASHED = "crashed"  # the child died; retried
     LOST = "lost"  # the lease expired; retried
@@ -119,6 +119,10 @@ class RandomInit(Strict):
         if self.dim % self.head_size:
             raise ValueError(f"dim {self.dim} is not a multiple of head_size {self.head_size}")
         return self
+
+    @property
+    def shape(self) -> ModelShape:
+        return ModelShape.random(self.layers, self.dim, self.vocab, self.head_size)
 
 
 class HubCheckpoint(Strict):
@@ -205,7 +209,7 @@ def task_kinds() -> dict[str, dict[str, Any]]:
     """Every task kind: its summary, and its options: whether required, their default as JSON, their meaning."""
     found = {}
     for name, task in kinds().items():
-        with suppress(BrokenTaskKind), plug_in(name, "to make the defaults of its options"):
+        with suppress(BrokenTaskKind), blaming_kind(name, "to make the defaults of its options"):
             found[name] = {"summary": task.summary, "options": _options(task.Config)}
     return found
 

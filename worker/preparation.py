@@ -11,7 +11,6 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from model import checkpoint
 from model.errors import ModelError
-from model.shapes import ModelShape
 from model.tokenizers import get_tokenizer
 from tasks import (
     BuildError,
@@ -180,9 +179,8 @@ def inspect_model(config: ModelConfig) -> ModelFacts:
     """What the model is, from its file's header or its settings; raises ModelError, Unreachable."""
     source = config.checkpoint
     if isinstance(source, RandomCheckpoint):
-        chosen = source.random
-        shape = ModelShape.random(chosen.layers, chosen.dim, chosen.vocab, chosen.head_size)
-        path, digest, revision = None, sha256_of(chosen.model_dump(mode="json")), None
+        shape = source.random.shape
+        path, digest, revision = None, sha256_of(source.random.model_dump(mode="json")), None
     else:
         if isinstance(source, HubCheckpoint):
             path, digest = checkpoint_file(source)

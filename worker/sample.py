@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from model.tokenizers import get_tokenizer
 from tasks import BuildReport, DataUnavailable, TaskConfig, TaskError, build, get_kind
-from tasks.errors import plug_in
+from tasks.errors import blaming_kind
 from worker.preparation import InputProblem
 
 
@@ -22,7 +22,7 @@ def sample(config: TaskConfig, tokenizer_name: str) -> Sample:
     tokenizer = get_tokenizer(tokenizer_name)
     try:
         _, val, report = build(config, tokenizer)
-        with plug_in(config.kind, "to show an example"):
+        with blaming_kind(config.kind, "to show an example"):
             return Sample(report, str(get_kind(config.kind)(config).show(val[0], tokenizer)))
     except TaskError as error:
         raise InputProblem((), str(error), is_infrastructure=isinstance(error, DataUnavailable)) from error

@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from worker.liveness import is_alive
+
 
 def snapshot_folder(home: Path) -> Path:
     return home / "snapshots"
@@ -84,12 +86,9 @@ def _is_abandoned(path: Path) -> bool:
     if path.suffix != ".tmp":
         return False
     try:
-        os.kill(int(path.name.split(".")[1]), 0)
-    except ProcessLookupError:
-        return True
-    except (PermissionError, ValueError):
+        return not is_alive(int(path.name.split(".")[1]))
+    except ValueError:  # no process's number
         return False
-    return False
 
 
 def _all(home: Path) -> list[Path]:

@@ -80,9 +80,8 @@ class Run:
 
 def start_run(spec: JobSpec, model: RWKV7) -> Run:
     """A run at step 0 on freshly loaded weights."""
-    torch.manual_seed(
-        spec.seed
-    )  # nothing here draws random numbers; what a plug-in draws is at least the same
+    # nothing here draws random numbers; what a plug-in draws is at least the same
+    torch.manual_seed(spec.seed)
     future_seed = None
     device = model.emb.weight.device
     groups: list[dict[str, Any]] = [

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from worker.job import Budget
 from worker.limits import Limits
 
-LONGEST_LOOK = (
-    5.0  # seconds between looks; what is longer was a machine asleep, or a database that kept us waiting
-)
+# seconds between looks; what is longer was a machine asleep, or a database that kept us waiting
+LONGEST_LOOK = 5.0
 
 
 class Hung(Exception):

@@ -60,7 +60,7 @@ EVENTS: Responses = {
 
 ROUND_BODY = {
     "required": True,
-    "description": "A round (README, DESIGN).",
+    "description": "A round (docs/rounds.md).",
     "content": {
         "application/yaml": {"schema": {"type": "string"}},
         "application/json": {"schema": {"type": "object"}},

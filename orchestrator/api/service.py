@@ -14,7 +14,7 @@ from orchestrator.api.access import Access
 from orchestrator.api.metrics import Metrics
 from orchestrator.api.watch import Watch
 from orchestrator.intake import Intake
-from orchestrator.recent import Recent
+from orchestrator.lru import LruCache
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,8 @@ class Service:
     home: Path  # where the runs' logs lie
     roots: Sequence[Path]  # relative paths of rounds are taken from the first one
     preparations: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(2))  # at once; others wait
-    recent: Recent[bytes] = field(
-        default_factory=lambda: Recent(256)
-    )  # answers by what was asked and its stamp
+    # answers by what was asked and its stamp
+    recent: LruCache[bytes] = field(default_factory=lambda: LruCache(256))
 
 
 def service_of(request: Request) -> Service:

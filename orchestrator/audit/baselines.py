@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from orchestrator.audit.comparisons import Arm, arm_name, arm_of, baselines, comparisons, in_words, result_of
+from orchestrator.audit.comparisons import (
+    Arm,
+    arm_name,
+    arm_of,
+    baselines,
+    comparisons,
+    grouped,
+    in_words,
+    result_of,
+)
 from orchestrator.audit.findings import Check, Finding, listed, percent, share
 from orchestrator.caveats import STEPS_TOLERANCE
 from orchestrator.history.entries import History, Run
@@ -24,10 +32,7 @@ def judge(history: History) -> Iterator[Finding]:
             [run.source for run in lonely],
             {"unmatched": len(lonely), "variants": len(variants)},
         )
-    groups: dict[tuple[Arm, str], list[Run]] = defaultdict(list)
-    for run in lonely:
-        groups[arm_of(run), run.stage].append(run)
-    for group in groups.values():
+    for group in grouped(lonely, lambda run: (arm_of(run), run.stage)).values():
         yield _unmatched(group, known, history.runs)
     yield from _unequal_steps(history.runs)
     yield from _unlike_baselines(history.runs)
@@ -40,7 +45,7 @@ def _unmatched(group: Sequence[Run], known: dict[tuple[Arm, str], Run], runs: Se
     earlier = [run for (arm, _), run in known.items() if arm == arm_of(first)]
     if earlier:
         base = earlier[-1]
-        deltas = [(run.accuracy or 0.0) - (base.accuracy or 0.0) for run in group]
+        deltas = [run.score - base.score for run in group]
         low, high = points(min(deltas)), points(max(deltas))
         shown = low if low == high else f"{low} to {high}"
         return Finding(
@@ -76,12 +81,9 @@ def _unequal_steps(runs: Sequence[Run]) -> Iterator[Finding]:
 
 def _unlike_baselines(runs: Sequence[Run]) -> Iterator[Finding]:
     """Two baselines of one arm and stage that differ: it is open which one a delta is against."""
-    groups: dict[tuple[Arm, str], list[Run]] = defaultdict(list)
-    for run in runs:
-        if run.is_baseline and run.is_measured:
-            groups[arm_of(run), run.stage].append(run)
-    for group in groups.values():
+    measured = [run for run in runs if run.is_baseline and run.is_measured]
+    for group in grouped(measured, lambda run: (arm_of(run), run.stage)).values():
         if len({result_of(run) for run in group}) > 1:
-            accuracies = listed([percent(run.accuracy or 0.0, 2) for run in group])
+            accuracies = listed([percent(run.score, 2) for run in group])
             text = f"{arm_name(group[0])} has baselines that differ: {accuracies}"
             yield Finding(Check.UNMATCHED_BASELINE, text, [run.source for run in group])

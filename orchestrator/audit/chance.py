@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from orchestrator.audit.comparisons import Arm, arm_name, arm_of, base_task
+from orchestrator.audit.comparisons import arm_name, arm_of, base_task, grouped
 from orchestrator.audit.findings import Check, Finding, percent, share
 from orchestrator.audit.grids import implied_questions
 from orchestrator.caveats import EXPLANATIONS, Caveat
 from orchestrator.history.entries import History, LedgerRow, Run
-from orchestrator.history.predecessor import EVALUATIONS, Guess, guess_of
+from orchestrator.history.predecessor import ARC_MC, EVALUATIONS, Guess, guess_of
 
 FEWEST_ARMS = 3  # with one accuracy, for it to count as constant
 FEWEST_ROWS = 5  # of a family of the ledger
@@ -37,20 +36,18 @@ def expected_best(questions: int, guess: float, evaluations: int) -> float:
 
 def _guesses(runs: Sequence[Run]) -> Iterator[Finding]:
     """Of the predecessor's tasks whose names say what a guess gives; own records have a caveat where it matters."""
-    groups: dict[tuple[str, Guess], list[Run]] = defaultdict(list)
-    for run in runs:
-        guess = guess_of(run.task)
-        if run.is_measured and not run.is_own and guess is not None:
-            groups[base_task(run.task), guess].append(run)
+    measured = [run for run in runs if run.is_measured and not run.is_own]
+    groups = grouped(measured, lambda run: (base_task(run.task), guess_of(run.task)))
     for (task, guess), group in groups.items():
-        yield from _near_a_guess(task, group, guess)
+        if guess is not None:
+            yield from _near_a_guess(task, group, guess)
 
 
 def _near_a_guess(task: str, group: Sequence[Run], guess: Guess) -> Iterator[Finding]:
-    baselines = [run.accuracy or 0.0 for run in group if run.is_baseline]
+    baselines = [run.score for run in group if run.is_baseline]
     if not baselines:
         return
-    questions = None if guess.is_best else implied_questions(run.accuracy or 0.0 for run in group)
+    questions = None if guess.is_best else implied_questions(run.score for run in group)
     luck = expected_best(questions, guess.share, EVALUATIONS) if questions else None
     if min(baselines) > (guess.share if guess.is_best else max(NEAR * guess.share, luck or 0.0)):
         return
@@ -60,7 +57,7 @@ def _near_a_guess(task: str, group: Sequence[Run], guess: Guess) -> Iterator[Fin
     if luck is not None:
         text += f", the best of {EVALUATIONS} evaluations of {questions} guesses {percent(luck)} on average"
     losses = [run.loss for run in group if run.loss is not None]
-    if losses and task == "arc_mc":
+    if losses and task == ARC_MC:
         text += f"; best losses are {min(losses):.3f} to {max(losses):.3f}, and ln 4 is {math.log(4):.3f}"
     figures = {
         "guess": guess.share,
@@ -81,11 +78,8 @@ def _constant_arms(runs: Sequence[Run]) -> Iterator[Finding]:
 
     Equal accuracies of own records are no more than a tie: whether the answer was constant, they say themselves.
     """
-    groups: dict[tuple[Arm, str], list[Run]] = defaultdict(list)
-    for run in runs:
-        if run.is_measured and run.loss is not None:
-            groups[arm_of(run), run.stage].append(run)
-    for group in groups.values():
+    with_loss = [run for run in runs if run.is_measured and run.loss is not None]
+    for group in grouped(with_loss, lambda run: (arm_of(run), run.stage)).values():
         losses = {run.loss for run in group}
         is_tie = any(run.is_own and Caveat.DEGENERATE not in run.caveats for run in group)
         if len(losses) >= FEWEST_ARMS and len({run.accuracy for run in group}) == 1 and not is_tie:
@@ -93,17 +87,14 @@ def _constant_arms(runs: Sequence[Run]) -> Iterator[Finding]:
             yield Finding(
                 Check.AT_CHANCE,
                 f"{arm_name(first)}: all {len(group)} arms have the accuracy "
-                f"{percent(first.accuracy or 0.0, 4)}, with {len(losses)} different losses: a constant answer",
+                f"{percent(first.score, 4)}, with {len(losses)} different losses: a constant answer",
                 [run.source for run in group],
                 {"arms": len(group), "accuracy": first.accuracy},
             )
 
 
 def _constant_families(rows: Sequence[LedgerRow]) -> Iterator[Finding]:
-    families: dict[str, list[LedgerRow]] = defaultdict(list)
-    for row in rows:
-        families[row.family].append(row)
-    for family, group in families.items():
+    for family, group in grouped(rows, lambda row: row.family).items():
         if len(group) >= FEWEST_ROWS and all(row.quick_delta == 0 for row in group):
             yield Finding(
                 Check.AT_CHANCE,

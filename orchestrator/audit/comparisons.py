@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from orchestrator.history.entries import Decision, History, LedgerRow, Run
 
+Item = TypeVar("Item")
+Key = TypeVar("Key", bound=Hashable)
+
 Arm = tuple[str, str, int | None, int | None]
+
+
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """The items that have a key in common, in the order in which they come."""
+    groups: dict[Key, list[Item]] = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
+    return dict(groups)
 
 
 def arm_of(run: Run) -> Arm:
@@ -64,7 +75,7 @@ class Comparison(NamedTuple):
     @property
     def delta(self) -> float:
         """Of the accuracies, a fraction."""
-        return (self.variant.accuracy or 0.0) - (self.baseline.accuracy or 0.0)
+        return self.variant.score - self.baseline.score
 
     @property
     def is_identical(self) -> bool:
@@ -106,6 +117,11 @@ def stages(runs: Iterable[Run]) -> dict[str, list[str]]:
         if run.is_measured and run.stage not in found[run.round]:
             found[run.round].append(run.stage)
     return dict(found)
+
+
+def first_stages(runs: Iterable[Run]) -> dict[str, str]:
+    """The stage at which every round that measured anything began."""
+    return {name: all_[0] for name, all_ in stages(runs).items()}
 
 
 class Step(NamedTuple):

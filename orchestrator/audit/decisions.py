@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from orchestrator.audit.comparisons import (
-    Arm,
     Comparison,
     arm_of,
     base_task,
     comparisons,
+    first_stages,
+    grouped,
     in_words,
     name_of,
     seed_in_words,
-    stages,
 )
 from orchestrator.audit.findings import Check, Finding
 from orchestrator.history.entries import Decision, History, Run
-from orchestrator.history.predecessor import COOLDOWN_FROM, COOLDOWN_ROUNDS, Gate, gate_of, has_policy
+from orchestrator.history.predecessor import (
+    COOLDOWN_FROM,
+    COOLDOWN_ROUNDS,
+    FLAGGED,
+    PROBE,
+    Gate,
+    gate_of,
+    has_policy,
+)
 from orchestrator.points import ROUNDING, points
+from orchestrator.verdicts import Verdict
 
 STATED = re.compile(
     r"([+-]?\d+(?:\.\d+)?)\s*(?:pp)?\s*(reaches|is below|<=|<|>=|>)\s*"
     r"(?:([a-z_]+)[ =])?\s*([+-]?\d+(?:\.\d+)?)\s*(?:pp|$)"
 )
 Key = tuple[str, str, str, str]
-RESTED = frozenset({"pruned", "flagged"})  # statuses with which the predecessor started cooldowns
+RESTED = frozenset({Verdict.PRUNED, FLAGGED})  # statuses with which the predecessor started cooldowns
 
 
 class Statement(NamedTuple):
@@ -117,10 +125,8 @@ def judge(history: History) -> Iterator[Finding]:
 
 def checked(history: History) -> list[Checked]:
     """The decisions whose reason states a comparison of a delta that the records have."""
-    measured: dict[Key, list[Comparison]] = defaultdict(list)
-    for each in comparisons(history.runs):
-        measured[_key(each.variant)].append(each)
-    first = _first_stages(history)
+    measured = grouped(comparisons(history.runs), lambda each: _key(each.variant))
+    first = first_stages(history.runs)
     found = []
     for decision in history.decisions:
         said = statement(decision.reason)
@@ -137,10 +143,6 @@ def checked(history: History) -> list[Checked]:
     return found
 
 
-def _first_stages(history: History) -> dict[str, str]:
-    return {name: all_[0] for name, all_ in stages(history.runs).items()}
-
-
 def _key(run: Run) -> Key:
     return run.round, run.task, run.stage, run.config
 
@@ -152,7 +154,7 @@ def _of_decision(one: Checked, compared: Sequence[Comparison]) -> Iterator[Findi
         yield _finding(f"{what}, while the records say {points(delta / 100)}", one.records, delta)
     elif not said.holds(delta):
         yield _finding(f"{what}, which is not so", one.records, delta)
-    if said.is_against == (decision.status in ("promoted", "confirmed")):
+    if said.is_against == (decision.status in (Verdict.PROMOTED, Verdict.CONFIRMED)):
         yield _finding(f"{what}, which says the opposite", one.records, delta)
     if "best_quick" in decision.reason:
         yield from _not_the_best(one, compared, what)
@@ -187,9 +189,7 @@ def _cooldown(one: Checked) -> Iterator[Finding]:
 
 
 def _contradicting_each_other(decisions: Sequence[Decision]) -> Iterator[Finding]:
-    groups: dict[tuple[str, str, str, str, int | None], list[Decision]] = defaultdict(list)
-    for each in decisions:
-        groups[each.round, each.task, each.stage, each.config, each.seed].append(each)
+    groups = grouped(decisions, lambda each: (each.round, each.task, each.stage, each.config, each.seed))
     for group in groups.values():
         statuses = list(dict.fromkeys(each.status for each in group))
         if len(statuses) > 1:
@@ -230,7 +230,7 @@ def _scope(record: Run | Decision) -> tuple[str, str, str]:
 def _pruned_and_named_best(decisions: Sequence[Decision]) -> Iterator[Finding]:
     pruned: dict[tuple[str, str, str], Decision] = {}
     for each in decisions:
-        if each.status == "pruned":
+        if each.status == Verdict.PRUNED:
             pruned.setdefault((each.round, each.task, each.config), each)
     for each in decisions:
         earlier = pruned.get((each.round, each.task, each.config))
@@ -244,17 +244,18 @@ def _pruned_and_named_best(decisions: Sequence[Decision]) -> Iterator[Finding]:
 
 def _promotions(history: History, compared: Sequence[Comparison]) -> Iterator[Finding]:
     """The predecessor's variants that went on below the gate of their round, or did not go on above it."""
-    first = _first_stages(history)
+    first = first_stages(history.runs)
     later = {
         (*arm_of(run), run.config)
         for run in history.runs
-        if run.stage not in (first.get(run.round), "probe") and not run.is_baseline
+        if run.stage not in (first.get(run.round), PROBE) and not run.is_baseline
     }
-    rivals: dict[Arm, list[Comparison]] = defaultdict(list)
-    for each in compared:
-        if not each.variant.is_own and each.variant.stage == first[each.variant.round]:
-            rivals[arm_of(each.variant)].append(each)
-    for arm, group in rivals.items():
+    at_first = [
+        each
+        for each in compared
+        if not each.variant.is_own and each.variant.stage == first[each.variant.round]
+    ]
+    for arm, group in grouped(at_first, lambda each: arm_of(each.variant)).items():
         gate = gate_of(group[0].variant.round, base_task(group[0].variant.task))
         if gate is None:
             continue

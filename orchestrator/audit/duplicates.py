@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from orchestrator.audit.comparisons import labelled_seed, name_of, result_of, seed_in_words
+from orchestrator.audit.comparisons import grouped, labelled_seed, name_of, result_of, seed_in_words
 from orchestrator.audit.findings import Check, Finding, listed, share
 from orchestrator.history.entries import History, LedgerRow, Run
+from worker.job import Outcome
 
 Name = tuple[str, str]
 
@@ -26,11 +27,8 @@ def equal_results(runs: Sequence[Run]) -> list[list[Run]]:
     Runs without a loss are left out: an accuracy alone is often equal by chance. So are results that fsq took
     from its store, which are equal by design.
     """
-    groups: dict[tuple[float | None, float | None], list[Run]] = defaultdict(list)
-    for run in runs:
-        if run.is_measured and run.loss is not None and run.status != "cached":
-            groups[result_of(run)].append(run)
-    return [group for group in groups.values() if len(group) > 1]
+    ran = [run for run in runs if run.is_measured and run.loss is not None and run.status != Outcome.CACHED]
+    return [group for group in grouped(ran, result_of).values() if len(group) > 1]
 
 
 def _among_runs(runs: Sequence[Run]) -> Iterator[Finding]:
@@ -48,7 +46,7 @@ def _among_runs(runs: Sequence[Run]) -> Iterator[Finding]:
         [run.source for group in groups for run in group],
         {"repeats": repeats, "measured": measured, "under_another_name": n_across, "groups": len(groups)},
     )
-    for names, found in _by_names(across).items():
+    for names, found in grouped(across, _names).items():
         yield Finding(
             Check.DUPLICATES,
             f"bit-identical in {listed([f'round {r} {t}' for r, t in names], 8)}: {_results(found)}",
@@ -63,19 +61,14 @@ def _results(groups: Sequence[list[Run]]) -> str:
     return listed(list(kinds), 6)
 
 
-def _by_names(groups: Sequence[list[Run]]) -> dict[tuple[Name, ...], list[list[Run]]]:
-    by: dict[tuple[Name, ...], list[list[Run]]] = defaultdict(list)
-    for group in groups:
-        by[tuple(sorted({(run.round, run.task) for run in group}))].append(group)
-    return by
+def _names(group: Sequence[Run]) -> tuple[Name, ...]:
+    return tuple(sorted({(run.round, run.task) for run in group}))
 
 
 def _replays(runs: Sequence[Run]) -> Iterator[Finding]:
     """Runs whose best result is that of the same configuration at an earlier stage of the same task."""
-    groups: dict[tuple[str, str, int | None, str], list[Run]] = defaultdict(list)
-    for group in equal_results(runs):
-        for run in group:
-            groups[run.round, run.task, run.seed, f"{run.config} {result_of(run)}"].append(run)
+    equal = [run for group in equal_results(runs) for run in group]
+    groups = grouped(equal, lambda run: (run.round, run.task, run.seed, run.config, result_of(run)))
     for group in groups.values():
         if len({run.stage for run in group}) > 1:
             first, last = group[0], group[-1]
@@ -89,10 +82,10 @@ def _replays(runs: Sequence[Run]) -> Iterator[Finding]:
 
 def _among_rows(rows: Sequence[LedgerRow]) -> Iterator[Finding]:
     """Rows of one seed whose deltas agree bit for bit; of two seeds, a coarse grid makes that a coincidence."""
-    groups: dict[tuple[int | None, str, float, float | None], list[LedgerRow]] = defaultdict(list)
-    for row in rows:
-        if row.quick_delta != 0 and labelled_seed(row.task) is not None:
-            groups[labelled_seed(row.task), row.quick_config, row.quick_delta, row.med_delta].append(row)
+    telling = [row for row in rows if row.quick_delta != 0 and labelled_seed(row.task) is not None]
+    groups = grouped(
+        telling, lambda row: (labelled_seed(row.task), row.quick_config, row.quick_delta, row.med_delta)
+    )
     found = [group for group in groups.values() if len(group) > 1]
     if not found:
         return
@@ -121,10 +114,8 @@ def _replayed_rows(rows: Sequence[LedgerRow]) -> Iterator[Finding]:
     both = [row for row in rows if row.med_delta is not None]
     same = [row for row in both if row.med_delta == row.quick_delta]
     if same:
-        counts: dict[str, int] = defaultdict(int)
-        for row in same:
-            counts[row.family] += 1
-        families = ", ".join(f"{name} {count}" for name, count in sorted(counts.items(), key=lambda c: -c[1]))
+        counts = Counter(row.family for row in same)
+        families = ", ".join(f"{name} {count}" for name, count in counts.most_common())
         yield Finding(
             Check.DUPLICATES,
             f"ledger: in {share(len(same), len(both))} rows the med delta is the quick delta bit for bit "

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 
-from orchestrator.audit.comparisons import base_task
+from orchestrator.audit.comparisons import base_task, grouped
 from orchestrator.audit.findings import Check, Finding, listed
 from orchestrator.caveats import Caveat
 from orchestrator.history.entries import History, LedgerRow, Run
@@ -46,14 +46,12 @@ def implied_questions(accuracies: Iterable[float]) -> int | None:
 
 
 def _implied(runs: Sequence[Run]) -> Iterator[Finding]:
-    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
-    for run in runs:
-        if run.is_measured and run.n_tokens is None:
-            groups[run.trainer, base_task(run.task)].append(run)
+    unstated = [run for run in runs if run.is_measured and run.n_tokens is None]
+    groups = grouped(unstated, lambda run: (run.trainer, base_task(run.task)))
     for (_, task), group in groups.items():
-        questions = implied_questions(run.accuracy or 0.0 for run in group)
+        questions = implied_questions(run.score for run in group)
         if questions is not None:
-            values = sorted({round((run.accuracy or 0.0) * questions) for run in group})
+            values = sorted({round(run.score * questions) for run in group})
             yield _finding(
                 f"{task}: all {len(group)} accuracies are multiples of 1/{questions} "
                 f"({listed([f'{value}/{questions}' for value in values])})",
@@ -65,20 +63,17 @@ def _implied(runs: Sequence[Run]) -> Iterator[Finding]:
 
 def _stated(runs: Sequence[Run]) -> Iterator[Finding]:
     """Own records say how many answer tokens there were."""
-    groups: dict[tuple[str, str, int], list[Run]] = defaultdict(list)
-    for run in runs:
-        if run.is_measured and run.n_tokens and Caveat.BELOW_RESOLUTION in run.caveats:
-            groups[run.round, run.task, run.n_tokens].append(run)
+    stated = [run for run in runs if run.is_measured and Caveat.BELOW_RESOLUTION in run.caveats]
+    groups = grouped(stated, lambda run: (run.round, run.task, run.n_tokens))
     for (round_, task, n), group in groups.items():
+        if not n:
+            continue
         text = f"round {round_} {task}: the validation set has {n} answer tokens"
         yield _finding(text, n, [run.source for run in group], {}, threshold=None)
 
 
 def _of_rows(rows: Sequence[LedgerRow]) -> Iterator[Finding]:
-    families: dict[str, list[LedgerRow]] = defaultdict(list)
-    for row in rows:
-        families[row.family].append(row)
-    for family, group in families.items():
+    for family, group in grouped(rows, lambda row: row.family).items():
         deltas = [row.quick_delta for row in group]
         deltas += [row.med_delta for row in group if row.med_delta is not None]
         questions = implied_questions(deltas)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from orchestrator.audit.comparisons import (
     Comparison,
     base_task,
     comparisons,
+    grouped,
     in_words,
     labelled_seed,
     name_of,
@@ -17,8 +17,9 @@ from orchestrator.audit.comparisons import (
 )
 from orchestrator.audit.findings import Check, Figure, Finding, listed
 from orchestrator.history.entries import OK, History, LedgerRow, Run
-from orchestrator.history.predecessor import TRAINERS
+from orchestrator.history.predecessor import NO_FS, PROBE, PROMPT_FS, SKIP_REUSE, TRAINERS
 from orchestrator.points import points
+from worker.job import Outcome
 
 EQUAL = 1e-9  # deltas that differ by less are the same
 
@@ -39,11 +40,8 @@ def judge(history: History) -> Iterator[Finding]:
 
 def _other_trainers(runs: Sequence[Run]) -> Iterator[Finding]:
     """Tasks named after a data set's own question that ran another program."""
-    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
-    for run in runs:
-        expected = next((name for begin, name in TRAINERS.items() if _begins(run.task, begin)), run.trainer)
-        if run.trainer and run.trainer != expected:
-            groups[base_task(run.task), run.trainer].append(run)
+    others = [run for run in runs if run.trainer and run.trainer != _expected_trainer(run)]
+    groups = grouped(others, lambda run: (base_task(run.task), run.trainer))
     for (task, trainer), group in groups.items():
         tasks = list(dict.fromkeys(name_of(run) for run in group))
         data = sorted({run.dataset for run in group if run.dataset})
@@ -51,6 +49,11 @@ def _other_trainers(runs: Sequence[Run]) -> Iterator[Finding]:
         text = f"tasks labelled {task} ran {trainer}{on}, which is another task: {listed(tasks)}"
         figures: dict[str, Figure] = {"label": task, "trainer": trainer, "runs": len(group)}
         yield Finding(Check.LABELS, text, [run.source for run in group], figures)
+
+
+def _expected_trainer(run: Run) -> str:
+    """The program that the task's name promises; its own where the name promises none."""
+    return next((name for begin, name in TRAINERS.items() if _begins(run.task, begin)), run.trainer)
 
 
 def _begins(task: str, begin: str) -> bool:
@@ -70,8 +73,8 @@ def _seeds(runs: Sequence[Run]) -> Iterator[Finding]:
 def _modes(runs: Sequence[Run]) -> Iterator[Finding]:
     for run in runs:
         in_folder = run.run_dir.rpartition("/")[2] if run.trainer else ""
-        for mode in {run.mode, in_folder} & {"no_fs", "prompt_fs"}:
-            if run.is_variant == (mode == "no_fs") and run.stage != "probe":
+        for mode in {run.mode, in_folder} & {NO_FS, PROMPT_FS}:
+            if run.is_variant == (mode == NO_FS) and run.stage != PROBE:
                 text = f"{in_words(run)} ran as {mode}"
                 yield Finding(Check.LABELS, text, [run.source])
 
@@ -79,18 +82,16 @@ def _modes(runs: Sequence[Run]) -> Iterator[Finding]:
 def _statuses(runs: Sequence[Run]) -> Iterator[Finding]:
     """Numbers that a status does not promise, or promises in vain; an own answer may be that of a diverged run."""
     for run in runs:
-        may_lack_them = run.status == "diverged" or (run.is_own and run.status == "cached")
-        if run.stage != "probe" and run.has_numbers != (run.status in OK) and not may_lack_them:
+        may_lack_them = run.status == Outcome.DIVERGED or (run.is_own and run.status == Outcome.CACHED)
+        if run.stage != PROBE and run.has_numbers != (run.status in OK) and not may_lack_them:
             numbers = "with numbers" if run.has_numbers else "without numbers"
             text = f"{in_words(run)} is {run.status!r} {numbers}"
             yield Finding(Check.LABELS, text, [run.source])
 
 
 def _shared_folders(runs: Sequence[Run]) -> Iterator[Finding]:
-    folders: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        if run.run_dir and run.status not in ("skip_reuse", "cached"):
-            folders[f"{run.round if not run.trainer else ''} {run.run_dir}"].append(run)
+    ran = [run for run in runs if run.run_dir and run.status not in (SKIP_REUSE, Outcome.CACHED)]
+    folders = grouped(ran, lambda run: (None if run.trainer else run.round, run.run_dir))
     for group in folders.values():
         if len(group) > 1:
             text = f"{len(group)} records name the same folder {group[0].run_dir}"
@@ -98,32 +99,30 @@ def _shared_folders(runs: Sequence[Run]) -> Iterator[Finding]:
 
 
 def _nameless(runs: Sequence[Run]) -> Iterator[Finding]:
-    groups: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        if run.task.startswith("("):
-            groups[run.round].append(run)
-    for round_, group in groups.items():
+    nameless = [run for run in runs if run.task.startswith("(")]
+    for round_, group in grouped(nameless, lambda run: run.round).items():
         text = f"round {round_}: {len(group)} records do not say which task they are of"
         yield Finding(Check.LABELS, text, [run.source for run in group])
 
 
 def _rounds_of_files(runs: Sequence[Run]) -> Iterator[Finding]:
-    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
-    for run in runs:
-        named = re.search(r"round(\d+)_", run.source)
-        if named and run.round.isdecimal() and int(named[1]) != int(run.round):
-            groups[run.source.rpartition(":")[0], run.round].append(run)
+    strays = [run for run in runs if _is_in_another_s_file(run)]
+    groups = grouped(strays, lambda run: (run.source.rpartition(":")[0], run.round))
     for (file, round_), group in groups.items():
         text = f"{file} holds {len(group)} records of round {round_}"
         yield Finding(Check.LABELS, text, [run.source for run in group])
 
 
+def _is_in_another_s_file(run: Run) -> bool:
+    """Whether the name of its file has the number of another round."""
+    named = re.search(r"round(\d+)_", run.source)
+    return named is not None and run.round.isdecimal() and int(named[1]) != int(run.round)
+
+
 def _mixed_families(rows: Sequence[LedgerRow]) -> Iterator[Finding]:
     """Families of the ledger with several kinds of label in them, and labels that stand in several families."""
-    families: dict[str, dict[str, list[LedgerRow]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        families[row.family][base_task(row.task)].append(row)
-    for family, tasks in families.items():
+    for family, of_family in grouped(rows, lambda row: row.family).items():
+        tasks = grouped(of_family, lambda row: base_task(row.task))
         if len(tasks) > 1:
             counts = ", ".join(f"{task} {len(group)}" for task, group in sorted(tasks.items()))
             yield Finding(
@@ -146,9 +145,7 @@ def _marks(rows: Sequence[LedgerRow]) -> Iterator[Finding]:
 
 def rows_with_records(history: History) -> list[tuple[LedgerRow, list[Comparison]]]:
     """The rows of the ledger whose comparisons are at hand as records."""
-    groups: dict[tuple[str, str], list[Comparison]] = defaultdict(list)
-    for each in comparisons(history.runs):
-        groups[each.variant.round, each.variant.task].append(each)
+    groups = grouped(comparisons(history.runs), lambda each: (each.variant.round, each.variant.task))
     return [(row, groups[row.round, row.task]) for row in history.ledger if (row.round, row.task) in groups]
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from orchestrator.audit.comparisons import (
-    Arm,
     Comparison,
     arm_name,
     arm_of,
     comparisons,
+    grouped,
     in_words,
     result_of,
 )
@@ -52,22 +52,17 @@ def _no_ops(compared: Sequence[Comparison], layers: int) -> Iterator[Finding]:
 
 
 def _equal_variants(runs: Sequence[Run]) -> Iterator[Finding]:
-    groups: dict[tuple[Arm, str, object], dict[str, Run]] = defaultdict(dict)
-    for run in runs:
-        if run.is_measured and run.is_variant and run.loss is not None:
-            groups[arm_of(run), run.stage, result_of(run)].setdefault(run.config, run)
-    for group in groups.values():
-        if len(group) > 1:
-            first = next(iter(group.values()))
-            text = f"{arm_name(first)}: {' and '.join(group)} are one variant, bit for bit"
-            yield Finding(Check.NO_OPS, text, [run.source for run in group.values()])
+    variants = [run for run in runs if run.is_measured and run.is_variant and run.loss is not None]
+    for group in grouped(variants, lambda run: (arm_of(run), run.stage, result_of(run))).values():
+        by_name = {name: same[0] for name, same in grouped(group, lambda run: run.config).items()}
+        if len(by_name) > 1:
+            text = f"{arm_name(group[0])}: {' and '.join(by_name)} are one variant, bit for bit"
+            yield Finding(Check.NO_OPS, text, [run.source for run in by_name.values()])
 
 
 def _ties(compared: Sequence[Comparison]) -> Iterator[Finding]:
     """Equal accuracies with different losses: the answers did not change."""
-    groups: dict[tuple[Arm, str], list[Comparison]] = defaultdict(list)
-    for each in compared:
-        groups[arm_of(each.variant), each.variant.stage].append(each)
+    groups = grouped(compared, lambda each: (arm_of(each.variant), each.variant.stage))
     ties = 0
     for group in groups.values():
         tied = [each for each in group if each.delta == 0 and not each.is_identical]
@@ -76,7 +71,7 @@ def _ties(compared: Sequence[Comparison]) -> Iterator[Finding]:
             first = tied[0].variant
             text = (
                 f"{arm_name(first)}: {share(len(tied), len(group))} variants tie with the baseline at "
-                f"{percent(first.accuracy or 0.0, 4)} exactly, though their losses differ"
+                f"{percent(first.score, 4)} exactly, though their losses differ"
             )
             records = [tied[0].baseline.source, *(each.variant.source for each in tied)]
             yield Finding(Check.NO_OPS, text, records, {"ties": len(tied), "variants": len(group)})

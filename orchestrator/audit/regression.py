@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from statistics import mean, median
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from orchestrator.audit.comparisons import (
     Comparison,
@@ -21,17 +20,17 @@ from orchestrator.audit.comparisons import (
     arm_of,
     comparisons,
     family_of,
+    first_stages,
+    grouped,
     populations,
-    stages,
 )
 from orchestrator.audit.findings import Check, Finding
 from orchestrator.history.entries import History, LedgerRow, Run
+from orchestrator.history.predecessor import ARC_MC
 from orchestrator.points import points
 
 FEWEST = 8  # pairs for a correlation
 FEWEST_BASELINES = 5
-
-Item = TypeVar("Item")
 
 
 class Relation(NamedTuple):
@@ -67,11 +66,11 @@ def judge(history: History) -> Iterator[Finding]:
         changed = [step for step in steps if step.earlier != step.later]
         if len(changed) < len(steps):
             yield from _of(f"{name}, without exact replays", changed)
-        for family, group in sorted(_grouped(steps, lambda step: step.family).items()):
+        for family, group in sorted(grouped(steps, lambda step: step.family).items()):
             if len(group) < len(steps):
                 yield from _of(f"{name}, {family}", group)
                 others = [step for step in steps if step.family != family]
-                if family == "arc_mc":
+                if family == ARC_MC:
                     yield from _of(f"{name}, without {family}", others)
     yield from _of_ledger(history.ledger)
     yield from _lucky_baselines(history.runs)
@@ -114,17 +113,14 @@ def _spread(deltas: Sequence[float]) -> str:
 
 def _lucky_baselines(runs: Sequence[Run]) -> Iterator[Finding]:
     """Where a low baseline comes with a high delta, part of the delta is the baseline's bad luck."""
-    first = {name: all_[0] for name, all_ in stages(runs).items()}
-    quick = [each for each in comparisons(runs) if each.variant.stage == first[each.variant.round]]
-    for task, group in sorted(_grouped(quick, lambda each: family_of(each.variant)).items()):
+    quick = _at_first_stages(runs)
+    for task, group in sorted(grouped(quick, lambda each: family_of(each.variant)).items()):
         best: dict[tuple[float | None, float | None], Comparison] = {}
         for each in group:  # a baseline that was run again is one baseline
             key = (each.baseline.loss, each.baseline.accuracy)
             if key not in best or each.delta > best[key].delta:
                 best[key] = each
-        found = relation(
-            [b.baseline.accuracy or 0.0 for b in best.values()], [b.delta for b in best.values()]
-        )
+        found = relation([b.baseline.score for b in best.values()], [b.delta for b in best.values()])
         if found is not None and found.n >= FEWEST_BASELINES:
             yield Finding(
                 Check.REGRESSION,
@@ -136,12 +132,9 @@ def _lucky_baselines(runs: Sequence[Run]) -> Iterator[Finding]:
 
 def _chosen(runs: Sequence[Run]) -> Iterator[Finding]:
     """All first-stage deltas beside the best of each task: what choosing alone adds."""
-    first = {name: all_[0] for name, all_ in stages(runs).items()}
-    quick = [each for each in comparisons(runs) if each.variant.stage == first[each.variant.round]]
-    best = [
-        max(each.delta for each in group)
-        for group in _grouped(quick, lambda each: str(arm_of(each.variant))).values()
-    ]
+    quick = _at_first_stages(runs)
+    groups = grouped(quick, lambda each: arm_of(each.variant))
+    best = [max(each.delta for each in group) for group in groups.values()]
     if len(quick) > len(best) >= FEWEST_BASELINES:
         deltas = [each.delta for each in quick]
         yield Finding(
@@ -153,8 +146,6 @@ def _chosen(runs: Sequence[Run]) -> Iterator[Finding]:
         )
 
 
-def _grouped(items: Sequence[Item], key: Callable[[Item], str]) -> dict[str, list[Item]]:
-    groups: dict[str, list[Item]] = defaultdict(list)
-    for item in items:
-        groups[key(item)].append(item)
-    return groups
+def _at_first_stages(runs: Sequence[Run]) -> list[Comparison]:
+    first = first_stages(runs)
+    return [each for each in comparisons(runs) if each.variant.stage == first[each.variant.round]]

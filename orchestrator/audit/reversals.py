@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from orchestrator.audit.comparisons import Step, populations
+from orchestrator.audit.comparisons import Step, grouped, populations
 from orchestrator.audit.findings import Check, Finding, share
 from orchestrator.history.entries import History
 from orchestrator.points import ROUNDING, points
@@ -46,9 +45,7 @@ def _of_gate(name: str, steps: Sequence[Step], gate: float) -> Iterator[Finding]
 
 
 def _of_families(name: str, steps: Sequence[Step]) -> Iterator[Finding]:
-    families: dict[str, list[Step]] = defaultdict(list)
-    for step in gained(steps, GATES[0]):
-        families[step.family].append(step)
+    families = grouped(gained(steps, GATES[0]), lambda step: step.family)
     for family, group in sorted(families.items()):
         reversed_ = [step for step in group if is_reversal(step)]
         if reversed_:

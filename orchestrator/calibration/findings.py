@@ -15,7 +15,7 @@ from orchestrator.planner import SearchSpec
 from orchestrator.points import points
 from orchestrator.rules import Evidence, Halving, Rule, Threshold, TopK
 from orchestrator.spec import ResolvedRound
-from orchestrator.stored_round import told_of
+from orchestrator.stored_round import as_broken_round
 from orchestrator.views import View
 
 POWER = 0.8
@@ -111,7 +111,7 @@ class _Protocol:
 
 def of_task(resolved: ResolvedRound, task: str, runs: Runs, searches: int) -> TaskCalibration:
     """The findings on one task of a round, from so many searches over runs of its baseline; raises BrokenRound."""
-    with told_of(resolved.spec.round):
+    with as_broken_round(resolved.spec.round):
         return _of_task(resolved, task, runs, searches)
 
 

@@ -81,9 +81,8 @@ class Found:
     """What a search ended with."""
 
     promoted: set[str] = field(default_factory=set)  # past the first stage
-    accepted: set[str] = field(
-        default_factory=set
-    )  # confirmed, or promoted at the last stage where none confirms
+    # confirmed, or promoted at the last stage where none confirms
+    accepted: set[str] = field(default_factory=set)
     steps: int = 0  # of training, continued from stage to stage
 
 

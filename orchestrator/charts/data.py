@@ -24,9 +24,8 @@ class Delta:
     stage: str
     seed: int
     verdict: Verdict
-    d_acc: float | None = (
-        None  # variant minus baseline of the same stage and seed, a fraction; None: not measured
-    )
+    # variant minus baseline of the same stage and seed, a fraction; None: not measured
+    d_acc: float | None = None
     interval: tuple[float, float] | None = None  # of d_acc, fractions
     reason: str = ""
 

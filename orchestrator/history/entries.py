@@ -1,7 +1,7 @@
 """What a record says, whatever generation of the predecessor, or version of fsq, wrote it.
 
 Keys may be missing; a key that is there must hold what its name says. A record that lacks its round has it in the
-name of its file; the other keys that a generation lacks are taken from what implies them (seed-facts, section 3).
+name of its file; the other keys that a generation lacks are taken from what implies them.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from orchestrator.history.predecessor import NO_FS, PROMPT_FS, SKIP_REUSE
 from orchestrator.messages import one_line
 from orchestrator.spec import CONTROL_ARM
-from worker.job import BASELINE
+from worker.job import BASELINE, Outcome
 
 MAX_TEXT = 500  # characters of a name
 MOST = 1e15  # of any number in a record
 KEYS = ("stage", "config", "variant", "mode", "status", "best_val_loss", "best_val_tok_acc")  # one is there
 LEDGER_KEY = "quick_delta_pp"
 OWN_KEY = "variant_of"  # in every record that fsq writes, and in none of the predecessor's
-OK = frozenset({"ok", "cached", "skip_reuse"})
-BASELINES = frozenset({"baseline", "no_fs"})
+OK = frozenset({Outcome.OK, Outcome.CACHED, SKIP_REUSE})
+BASELINES = frozenset({BASELINE, NO_FS})
 
 Data = Mapping[str, Any]
 
@@ -52,9 +53,8 @@ class Run:
     signed_seed: int | None = None  # the one in its signature
     error: str = ""
     caveats: tuple[str, ...] = ()
-    is_own: bool = (
-        False  # written by fsq: it says itself what is known of the predecessor's records by their names
-    )
+    # written by fsq: it says itself what is known of the predecessor's records by their names
+    is_own: bool = False
 
     @property
     def is_baseline(self) -> bool:
@@ -63,7 +63,7 @@ class Run:
     @property
     def is_control(self) -> bool:
         """Whether this is fsq's control arm: the baseline under another seed."""
-        return self.is_own and self.config == CONTROL_ARM and self.mode == "no_fs"
+        return self.is_own and self.config == CONTROL_ARM and self.mode == NO_FS
 
     @property
     def is_variant(self) -> bool:
@@ -79,10 +79,16 @@ class Run:
         return self.status in OK and self.accuracy is not None
 
     @property
+    def score(self) -> float:
+        """The accuracy of a run that is measured."""
+        assert self.accuracy is not None  # noqa: S101  (a measured run has one)
+        return self.accuracy
+
+    @property
     def trainer(self) -> str:
         """The program that ran, as the predecessor's folders name it: runs/TIME/TRAINER/MODE."""
         parts = self.run_dir.split("/")
-        return parts[-2] if len(parts) >= 4 and parts[-1] in ("no_fs", "prompt_fs") else ""
+        return parts[-2] if len(parts) >= 4 and parts[-1] in (NO_FS, PROMPT_FS) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +208,7 @@ def _run(data: Data, round_: str, source: str, stage: str) -> Run:
         is_own=OWN_KEY in data,
     )
     if not run.status and run.has_numbers:
-        run = replace(run, status="ok")
+        run = replace(run, status=Outcome.OK.value)
     return run if run.task else _with_task_of_trainer(run)
 
 

@@ -1,6 +1,7 @@
-"""What is known of the predecessor beyond its records (seed-facts, sections 0 to 6).
+"""What is known of the predecessor beyond its records: its rules, its programs, what a guess at its tasks gets.
 
-None of it holds of own records, whatever their rounds and tasks are called.
+What comes of that stands in docs/audit-of-the-predecessor.md. None of it holds of own records, whatever their rounds
+and tasks are called.
 """
 
 from __future__ import annotations
@@ -12,6 +13,17 @@ from typing import NamedTuple
 
 LAYERS = 12  # of the model that all its rounds trained, numbered from 0
 
+# Words of its records that stand in none of fsq's.
+SKIP_REUSE = "skip_reuse"  # status of a run: another's numbers, taken over
+FLAGGED = "flagged"  # status of a decision: far worse than the baseline at med
+PROBE = "probe"  # stage: a few steps that try which batch size fits
+
+# Its modes, which fsq's records have as well; the first also named a baseline.
+NO_FS = "no_fs"
+PROMPT_FS = "prompt_fs"
+
+ARC_MC = "arc_mc"  # the task, and the family, of ARC's questions with one of four options as the answer
+
 
 class Gate(NamedTuple):
     """Which variants of a task were to be kept for med."""
@@ -20,7 +32,7 @@ class Gate(NamedTuple):
     best: float | None = math.inf  # at most so many, the best; None: it is not known whether all went on
 
 
-# By round and beginning of the task's name (3.1). Rounds 30 and 31 had one stage, and round 41 quick runs only.
+# By round and beginning of the task's name. Rounds 30 and 31 had one stage, and round 41 quick runs only.
 GATES: Mapping[str, Mapping[str, Gate]] = {
     "20": {"": Gate(0.001)},
     "21": {"": Gate(0.002)},
@@ -49,7 +61,7 @@ GATES: Mapping[str, Mapping[str, Gate]] = {
     },
 }
 
-POLICY_FROM = 77  # from this round on, one policy for all tasks of a round, with cooldowns (3.2)
+POLICY_FROM = 77  # from this round on, one policy for all tasks of a round, with cooldowns
 COOLDOWN_ROUNDS = 8
 COOLDOWN_FROM = {"quick": -0.010, "med": -0.005}  # deltas, fractions: at or below, a configuration rests
 
@@ -64,14 +76,13 @@ class Guess(NamedTuple):
 
 # By a pattern of the beginning of the task's name; the first that fits.
 GUESSES: Mapping[str, Guess] = {
-    "arc_mc": Guess(1 / 4, "a guess (one of four options)"),  # 5
-    "sudoku4": Guess(
-        1 / 16, "a guess (a token of two digits of four)"
-    ),  # 1.3: a board of 16 digits is 8 tokens
-    "sudoku9": Guess(1 / 81, "a guess (a token of two digits of nine)"),  # 6, number 9
-    # 1.2: half of the 32 bits are 1; 1.3: they are 16 tokens
+    ARC_MC: Guess(1 / 4, "a guess (one of four options)"),
+    # a board of 16 digits is 8 tokens
+    "sudoku4": Guess(1 / 16, "a guess (a token of two digits of four)"),
+    "sudoku9": Guess(1 / 81, "a guess (a token of two digits of nine)"),
+    # half of the 32 bits are 1, and they are 16 tokens
     "protein_contact.*balanced": Guess(1 / 4, "a guess (a token of two bits)"),
-    # 5: rounds 77 to 569, whose evaluations had the same batches
+    # rounds 77 to 569, whose evaluations had the same batches
     "protein_contact_seed": Guess(124 / 128, "a constant answer (no contact anywhere)", is_best=True),
     "protein_ss_seed": Guess(
         0.2968304843304843, "a constant answer (one class for all residues)", is_best=True

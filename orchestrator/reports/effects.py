@@ -57,14 +57,12 @@ class Effect:
     caveats: tuple[Caveat, ...]
     is_alone: bool = True  # no other protocol goes by the same task, variant and stage
     is_control: bool = False  # the baseline under another seed and name: its delta is noise
-    is_unnumbered: bool = (
-        False  # some run diverged or was stopped: the pooled delta of the others would flatter
-    )
+    # some run diverged or was stopped: the pooled delta of the others would flatter
+    is_unnumbered: bool = False
     tried: int = 0  # variants measured on the task
     family: int = 0  # variants that the false-discovery rate is taken over
-    q_value: float | None = (
-        None  # over all variants tried at this stage or before; where it confirms, of the task
-    )
+    # over all variants tried at this stage or before; where it confirms, of the task
+    q_value: float | None = None
 
     @property
     def name(self) -> str:
@@ -201,9 +199,8 @@ def _evidence(distinct: Sequence[Record], across: AcrossSeeds) -> tuple[Interval
 
 
 Arm = tuple[str, str, str]  # task, round and variant
-Experiment = tuple[
-    str, str, str | int
-]  # task, stage and protocol; the effect's number where that is not known
+# Task, stage and protocol; the effect's number where that is not known.
+Experiment = tuple[str, str, str | int]
 Tested = int | Arm  # the number of an effect with a p-value, or what has none
 
 

@@ -40,10 +40,10 @@ _RUN = re.compile(r"(?<![\w/.:#=+-])(?:[A-Za-z0-9][\w.=+-]{0,99}/){4}seed\d{1,10
 _PERCENT = re.compile(
     rf"(?<![\w.,/])(?:{_NUMBER.pattern})(?={_HUNDREDTHS.pattern})", re.ASCII | re.IGNORECASE
 )
-_OF_NO_RUN = re.compile(
+_OF_NO_RUN = re.compile(  # 95 % interval
     r"\s*(?:\\?%|per\s?cent)\s*(?:t )?(?:interval|confidence|bound|level|CI\b|power|fewer|more|less)",
     re.IGNORECASE,
-)  # 95 % interval
+)
 _ABBREVIATED = "".join(rf"(?<!\b{word})" for word in ("vs", "cf", r"e\.g", r"i\.e"))
 _MAY_END = "".join(rf"(?<!\b{word})" for word in ("etc", "resp", "approx", "ca"))  # before a capital letter
 _SENTENCE_END = re.compile(

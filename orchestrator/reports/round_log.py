@@ -117,9 +117,8 @@ def _verdict(effects: Sequence[Effect]) -> str:
     if not verdicts:
         return "nothing is decided yet."
     counted = ", ".join(f"{count} {name}" for name, count in verdicts.items())
-    last = {
-        effect.variant: effect for effect in effects if effect.across is not None
-    }  # the last stage of each
+    # the last stage of each
+    last = {effect.variant: effect for effect in effects if effect.across is not None}
     if not last:
         return f"{counted}; nothing was measured."
     best = max(last.values(), key=lambda effect: effect.delta or 0.0)

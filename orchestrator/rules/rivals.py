@@ -13,9 +13,8 @@ from orchestrator.rules.rule import Trial, mean
 class Rivals(tuple[Sequence[Trial], ...]):
     """The trials of each rival of a variant."""
 
-    _means: Sequence[
-        float
-    ]  # sorted; that of the judged variant may be among them, and is not better than itself
+    # sorted; that of the judged variant may be among them, and is not better than itself
+    _means: Sequence[float]
 
     @classmethod
     def of(cls, rivals: Sequence[Sequence[Trial]]) -> Self:

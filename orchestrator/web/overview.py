@@ -14,8 +14,8 @@ from orchestrator import lookup, progress, stored_round
 from orchestrator.caveats import Caveat
 from orchestrator.charts.data import Curve, Funnel, TaskCurves
 from orchestrator.lookup import Slice
+from orchestrator.lru import LruCache
 from orchestrator.progress import Arms
-from orchestrator.recent import Recent
 from orchestrator.spec import Selection
 from orchestrator.views import EventView, JobView, RoundView
 from orchestrator.web import findings
@@ -111,8 +111,8 @@ class Overviews:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._rounds: Recent[Overview] = Recent(128)
-        self._tasks: Recent[TaskFindings] = Recent(512)
+        self._rounds: LruCache[Overview] = LruCache(128)
+        self._tasks: LruCache[TaskFindings] = LruCache(512)
 
     def of(self, name: str) -> Overview:
         """The overview of a round; raises NotFound."""

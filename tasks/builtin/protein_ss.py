@@ -16,9 +16,8 @@ from tasks.rows import Columns, Row
 
 PDB_CHAINS = HubData(repo="lamm-mit/protein_secondary_structure_from_PDB", split="train")
 
-COILS = str.maketrans(
-    dict.fromkeys("~-._ LP", "C")
-)  # blank in DSSP files; L: loop; newer DSSP: P, poly-proline
+# blank in DSSP files; L: loop; newer DSSP: P, poly-proline
+COILS = str.maketrans(dict.fromkeys("~-._ LP", "C"))
 EIGHT_STATES = frozenset("HBEGITSC")
 TO_THREE_STATES = str.maketrans({"G": "H", "I": "H", "B": "E", "T": "C", "S": "C"})
 

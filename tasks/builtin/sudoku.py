@@ -20,10 +20,8 @@ from tasks.splits import Split
 from tasks.task import Task
 
 DEFAULT_BLANKS = {4: 8, 9: 40}
-BLANKS_ON_END = {
-    4: 6,
-    9: 17,
-}  # where they lie side by side: with 7 of 16 most boards have several solutions
+# where they lie side by side: with 7 of 16 most boards have several solutions
+BLANKS_ON_END = {4: 6, 9: 17}
 MOST_BLANKS = {4: 12, 9: 64}  # no puzzle has fewer than 17 clues (McGuire et al. 2014), or 4 of 16
 MOST_GENERATED = 57  # of 81: hardly a board can be dug further, and each that cannot takes its time
 FEW_BOARDS = (

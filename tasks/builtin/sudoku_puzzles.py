@@ -13,9 +13,8 @@ from functools import cache
 from itertools import count, islice
 from math import isqrt
 
-MOST_GUESSES = (
-    20_000  # over five times what the hardest of 4,000 real puzzles with 17 clues needs (a test looks)
-)
+# over five times what the hardest of 4,000 real puzzles with 17 clues needs (a test looks)
+MOST_GUESSES = 20_000
 
 
 class TooHard(Exception):
@@ -210,7 +209,7 @@ def dig(board: str, size: int, order: Sequence[int], count: int) -> str | None:
         cells = order[start : start + min(bunch, missing)]
         attempt = blank(board, cells)
         if is_unique(attempt, size):
-            board, start, bunch = attempt, start + len(cells), bunch
+            board, start = attempt, start + len(cells)
         elif len(cells) == 1:
             start += 1
         else:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from db.events import EventKind
-from orchestrator.recent import Recent
 from orchestrator.spec import Selection
 from orchestrator.views import EventView
 from orchestrator.web.words import age, happened, selection
@@ -70,16 +69,3 @@ def test_age__rounded_down(passed: timedelta, words: str) -> None:
 )
 def test_selection__in_words(wanted: dict[str, Any], words: str) -> None:
     assert selection(Selection.model_validate(wanted)) == words
-
-
-def test_recent__forgets_what_was_not_asked_for() -> None:
-    made: list[str] = []
-    kept: Recent[str] = Recent(2)
-
-    def ask(key: str) -> None:
-        kept.get(key, lambda: made.append(key) or key)  # type: ignore[func-returns-value]
-
-    for key in "abacab":
-        ask(key)
-
-    assert made == ["a", "b", "c", "b"]

@@ -60,9 +60,8 @@ def _without_traceback(what: str, check: Check) -> Iterator[Finding]:
         yield from check()
     except Exception as error:  # whatever is broken, the other checks still have something to say
         said = " ".join(str(error).split())
-        yield Finding(
+        yield Finding.problem(
             what,
-            False,
             f"this check broke down: {type(error).__name__}: {said}",
             "mend what else is reported and run `fsq doctor` again; if this stays, report it",
         )

@@ -35,8 +35,9 @@ def examine(database: Database, now: Now = _now) -> Iterator[Finding]:
 def calendar(now: datetime) -> Finding:
     """Whether the date is possible at all: machines without a battery start in 1970."""
     found = f"{now:%Y-%m-%d %H:%M:%S} UTC"
-    is_fine = now >= EARLIEST
-    return Finding("clock", is_fine, found, "" if is_fine else f"that is before fsq was written: {ADVICE}")
+    if now >= EARLIEST:
+        return Finding.fine("clock", found)
+    return Finding.problem("clock", found, f"that is before fsq was written: {ADVICE}")
 
 
 def server(database: Database, now: Now) -> Finding:
@@ -46,9 +47,10 @@ def server(database: Database, now: Now) -> Finding:
         theirs = database_clock.clock(session)
         difference = theirs - (before + (now() - before) / 2)
     seconds = difference.total_seconds()
-    is_fine = abs(difference) < LARGEST_DIFFERENCE
     found = f"the database server is {abs(seconds):.2f} s {'ahead' if seconds > 0 else 'behind'}"
-    return Finding("clock of the server", is_fine, found, "" if is_fine else f"{ADVICE}, on both machines")
+    if abs(difference) < LARGEST_DIFFERENCE:
+        return Finding.fine("clock of the server", found)
+    return Finding.problem("clock of the server", found, f"{ADVICE}, on both machines")
 
 
 def memory(database: Database, now: datetime) -> Finding:
@@ -66,11 +68,10 @@ def memory(database: Database, now: datetime) -> Finding:
         }
     ahead = {name: at for name, at in latest.items() if at is not None and at > now + LARGEST_LEAD}
     if not ahead:
-        return Finding(what, True, "nothing in the database lies in the future")
+        return Finding.fine(what, "nothing in the database lies in the future")
     name, at = max(ahead.items(), key=lambda item: item[1])
-    return Finding(
+    return Finding.problem(
         what,
-        False,
         f"{name} lies in the future: {at:%Y-%m-%d %H:%M:%S} UTC, and now is {now:%Y-%m-%d %H:%M:%S} UTC",
         f"{ADVICE} if it is behind; if it was ahead before, only the times in records are wrong, not the results",
     )

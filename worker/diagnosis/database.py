@@ -27,12 +27,12 @@ def examine(url: str) -> Iterator[Finding]:
     try:
         database = Database(url)
         revision = database.revision()
-        yield Finding("database", True, database.engine.url.render_as_string())
+        yield Finding.fine("database", database.engine.url.render_as_string())
         kind = sqlite if database.engine.dialect.name == "sqlite" else postgresql
         yield from kind.examine(database)
         yield migrations(revision)
     except (DatabaseError, SQLAlchemyError) as error:
-        yield Finding("database", False, explained(error), f"{_advice(url)}; {REST}")
+        yield Finding.problem("database", explained(error), f"{_advice(url)}; {REST}")
     finally:
         if database is not None:
             database.close()
@@ -44,23 +44,22 @@ def none_yet(path: Path) -> Finding:
         write_durably(nearest_existing(path.parent))
     except OSError as error:
         found = f"{path} cannot be made: {error.strerror}"
-        return Finding("database", False, found, "set FSQ_DATABASE_URL to a place you can write to")
-    return Finding("database", True, f"none yet; the first command makes {path}")
+        return Finding.problem("database", found, "set FSQ_DATABASE_URL to a place you can write to")
+    return Finding.fine("database", f"none yet; the first command makes {path}")
 
 
 def migrations(revision: str | None) -> Finding:
     """Whether a database at this revision is one that this version works with."""
     if revision is None:
-        return Finding("migrations", True, "the database is empty; the first command makes the schema")
+        return Finding.fine("migrations", "the database is empty; the first command makes the schema")
     if revision == HEAD:
-        return Finding("migrations", True, f"revision {revision}, the newest")
+        return Finding.fine("migrations", f"revision {revision}, the newest")
     if revision < HEAD:  # they are numbered
-        return Finding(
-            "migrations", False, f"revision {revision}, the newest is {HEAD}", f"run `fsq db upgrade`; {REST}"
+        return Finding.problem(
+            "migrations", f"revision {revision}, the newest is {HEAD}", f"run `fsq db upgrade`; {REST}"
         )
-    return Finding(
+    return Finding.problem(
         "migrations",
-        False,
         f"revision {revision} is not known to this fsq, whose newest is {HEAD}",
         f"install the newer fsq that made it (this one leaves the database alone); {REST}",
     )

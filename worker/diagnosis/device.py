@@ -34,42 +34,39 @@ def device(torch: Torch, driver: Path = DRIVER) -> Finding:
     try:
         listed = nvidia_smi(*_QUERY)
     except DriverFailed as error:
-        return Finding("device", False, str(error), "reload NVIDIA's driver, or restart the machine")
+        return Finding.problem("device", str(error), "reload NVIDIA's driver, or restart the machine")
     if listed is None and driver.exists():
-        return Finding(
+        return Finding.problem(
             "device",
-            False,
             "NVIDIA's driver is loaded, but there is no nvidia-smi: jobs run on the CPU",
             "install the driver's tools and put nvidia-smi on the PATH; fsq finds devices with it",
         )
     if listed is None:
-        return Finding("device", True, f"no CUDA device; {_cores()} CPU cores")
+        return Finding.fine("device", f"no CUDA device; {_cores()} CPU cores")
     return _usable(torch, [line.strip() for line in listed if line.strip()])
 
 
 def _usable(torch: Torch, devices: list[str]) -> Finding:
     """Whether torch can use what the driver lists: name, free memory, memory."""
     if not devices:
-        return Finding("device", True, f"the driver lists no CUDA device; {_cores()} CPU cores")
+        return Finding.fine("device", f"the driver lists no CUDA device; {_cores()} CPU cores")
     found = "; ".join(map(_described, devices))
     if torch.built_for is None:
-        return Finding(
+        return Finding.problem(
             "device",
-            False,
             f"{found}; but torch {torch.version} is built for the CPU only",
             "install a CUDA build of torch (pytorch.org names the command), or work with `--device cpu`",
         )
     if torch.n_devices < len(devices):
         limited = os.environ.get("CUDA_VISIBLE_DEVICES")
-        return Finding(
+        return Finding.problem(
             "device",
-            False,
             f"{found}; but torch {torch.version} for CUDA {torch.built_for} can use {torch.n_devices} of them",
             f"fsq does not look at CUDA_VISIBLE_DEVICES ({limited}): unset it, and choose with `--device cuda:N`"
             if limited is not None
             else f"update the driver to one that knows CUDA {torch.built_for}, or install an older build of torch",
         )
-    return Finding("device", True, found)
+    return Finding.fine("device", found)
 
 
 def _described(line: str) -> str:

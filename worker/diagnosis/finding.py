@@ -12,3 +12,11 @@ class Finding(NamedTuple):
     is_fine: bool
     found: str
     advice: str = ""
+
+    @classmethod
+    def fine(cls, what: str, found: str, advice: str = "") -> Finding:
+        return cls(what, True, found, advice)
+
+    @classmethod
+    def problem(cls, what: str, found: str, advice: str) -> Finding:
+        return cls(what, False, found, advice)

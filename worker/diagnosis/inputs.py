@@ -40,7 +40,7 @@ def checkpoints(rounds: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[Fin
         if model["path"] is not None:
             needed.setdefault(Needed(Path(model["path"]), model["digest"]), []).append(name)
     if not needed:
-        yield Finding("checkpoints", True, "no round that has not ended needs a file")
+        yield Finding.fine("checkpoints", "no round that has not ended needs a file")
     for file, names in needed.items():
         yield _checkpoint(file, f"needed by {_listed(names)}")
 
@@ -52,20 +52,18 @@ def _checkpoint(file: Needed, needed_by: str) -> Finding:
         digest = checkpoint.digest(file.path)
         size = file.path.stat().st_size
     except (CheckpointError, OSError) as error:
-        return Finding(
+        return Finding.problem(
             what,
-            False,
             f"{error}; {needed_by}",
             "put the file back (on the machine that works on the round), or `fsq cancel` the round",
         )
     if digest != file.digest:
-        return Finding(
+        return Finding.problem(
             what,
-            False,
             f"{file.path} has changed: SHA-256 {digest[:12]}, at submission {file.digest[:12]}; {needed_by}",
             "put back the file of the submission, or `fsq cancel` the round and submit it under another name",
         )
-    return Finding(what, True, f"all {size / 2**20:.1f} MiB read, the same as at submission; {needed_by}")
+    return Finding.fine(what, f"all {size / 2**20:.1f} MiB read, the same as at submission; {needed_by}")
 
 
 def data_files(rounds: Iterable[tuple[str, Mapping[str, Any]]]) -> Finding:
@@ -79,10 +77,9 @@ def data_files(rounds: Iterable[tuple[str, Mapping[str, Any]]]) -> Finding:
         except OSError as error:
             unreadable.append(f"{path}: {error.strerror} (round {name})")
     if not unreadable:
-        return Finding("data files", True, f"{len(paths)} needed, all can be read")
-    return Finding(
+        return Finding.fine("data files", f"{len(paths)} needed, all can be read")
+    return Finding.problem(
         "data files",
-        False,
         "; ".join(unreadable),
         "put the files back (on the machine that works on the round), or `fsq cancel` the round",
     )

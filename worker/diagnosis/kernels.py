@@ -67,12 +67,12 @@ def self_test(what: str, device: str, backends: tuple[str, ...], choice: Choice)
             computed = results(_on(device, backend), inputs)
         except KernelError as error:
             if backend == choice.backend:
-                return Finding(what, False, str(error), "jobs cannot run on this device: report this")
+                return Finding.problem(what, str(error), "jobs cannot run on this device: report this")
             continue
         except RuntimeError as error:  # what torch raises when a device or its driver fails
             said = f"{backend} failed: {type(error).__name__}: {' '.join(str(error).split())}"
-            return Finding(
-                what, False, said, "jobs cannot run on this device: restart the machine, or report this"
+            return Finding.problem(
+                what, said, "jobs cannot run on this device: restart the machine, or report this"
             )
         errors[backend] = largest_error(computed, exact)
     return verdict(what, errors, choice)
@@ -89,8 +89,8 @@ def verdict(what: str, errors: dict[str, tuple[float, str]], choice: Choice) -> 
     ]
     if wrong:
         advice = "do not trust results of this machine; report the backend"
-        return Finding(what, False, "; ".join([found, *wrong]), advice)
-    return Finding(what, True, found)
+        return Finding.problem(what, "; ".join([found, *wrong]), advice)
+    return Finding.fine(what, found)
 
 
 def sample() -> list[Tensor]:
@@ -155,10 +155,9 @@ def compiled_kernels() -> Finding:
     try:
         wkv7(r, w, k, v, a, b, s0, backend="compiled")
     except KernelError as error:
-        return Finding(
+        return Finding.fine(
             "compiled kernels",
-            True,
             f"not available: {error}",
             "jobs on the CPU take several times as long without them",
         )
-    return Finding("compiled kernels", True, "available")
+    return Finding.fine("compiled kernels", "available")

@@ -32,10 +32,10 @@ def examine(home: Path, database_folder: Path | None) -> Iterator[Finding]:
 
 def python(version: tuple[int, ...]) -> Finding:
     """Whether this Python is new enough."""
-    is_fine = version >= OLDEST_PYTHON
-    return Finding(
-        "python", is_fine, ".".join(map(str, version)), "" if is_fine else "fsq needs Python 3.11 or later"
-    )
+    found = ".".join(map(str, version))
+    if version >= OLDEST_PYTHON:
+        return Finding.fine("python", found)
+    return Finding.problem("python", found, "fsq needs Python 3.11 or later")
 
 
 def home_folder(home: Path) -> Finding:
@@ -46,13 +46,12 @@ def home_folder(home: Path) -> Finding:
         for folder in (home, *filter(os.path.lexists, inside)):
             write_durably(folder)
     except OSError as error:
-        return Finding(
+        return Finding.problem(
             "home",
-            False,
             f"cannot write to {error.filename or home}: {error.strerror}",
             "give its folders to the user that runs fsq, free its disk, or set FSQ_HOME to a folder you can write to",
         )
-    return Finding("home", True, f"{home} takes files and brings them to the disk")
+    return Finding.fine("home", f"{home} takes files and brings them to the disk")
 
 
 def write_durably(folder: Path) -> None:
@@ -84,15 +83,11 @@ def disk(what: str, folder: Path, wanted: int, wanted_files: int = ENOUGH_FILES)
         advice = (
             f"free some space ({wanted / GIB:.0f} GiB are enough at first), or move FSQ_HOME to a larger disk"
         )
-        return Finding(what, False, found, advice)
+        return Finding.problem(what, found, advice)
     if table.f_files and table.f_favail < wanted_files:  # some file systems have no such table
-        return Finding(
-            what,
-            False,
-            f"{found}, but only {table.f_favail} more files",
-            "remove files: its inodes are used up",
-        )
-    return Finding(what, True, found)
+        found = f"{found}, but only {table.f_favail} more files"
+        return Finding.problem(what, found, "remove files: its inodes are used up")
+    return Finding.fine(what, found)
 
 
 def nearest_existing(folder: Path) -> Path:
@@ -103,7 +98,6 @@ def nearest_existing(folder: Path) -> Path:
 
 def hub() -> Finding:
     """Whether data and checkpoints of the hub can be had."""
-    there = find_spec("datasets") is not None
-    return Finding(
-        "hub", True, "available" if there else "not installed (pip install 'fsq[hub]' for hub data)"
-    )
+    if find_spec("datasets") is None:
+        return Finding.fine("hub", "not installed (pip install 'fsq[hub]' for hub data)")
+    return Finding.fine("hub", "available")

@@ -34,10 +34,9 @@ def version(number: int) -> Finding:
     """Whether the server is new enough; `number` as PostgreSQL gives it, 160002 for 16.2."""
     shown = f"PostgreSQL {number // 10000}.{number % 10000}"
     if number // 10000 >= OLDEST_SERVER:
-        return Finding("database version", True, shown)
-    return Finding(
-        "database version", False, shown, f"upgrade the server to PostgreSQL {OLDEST_SERVER} or later"
-    )
+        return Finding.fine("database version", shown)
+    advice = f"upgrade the server to PostgreSQL {OLDEST_SERVER} or later"
+    return Finding.problem("database version", shown, advice)
 
 
 def distance(round_trips: list[float]) -> Finding:
@@ -45,10 +44,9 @@ def distance(round_trips: list[float]) -> Finding:
     typical = median(round_trips)
     found = f"{1000 * typical:.1f} ms there and back"
     if typical < LONGEST_ROUND_TRIP:
-        return Finding("database distance", True, found)
-    return Finding(
+        return Finding.fine("database distance", found)
+    return Finding.problem(
         "database distance",
-        False,
         found,
         "bring worker and server closer together, or find out what slows the server or the network down",
     )
@@ -58,10 +56,9 @@ def connections(in_use: int, most: int, reserved: int) -> Finding:
     """Whether workers and servers will still be let in; `reserved` are kept for superusers."""
     found = f"{in_use} in use of {most - reserved}"
     if in_use <= 0.9 * (most - reserved):
-        return Finding("database connections", True, found)
-    return Finding(
+        return Finding.fine("database connections", found)
+    return Finding.problem(
         "database connections",
-        False,
         found,
         "stop clients that are not needed, or raise max_connections in postgresql.conf",
     )
@@ -75,13 +72,12 @@ def writing(database: Database) -> Finding:
             connection.execute(text("INSERT INTO fsq_doctor VALUES (1)"))
             transaction.rollback()
     except DBAPIError as error:
-        return Finding(
+        return Finding.problem(
             "database writing",
-            False,
             " ".join(str(error.orig).split()),
             "grant the user CREATE on the schema, connect to the primary, not to a standby, or free its disk",
         )
-    return Finding("database writing", True, "a row was written and taken back")
+    return Finding.fine("database writing", "a row was written and taken back")
 
 
 def _round_trip(connection: Connection) -> float:

@@ -45,12 +45,11 @@ def file_system(path: Path, mounts: Path) -> Finding:
     try:
         kind, place = _mounted(path.resolve(), mounts.read_text(errors="replace"))
     except OSError:
-        return Finding(what, True, "not known on this platform")
+        return Finding.fine(what, "not known on this platform")
     if _NETWORK.fullmatch(kind) is None:
-        return Finding(what, True, f"{kind} on {place}")
-    return Finding(
+        return Finding.fine(what, f"{kind} on {place}")
+    return Finding.problem(
         what,
-        False,
         f"{kind} on {place}: SQLite loses data on network file systems",
         "use PostgreSQL (FSQ_DATABASE_URL=postgresql://...), or keep the file on a disk of this machine",
     )
@@ -73,13 +72,12 @@ def folder(path: Path) -> Finding:
     try:
         write_durably(path)
     except OSError as error:
-        return Finding(
+        return Finding.problem(
             what,
-            False,
             f"cannot write to {path}: {error.strerror}",
             "give the folder to the user that runs fsq, and free its disk: SQLite writes beside its file",
         )
-    return Finding(what, True, f"{path} takes files")
+    return Finding.fine(what, f"{path} takes files")
 
 
 def integrity(connection: Connection) -> Finding:
@@ -90,10 +88,9 @@ def integrity(connection: Connection) -> Finding:
     except sqlite3.DatabaseError as error:
         said = [str(error)]
     if said == ["ok"]:
-        return Finding(what, True, "every page is whole")
-    return Finding(
+        return Finding.fine(what, "every page is whole")
+    return Finding.problem(
         what,
-        False,
         " ".join("; ".join(said).split()),
         "stop all fsq processes, keep a copy of the file, and put your last backup in its place; without one, "
         "`sqlite3 fsq.db .recover | sqlite3 new.db` saves what can be read",
@@ -108,10 +105,9 @@ def journal(connection: Connection) -> Finding:
     except sqlite3.OperationalError as error:
         mode = f"cannot be changed: {error}"
     if mode == "wal":
-        return Finding(what, True, "write-ahead log: readers and the writer do not wait for each other")
-    return Finding(
+        return Finding.fine(what, "write-ahead log: readers and the writer do not wait for each other")
+    return Finding.problem(
         what,
-        False,
         f"mode {mode}: readers and the writer lock each other out",
         "keep the file on a local disk (a write-ahead log needs shared memory), and stop programs that hold it open",
     )
@@ -129,8 +125,8 @@ def writing(connection: Connection, patience: float = PATIENCE_SECONDS) -> Findi
         finally:
             connection.execute("ROLLBACK")
     except sqlite3.DatabaseError as error:
-        return Finding(what, False, str(error), _how_to_write(error, patience))
-    return Finding(what, True, "a row was written and taken back")
+        return Finding.problem(what, str(error), _how_to_write(error, patience))
+    return Finding.fine(what, "a row was written and taken back")
 
 
 def _how_to_write(error: sqlite3.DatabaseError, patience: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
@@ -13,12 +12,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.clock import clock
+from db.queue import LONGEST_LEASE
 from db.session import Database
 from db.tables import Job, JobState, Round, Worker
 from worker.diagnosis.finding import Finding
+from worker.liveness import is_alive
 
 LONGEST_SILENCE = timedelta(minutes=5)  # of a worker elsewhere, which shows life every few seconds
-LONGEST_LEASE = timedelta(hours=1)  # one that ends later was given before the clock was set back
 
 
 def examine(database: Database, home: Path, host: str | None = None) -> Iterator[Finding]:
@@ -40,21 +40,19 @@ def locks(folder: Path, host: str, working: Sequence[Worker]) -> Iterator[Findin
         what = f"lock {path.name}"
         try:
             if not is_held(path):
-                yield Finding(what, True, "free")
+                yield Finding.fine(what, "free")
             elif path.resolve() in known:
-                yield Finding(what, True, "held by a worker")
+                yield Finding.fine(what, "held by a worker")
             else:
-                yield Finding(
+                yield Finding.problem(
                     what,
-                    False,
                     f"held by {_named(holders(path))}, which is no worker of this database",
                     "a worker of another database has the device: stop it, or let this one work with another device "
                     "or FSQ_HOME",
                 )
         except OSError as error:
-            yield Finding(
+            yield Finding.problem(
                 what,
-                False,
                 f"cannot be opened: {error.strerror}",
                 "give it to the user that runs fsq, or remove it",
             )
@@ -89,7 +87,7 @@ def lock_path(worker: Worker, host: str) -> Path | None:
 
 def _each(working: Sequence[Worker], host: str, now: datetime) -> Iterator[Finding]:
     if not working:
-        yield Finding("workers", True, "none is at work")
+        yield Finding.fine("workers", "none is at work")
     for worker in working:
         path = lock_path(worker, host)
         problem = _elsewhere(worker, now) if path is None else _here(worker, path)
@@ -99,11 +97,10 @@ def _each(working: Sequence[Worker], host: str, now: datetime) -> Iterator[Findi
                 f"has stopped pulling jobs: {worker.paused}",
                 "mend that; it tries again by itself after a pause, or at once when it is started again",
             )
-        yield (
-            Finding(what, False, *problem)
-            if problem
-            else Finding(what, True, f"process {worker.pid} is at work")
-        )
+        if problem is None:
+            yield Finding.fine(what, f"process {worker.pid} is at work")
+        else:
+            yield Finding.problem(what, *problem)
 
 
 def _here(worker: Worker, path: Path) -> tuple[str, str] | None:
@@ -132,19 +129,11 @@ def _elsewhere(worker: Worker, now: datetime) -> tuple[str, str] | None:
     )
 
 
-def is_alive(pid: int) -> bool:
-    """Whether there is a process of this number, whoever owns it."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def _stuck_jobs(session: Session, now: datetime) -> list[tuple[str, Job]]:
-    """Running jobs whose lease has ended, or reaches beyond reason, with the names of their rounds."""
+    """Running jobs whose lease has ended, or reaches beyond reason, with the names of their rounds.
+
+    A lease that ends later than any is given for was given before the clock was set back.
+    """
     expired = (Job.lease_expires_at < now) | (Job.lease_expires_at > now + LONGEST_LEASE)
     query = select(Round.name, Job).join(Job.round).where(Job.state == JobState.RUNNING, expired)
     return [(name, job) for name, job in session.execute(query.order_by(Job.lease_expires_at))]
@@ -153,10 +142,9 @@ def _stuck_jobs(session: Session, now: datetime) -> list[tuple[str, Job]]:
 def leases(stuck: Sequence[tuple[str, Job]], now: datetime) -> Finding:
     """Jobs that nobody works on any more, though they are said to be running."""
     if not stuck:
-        return Finding("leases", True, "no job is stuck")
-    return Finding(
+        return Finding.fine("leases", "no job is stuck")
+    return Finding.problem(
         "leases",
-        False,
         "; ".join(_stuck(name, job, now) for name, job in stuck),
         "run `fsq work`: a worker takes such jobs back before it looks for new ones",
     )

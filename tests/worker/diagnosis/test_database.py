@@ -161,7 +161,7 @@ def test_file_system__of_the_network(tmp_path: Path, path: str, kind: str) -> No
 )
 def test_file_system__of_this_machine(tmp_path: Path, path: str, kind: str) -> None:
     (tmp_path / "mounts").write_text(MOUNTS)
-    assert sqlite.file_system(Path(path), tmp_path / "mounts") == Finding("database file system", True, kind)
+    assert sqlite.file_system(Path(path), tmp_path / "mounts") == Finding.fine("database file system", kind)
     assert sqlite.file_system(Path(path), tmp_path / "none").is_fine
 
 

@@ -35,17 +35,16 @@ FOR_CPU = device.Torch("2.9.0+cpu", None, 0)
 
 
 def test_device__none(tools: Path) -> None:
-    assert device.device(FOR_CPU, driver=tools / "none") == Finding(
-        "device", True, f"no CUDA device; {len(os.sched_getaffinity(0))} CPU cores"
+    assert device.device(FOR_CPU, driver=tools / "none") == Finding.fine(
+        "device", f"no CUDA device; {len(os.sched_getaffinity(0))} CPU cores"
     )
 
 
 def test_device__free_memory_of_each(tools: Path) -> None:
     nvidia_smi(tools, TWO_DEVICES)
     found = device.device(device.Torch("2.9.0", "12.8", 2))
-    assert found == Finding(
+    assert found == Finding.fine(
         "device",
-        True,
         "NVIDIA H100, 1000 MiB of 81559 MiB free; NVIDIA H100, 80000 MiB of 81559 MiB free",
     )
 

@@ -53,9 +53,9 @@ def test_workers__at_work(database: Database, lock: Path) -> None:
     with FileLock(lock):
         found = list(workers.examine(database, lock.parent.parent))
     assert found == [
-        Finding("lock cpu.lock", True, "held by a worker"),
-        Finding(f"worker 1 on {HOST} (cpu)", True, f"process {os.getpid()} is at work"),
-        Finding("leases", True, "no job is stuck"),
+        Finding.fine("lock cpu.lock", "held by a worker"),
+        Finding.fine(f"worker 1 on {HOST} (cpu)", f"process {os.getpid()} is at work"),
+        Finding.fine("leases", "no job is stuck"),
     ]
 
 
@@ -91,7 +91,7 @@ def test_locks__held_by_a_worker_of_another_database(lock: Path) -> None:
         (found,) = workers.locks(lock.parent, HOST, [])
         assert is_problem(found, f"process {os.getpid()}", "no worker of this database", "another database")
     (found,) = workers.locks(lock.parent, HOST, [])
-    assert found == Finding("lock cpu.lock", True, "free")
+    assert found == Finding.fine("lock cpu.lock", "free")
 
 
 def test_locks__that_cannot_be_opened(lock: Path) -> None:

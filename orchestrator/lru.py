@@ -1,4 +1,4 @@
-"""What was worked out for recent requests and may be asked for again."""
+"""A cache that drops what nobody has asked for the longest."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 Value = TypeVar("Value")
 
 
-class Recent(Generic[Value]):
+class LruCache(Generic[Value]):
     """Keeps the values that were asked for last, at most `size`; two threads may work out the same one."""
 
     def __init__(self, size: int) -> None:
