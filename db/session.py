@@ -28,6 +28,7 @@ from db.errors import DatabaseUnreachable
 from db.revision import HEAD
 
 BUSY_TIMEOUT_SECONDS = 30
+_NOT_WRITABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
 _IS_NEW = "fsq_is_new"  # in what is known of a connection: nothing has been asked on it yet
 # SQLite by itself looks ever less often the longer it waits, so the latest wins
 LONGEST_LOOK_MILLISECONDS = 5
@@ -49,24 +50,38 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A transaction that is committed at the end, with its events, or rolled back by an exception."""
-        with _reachable(), self._write.begin() as session:
+        with self._reachable(), self._write.begin() as session:
             yield session
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A consistent view; nothing is written."""
-        with _reachable(), self._read() as session:
+        with self._reachable(), self._read() as session:
             yield session
 
     def revision(self) -> str | None:
         """The migration that the schema is at; None for an empty database."""
-        with _reachable(), self._reader.connect() as connection:
+        with self._reachable(), self._reader.connect() as connection:
             if not inspect(connection).has_table("alembic_version"):
                 return None
             return str(connection.scalar(text("SELECT version_num FROM alembic_version")))
 
     def close(self) -> None:
         self.engine.dispose()
+
+    @contextmanager
+    def _reachable(self) -> Iterator[None]:
+        try:
+            yield
+        except PoolTimeout as error:
+            raise DatabaseUnreachable("the database has no connection left for this") from error
+        except DBAPIError as error:
+            if isinstance(error, IntegrityError | ProgrammingError | DataError):
+                raise
+            said = " ".join(str(error.orig).split())
+            if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in _NOT_WRITABLE:
+                said += f"; {self.engine.url.database} and its folder must be writable"
+            raise DatabaseUnreachable(f"the database does not answer: {said}") from error
 
 
 def _snapshot(engine: Engine) -> dict[str, Any]:
@@ -105,19 +120,6 @@ def may_exist(url: str) -> bool:
     """False where an SQLite file would have to be made first."""
     path = file_of(url)
     return path is None or path.exists()
-
-
-@contextmanager
-def _reachable() -> Iterator[None]:
-    try:
-        yield
-    except PoolTimeout as error:
-        raise DatabaseUnreachable("the database has no connection left for this") from error
-    except DBAPIError as error:
-        if isinstance(error, IntegrityError | ProgrammingError | DataError):
-            raise
-        said = " ".join(str(error.orig).split())
-        raise DatabaseUnreachable(f"the database does not answer: {said}") from error
 
 
 _POSTGRESQL_OPTIONS = {

@@ -18,9 +18,19 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.durations import duration
-from orchestrator.points import interval_text, points
+from orchestrator.points import difference, interval_text, points
+from orchestrator.records import RECORDED
 from orchestrator.verdicts import Verdict
-from worker.job import BASELINE, Budget, Evaluation, JobResult
+from worker.job import (
+    BASELINE,
+    Budget,
+    Evaluation,
+    JobResult,
+    Metric,
+    accuracy_of,
+    is_of_last_evaluation,
+    is_of_whole_answers,
+)
 
 if TYPE_CHECKING:
     from orchestrator.engine import Taken
@@ -87,7 +97,9 @@ class PlainDisplay:
     def progressed(self, job: RunningJob, step: int, seconds: float, loss: float) -> None:
         """Too often for plain lines; but the first step shows what was taken over from an earlier stage."""
         if not self._steps and self._inherited is not None:
-            self._line(f"  continued from step {self._inherited.step}, acc {self._inherited.val_tok_acc:.2%}")
+            self._line(
+                f"  continued from step {self._inherited.step}, {_accuracy(self._inherited, self._metric)}"
+            )
         self._steps, self._inherited = step, None
 
     def evaluated(self, job: RunningJob, evaluation: Evaluation) -> None:
@@ -97,7 +109,7 @@ class PlainDisplay:
         self._line(f"  step {evaluation.step:>5}  {_curve_point(job, evaluation, self._now)}")
 
     def ended(self, job: RunningJob, result: JobResult, will_retry: bool) -> None:
-        self._line(f"{job}: {_ending(result, will_retry)}")
+        self._line(f"{job}: {_ending(result, will_retry, self._metric)}")
 
     def troubled(self, message: str) -> None:
         self._line(message)
@@ -111,6 +123,10 @@ class PlainDisplay:
 
     def close(self) -> None:
         """Nothing to put away."""
+
+    @property
+    def _metric(self) -> Metric:
+        return RECORDED if self._now is None else self._now.metric
 
     def _line(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -177,10 +193,12 @@ class LiveDisplay:
 
     def evaluated(self, job: RunningJob, evaluation: Evaluation) -> None:
         if self._panel is not None:
-            self._panel.curve[evaluation.step] = evaluation.val_tok_acc
+            accuracy = getattr(evaluation, accuracy_of(self._panel.outlook.metric))
+            self._panel.curve[evaluation.step] = accuracy
 
     def ended(self, job: RunningJob, result: JobResult, will_retry: bool) -> None:
-        self._print(Text(f"{job}: {_ending(result, will_retry)}"))
+        metric = RECORDED if self._panel is None else self._panel.outlook.metric
+        self._print(Text(f"{job}: {_ending(result, will_retry, metric)}"))
 
     def troubled(self, message: str) -> None:
         self._print(Text(message, style="red"))
@@ -219,18 +237,29 @@ def _of(budget: Budget) -> str:
 
 
 def _curve_point(job: RunningJob, evaluation: Evaluation, outlook: Outlook | None) -> str:
-    text = f"loss {evaluation.val_loss:.4f}  acc {evaluation.val_tok_acc:.2%}"
+    metric = RECORDED if outlook is None else outlook.metric
+    text = f"loss {evaluation.val_loss:.4f}  {_accuracy(evaluation, metric)}"
     baseline = outlook.baseline.get(evaluation.step) if outlook and job.variant != BASELINE else None
     if baseline is None:
         return text
-    return f"{text}  baseline {baseline:.2%}  ({points(evaluation.val_tok_acc - baseline)})"
+    delta = difference(getattr(evaluation, accuracy_of(metric)), baseline)
+    return f"{text}  baseline {baseline:.2%}  ({points(delta)})"
 
 
-def _ending(result: JobResult, will_retry: bool) -> str:
+def _accuracy(evaluation: Evaluation, metric: Metric) -> str:
+    """What the rule goes by: tokens, if nothing else is said."""
+    name = "acc of whole answers" if is_of_whole_answers(metric) else "acc"
+    return f"{name} {getattr(evaluation, accuracy_of(metric)):.2%}"
+
+
+def _ending(result: JobResult, will_retry: bool, metric: Metric) -> str:
     if result.metrics is None:
         return f"{result.outcome}: {result.reason}{' (will be tried again)' if will_retry else ''}"
     metrics = result.metrics
-    text = f"best {metrics.best_val_tok_acc:.2%} at step {metrics.best_step}, {metrics.steps} steps"
+    which = "last" if is_of_last_evaluation(metric) else "best"
+    of_answers = " of whole answers" if is_of_whole_answers(metric) else ""
+    best = f"{which} {getattr(metrics, metric):.2%}{of_answers} at step {metrics.step_of(metric)}"
+    text = f"{best}, {metrics.steps} steps"
     continued = result.usage.continued_from if result.usage else 0
     return f"{text} in {duration(metrics.seconds)}" + (
         f", continued from step {continued}" if continued else ""

@@ -69,7 +69,7 @@ def _may_stop(resolved: ResolvedRound, key: JobKey) -> bool:
 
 def _steps_before(resolved: ResolvedRound, stage: str) -> int:
     """Steps of the stage that this one goes on from: that has looked, and promoted what got there."""
-    before = resolved.spec.continued_by(stage)
+    before = resolved.spec.begun_as(stage)
     return 0 if before is None else before.steps or 0
 
 

@@ -109,6 +109,7 @@ def of_round(session: Session, resolved: ResolvedRound, snapshot_bytes: int | No
         same_as=resolved.same_as,
         warnings=(
             *_length_warnings(resolved),
+            *_grid_warnings(resolved),
             *_snapshot_warnings(resolved, snapshot_bytes),
             *_selection_warnings(resolved),
             *_seed_warnings(resolved),
@@ -149,10 +150,20 @@ def _length_warnings(resolved: ResolvedRound) -> Iterator[str]:
                 )
 
 
+def _grid_warnings(resolved: ResolvedRound) -> Iterator[str]:
+    """Where a stage would go on with the runs of the one before, but is evaluated at other steps."""
+    for earlier, later in pairwise(resolved.spec.selecting):
+        if resolved.spec.begun_as(later.name) and not resolved.spec.continued_by(later.name):
+            yield (
+                f"{later.name} trains from the start: it is evaluated every {later.eval_every} steps, and "
+                f"{earlier.name} every {earlier.eval_every}; with the same eval_every it continues its runs"
+            )
+
+
 def _snapshot_warnings(resolved: ResolvedRound, room: int | None) -> Iterator[str]:
     """Where a baseline and one variant cannot both wait for their next stage."""
     size = SNAPSHOT_BYTES * resolved.facts.model.n_params
-    continues = len(resolved.spec.selecting) > 1 and not resolved.spec.optimizer.depends_on_length
+    continues = any(resolved.spec.is_continued(stage.name) for stage in resolved.spec.selecting)
     if continues and room is not None and 2 * size > room:
         yield (
             f"later stages train from the start: the snapshots of a baseline and one variant take "
@@ -305,7 +316,10 @@ def _seconds(resolved: ResolvedRound, wanted: Mapping[JobKey, JobSpec], pace: Pa
         return None if wanted else 0.0
     pace = pace or Pace(float("inf"), float("inf"), 0.0)
     return sum(
-        pace.job + job_seconds(resolved, key, pace.baseline if job.future_seed is None else pace.variant)
+        pace.job
+        + job_seconds(
+            resolved, key, pace.baseline if job.future_seed is None else pace.variant, wanted.__contains__
+        )
         for key, job in wanted.items()
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
@@ -15,17 +15,19 @@ from orchestrator.planner import JobKey, Plan, SearchSpec
 from orchestrator.results import StoredJob
 from orchestrator.rules import Scope
 from orchestrator.spec import ResolvedRound
-from worker.job import BASELINE, Budget
+from orchestrator.verdicts import Verdict
+from worker.job import BASELINE, Budget, Metric, accuracy_of
 
 
 @dataclass(frozen=True)
 class Outlook:
     """A round as one of its jobs starts."""
 
-    baseline: Mapping[int, float]  # step -> token accuracy of the baseline of the same task, stage and seed
+    baseline: Mapping[int, float]  # step -> accuracy of the baseline of the same task, stage and seed
     done: int  # finished jobs of the round
     at_most: int  # jobs of the round if every variant is promoted
     seconds_left: float | None  # of the round, if every variant is promoted; None while no job has finished
+    metric: Metric = "best_val_tok_acc"  # the rule's, whose accuracy is shown
 
 
 def outlook(session: Session, round_name: str, key: JobKey) -> Outlook:
@@ -37,18 +39,19 @@ def outlook(session: Session, round_name: str, key: JobKey) -> Outlook:
     planned, _ = engine.current_plan(session, row.id, resolved)
     remaining = still_possible(resolved, planned, jobs)
     return Outlook(
-        baseline=curve(session, jobs.get(key._replace(variant=BASELINE))),
+        baseline=curve(session, jobs.get(key._replace(variant=BASELINE)), resolved.spec.prune.metric),
         done=len(done),
         at_most=len(done) + len(remaining),
         seconds_left=seconds_for(resolved, jobs, remaining),
+        metric=resolved.spec.prune.metric,
     )
 
 
-def curve(session: Session, job: StoredJob | None) -> dict[int, float]:
-    """Token accuracy by step of a job, or of the one its result was taken from."""
+def curve(session: Session, job: StoredJob | None, metric: Metric) -> dict[int, float]:
+    """The accuracy that a metric goes by, by step, of a job, or of the one its result was taken from."""
     if job is None:
         return {}
-    query = select(Evaluation.step, Evaluation.val_tok_acc).where(
+    query = select(Evaluation.step, getattr(Evaluation, accuracy_of(metric))).where(
         Evaluation.job_id == (job.cached_from_id or job.id)
     )
     return {step: accuracy for step, accuracy in session.execute(query.order_by(Evaluation.step))}  # noqa: C416
@@ -60,7 +63,7 @@ def still_possible(resolved: ResolvedRound, planned: Plan, jobs: Mapping[JobKey,
     stopped = {
         (decision.key.task, decision.key.variant, seed)
         for decision in planned.decisions
-        if decision.verdict != "promoted"
+        if decision.verdict is not Verdict.PROMOTED
         for seed in ((decision.key.seed,) if search.rule.scope is Scope.SEED else search.seeds)
     }
     settled = {
@@ -101,17 +104,29 @@ def seconds_for(
     if not pace:
         return None
     anywhere = median(value for values in pace.values() for value in values)
-    total = 0.0
+    total, wanted = 0.0, set(keys)
     for key in keys:
         per_step = median(pace[key.task]) if key.task in pace else anywhere
-        total += job_seconds(resolved, key, per_step)
+        total += job_seconds(
+            resolved, key, per_step, lambda before: before in wanted or _has_run(before, jobs)
+        )
     return total
 
 
-def job_seconds(resolved: ResolvedRound, key: JobKey, per_step: float) -> float:
-    """A later stage continues from the one before and costs the difference."""
+def _has_run(key: JobKey, jobs: Mapping[JobKey, StoredJob]) -> bool:
+    return key in jobs and jobs[key].cached_from_id is None
+
+
+def job_seconds(
+    resolved: ResolvedRound, key: JobKey, per_step: float, has_run: Callable[[JobKey], bool]
+) -> float:
+    """A later stage costs the difference to the one that it continues, where that will have run in this round.
+
+    What was answered from another round has rarely left a snapshot.
+    """
     seconds = _budget_seconds(resolved.spec.stage(key.stage), per_step)
-    if (before := resolved.spec.continued_by(key.stage)) is not None:
+    before = resolved.spec.continued_by(key.stage)
+    if before is not None and has_run(key._replace(stage=before.name)):
         seconds -= _budget_seconds(before, per_step)
     return max(0.0, seconds)
 

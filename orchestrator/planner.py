@@ -144,6 +144,12 @@ class SearchSpec:
         """Its candidates, those that compute the same once."""
         return frozenset(self.first(name) for name in self.candidates)
 
+    @property
+    def distinct(self) -> SearchSpec:
+        """Without the variants that compute what an earlier one does: they have its runs and verdicts."""
+        variants = tuple(name for name in self.variants if name not in self.same_as)
+        return replace(self, variants=variants, same_as={})
+
     def first(self, variant: str) -> str:
         """The variant that this one computes the same as, or itself: what is counted of all that were tried."""
         return self.same_as.get(variant, variant)

@@ -169,6 +169,19 @@ def _key(row: tables.Decision) -> JobKey:
     return JobKey(row.task, row.stage, row.variant, row.seed)
 
 
+def by_metric(metric: str, record: Record, baseline: float | None, verdict: Record | None) -> Record:
+    """A job's record with its delta by the rule's metric; the interval is known where it was decided by itself.
+
+    baseline: what the baseline of its stage and seed has by that metric; verdict: the decision on the run.
+    """
+    if metric == RECORDED:
+        return record
+    if record["d_acc"] is None or baseline is None:
+        return record | {"d_acc": None, "d_acc_ci": None}
+    own = verdict if verdict and verdict["seeds"] == [record["seed"]] else {}
+    return record | {"d_acc": difference(record[metric], baseline), "d_acc_ci": own.get("d_acc_ci")}
+
+
 def to_jsonl(record: Record) -> str:
     """A record as one line, without the line's end."""
     return json.dumps(record, ensure_ascii=False, allow_nan=False)

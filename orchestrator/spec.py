@@ -278,12 +278,21 @@ class RoundSpec(Strict):
 
     def continued_by(self, name: str) -> Stage | None:
         """The stage whose runs go on in the one of this name; None where it trains from the start."""
+        before = self.begun_as(name)
+        return before if before is not None and before.eval_every == self.stage(name).eval_every else None
+
+    def begun_as(self, name: str) -> Stage | None:
+        """The stage before, where the runs of the one of this name come through its weights, continued or not."""
         before = None
         for stage in self.selecting:
             if stage.name == name:
                 return None if self.optimizer.depends_on_length else before
             before = stage
         return None  # it confirms
+
+    def is_continued(self, name: str) -> bool:
+        """Whether the stage after this one goes on with its runs."""
+        return any(self.continued_by(stage.name) is self.stage(name) for stage in self.selecting)
 
     @property
     def first_fresh_seed(self) -> int:
@@ -420,6 +429,6 @@ class ResolvedRound:
             budget=stage.budget,
             seed=(key.seed + CONTROL_SEEDS) % 2**31 if is_control else key.seed,
             future_seed=None if is_control or key.variant == BASELINE else self.canonical[key.variant],
-            continues=stage.confirm is None and stage is not self.spec.selecting[-1],
+            continues=self.spec.is_continued(key.stage),
             follows=stage.confirm is None and stage is not self.spec.stages[0],
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -13,8 +14,29 @@ if TYPE_CHECKING:
     from db.glance import Glimpse
 
 
+# of an output without a name: the disk, or what one may have of it, is full; the device fails
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+
+
 def main() -> None:
-    """Runs `fsq`. The command line takes longer to import than `fsq status` should take."""
+    """Runs `fsq`; output that cannot be written is an error like others."""
+    try:
+        try:
+            _run()
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None or error.errno not in {errno.EPIPE, *_UNWRITABLE}:
+            raise
+        # whoever reads has seen enough, or cannot be told; Python would complain of it at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno != errno.EPIPE:
+            print(f"fsq: the output cannot be written: {error.strerror}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _run() -> None:
+    """The command line takes longer to import than `fsq status` should take."""
     try:
         if sys.argv[1:] == ["status"] and (rounds := rounds_at_a_glance()) is not None:
             from orchestrator.status import rounds_text
@@ -44,8 +66,4 @@ def rounds_at_a_glance() -> Sequence[Glimpse] | None:
 def _print(text: str) -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # whatever the terminal cannot show
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:  # whoever reads has seen enough; Python would complain of it at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
+    print(text)

@@ -64,7 +64,7 @@ def _name(job: JobView | DecisionView) -> str:
 def _job_text(job: JobView) -> str:
     text = f"  {_name(job)}: {job.outcome or job.state}"
     if job.best_val_tok_acc is not None:
-        text += f" {job.best_val_tok_acc:.2%}"
+        text += f" {job.best_val_tok_acc:.2%} of the tokens"
     if job.state is JobState.RUNNING and job.step:
         text += f", last evaluated at step {job.step}"
     return text + (f" ({job.reason})" if job.reason else "")

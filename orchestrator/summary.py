@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from orchestrator.caveats import EXPLANATIONS, Caveat
 from orchestrator.planner import SearchSpec
-from orchestrator.points import difference, interval_text, points
-from orchestrator.records import RECORDED, Record, is_decision
+from orchestrator.points import interval_text, points
+from orchestrator.records import RECORDED, Record, by_metric, is_decision
 from orchestrator.spec import ResolvedRound
 from orchestrator.verdicts import Verdict
 from worker.job import BASELINE, CONCLUSIVE, BuildReport, Outcome
@@ -73,7 +73,7 @@ def _task_lines(resolved: ResolvedRound, task: str, records: Sequence[Record]) -
         else:
             verdict = verdicts.get(_key(record, record["stage"]))
             baseline = baselines.get((record["stage"], record["seed"]))
-            shown = record if metric == RECORDED else record | _by(metric, record, baseline, verdict)
+            shown = by_metric(metric, record, baseline, verdict)
             yield _row(shown, metric, record["stage"], verdict["status"] if verdict else _standing(record))
     yield from _seed_lines(list(verdicts.values()))
 
@@ -85,14 +85,6 @@ def _chance(report: BuildReport) -> str:
     if val.constant_accuracy > max(known.values()):
         known["best constant answer"] = val.constant_accuracy
     return ", ".join(f"{name} {share:.2%}" for name, share in known.items())
-
-
-def _by(metric: str, record: Record, baseline: float | None, verdict: Record | None) -> Record:
-    """A run's delta by the rule's metric; the interval is known where it was decided by itself."""
-    if record["d_acc"] is None or baseline is None:
-        return {"d_acc": None, "d_acc_ci": None}
-    own = verdict if verdict and verdict["seeds"] == [record["seed"]] else {}
-    return {"d_acc": difference(record[metric], baseline), "d_acc_ci": own.get("d_acc_ci")}
 
 
 def _seed_lines(decisions: Sequence[Record]) -> Iterator[str]:

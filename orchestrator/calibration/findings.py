@@ -116,7 +116,7 @@ def of_task(resolved: ResolvedRound, task: str, runs: Runs, searches: int) -> Ta
 
 
 def _of_task(resolved: ResolvedRound, task: str, runs: Runs, searches: int) -> TaskCalibration:
-    spec = replace(resolved.search, tasks=(task,), parallel=False)
+    spec = replace(resolved.search.distinct, tasks=(task,), parallel=False)
     steps = {stage.name: stage.steps or 0 for stage in resolved.spec.stages}
     confirm = resolved.spec.stages[-1].confirm
     n_val = len(runs.of)
@@ -175,7 +175,7 @@ def as_text(found: TaskCalibration, resolved: ResolvedRound) -> str:
         f"{found.task}: {found.runs} runs of the baseline, {found.n_val} validation examples",
         f"  runs differ by {points(found.run_sd[stage])[1:]} (standard deviation at {stage}); the choice of examples "
         f"moves a delta by {points(found.example_se[stage])[1:]} (standard error)",
-        f"  arms that are all the same, {len(resolved.search.candidates)} in a search:",
+        f"  arms that are all the same, {len(resolved.search.rivals)} in a search:",
     ]
     last = "confirms" if confirms else "promotes at last"
     for rule in found.rules:

@@ -40,12 +40,13 @@ class Runs:
     def example_variance(self, stage: str) -> float:
         """Variance of the delta of two runs over the choice of examples, times their number; mean of all neighbours.
 
-        Linearised, as in `statistics.examples.standard_error`.
+        Linearised, as in `statistics.examples.standard_error`, and as there never less than one answer.
         """
         differences = np.diff(self.right[stage], axis=0)
         ratio = differences.sum(axis=1, keepdims=True) / self.of.sum()
         residuals = (differences - ratio * self.of) / self.of.mean()
-        return float(residuals.var(axis=1, ddof=1).mean())
+        least = len(self.of) / self.of.sum() ** 2
+        return float(np.maximum(residuals.var(axis=1, ddof=1), least).mean())
 
 
 def runs_of(session: Session, round_id: int, resolved: ResolvedRound) -> dict[str, Runs]:

@@ -74,7 +74,9 @@ def name_of(rounds: Sequence[RoundResults]) -> str:
 def _pooled(effects: Sequence[Effect]) -> Iterator[Pooled]:
     for one in effects:
         if one.across is not None:
-            yield Pooled(one.name, one.stage, one.across.mean, one.interval, one.across.pattern, one.p_value)
+            yield Pooled(
+                one.marked_name, one.stage, one.across.mean, one.interval, one.across.pattern, one.p_value
+            )
 
 
 def task_curves(task: str, curves: Sequence[Curve], stages: Sequence[str]) -> TaskCurves | None:
@@ -93,14 +95,14 @@ def task_curves(task: str, curves: Sequence[Curve], stages: Sequence[str]) -> Ta
 
 
 def stage_pairs(rounds: Sequence[RoundResults]) -> list[StagePairs]:
-    """Each stage against the next, where an arm was measured at both; of equal runs one."""
+    """Each stage against the next, where a variant was measured at both; of equal runs one."""
     found: dict[tuple[str, str], dict[tuple[str, str], Pair]] = {}
     for one in rounds:
         deltas = {key_of(record): record for record in one.jobs if record["d_acc"] is not None}
         for first, then in pairwise(one.view.stages):
             for (task, stage, variant, seed), record in deltas.items():
                 later = deltas.get(JobKey(task, then, variant, seed))
-                if stage == first and later is not None:
+                if stage == first and variant != one.control and later is not None:
                     pair = Pair(one.view.round, task, variant, seed, record["d_acc"], later["d_acc"])
                     prints = record["fingerprint"], later["fingerprint"]
                     found.setdefault((first, then), {}).setdefault(prints, pair)

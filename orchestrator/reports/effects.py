@@ -18,7 +18,6 @@ from orchestrator.planner import VERDICTS_WITHOUT_A_NUMBER
 from orchestrator.points import rounded
 from orchestrator.records import Record
 from orchestrator.reports.gathering import RoundResults
-from orchestrator.spec import CONTROL_ARM
 from orchestrator.statistics.examples import Interval, is_clear
 from orchestrator.statistics.seeds import AcrossSeeds, across_seeds, estimate_if_known
 from orchestrator.statistics.variants import false_discovery
@@ -74,6 +73,11 @@ class Effect:
         )
 
     @property
+    def marked_name(self) -> str:
+        """The name, for those who must not take a control arm for a variant."""
+        return f"{self.name} (control)" if self.is_control else self.name
+
+    @property
     def delta(self) -> float | None:
         return None if self.across is None else rounded(self.across.mean)
 
@@ -122,10 +126,9 @@ def of_rounds(rounds: Sequence[RoundResults]) -> Report:
     ]
     rows = Counter((one.task, one.variant, one.stage) for one in pooled)
     pooled = [replace(one, is_alone=rows[one.task, one.variant, one.stage] == 1) for one in pooled]
-    with_control = {one.view.round for one in rounds if one.view.noise_floor is not None}
+    controls = {(one.view.round, one.control) for one in rounds}
     pooled = [
-        replace(one, is_control=one.variant == CONTROL_ARM and not with_control.isdisjoint(one.rounds))
-        for one in pooled
+        replace(one, is_control=any((name, one.variant) in controls for name in one.rounds)) for one in pooled
     ]
     return Report(tuple(rounds), tuple(_ordered(_in_company(pooled, rounds), stages_of(rounds))))
 
@@ -147,8 +150,7 @@ def _effect(key: Row, runs: Sequence[Record], decisions: Sequence[Record]) -> Ef
     measured = [run for run in runs if run["d_acc"] is not None]
     known = {run["fingerprint"] for run in measured}
     is_unnumbered = any(_has_no_number(run) and run["fingerprint"] not in known for run in runs)
-    distinct = list({run["fingerprint"]: run for run in reversed(measured)}.values())[::-1]
-    distinct = [] if is_unnumbered else distinct
+    distinct = [] if is_unnumbered else _distinct(measured)
     across = across_seeds([run["d_acc"] for run in distinct]) if distinct else None
     seeds = tuple(sorted({run["seed"] for run in distinct}))
     inherited = {Caveat(caveat) for record in (*runs, *decisions) for caveat in record["caveats"]}
@@ -158,7 +160,7 @@ def _effect(key: Row, runs: Sequence[Record], decisions: Sequence[Record]) -> Ef
     is_judged = interval is not None or p_value is not None
     anew = OF_ONE_RUN if is_judged else OF_ONE_RUN - {Caveat.NOT_SIGNIFICANT}
     found = {
-        Caveat.SINGLE_SEED: len(seeds) == 1,
+        Caveat.SINGLE_SEED: len(seeds) == 1 or _are_one_run(distinct),
         Caveat.NOT_SIGNIFICANT: is_judged and (interval is None or not is_clear(interval, p_value)),
         Caveat.NOTHING_NEW: bool(distinct) and all(Caveat.NOTHING_NEW in run["caveats"] for run in distinct),
     }
@@ -178,6 +180,26 @@ def _effect(key: Row, runs: Sequence[Record], decisions: Sequence[Record]) -> Ef
         is_unnumbered=is_unnumbered,
         caveats=tuple(sorted((inherited - anew) | {each for each, holds in found.items() if holds})),
     )
+
+
+def _distinct(measured: Sequence[Record]) -> list[Record]:
+    """Each run once, by the record that knows most: where another metric decides, a delta has no errors."""
+    found: dict[str, Record] = {}
+    for run in measured:
+        other = found.setdefault(run["fingerprint"], run)
+        if _n_known(run) > _n_known(other):
+            found[run["fingerprint"]] = run
+    return list(found.values())
+
+
+def _n_known(run: Record) -> int:
+    return sum(run.get(name) is not None for name in ("d_acc_se", "d_acc_ci", "p_value"))
+
+
+def _are_one_run(distinct: Sequence[Record]) -> bool:
+    """Whether the seed changes nothing: where a step takes all examples, every seed's run is the same."""
+    is_alone = all(Caveat.SINGLE_SEED in run["caveats"] for run in distinct)
+    return is_alone and len({(run["d_acc"], run["d_loss"]) for run in distinct}) == 1
 
 
 def _has_no_number(run: Record) -> bool:

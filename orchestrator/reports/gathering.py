@@ -13,6 +13,7 @@ from orchestrator.charts.of_round import last_reached
 from orchestrator.client import Client, of_each_round
 from orchestrator.planner import JobKey
 from orchestrator.records import Record, is_decision
+from orchestrator.spec import CONTROL_ARM
 from orchestrator.views import RoundView
 
 
@@ -22,6 +23,11 @@ class RoundResults:
 
     view: RoundView
     lines: tuple[str, ...]
+
+    @property
+    def control(self) -> str | None:
+        """The arm that is the baseline under another seed."""
+        return None if self.view.noise_floor is None else CONTROL_ARM
 
     @cached_property
     def records(self) -> tuple[Record, ...]:

@@ -14,10 +14,11 @@ from orchestrator.caveats import EXPLANATIONS
 from orchestrator.errors import BadInput, FsqError
 from orchestrator.files import write_whole
 from orchestrator.points import interval_text, points
-from orchestrator.records import is_decision, key_of
+from orchestrator.records import RECORDED, by_metric, is_decision, key_of
 from orchestrator.reports import tables
 from orchestrator.reports.effects import Effect, of_rounds
 from orchestrator.reports.gathering import RoundResults
+from worker.job import BASELINE
 
 NAME = "fsq_log.md"  # in the results folder
 TITLE = "# Log of rounds\n"
@@ -75,7 +76,7 @@ def _lines(one: RoundResults) -> Iterator[str]:
         if rows:
             yield from tables.markdown_table(COLUMNS, rows)
             yield ""
-        yield f"Verdict: {_verdict(report.tasks.get(task, ()))}"
+        yield f"Verdict: {_verdict(report.tasks.get(task, ()), view.metric)}"
     if report.caveats:
         yield ""
         yield "Keep in mind:"
@@ -88,7 +89,8 @@ def _lines(one: RoundResults) -> Iterator[str]:
 
 def _rows(one: RoundResults, task: str) -> Iterator[tuple[str, ...]]:
     """Every job with what was decided on it, and every decision that needed none."""
-    jobs = {key_of(record) for record in one.jobs}
+    metric = one.view.metric
+    jobs = {key_of(record): record for record in one.jobs}
     for record in one.records:
         key = key_of(record)
         if record["task"] != task or (is_decision(record) and key in jobs):
@@ -96,9 +98,11 @@ def _rows(one: RoundResults, task: str) -> Iterator[tuple[str, ...]]:
         verdict = one.verdicts.get(key)
         failure = f"{record['status']}: {record['error']}" if record.get("error") else ""
         told = str(verdict["status"]) if verdict else failure
-        accuracy, delta, interval = record["best_val_tok_acc"], record["d_acc"], record["d_acc_ci"]
+        baseline = jobs.get(key._replace(variant=BASELINE), {}).get(metric)
+        shown = by_metric(metric, record, baseline, verdict)
+        accuracy, delta, interval = shown.get(metric), shown["d_acc"], shown["d_acc_ci"]
         yield (
-            key.variant,
+            f"{key.variant} (control)" if key.variant == one.control else key.variant,
             key.stage,
             str(key.seed),
             "-" if accuracy is None else f"{accuracy:.2%}",
@@ -109,8 +113,9 @@ def _rows(one: RoundResults, task: str) -> Iterator[tuple[str, ...]]:
         )
 
 
-def _verdict(effects: Sequence[Effect]) -> str:
-    """What came of a task in a sentence, whichever way it went."""
+def _verdict(on_task: Sequence[Effect], metric: str) -> str:
+    """What came of a task's variants in a sentence, whichever way it went."""
+    effects = [effect for effect in on_task if not effect.is_control]
     verdicts: Counter[str] = Counter()
     for effect in effects:
         verdicts.update(effect.decisions)
@@ -124,7 +129,8 @@ def _verdict(effects: Sequence[Effect]) -> str:
     best = max(last.values(), key=lambda effect: effect.delta or 0.0)
     interval = "" if best.interval is None else f", 95 % interval {interval_text(best.interval)}"
     delta = f"{points(best.delta or 0.0)} at {best.stage}{interval}, runs {tables.runs_words(best)}"
-    return f"{counted}. Best of {best.tried} at its last stage: {best.variant} {delta}."
+    by = "" if metric == RECORDED else f" by {RECORDED}"
+    return f"{counted}. Best of {best.tried}{by} at its last stage: {best.variant} {delta}."
 
 
 def _provenance(one: RoundResults) -> str:

@@ -19,7 +19,7 @@ EMPTY = "there is nothing to report yet: no variant was decided"
 def cells(effect: Effect) -> tuple[str, ...]:
     """An effect as the words under COLUMNS."""
     return (
-        f"{effect.name} (control)" if effect.is_control else effect.name,
+        effect.marked_name,
         effect.stage,
         "not measured" if effect.delta is None else points(effect.delta),
         "-" if effect.interval is None else interval_text(effect.interval),

@@ -37,6 +37,28 @@ def test_command__in_a_process_of_its_own(command: str, environment: dict[str, s
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("command", ["status", "workers", "variants", "tasks"])
+def test_command__whose_output_cannot_be_written(command: str, environment: dict[str, str]) -> None:
+    """Short output is written at the end only, long output before."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [FSQ, command], env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == "fsq: the output cannot be written: No space left on device\n"
+
+
+def test_command__whose_reader_has_seen_enough(environment: dict[str, str]) -> None:
+    with subprocess.Popen(
+        [FSQ, "status"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == ("", 1)
+
+
 def test_debug__tells_where_and_keeps_the_exit_code(environment: dict[str, str]) -> None:
     done = subprocess.run(
         [FSQ, "--debug", "status", "none"], env=environment, capture_output=True, text=True, check=False

@@ -108,6 +108,25 @@ def test_needs__says_when_no_number_suffices() -> None:
         assert findings.needs(some_runs(), spec(Threshold()), effect, STEPS).seeds_and_val == (0, 0)
 
 
+def test_needs__runs_that_are_all_alike_may_still_differ_in_an_answer(tmp_path: Path) -> None:
+    alike = Runs({stage: np.full((4, 31), 1) for stage in ("quick", "med")}, np.full(31, 1))
+    assert alike.example_variance("med") == pytest.approx(1 / 31)
+    found = findings.needs(alike, spec(Threshold()), 0.001, STEPS)
+    assert found.seeds is None
+    assert found.seeds_and_val[1] > 1000  # one answer of these is less than the effect
+
+
+def test_of_task__a_variant_that_computes_the_same_is_no_other_arm(tmp_path: Path) -> None:
+    runs = some_runs()
+    twins = {"l1": {"layer_start": 1}, "l1_again": {"layer_start": 0}}
+    one, both = (
+        findings.of_task(resolve(tmp_path, variants=variants), "s4", runs, 10)
+        for variants in ({"l1": twins["l1"]}, twins)
+    )
+    assert both == one
+    assert "all the same, 1 in a search:" in findings.as_text(both, resolve(tmp_path, variants=twins))
+
+
 def test_calibrating__shares_the_baselines_of_its_round(tmp_path: Path) -> None:
     resolved = resolve(tmp_path, seeds=[0, 1])
     round_ = protocol.calibrating(resolved, 6)

@@ -14,6 +14,7 @@ from db.session import Database
 from db.tables import Job
 from orchestrator import forecast, interventions
 from orchestrator.errors import BadRound
+from orchestrator.planner import JobKey
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
 from worker.job import BASELINE, JobResult, Outcome
 
@@ -149,7 +150,10 @@ def test_plan__counts_the_jobs_of_each_task_by_themselves(database: Database, tm
 def test_plan__takes_the_pace_of_earlier_runs_on_the_same_examples(
     database: Database, tmp_path: Path
 ) -> None:
-    """Those took a second a step, and two seconds beside; a stage that continues costs the difference."""
+    """Those took a second a step, and two seconds beside; a stage that continues costs the difference.
+
+    One whose earlier stage is known already has nothing to go on from.
+    """
     rig = Rig(database)
     rig.submit(resolve(tmp_path))
     with database.read() as session:
@@ -168,7 +172,7 @@ def test_plan__takes_the_pace_of_earlier_runs_on_the_same_examples(
     assert (other.tasks[0].seconds_certain, other.tasks[0].seconds_at_most) == (3 * 6.0, 6 * 6.0)
     assert elsewhere.tasks[0].seconds_at_most is None
     assert [(one.jobs, one.known) for one in again.tasks[0].stages.values()] == [(3, 3), (3, 0)]
-    assert (again.tasks[0].seconds_certain, again.tasks[0].seconds_at_most) == (0.0, 3 * 6.0)
+    assert (again.tasks[0].seconds_certain, again.tasks[0].seconds_at_most) == (0.0, 3 * 10.0)
     text = forecast.as_text(again)
     assert "  quick      3 jobs, 3 of which need no training" in text
     assert "  med        at most 3 jobs\n" in text
@@ -227,6 +231,22 @@ def test_plan__finds_the_pace_of_baselines_however_many_variants_ran_since(
     with measured.write() as session:
         with_copies(session, "l1", 150, result=slow)
     assert certain_seconds(measured, tmp_path) == 4.0 + 2 * 8.0
+
+
+def test_plan__a_stage_on_another_grid_of_evaluations_trains_from_the_start(
+    measured: Database, tmp_path: Path
+) -> None:
+    stages = [*QUICK, {"name": "med", "steps": 8, "eval_every": 4}]
+    with measured.read() as session:
+        resolved = resolve(tmp_path, round="r2", seeds=[1], stages=stages)
+        found = forecast.of_round(session, resolved)
+        of_one_grid = forecast.of_round(session, resolve(tmp_path, round="r2", seeds=[1]))
+    assert found.tasks[0].seconds_at_most == 3 * 4.0 + 3 * 8.0
+    assert of_one_grid.tasks[0].seconds_at_most == 3 * 8.0
+    said = "med trains from the start: it is evaluated every 4 steps, and quick every 2"
+    assert [said in warning for warning in found.warnings].count(True) == 1
+    assert said not in " ".join(of_one_grid.warnings)
+    assert not resolved.job(JobKey("s4", "quick", "l1", 1)).continues
 
 
 def test_plan__compares_stages_by_what_both_have(database: Database, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def two_seeds() -> list[dict[str, Any]]:
             job("baseline", "med", seed=seed),
             job("l1", "med", seed=seed, d_acc=-gain / 2),
             decision("l1", "rejected", "med", seed=seed, d_acc=-gain / 2),
-            job("l2", seed=seed, d_acc=-0.025, caveats=["at_chance", "single_seed"]),
+            job("l2", seed=seed, d_acc=-0.025, d_loss=gain, caveats=["at_chance", "single_seed"]),
             decision("l2", "pruned", seed=seed, d_acc=-0.025),
             decision("noop", "no_op", seed=seed, d_acc=None),
             job("bad", seed=seed, d_acc=None, error="NaN loss"),

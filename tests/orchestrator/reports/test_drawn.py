@@ -11,6 +11,7 @@ from orchestrator.charts.data import Curve, Forest, Funnel, Pair, Pooled, Spendi
 from orchestrator.errors import BadInput
 from orchestrator.reports import drawn
 from orchestrator.reports.effects import of_rounds
+from orchestrator.views import NoiseFloor
 from tests.orchestrator.reports.samples import decision, job, of_round, two_seeds
 from tests.orchestrator.test_charts import HOSTILE, marks, parsed, texts
 
@@ -28,6 +29,16 @@ def test_stages__equal_runs_once_and_reversals_marked() -> None:
     assert "2 of 2 gains at quick were none at med (100%); dashed: no change" in texts(root)
     assert marks(root)[0] == "r1 s4 l1 seed 0: +5.00 pp at quick, -2.50 pp at med"
     assert "reversed" in texts(root)
+
+
+def test_parts__a_control_arm_is_no_variant() -> None:
+    records = [job(name, stage, d_acc=0.05) for name in ("aa", "l1") for stage in ("quick", "med")]
+    one = of_round(records, noise_floor=NoiseFloor(judged=1, promoted=1))
+    (found,) = drawn.stage_pairs([one])
+    assert [pair.variant for pair in found.pairs] == ["l1"]
+    (forest,) = drawn.of_tasks(of_rounds([one]), [])["s4"]
+    assert isinstance(forest, Forest)
+    assert {delta.variant for delta in forest.deltas} == {"aa (control)", "l1"}
 
 
 def test_spending__by_stage_and_verdict() -> None:

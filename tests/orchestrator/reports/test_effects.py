@@ -121,6 +121,27 @@ def test_effects__one_run_has_the_evidence_of_its_record() -> None:
     assert (bare.interval, bare.p_value, bare.q_value) == (None, None, None)
 
 
+def test_effects__of_equal_runs_the_record_that_knows_most_counts() -> None:
+    """Where a round is judged by another metric its jobs' deltas have no errors."""
+    known = [job("l1", seed=seed, d_acc=d, d_acc_se=0.02) for seed, d in enumerate((0.05, 0.03))]
+    bare = [job("l1", seed=seed, d_acc=d) for seed, d in enumerate((0.05, 0.03))]
+    rounds = [of_round(known), of_round(bare, "r2")]
+    (one,), (other,) = (of_rounds(order).effects for order in (rounds, rounds[::-1]))
+    assert (other.interval, other.p_value) == (one.interval, one.p_value)
+    assert one.interval == estimate([0.05, 0.03], [0.02] * 2).interval()
+
+
+@pytest.mark.parametrize(("of_second", "is_single"), [(-0.01, True), (-0.02, False)])
+def test_effects__seeds_that_change_nothing_are_one(of_second: float, is_single: bool) -> None:
+    """A seed is the order of the examples: with all of them in a step there is none, and losses are the same."""
+    runs = [
+        job("l1", seed=seed, d_acc=0.05, d_loss=d_loss, caveats=["single_seed"])
+        for seed, d_loss in ((0, -0.01), (1, of_second))
+    ]
+    (effect,) = of_rounds([of_round(runs)]).effects
+    assert (Caveat.SINGLE_SEED in effect.caveats) is is_single
+
+
 def test_effects__errors_over_examples_add_to_those_over_seeds() -> None:
     runs = [job("l1", seed=seed, d_acc=d, d_acc_se=0.02) for seed, d in enumerate((0.05, 0.03, 0.04))]
     (effect,) = of_rounds([of_round(runs)]).effects

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from orchestrator.errors import BadInput, FsqError
 from orchestrator.reports import round_log
 from orchestrator.reports.round_log import entry, update, with_entry
-from tests.orchestrator.reports.samples import of_round, two_seeds
+from orchestrator.views import NoiseFloor
+from tests.orchestrator.reports.samples import decision, job, of_round, two_seeds
 
 
 def test_entry__keeps_what_did_not_work() -> None:
@@ -31,6 +32,25 @@ def test_entry__keeps_what_did_not_work() -> None:
     )
     assert "- at_chance (s4): the baseline is not above" in text
     assert "`fsq export r1`: 22 records; version 0.1.0; device cpu; kernel chunked." in text
+
+
+def test_entry__a_control_arm_is_marked_and_no_variant() -> None:
+    records = [job("baseline"), job("aa", d_acc=0.05), decision("aa", "promoted", d_acc=0.05)]
+    records += [job("l1", d_acc=-0.05), decision("l1", "pruned", d_acc=-0.05)]
+    text = entry(of_round(records, noise_floor=NoiseFloor(judged=1, promoted=1)))
+    assert "| aa (control) | quick | 0 | 55.00% | +5.00 pp |" in text
+    assert "Verdict: 1 pruned. Best of 1 at its last stage: l1 -5.00 pp at quick" in text
+
+
+def test_entry__by_the_metric_that_decides() -> None:
+    records = [
+        job("baseline", best_val_seq_acc=0.25),
+        job("l1", d_acc=-0.05, d_acc_ci=[-0.1, 0.0], best_val_seq_acc=0.5),
+        decision("l1", "promoted", d_acc=0.25, d_acc_ci=[0.1, 0.4], seeds=[0]),
+    ]
+    text = entry(of_round(records, metric="best_val_seq_acc"))
+    assert "| l1 | quick | 0 | 50.00% | +25.00 pp | [+10.00, +40.00] pp | promoted |" in text
+    assert "Best of 1 by best_val_tok_acc at its last stage: l1 -5.00 pp at quick" in text
 
 
 def test_entry__before_anything_is_decided() -> None:
