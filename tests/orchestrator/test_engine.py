@@ -362,7 +362,7 @@ def test_submit__the_same_round_by_another_version(
     rig.run_all({("quick", "l1"): 0.3, ("med", "l1"): 0.3})
     second_id = rig.submit(resolve(tmp_path, **chosen))
     rig.run_all({})
-    monkeypatch.setattr("worker.job.RESULT_VERSION", 1 + RESULT_VERSION)
+    monkeypatch.setattr("worker.job.spec.RESULT_VERSION", 1 + RESULT_VERSION)
     assert rig.submit(resolve(tmp_path)) == round_id
     assert rig.submit(resolve(tmp_path, **chosen)) == second_id
     with pytest.raises(Conflict):

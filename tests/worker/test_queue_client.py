@@ -317,7 +317,7 @@ def test_claim__a_result_of_one_version_is_never_reused_as_the_others(
     submit(database, tmp_path)
     submit(database, tmp_path, round="twin")
     of_old = must_claim(queue)
-    monkeypatch.setattr("worker.job.RESULT_VERSION", "the next")
+    monkeypatch.setattr("worker.job.spec.RESULT_VERSION", "the next")
     ended = queue.end(of_old.lease, result(0.2), [], go_on=at_an_end)
     claim = ended.next or must_claim(queue)
     assert (ended.next is not None, claim.job.round, claim.job.variant) == (at_an_end, "twin", "baseline")
