@@ -35,7 +35,7 @@ from db.session import Database, open_current
 from db.tables import Job, Round
 from orchestrator import engine, stored_round
 from orchestrator.planner import Decision, JobKey, Measurement, SearchSpec, plan
-from orchestrator.spec import ResolvedRound
+from orchestrator.resolved_round import ResolvedRound
 from orchestrator.verdicts import Verdict
 from worker.job import BASELINE, JobResult, JobSpec
 from worker.limits import Limits

@@ -9,9 +9,9 @@ from typing import NamedTuple, Self
 from orchestrator.evidence import Evidence
 from orchestrator.planner import SearchSpec
 from orchestrator.points import ROUNDING
+from orchestrator.resolved_round import ResolvedRound
 from orchestrator.results import StoredJob
 from orchestrator.rules import Scope
-from orchestrator.spec import ResolvedRound
 from orchestrator.statistics.examples import is_clear
 from worker.job import (
     BASELINE,

@@ -14,9 +14,9 @@ from orchestrator import caveats, results
 from orchestrator.caveats import Caveat, Measured
 from orchestrator.evidence import Evidence
 from orchestrator.planner import VERDICTS_WITHOUT_A_NUMBER, JobKey
+from orchestrator.resolved_round import ResolvedRound
 from orchestrator.results import StoredJob
 from orchestrator.round_statistics import Arm, seeds_of
-from orchestrator.spec import ResolvedRound
 from worker.job import BASELINE, Outcome
 
 

@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 from db.tables import Evaluation, Job, JobState
 from orchestrator.planner import JobKey
 from orchestrator.points import ROUNDING
+from orchestrator.resolved_round import ResolvedRound
 from orchestrator.round_statistics import trained
-from orchestrator.spec import ResolvedRound
 from orchestrator.statistics.early_stop import Curve, allowance, largest_lag, least
 from worker.job import Bound, Budget, EarlyStop, JobSpec, Metric, Outcome, accuracy_of, so_far
 

@@ -24,8 +24,9 @@ from orchestrator.errors import BrokenRound, Conflict
 from orchestrator.evidence import Evidence, Pair
 from orchestrator.planner import Decision, JobKey, Lane, Plan, SearchSpec, State, plan
 from orchestrator.points import difference
+from orchestrator.resolved_round import ResolvedRound
 from orchestrator.results import Standing
-from orchestrator.spec import ResolvedRound, RoundSpec
+from orchestrator.spec import RoundSpec
 from orchestrator.stored_round import (
     as_broken_round,
     as_submitted,

@@ -21,9 +21,9 @@ from orchestrator.errors import Conflict, NotFound, no_such_round
 from orchestrator.outlook import job_seconds
 from orchestrator.planner import JobKey
 from orchestrator.points import points
+from orchestrator.resolved_round import ResolvedRound
 from orchestrator.round_statistics import spreads
 from orchestrator.rules import Scope
-from orchestrator.spec import ResolvedRound
 from orchestrator.statistics.seeds import least_sign_p
 from orchestrator.statistics.variants import smallest_effect
 from orchestrator.views import View

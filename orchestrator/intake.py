@@ -14,8 +14,9 @@ from orchestrator.errors import BadRound, Problem
 from orchestrator.forecast import Forecast
 from orchestrator.messages import Location, dotted
 from orchestrator.reading import validate
+from orchestrator.resolved_round import ResolvedRound
 from orchestrator.round_file import RoundFile
-from orchestrator.spec import ResolvedRound, RoundSpec
+from orchestrator.spec import RoundSpec
 from orchestrator.views import SubmissionView
 from worker.job import RoundFacts
 

@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 from db.tables import Evaluation, Job, JobState
 from orchestrator import engine, results, stored_round
 from orchestrator.planner import JobKey, Plan, SearchSpec
+from orchestrator.resolved_round import ResolvedRound
 from orchestrator.results import StoredJob
 from orchestrator.rules import Scope
-from orchestrator.spec import ResolvedRound
 from orchestrator.verdicts import Verdict
 from worker.job import BASELINE, Budget, Metric, accuracy_of
 

@@ -24,9 +24,9 @@ from orchestrator.caveats import Caveat, Measured
 from orchestrator.evidence import Evidence, SeedEvidence
 from orchestrator.planner import Decision, JobKey, Plan, SearchSpec
 from orchestrator.points import difference
+from orchestrator.resolved_round import ResolvedRound
 from orchestrator.results import Standing, StoredJob, jobs
 from orchestrator.round_statistics import Arm, RoundStatistics
-from orchestrator.spec import ResolvedRound
 from worker.job import BASELINE, RESULT_VERSION, RUNS, Metric, Metrics, run_name, version
 
 Record = dict[str, Any]

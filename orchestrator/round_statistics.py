@@ -23,7 +23,8 @@ from orchestrator import caveats
 from orchestrator.evidence import Evidence, SeedEvidence
 from orchestrator.planner import VERDICTS_WITHOUT_A_NUMBER, JobKey, Measurement, SearchSpec
 from orchestrator.points import rounded
-from orchestrator.spec import CONTROL_ARM, ResolvedRound
+from orchestrator.resolved_round import ResolvedRound
+from orchestrator.spec import CONTROL_ARM
 from orchestrator.statistics.seeds import AcrossSeeds, across_seeds, estimate_if_known
 from orchestrator.statistics.variants import Spread, dunnett, false_discovery, holm, pooled_spread
 from worker.job import BASELINE

@@ -10,7 +10,8 @@ from db import tables
 from db.tables import RoundState
 from orchestrator import chains
 from orchestrator.errors import BadRound, Problem
-from orchestrator.spec import CONTROL_ARM, MAX_NAME, ResolvedRound, RoundSpec
+from orchestrator.resolved_round import ResolvedRound
+from orchestrator.spec import CONTROL_ARM, MAX_NAME, RoundSpec
 from orchestrator.stored_round import find, on_candidates, resolve
 from orchestrator.verdicts import Verdict
 from worker.job import FutureSeedSettings, RoundFacts

@@ -9,7 +9,7 @@ from orchestrator.caveats import EXPLANATIONS, Caveat
 from orchestrator.planner import SearchSpec
 from orchestrator.points import interval_text, points
 from orchestrator.records import RECORDED, Record, by_metric, is_decision
-from orchestrator.spec import ResolvedRound
+from orchestrator.resolved_round import ResolvedRound
 from orchestrator.verdicts import Verdict
 from worker.job import BASELINE, CONCLUSIVE, BuildReport, Outcome
 

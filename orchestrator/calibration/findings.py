@@ -13,8 +13,8 @@ from orchestrator.calibration.runs import Runs
 from orchestrator.calibration.searches import World, search
 from orchestrator.planner import SearchSpec
 from orchestrator.points import points
+from orchestrator.resolved_round import ResolvedRound
 from orchestrator.rules import Evidence, Halving, Rule, Threshold, TopK
-from orchestrator.spec import ResolvedRound
 from orchestrator.stored_round import as_broken_round
 from orchestrator.views import View
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
 from orchestrator.planner import JobKey
+from orchestrator.resolved_round import ResolvedRound
 from orchestrator.results import examined, standings
-from orchestrator.spec import ResolvedRound
 
 FEWEST = 2  # that have a spread
 

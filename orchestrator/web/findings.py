@@ -16,7 +16,7 @@ from orchestrator.charts.data import Delta, TaskDeltas
 from orchestrator.doubts import Doubts, on_task
 from orchestrator.evidence import Evidence
 from orchestrator.planner import JobKey
-from orchestrator.spec import ResolvedRound
+from orchestrator.resolved_round import ResolvedRound
 from orchestrator.statistics.seeds import sign_pattern
 from orchestrator.verdicts import Verdict
 from orchestrator.views import JobView

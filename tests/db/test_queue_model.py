@@ -36,7 +36,7 @@ from db.session import Database
 from db.tables import AT_ONCE, Base, Decision, Evaluation, Event, Job, JobState, Round, RoundState, Worker
 from orchestrator import engine, interventions, stored_round
 from orchestrator.planner import JobKey, Measurement, State, plan
-from orchestrator.spec import ResolvedRound
+from orchestrator.resolved_round import ResolvedRound
 from orchestrator.verdicts import Verdict
 from tests.claims import take_next
 from tests.db.test_queue import EVALUATION, LEASE

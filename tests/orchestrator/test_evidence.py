@@ -19,7 +19,8 @@ from orchestrator.exports import lines
 from orchestrator.planner import JobKey
 from orchestrator.reading import parse_round
 from orchestrator.records import Record, records
-from orchestrator.spec import CONTROL_SEEDS, MOST_FRESH
+from orchestrator.resolved_round import CONTROL_SEEDS
+from orchestrator.spec import MOST_FRESH
 from orchestrator.statistics.examples import Outcomes, compare
 from orchestrator.statistics.seeds import estimate
 from orchestrator.web import findings

@@ -25,7 +25,7 @@ from orchestrator.lookup import Slice
 from orchestrator.planner import JobKey
 from orchestrator.points import interval_text
 from orchestrator.records import Record, records, to_jsonl
-from orchestrator.spec import ResolvedRound
+from orchestrator.resolved_round import ResolvedRound
 from orchestrator.summary import has_failures
 from tests.orchestrator.factories import NOW, USAGE, Rig, resolve, result, round_data
 from worker.job import BASELINE, RESULT_VERSION, JobResult, Outcome
