@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from orchestrator import stored_round
 from orchestrator.errors import BadInput, BadRound, BrokenRound, FsqError, OutOfReach, Problem, as_text
 
 if TYPE_CHECKING:
@@ -180,7 +179,7 @@ def working(database: Database, child: Child, display: Display, name: str | None
     """A worker whose finished jobs advance their rounds, with a display of what it does."""
     from db.clock import clock
     from db.errors import DatabaseUnreachable
-    from orchestrator import engine
+    from orchestrator import engine, stored_round
     from orchestrator.verdicts import Verdict
     from worker import failures
     from worker.queue_client import QueueClient
