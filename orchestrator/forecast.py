@@ -19,10 +19,10 @@ from orchestrator.caveats import EXPLANATIONS, Caveat
 from orchestrator.durations import duration
 from orchestrator.errors import Conflict, NotFound, no_such_round
 from orchestrator.outlook import job_seconds
+from orchestrator.past_runs import spreads
 from orchestrator.planner import JobKey
 from orchestrator.points import points
 from orchestrator.resolved_round import ResolvedRound
-from orchestrator.round_statistics import spreads
 from orchestrator.rules import Scope
 from orchestrator.statistics.seeds import least_sign_p
 from orchestrator.statistics.variants import smallest_effect

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from db import tables
 from db.session import Database
 from db.tables import Job, JobState
-from orchestrator import caveats, engine, round_statistics, stored_round
+from orchestrator import caveats, engine, past_runs, round_statistics, stored_round
 from orchestrator.caveats import Caveat, Measured
 from orchestrator.evidence import Evidence, SeedEvidence
 from orchestrator.planner import Decision, JobKey, Plan, SearchSpec
@@ -66,7 +66,7 @@ def records(database: Database, name: str) -> Iterator[Record]:
         decided = _decided(session, row.id)
         rests_on = {key: found.evidence for key, found in decided.items() if found.evidence is not None}
         scores = {key: one.measurement for key, one in standings.items() if one.measurement is not None}
-        spreads = round_statistics.spreads(session, resolved)
+        spreads = past_runs.spreads(session, resolved)
         writer = _Writer(
             resolved,
             {job.key: job for job in baselines},

@@ -4,32 +4,23 @@ The family of the false-discovery control at a stage that selects is every (task
 stage, the control arm left out, and variants that compute the same once: those that did not come so far, diverged or
 were stopped count with p = 1, or a later stage would judge the best on the data they were chosen by. Where a stage
 confirms, it is the one that decided: the task's candidates, with p = 1 those that diverged there.
-That of the comparison with the control is all variants of a task that reached the last stage that selects.
+That of the comparison with the control is all variants of a task that reached the last stage that selects. Pure.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
-
-from db.tables import Job, JobState
 from orchestrator import caveats
 from orchestrator.evidence import Evidence, SeedEvidence
 from orchestrator.planner import VERDICTS_WITHOUT_A_NUMBER, JobKey, Measurement, SearchSpec
 from orchestrator.points import rounded
-from orchestrator.resolved_round import ResolvedRound
-from orchestrator.spec import CONTROL_ARM
 from orchestrator.statistics.seeds import AcrossSeeds, across_seeds, estimate_if_known
-from orchestrator.statistics.variants import Spread, dunnett, false_discovery, holm, pooled_spread
+from orchestrator.statistics.variants import Spread, dunnett, false_discovery, holm
 from worker.job import BASELINE
-
-MOST_RUNS = 5000  # of the baseline that the spread between runs is taken from, the latest
 
 
 class Arm(NamedTuple):
@@ -216,70 +207,4 @@ def _adjusted(
     return {
         variant: max(Adjusted(p, "holm"), Adjusted(by_runs.get(variant, 0.0), "dunnett"))
         for variant, p in holm(p_values).items()
-    }
-
-
-def spreads(session: Session, resolved: ResolvedRound) -> dict[tuple[str, str], Spread]:
-    """The spread between runs of the baseline, by task and stage, pooled over all rounds on the same examples.
-
-    Runs are of one group when they differ in nothing but the seed; groups of the same model, examples and budget that
-    differ in their optimizer are pooled.
-    """
-    search = resolved.search
-    like = {
-        (task, stage): resolved.job(JobKey(task, stage, BASELINE, 0)).model_dump(mode="json")
-        for task in search.tasks
-        for stage in search.all_stages
-    }
-    runs = _baseline_runs(session, {payload["examples_digest"] for payload in like.values()})
-    found = {
-        place: pooled_spread(_groups(payload, runs, search.rule.metric)) for place, payload in like.items()
-    }
-    return {place: spread for place, spread in found.items() if spread is not None}
-
-
-Run = tuple[str, Mapping[str, Any], Mapping[str, Any] | None]  # fingerprint, payload, result
-
-
-def _baseline_runs(session: Session, digests: set[str]) -> list[Run]:
-    """The runs on any of these examples that were trained without Future-Seed."""
-    query = (
-        select(Job.fingerprint, Job.payload, Job.result)
-        .where(
-            Job.variant.in_([BASELINE, CONTROL_ARM]),
-            Job.state == JobState.DONE,
-            Job.payload["examples_digest"].as_string().in_(digests),
-        )
-        .order_by(Job.id.desc())
-        .limit(MOST_RUNS)
-    )
-    return [
-        (fingerprint, payload, result)
-        for fingerprint, payload, result in session.execute(query)
-        if payload["future_seed"] is None
-    ]
-
-
-def _groups(like: Mapping[str, Any], runs: Iterable[Run], metric: str) -> list[list[float]]:
-    """The scores of runs of the same model, examples and budget, those alike but for the seed together."""
-    groups: dict[str, dict[str, float]] = {}  # by protocol, then by fingerprint
-    for fingerprint, payload, result in runs:
-        score = ((result or {}).get("metrics") or {}).get(metric)
-        if score is not None and all(trained(payload)[name] == trained(like)[name] for name in _SAME):
-            protocol = json.dumps(trained(payload), sort_keys=True)
-            groups.setdefault(protocol, {})[fingerprint] = score
-    return [list(scores.values()) for scores in groups.values()]
-
-
-_SAME = ("examples", "model", "budget")
-
-
-def trained(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """What determines a run beside its seed and its Future-Seed settings, from its job's payload."""
-    return {
-        "examples": payload["examples_digest"],
-        "model": (payload["model_facts"]["digest"], payload["model"]["dtype"]),
-        "budget": payload["budget"],
-        "batch_size": payload["task"]["batch_size"],
-        "optimizer": payload["optimizer"],
     }
