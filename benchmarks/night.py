@@ -33,7 +33,7 @@ from sqlalchemy.orm import Session
 
 from db.session import Database, open_current
 from db.tables import Job, Round
-from orchestrator import engine, stored_round
+from orchestrator import stored_plan, stored_round
 from orchestrator.planner import Decision, JobKey, Measurement, SearchSpec, plan
 from orchestrator.resolved_round import ResolvedRound
 from orchestrator.verdicts import Verdict
@@ -234,7 +234,7 @@ def measure(folder: Path, steps: list[int], *, each_alone: bool) -> dict[str, An
                 row = stored_round.find(session, name)
                 resolved = stored_round.resolve(row)
                 quick = quick_seconds(session, row)
-                decided, _ = engine.current_plan(session, row.id, resolved)
+                decided, _ = stored_plan.current(session, row.id, resolved)
             no_ops[name] = resolved.search.no_ops
             began = time.monotonic()
             theirs = predecessor.run(resolved)

@@ -19,11 +19,10 @@ from db import events, tables
 from db.events import EventKind
 from db.statements import IS_PARALLEL
 from db.tables import JOBS, ROUNDS, JobState, RoundState
-from orchestrator import chains, early_stop, evidence, results, selections, stored_plan
+from orchestrator import chains, early_stop, selections, stored_plan
 from orchestrator.errors import BrokenRound, Conflict
-from orchestrator.evidence import Evidence, Pair
-from orchestrator.planner import Decision, JobKey, Lane, Plan, SearchSpec, State, plan
-from orchestrator.points import difference
+from orchestrator.evidence import Evidence
+from orchestrator.planner import Decision, JobKey, Lane, Plan, SearchSpec, State
 from orchestrator.resolved_round import ResolvedRound
 from orchestrator.results import Standing
 from orchestrator.spec import RoundSpec
@@ -197,14 +196,14 @@ def _advance(session: Session, row: Row[Any], *, now: datetime, ended: EndedJob 
     round_id, resolved = row.id, resolved_from(row.name, row.spec, row.selected, row.facts)
     lane = None if ended is None else _lane(resolved.search, ended)
     while True:
-        planned, standings = current_plan(session, round_id, resolved, lane)
+        planned, standings = stored_plan.current(session, round_id, resolved, lane)
         missing = {
             key: _job_spec(session, resolved, key, standings) for key in planned.jobs if key not in standings
         }
         if not stored_plan.add_jobs(session, round_id, missing, now):
             break
     decisions = stored_plan.unstored(session, round_id, planned, lane)
-    rests_on = evidence_on(session, resolved, decisions, standings)
+    rests_on = stored_plan.evidence_on(session, resolved, decisions, standings)
     stored_plan.add_decisions(session, round_id, decisions, rests_on, now)
     taken = tuple(Taken(row.name, decision, rests_on.get(decision.key)) for decision in decisions)
     advanced = Advance(taken, tuple(_closed(resolved, planned, decisions)))
@@ -327,68 +326,6 @@ def live_trajectories(session: Session, trajectories: Collection[str]) -> set[st
     return {trajectory for trajectory in found if trajectory is not None}
 
 
-def current_plan(
-    session: Session, round_id: int, resolved: ResolvedRound, lane: Lane | None = None
-) -> tuple[Plan, Mapping[JobKey, Standing]]:
-    """What follows from the jobs that have finished, and where every job stands; of all, or of one lane.
-
-    Raises BrokenRound.
-    """
-    found = results.standings(session, round_id, resolved.spec.prune.metric, lane)
-    search = resolved.search if lane is None else resolved.search.of_lane(lane)
-    if judged := [key for key in found if _is_judged_by_example(resolved, key)]:
-        found = results.with_outcomes(found, results.examined(session, resolved, found, judged))
-    finished = {key: stands.measurement for key, stands in found.items() if stands.measurement is not None}
-    with as_broken_round(resolved.spec.round):
-        return plan(search, finished), found
-
-
-def _is_judged_by_example(resolved: ResolvedRound, key: JobKey) -> bool:
-    """Whether decisions look at what a job got right of each example."""
-    return resolved.spec.prune.needs_examples or resolved.confirms(key.stage)
-
-
-def evidence_on(
-    session: Session,
-    resolved: ResolvedRound,
-    decisions: Sequence[Decision],
-    found: Mapping[JobKey, Standing],
-) -> dict[JobKey, Evidence]:
-    """What these decisions rest on, of those that have a delta."""
-    measured = [decision for decision in decisions if decision.d_acc is not None]
-    keys = {key for decision in measured for pair in _pairs(decision) for key in pair}
-    told = results.examined(session, resolved, found, keys)
-    return {
-        decision.key: evidence.of_pairs([_pair(*pair, found, told) for pair in _pairs(decision)])
-        for decision in measured
-    }
-
-
-def _pairs(decision: Decision) -> list[tuple[JobKey, JobKey]]:
-    """The runs that a decision rests on: the variant's and the baseline's of each seed."""
-    keys = [decision.key._replace(seed=seed) for seed in decision.seeds or (decision.key.seed,)]
-    return [(key, key._replace(variant=BASELINE)) for key in keys]
-
-
-def _pair(
-    variant: JobKey,
-    baseline: JobKey,
-    found: Mapping[JobKey, Standing],
-    told: Mapping[JobKey, results.Examined],
-) -> Pair:
-    one, other = found[variant].measurement, found[baseline].measurement
-    assert one is not None and other is not None  # noqa: S101, PT018  (a decision rests on them)
-    assert one.score is not None and other.score is not None  # noqa: S101, PT018
-    both = variant in told and baseline in told
-    return Pair(
-        seed=variant.seed,
-        delta=difference(one.score, other.score),
-        variant=told[variant].outcomes if both else None,
-        baseline=told[baseline].outcomes if both else None,
-        fingerprints=(told[variant].fingerprint, told[baseline].fingerprint) if both else ("", ""),
-    )
-
-
 def _job_spec(
     session: Session, resolved: ResolvedRound, key: JobKey, found: Mapping[JobKey, Standing]
 ) -> JobSpec:
@@ -405,7 +342,7 @@ def _closed(resolved: ResolvedRound, planned: Plan, new: Sequence[Decision]) -> 
         key = decision.key
         goes_on = decision.verdict is Verdict.PROMOTED and key.stage != search.stages[-1]
         if not goes_on and decision.verdict is not Verdict.NO_OP:
-            for variant, _ in _pairs(decision):
+            for variant, _ in stored_plan.pairs(decision):
                 yield resolved.job(variant).trajectory
         if search.lane_of(key.task, key.seed) not in planned.open_lanes:
             for seed in (key.seed,) if search.is_per_seed else search.seeds:

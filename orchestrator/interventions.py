@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from db import events, queue
 from db.events import EventKind
 from db.tables import Decision, Job, Round, RoundState
-from orchestrator import chains, engine, results, stored_round
+from orchestrator import chains, engine, results, stored_plan, stored_round
 from orchestrator.planner import JobKey
 from orchestrator.rules import Scope
 from orchestrator.verdicts import Verdict
@@ -73,7 +73,7 @@ def _to_run_again(session: Session, row: Round) -> list[Job]:
     resolved = stored_round.resolve(row) if failed else None
     if resolved is None or resolved.search.rule.scope is not Scope.STAGE:
         return list(failed)
-    planned, _ = engine.current_plan(session, row.id, resolved)
+    planned, _ = stored_plan.current(session, row.id, resolved)
     has = set(planned.jobs)
     wanted = [job for job in failed if JobKey(job.task, job.stage, job.variant, job.seed) in has]
     place = resolved.search.all_stages.index

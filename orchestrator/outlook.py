@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.tables import Evaluation, Job, JobState
-from orchestrator import engine, results, stored_round
+from orchestrator import results, stored_plan, stored_round
 from orchestrator.planner import JobKey, Plan, SearchSpec
 from orchestrator.resolved_round import ResolvedRound
 from orchestrator.results import StoredJob
@@ -36,7 +36,7 @@ def outlook(session: Session, round_name: str, key: JobKey) -> Outlook:
     resolved = stored_round.resolve(row)
     jobs = {job.key: job for job in results.jobs(session, Job.round_id == row.id)}
     done = [key for key, job in jobs.items() if job.state is JobState.DONE]
-    planned, _ = engine.current_plan(session, row.id, resolved)
+    planned, _ = stored_plan.current(session, row.id, resolved)
     remaining = still_possible(resolved, planned, jobs)
     return Outlook(
         baseline=curve(session, jobs.get(key._replace(variant=BASELINE)), resolved.spec.prune.metric),

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from db import tables
 from db.session import Database
 from db.tables import Job, JobState
-from orchestrator import caveats, engine, past_runs, round_statistics, stored_round
+from orchestrator import caveats, past_runs, round_statistics, stored_plan, stored_round
 from orchestrator.caveats import Caveat, Measured
 from orchestrator.evidence import Evidence, SeedEvidence
 from orchestrator.planner import Decision, JobKey, Plan, SearchSpec
@@ -61,7 +61,7 @@ def records(database: Database, name: str) -> Iterator[Record]:
     with database.read() as session:
         row = stored_round.find(session, name)
         resolved = stored_round.resolve(row)
-        planned, standings = engine.current_plan(session, row.id, resolved)
+        planned, standings = stored_plan.current(session, row.id, resolved)
         baselines = jobs(session, Job.round_id == row.id, Job.variant == BASELINE, Job.state == JobState.DONE)
         decided = _decided(session, row.id)
         rests_on = {key: found.evidence for key, found in decided.items() if found.evidence is not None}
