@@ -23,7 +23,7 @@ from db.tables import EVENTS, ROUNDS, Event, Job
 
 CHANNEL = "fsq"  # on which PostgreSQL tells whoever listens that something has happened
 _LOCKED = select(ROUNDS.c.id).where(ROUNDS.c.id == bindparam("round")).with_for_update(key_share=True)
-_LOCK = select(func.clock_timestamp(), _LOCKED.scalar_subquery())
+_LOCK = select(_LOCKED.scalar_subquery(), func.clock_timestamp())  # in this order: the time when it is locked
 _COUNT = (
     update(ROUNDS)
     .where(ROUNDS.c.id == bindparam("round"))
@@ -110,7 +110,9 @@ def savepoint(session: Session) -> Iterator[None]:
 
 
 def write(session: Session) -> None:
-    """Writes the events of a transaction, which is about to be committed."""
+    """Writes the events of a transaction that is about to be committed; the end of a savepoint is no such thing."""
+    if session.in_nested_transaction():
+        return
     session.flush()  # the jobs that they are about
     by_round: dict[int, list[_Event]] = {}
     for event in _unwritten(session):
@@ -140,7 +142,7 @@ def _write(session: Session, round_id: int, each: list[dict[str, Any]]) -> None:
 def lock(session: Session, round_id: int) -> datetime:
     """Takes a round's row lock until the transaction ends, and returns the time as `clock` does."""
     if session.get_bind().dialect.name == "postgresql":
-        at: datetime = session.execute(_LOCK, {"round": round_id}).one()[0]
+        at: datetime = session.execute(_LOCK, {"round": round_id}).one()[1]
         return at.astimezone(UTC)
     return clock(session)  # whoever writes to SQLite has all locked
 

@@ -44,7 +44,7 @@ def _unwatched(database: Database) -> Iterator[Connection]:
 
     With its foreign keys watched over, all rows that refer to one of it would go with it.
     """
-    with database.engine.connect() as connection:
+    with database.reachable(), database.engine.connect() as connection:
         is_sqlite = connection.dialect.name == "sqlite"
         driver: Any = connection.connection.driver_connection
         if is_sqlite:

@@ -50,18 +50,18 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A transaction that is committed at the end, with its events, or rolled back by an exception."""
-        with self._reachable(), self._write.begin() as session:
+        with self.reachable(), self._write.begin() as session:
             yield session
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A consistent view; nothing is written."""
-        with self._reachable(), self._read() as session:
+        with self.reachable(), self._read() as session:
             yield session
 
     def revision(self) -> str | None:
         """The migration that the schema is at; None for an empty database."""
-        with self._reachable(), self._reader.connect() as connection:
+        with self.reachable(), self._reader.connect() as connection:
             if not inspect(connection).has_table("alembic_version"):
                 return None
             return str(connection.scalar(text("SELECT version_num FROM alembic_version")))
@@ -70,7 +70,8 @@ class Database:
         self.engine.dispose()
 
     @contextmanager
-    def _reachable(self) -> Iterator[None]:
+    def reachable(self) -> Iterator[None]:
+        """Raises DatabaseUnreachable for whatever of the driver's says that it is not."""
         try:
             yield
         except PoolTimeout as error:

@@ -246,10 +246,10 @@ def _same_steps_before(resolved: ResolvedRound, stage: str) -> int:
 
     0 where that is not certain: by the clock, on another grid of evaluations, or by a schedule of another length.
     """
-    before = resolved.spec.continued_by(stage)
+    before, eval_every = resolved.spec.begun_as(stage), resolved.spec.stage(stage).eval_every
     if before is None or before.steps is None or before.seconds is not None:
         return 0
-    is_on_grid = before.steps % before.eval_every == 0
+    is_on_grid = before.eval_every == eval_every and before.steps % eval_every == 0
     return before.steps if is_on_grid else 0
 
 

@@ -340,10 +340,22 @@ def _closed(resolved: ResolvedRound, planned: Plan, new: Sequence[Decision]) -> 
     search = resolved.search
     for decision in new:
         key = decision.key
-        goes_on = decision.verdict is Verdict.PROMOTED and key.stage != search.stages[-1]
-        if not goes_on and decision.verdict is not Verdict.NO_OP:
+        for stage in _over(resolved, decision):
             for variant, _ in stored_plan.pairs(decision):
-                yield resolved.job(variant).trajectory
+                yield resolved.job(variant._replace(stage=stage)).trajectory
         if search.lane_of(key.task, key.seed) not in planned.open_lanes:
-            for seed in (key.seed,) if search.is_per_seed else search.seeds:
-                yield resolved.job(key._replace(variant=BASELINE, seed=seed)).trajectory
+            for stage in resolved.spec.not_continued(search.stages):
+                for seed in (key.seed,) if search.is_per_seed else search.seeds:
+                    yield resolved.job(JobKey(key.task, stage, BASELINE, seed)).trajectory
+
+
+def _over(resolved: ResolvedRound, decision: Decision) -> list[str]:
+    """The stages whose runs of a variant nothing goes on with after a decision: its own, or all up to it."""
+    stage, stages = decision.key.stage, resolved.search.stages
+    if decision.verdict is Verdict.NO_OP:
+        return []
+    if resolved.confirms(stage):
+        return [stage]
+    if decision.verdict is Verdict.PROMOTED:
+        return [stage] if stage in resolved.spec.not_continued(stages) else []
+    return resolved.spec.not_continued(stages[: stages.index(stage) + 1])

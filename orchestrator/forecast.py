@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import pairwise
 from statistics import median
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db import queue
-from db.tables import Job, JobState
+from db.tables import Job, JobState, Round
 from orchestrator import caveats, engine, selections, stored_round
 from orchestrator.build_report import report_lines
 from orchestrator.caveats import EXPLANATIONS, Caveat
@@ -151,19 +151,20 @@ def _length_warnings(resolved: ResolvedRound) -> Iterator[str]:
 
 
 def _grid_warnings(resolved: ResolvedRound) -> Iterator[str]:
-    """Where a stage would go on with the runs of the one before, but is evaluated at other steps."""
-    for earlier, later in pairwise(resolved.spec.selecting):
-        if resolved.spec.begun_as(later.name) and not resolved.spec.continued_by(later.name):
+    """Where a stage would go on with runs of one before, were it evaluated at the same steps."""
+    for stage in resolved.spec.selecting:
+        before = resolved.spec.begun_as(stage.name)
+        if before is not None and resolved.spec.continued_by(stage.name) is None:
             yield (
-                f"{later.name} trains from the start: it is evaluated every {later.eval_every} steps, and "
-                f"{earlier.name} every {earlier.eval_every}; with the same eval_every it continues its runs"
+                f"{stage.name} trains from the start: it is evaluated every {stage.eval_every} steps, and "
+                f"{before.name} every {before.eval_every}; with the same eval_every it continues its runs"
             )
 
 
 def _snapshot_warnings(resolved: ResolvedRound, room: int | None) -> Iterator[str]:
     """Where a baseline and one variant cannot both wait for their next stage."""
     size = SNAPSHOT_BYTES * resolved.facts.model.n_params
-    continues = any(resolved.spec.is_continued(stage.name) for stage in resolved.spec.selecting)
+    continues = len(resolved.spec.not_continued(resolved.search.stages)) < len(resolved.search.stages)
     if continues and room is not None and 2 * size > room:
         yield (
             f"later stages train from the start: the snapshots of a baseline and one variant take "
@@ -232,13 +233,14 @@ def _task(session: Session, resolved: ResolvedRound, task: str) -> TaskForecast:
     }
     pace = _pace(session, jobs[keys[0]])
     wanted = {key: job for key, job in jobs.items() if key not in known}
+    ran = _that_ran(session, resolved, task)
     return TaskForecast(
         task=task,
         stages=stages,
         seconds_certain=_seconds(
-            resolved, {key: job for key, job in wanted.items() if _is_certain(resolved, key)}, pace
+            resolved, {key: job for key, job in wanted.items() if _is_certain(resolved, key)}, ran, pace
         ),
-        seconds_at_most=_seconds(resolved, wanted, pace),
+        seconds_at_most=_seconds(resolved, wanted, ran, pace),
         resolution=caveats.resolution(resolved, task, resolved.search.stages[0]),
         caveats=tuple(
             sorted(
@@ -250,6 +252,17 @@ def _task(session: Session, resolved: ResolvedRound, task: str) -> TaskForecast:
         ),
         examples=report,
     )
+
+
+def _that_ran(session: Session, resolved: ResolvedRound, task: str) -> set[JobKey]:
+    """The jobs of a task that this round has run already: what goes on with them costs the difference."""
+    query = (
+        select(Job.task, Job.stage, Job.variant, Job.seed)
+        .join(Round)
+        .where(Round.name == resolved.spec.round, Job.task == task)
+        .where(Job.state == JobState.DONE, Job.cached_from_id.is_(None))
+    )
+    return {JobKey(*key) for key in session.execute(query)}
 
 
 def _is_certain(resolved: ResolvedRound, key: JobKey) -> bool:
@@ -310,15 +323,20 @@ def _seconds_a_step(runs: Iterable[Any]) -> float:
     return float(median(run.result["metrics"]["seconds"] / run.result["metrics"]["steps"] for run in runs))
 
 
-def _seconds(resolved: ResolvedRound, wanted: Mapping[JobKey, JobSpec], pace: Pace | None) -> float | None:
-    """Seconds of these jobs; None where the pace is not known and the budget does not say."""
+def _seconds(
+    resolved: ResolvedRound, wanted: Mapping[JobKey, JobSpec], ran: Collection[JobKey], pace: Pace | None
+) -> float | None:
+    """Seconds of these jobs, after those that ran; None where the pace is not known and the budget does not say."""
     if pace is None and any(stage.seconds is None for stage in resolved.spec.stages):
         return None if wanted else 0.0
     pace = pace or Pace(float("inf"), float("inf"), 0.0)
     return sum(
         pace.job
         + job_seconds(
-            resolved, key, pace.baseline if job.future_seed is None else pace.variant, wanted.__contains__
+            resolved,
+            key,
+            pace.baseline if job.future_seed is None else pace.variant,
+            lambda before: before in wanted or before in ran,
         )
         for key, job in wanted.items()
     )

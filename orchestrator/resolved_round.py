@@ -98,6 +98,7 @@ class ResolvedRound:
             budget=stage.budget,
             seed=(key.seed + CONTROL_SEEDS) % 2**31 if is_control else key.seed,
             future_seed=None if is_control or key.variant == BASELINE else self.canonical[key.variant],
-            continues=self.spec.is_continued(key.stage),
+            continues=not self.confirms(key.stage)
+            and key.stage not in self.spec.not_continued(self.search.stages),
             follows=stage.confirm is None and stage is not self.spec.stages[0],
         )

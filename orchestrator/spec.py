@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -267,9 +267,16 @@ class RoundSpec(Strict):
         return next(stage for stage in self.stages if stage.name == name)
 
     def continued_by(self, name: str) -> Stage | None:
-        """The stage whose runs go on in the one of this name; None where it trains from the start."""
-        before = self.begun_as(name)
-        return before if before is not None and before.eval_every == self.stage(name).eval_every else None
+        """The last stage whose runs go on in the one of this name; None where it trains from the start."""
+        if self.optimizer.depends_on_length:
+            return None
+        before: Stage | None = None
+        for stage in self.selecting:
+            if stage.name == name:
+                return before
+            if stage.eval_every == self.stage(name).eval_every:
+                before = stage
+        return None  # it confirms
 
     def begun_as(self, name: str) -> Stage | None:
         """The stage before, where the runs of the one of this name come through its weights, continued or not."""
@@ -280,9 +287,10 @@ class RoundSpec(Strict):
             before = stage
         return None  # it confirms
 
-    def is_continued(self, name: str) -> bool:
-        """Whether the stage after this one goes on with its runs."""
-        return any(self.continued_by(stage.name) is self.stage(name) for stage in self.selecting)
+    def not_continued(self, names: Sequence[str]) -> list[str]:
+        """Those of these stages whose runs none of the others goes on with."""
+        continued = {stage.name for name in names if (stage := self.continued_by(name)) is not None}
+        return [name for name in names if name not in continued]
 
     @property
     def first_fresh_seed(self) -> int:

@@ -24,7 +24,8 @@ def main() -> None:
         try:
             _run()
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # `>&-`
+                sys.stdout.flush()
     except OSError as error:
         if error.filename is not None or error.errno not in {errno.EPIPE, *_UNWRITABLE}:
             raise

@@ -233,7 +233,8 @@ class QueueClient:
                 queue.heartbeat(session, lease, now=now, lease_for=self.limits.lease)
 
         if evaluations or beat:
-            return self._patient.try_write(work, round_id=lease.round_id)
+            of_round = lease.round_id if evaluations else None  # a heartbeat alone is no event
+            return self._patient.try_write(work, round_id=of_round)
         return self._patient.try_read(lambda session, _: queue.require_held(session, lease))
 
     def end(

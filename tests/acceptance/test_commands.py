@@ -49,6 +49,16 @@ def test_command__whose_output_cannot_be_written(command: str, environment: dict
     assert done.stderr == "fsq: the output cannot be written: No space left on device\n"
 
 
+@pytest.mark.parametrize(
+    ("command", "code"), [("status", 0), ("workers", 0), ("status none", 3), ("--bogus", 2)]
+)
+def test_command__without_any_output(command: str, code: int, environment: dict[str, str]) -> None:
+    closed = ["sh", "-c", f'exec "$0" {command} >&-', FSQ]
+    done = subprocess.run(closed, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+
+
 def test_command__whose_reader_has_seen_enough(environment: dict[str, str]) -> None:
     with subprocess.Popen(
         [FSQ, "status"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from db import events
+from db.clock import clock
 from db.events import EventKind
 from db.session import Database
 from db.tables import Round
 from orchestrator import interventions
+from tests.claims import start_until_it_waits
 from tests.db.test_queue import add_round
 from tests.orchestrator.factories import NOW, Rig, resolve, result
 
@@ -68,6 +72,40 @@ def test_savepoint__keeps_or_undoes_what_is_done_within_and_its_events(
     within = [] if fails else [EventKind.HELD_UP]
     assert kinds == [EventKind.STARTED, *within, EventKind.FINISHED]
     assert reason == (None if fails else "held up")
+
+
+def test_savepoint__within_another_that_is_undone(database: Database) -> None:
+    round_id = add_round(database)
+    with database.write() as session:
+        events.append(session, round_id, EventKind.STARTED, now=NOW)
+        with suppress(RuntimeError), events.savepoint(session):
+            events.append(session, round_id, EventKind.WAITING, now=NOW)
+            with events.savepoint(session):
+                events.append(session, round_id, EventKind.BLOCKED, now=NOW)
+            raise RuntimeError
+        events.append(session, round_id, EventKind.FINISHED, now=NOW)
+    with database.read() as session:
+        kinds = [event.kind for event in events.since(session, round_id, 0)]
+    assert kinds == [EventKind.STARTED, EventKind.FINISHED]
+
+
+def test_lock__tells_the_time_at_which_it_has_the_lock(database: Database) -> None:
+    if database.engine.dialect.name == "sqlite":
+        pytest.skip("one writer at a time")
+    round_id = add_round(database)
+    found: list[datetime] = []
+
+    def lock() -> None:
+        with database.write() as session:
+            found.append(events.lock(session, round_id))
+
+    thread = Thread(target=lock)
+    with database.write() as session:
+        events.lock(session, round_id)
+        start_until_it_waits(thread, session)
+        before = clock(session)
+    thread.join(10)
+    assert found[0] > before
 
 
 def test_since__tells_a_round_from_submission_to_end(database: Database, tmp_path: Path) -> None:

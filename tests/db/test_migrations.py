@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -72,6 +73,21 @@ def test_upgrade__keeps_every_row_of_an_earlier_version(database_url: str, revis
         assert session.scalars(select(Round)).one().state is RoundState.FINISHED
     with pytest.raises(IntegrityError), database.write() as session:  # watched over again
         session.execute(insert(Evaluation), EVALUATION | {"job_id": 99})
+    database.close()
+
+
+def test_upgrade__of_a_file_that_another_holds(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(database_url)
+    if database.engine.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL's migrations wait for each other")
+    monkeypatch.setattr("db.session.BUSY_TIMEOUT_SECONDS", 0.05)
+    holder = sqlite3.connect(str(database.engine.url.database), isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.raises(DatabaseUnreachable, match="database is locked"):
+        migrations.upgrade(database)
+    holder.close()
     database.close()
 
 

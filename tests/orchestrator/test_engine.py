@@ -149,6 +149,34 @@ def test_advance__closed_trajectories(database: Database, tmp_path: Path) -> Non
     assert set(finish(JobKey("s4", "quick", "l2", 0), 0.1)) == {trajectory("l2"), trajectory(BASELINE)}
 
 
+@pytest.mark.parametrize("grids", [(2, 2), (2, 4), (2, 2, 4), (2, 4, 2), (4, 2, 2)])
+@pytest.mark.parametrize("last", [0.3, 0.1])
+def test_advance__closes_every_trajectory_once_nothing_goes_on_with_it(
+    grids: tuple[int, ...], last: float, database: Database, tmp_path: Path
+) -> None:
+    """Whether the last stage promotes or not, and whichever stages are evaluated at the same steps."""
+    stages = [{"name": f"s{n}", "steps": 4 * 2**n, "eval_every": every} for n, every in enumerate(grids)]
+    resolved = resolve(tmp_path, stages=stages, variants={"l1": {"layer_start": 1}})
+    round_id = Rig(database).submit(resolved)
+    closed: set[str] = set()
+    trajectories: set[str] = set()
+    while True:
+        with database.write() as session:
+            job = session.scalars(select(Job).where(Job.state == JobState.QUEUED).order_by(Job.id)).first()
+            if job is None:
+                break
+            assert job.trajectory not in closed
+            trajectories.add(job.trajectory)
+            is_last = job.stage == stages[-1]["name"]
+            accuracy = 0.2 if job.variant == BASELINE else last if is_last else 0.3
+            job.state, job.outcome = JobState.DONE, "ok"
+            job.result = result(accuracy).model_dump(mode="json")
+            session.flush()
+            closed |= set(engine.advance(session, round_id, now=NOW).closed_trajectories)
+    assert len(trajectories) == 2 * len(set(grids))
+    assert closed == trajectories
+
+
 def test_cancel__keeps_decisions_and_starts_nothing(database: Database, tmp_path: Path) -> None:
     rig = Rig(database)
     rig.submit(resolve(tmp_path))

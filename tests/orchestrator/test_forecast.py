@@ -152,7 +152,7 @@ def test_plan__takes_the_pace_of_earlier_runs_on_the_same_examples(
 ) -> None:
     """Those took a second a step, and two seconds beside; a stage that continues costs the difference.
 
-    One whose earlier stage is known already has nothing to go on from.
+    One whose earlier stage is known of another round has nothing to go on from.
     """
     rig = Rig(database)
     rig.submit(resolve(tmp_path))
@@ -166,13 +166,15 @@ def test_plan__takes_the_pace_of_earlier_runs_on_the_same_examples(
     with database.read() as session:
         again = forecast.of_round(session, resolve(tmp_path))
         other = forecast.of_round(session, resolve(tmp_path, round="r2", seeds=[1]))
+        known = forecast.of_round(session, resolve(tmp_path, round="r2"))
         elsewhere = forecast.of_round(
             session, resolve(tmp_path, round="r3", tasks={"s4": task | {"blanks": 5}})
         )
     assert (other.tasks[0].seconds_certain, other.tasks[0].seconds_at_most) == (3 * 6.0, 6 * 6.0)
     assert elsewhere.tasks[0].seconds_at_most is None
     assert [(one.jobs, one.known) for one in again.tasks[0].stages.values()] == [(3, 3), (3, 0)]
-    assert (again.tasks[0].seconds_certain, again.tasks[0].seconds_at_most) == (0.0, 3 * 10.0)
+    assert (again.tasks[0].seconds_certain, again.tasks[0].seconds_at_most) == (0.0, 3 * 6.0)
+    assert (known.tasks[0].seconds_certain, known.tasks[0].seconds_at_most) == (0.0, 3 * 10.0)
     text = forecast.as_text(again)
     assert "  quick      3 jobs, 3 of which need no training" in text
     assert "  med        at most 3 jobs\n" in text
@@ -247,6 +249,24 @@ def test_plan__a_stage_on_another_grid_of_evaluations_trains_from_the_start(
     assert [said in warning for warning in found.warnings].count(True) == 1
     assert said not in " ".join(of_one_grid.warnings)
     assert not resolved.job(JobKey("s4", "quick", "l1", 1)).continues
+
+
+def test_plan__a_stage_goes_on_with_the_last_one_on_its_grid(measured: Database, tmp_path: Path) -> None:
+    stages = [
+        *QUICK,
+        {"name": "med", "steps": 8, "eval_every": 4},
+        {"name": "long", "steps": 16, "eval_every": 2},
+    ]
+    with measured.read() as session:
+        resolved = resolve(tmp_path, round="r2", seeds=[1], stages=stages)
+        found = forecast.of_round(session, resolved)
+    assert found.tasks[0].seconds_at_most == 3 * 4.0 + 3 * 8.0 + 3 * 12.0
+    assert "long trains" not in " ".join(found.warnings)
+    assert [resolved.job(JobKey("s4", stage["name"], "l1", 1)).continues for stage in stages] == [
+        True,
+        False,
+        False,
+    ]
 
 
 def test_plan__compares_stages_by_what_both_have(database: Database, tmp_path: Path) -> None:
