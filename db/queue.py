@@ -76,6 +76,23 @@ class KnownResult(NamedTuple):
     reason: str | None
 
 
+class Answers(NamedTuple):
+    """Which outcomes of a job are those of its equals, too: of all rounds, and of those in one round beside them."""
+
+    outcomes: Collection[str]
+    here: int | None = None
+    outcomes_here: Collection[str] = ()
+
+    def of(self, fingerprint: str) -> dict[str, Any]:
+        """The parameters of a query for one."""
+        return {
+            "known": fingerprint,
+            "outcomes": list(self.outcomes),
+            "here": self.here,
+            "outcomes_here": list(self.outcomes_here),
+        }
+
+
 class Equals(NamedTuple):
     """Other jobs of one fingerprint: whether one is being run; if none is, a result of theirs."""
 
@@ -323,9 +340,9 @@ def require_held(session: Session, lease: Lease) -> None:
         raise _lost(lease)
 
 
-def known_result(session: Session, fingerprint: str, outcomes: Collection[str]) -> KnownResult | None:
+def known_result(session: Session, fingerprint: str, answers: Answers) -> KnownResult | None:
     """How the first job ended that had one of these outcomes under a fingerprint."""
-    found = session.execute(KNOWN, {"known": fingerprint, "outcomes": list(outcomes)}).first()
+    found = session.execute(KNOWN, answers.of(fingerprint)).first()
     return _known(found)
 
 
@@ -333,9 +350,7 @@ def _known(found: Row[Any, Any, Any, Any] | None) -> KnownResult | None:
     return None if found is None else KnownResult(found.id, found.result or {}, found.reason)
 
 
-def equals(
-    session: Session, fingerprint: str, outcomes: Collection[str], *, is_alone: bool | None = None
-) -> Equals:
+def equals(session: Session, fingerprint: str, answers: Answers, *, is_alone: bool | None = None) -> Equals:
     """Whether somebody runs, or is about to take, a job of this fingerprint; else how the first ended, if one has.
 
     If nobody does, nobody else finds so until the transaction ends. `is_alone` is `NextJob.is_alone` of the
@@ -345,7 +360,7 @@ def equals(
         is_alone = session.scalar(ALONE_WITH, {"fingerprint": fingerprint})
     if not is_alone:
         return Equals(is_at_work=True)
-    found = session.execute(RUNNING_OR_KNOWN, {"known": fingerprint, "outcomes": list(outcomes)}).all()
+    found = session.execute(RUNNING_OR_KNOWN, answers.of(fingerprint)).all()
     if any(one.state is JobState.RUNNING for one in found):
         return Equals(is_at_work=True)
     return Equals(is_at_work=False, known=_known(found[0] if found else None))

@@ -24,7 +24,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
 from db import events
-from db.errors import DatabaseUnreachable
+from db.errors import DatabaseUnreachable, SchemaMismatch
 from db.revision import HEAD
 
 BUSY_TIMEOUT_SECONDS = 30
@@ -60,11 +60,18 @@ class Database:
             yield session
 
     def revision(self) -> str | None:
-        """The migration that the schema is at; None for an empty database."""
+        """The migration that the schema is at; None for an empty database; raises SchemaMismatch for another's."""
         with self.reachable(), self._reader.connect() as connection:
-            if not inspect(connection).has_table("alembic_version"):
-                return None
-            return str(connection.scalar(text("SELECT version_num FROM alembic_version")))
+            tables = set(inspect(connection).get_table_names())
+            found = None
+            if "alembic_version" in tables:
+                found = connection.scalar(text("SELECT version_num FROM alembic_version"))
+            if (tables - {"alembic_version"} or found) and not (found and "rounds" in tables):
+                raise SchemaMismatch(
+                    f"the database holds tables of something else ({', '.join(sorted(tables)[:5])}); "
+                    "give fsq one of its own (FSQ_DATABASE_URL)"
+                )
+            return None if found is None else str(found)
 
     def close(self) -> None:
         self.engine.dispose()

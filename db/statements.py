@@ -129,7 +129,13 @@ AN_EXPIRED = select(JOBS.c.id).where(JOBS.c.state == JobState.RUNNING, _HAS_EXPI
 _OF_FINGERPRINT = select(JOBS.c.id, JOBS.c.state, JOBS.c.result, JOBS.c.reason).where(
     JOBS.c.fingerprint == bindparam("known")
 )
-_HAS_RESULT = and_(JOBS.c.state == JobState.DONE, JOBS.c.outcome.in_(bindparam("outcomes", expanding=True)))
+_IS_ANSWER = or_(
+    JOBS.c.outcome.in_(bindparam("outcomes", expanding=True)),
+    and_(
+        JOBS.c.round_id == bindparam("here"), JOBS.c.outcome.in_(bindparam("outcomes_here", expanding=True))
+    ),
+)
+_HAS_RESULT = and_(JOBS.c.state == JobState.DONE, _IS_ANSWER)
 KNOWN = _OF_FINGERPRINT.where(_HAS_RESULT).order_by(JOBS.c.id).limit(1)
 _RUNS = _OF_FINGERPRINT.where(JOBS.c.state == JobState.RUNNING).limit(1)
 RUNNING_OR_KNOWN = union_all(*(select(one.subquery()) for one in (_RUNS, KNOWN)))  # of one moment

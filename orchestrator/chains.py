@@ -71,11 +71,14 @@ def can_retry(state: RoundState, reason: str | None, unmeasured: int) -> bool:
 
 @dataclass(frozen=True)
 class Decided:
-    """What one (task, seed) of an ended round says of a variant that a selection may take."""
+    """What one decision of an ended round says of a variant that a selection may take."""
 
     variant: str
     verdict: Verdict
-    d_acc: float | None  # a fraction; None where it was not measured, or not at the stage that ranks
+    deltas: tuple[
+        float, ...
+    ] = ()  # fractions, of each seed; none where not measured, or not at the stage that ranks
+    is_unnumbered: bool = False  # its run diverged or was stopped
 
 
 def choose(
@@ -86,15 +89,17 @@ def choose(
     same_as: variants that compute what an earlier one does; only one of them is taken.
 
     A variant qualifies where one (task, seed) has the verdict asked for (`any`: was measured). It ranks by its mean
-    delta over every (task, seed) measured at that stage, not only over those that went well; ties keep their order.
+    delta over every (task, seed) measured at that stage, not only over those that went well, and behind all others
+    where a run of it ended without a number, as what is left would flatter it; ties keep their order.
     """
     wanted = {Verdict.CONFIRMED} if where == "confirmed" else {Verdict.PROMOTED, Verdict.CONFIRMED}
     deltas: dict[str, list[float]] = {}
     for one in decided:
-        if one.d_acc is not None:
-            deltas.setdefault(one.variant, []).append(one.d_acc)
+        if one.deltas:
+            deltas.setdefault(one.variant, []).extend(one.deltas)
+    flattered = {one.variant for one in decided if one.is_unnumbered}
     qualified = {one.variant for one in decided if where == "any" or one.verdict in wanted}
-    ranked = sorted(deltas, key=lambda variant: -fmean(deltas[variant]))
+    ranked = sorted(deltas, key=lambda variant: (variant in flattered, -fmean(deltas[variant])))
     chosen: dict[str, str] = {}
     for variant in ranked:
         if variant in qualified:

@@ -273,7 +273,7 @@ def _is_certain(resolved: ResolvedRound, key: JobKey) -> bool:
 
 
 def _is_known(session: Session, spec: JobSpec) -> bool:
-    return queue.known_result(session, spec.fingerprint, MEASURED) is not None
+    return queue.known_result(session, spec.fingerprint, queue.Answers(MEASURED)) is not None
 
 
 PACED_BY = 100  # jobs of a kind, the last ones: a machine is faster at one time than at another

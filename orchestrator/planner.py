@@ -299,7 +299,7 @@ class _Walk:
             everyone = Rivals.of([rival.trials for rival in field.values()])
             for judged in measured:
                 place = places.get(self.spec.first(judged.key.variant))
-                rivals = everyone if place is None else everyone.without(place)
+                rivals = everyone.but_the_worst() if place is None else everyone.without(place)
                 decision = judged.decide(is_last=True, rivals=rivals)
                 assert decision is not None  # noqa: S101  (after the last seed there is one)
                 yield from self._decided(decision)

@@ -10,6 +10,7 @@ from db import tables
 from db.tables import RoundState
 from orchestrator import chains
 from orchestrator.errors import BadRound, Problem
+from orchestrator.evidence import Evidence
 from orchestrator.resolved_round import ResolvedRound
 from orchestrator.spec import CONTROL_ARM, MAX_NAME, RoundSpec
 from orchestrator.stored_round import find, on_candidates, resolve
@@ -118,16 +119,34 @@ def _selecting(source: tables.Round) -> list[str]:
 
 
 def _decided(source: tables.Round, by: str | None, where: chains.Where) -> list[chains.Decided]:
-    """What a selection goes by: deltas of a stage that selects; of one that confirms at most who was confirmed."""
+    """What a selection goes by: deltas of a stage that selects; of one that confirms at most who was confirmed.
+
+    Of the stages before only the runs that ended without a number.
+    """
     selecting = _selecting(source)
     stage = by if by in selecting else selecting[-1]
-    return [
-        chains.Decided(
-            decision.variant, Verdict(decision.decision), decision.d_acc if decision.stage == stage else None
-        )
-        for decision in on_candidates(source)
-        if decision.stage == stage or (where == "confirmed" and decision.stage not in selecting)
-    ]
+    up_to_it = selecting[: selecting.index(stage) + 1]
+    found = []
+    for decision in on_candidates(source):
+        verdict = Verdict(decision.decision)
+        is_unnumbered = verdict in _AGAINST and decision.d_acc is None and decision.stage in up_to_it
+        is_of_confirmation = where == "confirmed" and decision.stage not in selecting
+        if decision.stage == stage or is_unnumbered or is_of_confirmation:
+            deltas = _deltas(decision) if decision.stage == stage else ()
+            found.append(chains.Decided(decision.variant, verdict, deltas, is_unnumbered))
+    return found
+
+
+_AGAINST = {Verdict.PRUNED, Verdict.REJECTED}
+
+
+def _deltas(decision: tables.Decision) -> tuple[float, ...]:
+    """Of each seed that a decision rests on."""
+    if decision.d_acc is None:
+        return ()
+    if decision.evidence is None:
+        return (decision.d_acc,)
+    return tuple(one.d_acc for one in Evidence.from_json(decision.evidence).seeds)
 
 
 def _nothing_selected(spec: RoundSpec) -> str:

@@ -19,7 +19,7 @@ from orchestrator.points import difference
 from orchestrator.resolved_round import ResolvedRound
 from orchestrator.results import Standing
 from orchestrator.stored_round import as_broken_round
-from worker.job import BASELINE, MEASURED, JobSpec, Outcome
+from worker.job import BASELINE, CONCLUSIVE, MEASURED, JobSpec, Outcome
 
 _DECIDED = select(*(DECISIONS.c[name] for name in JobKey._fields))
 _ADD_JOBS = insert(JOBS).returning(JOBS.c.id, sort_by_parameter_order=True)  # each id is its job's
@@ -105,8 +105,9 @@ def add_jobs(session: Session, round_id: int, specs: Mapping[JobKey, JobSpec], n
         for key, spec in specs.items()
     ]
     are_known = False
+    answers = queue.Answers(MEASURED, here=round_id, outcomes_here=CONCLUSIVE)
     for job_id, spec in zip(session.scalars(_ADD_JOBS, rows).all(), specs.values(), strict=True):
-        known = queue.known_result(session, spec.fingerprint, MEASURED)
+        known = queue.known_result(session, spec.fingerprint, answers)
         if known is not None:
             queue.end_new(session, round_id, job_id, known, now=now, outcome=Outcome.CACHED)
             are_known = True

@@ -40,7 +40,7 @@ class Unreachable(Exception):
 
 
 class DeviceBusy(Exception):
-    """Another worker holds the lock of this device."""
+    """The lock of this device cannot be taken: another worker holds it, or this one may not write there."""
 
 
 class NoSuchDevice(Exception):

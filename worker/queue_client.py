@@ -198,7 +198,8 @@ class QueueClient:
                 raise _UnreadableJob(job, error) from error
             is_alone = job.is_alone if job.fingerprint == spec.fingerprint else None
             job = job._replace(fingerprint=spec.fingerprint, trajectory=spec.trajectory)
-            equals = queue.equals(session, job.fingerprint, MEASURED, is_alone=is_alone)
+            answers = queue.Answers(MEASURED, here=job.round_id, outcomes_here=CONCLUSIVE)
+            equals = queue.equals(session, job.fingerprint, answers, is_alone=is_alone)
             if not equals.is_at_work:
                 return Found(job, spec, equals.known)
             queue.let_wait(session, job, until=now + EQUAL_AT_WORK)

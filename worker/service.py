@@ -71,10 +71,15 @@ class WorkerService:
     @contextmanager
     def _registered(self) -> Iterator[None]:
         """Alone on the device, by a lock that dies with its holder."""
-        self._lock_path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self._lock_path, timeout=0)
         try:
+            self._lock_path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire()
+        except OSError as error:
+            raise DeviceBusy(
+                f"the lock {self._lock_path}, which keeps other workers off {self.child.device}, cannot be taken: "
+                f"{error.strerror}"
+            ) from error
         except Timeout:
             raise DeviceBusy(
                 f"another worker is using {self.child.device} (lock {self._lock_path})"

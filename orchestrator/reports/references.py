@@ -202,6 +202,9 @@ def _problems(reference: Reference, known: Known) -> Iterator[str]:
     result = known.results.get(reference.id)
     if result is None:
         mine = [name for name in known.results if name.startswith(f"{reference.round}/")]
+        if reference.id == reference.round:
+            yield f"{_shown(reference.id)} is a round; a link names a run of it, or a mean of runs"
+            return
         yield f"there is no result {_shown(reference.id)}{_nearest(reference.id, mine)}"
     elif reference.figure is not None:
         if reference.figure in result.figures:

@@ -25,6 +25,10 @@ class Rivals(tuple[Sequence[Trial], ...]):
         """The rivals of the one at this place."""
         return self._with(self[:place] + self[place + 1 :], self._means)
 
+    def but_the_worst(self) -> Self:
+        """The rivals of a control arm, which takes the place of the worst: as many go on as if it were not there."""
+        return self.without(min(range(len(self)), key=lambda place: mean(self[place]))) if self else self
+
     def better_than(self, own: float) -> int:
         """How many have a mean delta above this one, that of the judged variant; ties are not above."""
         return len(self._means) - bisect_right(self._means, own + ROUNDING)

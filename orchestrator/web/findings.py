@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, and_, case, func, select
+from sqlalchemy import ColumnElement, and_, case, func, or_, select
 from sqlalchemy.orm import Session
 
 from db import tables
@@ -100,15 +102,15 @@ def progress(session: Session, round_id: int) -> dict[str, Progress]:
 
 def of_task(session: Session, round_id: int, resolved: ResolvedRound, task: str) -> TaskFindings:
     """What is decided on a task so far."""
-    sizes = _sizes(session, round_id, task)
-    shown = _best(sizes)
+    standings = _standings(session, round_id, resolved, task)
+    shown = _best(standings)
     doubts = on_task(session, round_id, resolved, task, shown)
     decided = _decided(session, _on(round_id, task, shown))
     found = [_finding(decision, job, doubts) for decision, job in decided]
     return TaskFindings(
         task=task,
         shown=found,
-        total=sum(count for _, count in sizes.values()),
+        total=sum(stands.decisions for stands in standings.values()),
         chart=_chart(resolved, task, found),
         doubts=_by_caveat(resolved, found),
     )
@@ -129,23 +131,67 @@ def _on(round_id: int, task: str, variants: Sequence[str]) -> Conditions:
     return (decision.round_id == round_id, decision.task == task, decision.variant.in_(variants))
 
 
-def _sizes(session: Session, round_id: int, task: str) -> dict[str, tuple[float | None, int]]:
-    """Each variant's mean delta and its number of decisions."""
-    decision = tables.Decision
-    query = (
-        select(decision.variant, func.avg(decision.d_acc), func.count())
-        .where(decision.round_id == round_id, decision.task == task)
-        .group_by(decision.variant)
+class _Stands(NamedTuple):
+    """Where a variant stands on a task; the greater, the further it came and the better it did."""
+
+    is_variant: bool  # not the control arm
+    has_passed: bool  # some seed, at the last stage that selects or the one that confirms
+    is_whole: bool  # no run diverged or was stopped: what is left would flatter it
+    reached: int  # stages
+    mean: float  # delta there
+    decisions: int
+
+
+def _standings(session: Session, round_id: int, resolved: ResolvedRound, task: str) -> dict[str, _Stands]:
+    """Each variant of a task on which something is decided."""
+    decision, search = tables.Decision, resolved.search
+    passed = or_(
+        decision.decision == Verdict.CONFIRMED,
+        and_(decision.decision == Verdict.PROMOTED, decision.stage == search.stages[-1]),
     )
-    return {variant: (mean, count) for variant, mean, count in session.execute(query)}
+    unnumbered = and_(decision.d_acc.is_(None), decision.decision.in_([Verdict.PRUNED, Verdict.REJECTED]))
+    query = (
+        select(
+            decision.variant,
+            decision.stage,
+            func.avg(decision.d_acc),
+            func.count(),
+            func.max(case((passed, 1), else_=0)),
+            func.max(case((unnumbered, 1), else_=0)),
+        )
+        .where(decision.round_id == round_id, decision.task == task)
+        .group_by(decision.variant, decision.stage)
+    )
+    found: dict[str, _Stands] = {}
+    for variant, stage, mean, count, has_passed, is_unnumbered in session.execute(query):
+        here = _Stands(
+            variant != search.control,
+            bool(has_passed),
+            not is_unnumbered,
+            search.all_stages.index(stage),
+            -math.inf if mean is None else mean,
+            count,
+        )
+        found[variant] = _together(found[variant], here) if variant in found else here
+    return found
 
 
-def _best(sizes: Mapping[str, tuple[float | None, int]]) -> list[str]:
-    """As many variants as can be shown, those with the highest mean delta first; at least one."""
+def _together(one: _Stands, other: _Stands) -> _Stands:
+    """Two stages of a variant."""
+    further = max(one, other, key=lambda stands: stands.reached)
+    return further._replace(
+        has_passed=one.has_passed or other.has_passed,
+        is_whole=one.is_whole and other.is_whole,
+        decisions=one.decisions + other.decisions,
+    )
+
+
+def _best(standings: Mapping[str, _Stands]) -> list[str]:
+    """As many variants as can be shown, those that came furthest and did best there first; at least one."""
     chosen: list[str] = []
     room = SHOWN
-    for variant in sorted(sizes, key=lambda name: (sizes[name][0] is None, -(sizes[name][0] or 0))):
-        room -= sizes[variant][1]
+    for variant in sorted(standings, key=lambda name: standings[name][:-1], reverse=True):
+        room -= standings[variant].decisions
         if chosen and room < 0:
             break
         chosen.append(variant)

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, event, text, update
 from sqlalchemy.orm import Session
 
 from db import events, queue
+from db.queue import Answers
 from db.session import Database
 from db.tables import Job, JobState
 from tests.claims import take_next
@@ -107,12 +108,12 @@ CALLS: dict[str, Call] = {
     "is_running": queue.is_running,
     "is_running, of the last round": lambda session: queue.is_running(session, round_id=ROUNDS),
     "known_result, of the last two jobs": lambda session: queue.known_result(
-        session, LAST_FINGERPRINT, ["ok"]
+        session, LAST_FINGERPRINT, Answers(["ok"])
     ),
-    "known_result, unknown": lambda session: queue.known_result(session, "unknown", ["ok"]),
-    "equals, of the last two jobs": lambda session: queue.equals(session, LAST_FINGERPRINT, ["ok"]),
-    "equals, of jobs that run": lambda session: queue.equals(session, f"f{JOBS // 4}", ["ok"]),
-    "equals, unknown": lambda session: queue.equals(session, "unknown", ["ok"]),
+    "known_result, unknown": lambda session: queue.known_result(session, "unknown", Answers(["ok"])),
+    "equals, of the last two jobs": lambda session: queue.equals(session, LAST_FINGERPRINT, Answers(["ok"])),
+    "equals, of jobs that run": lambda session: queue.equals(session, f"f{JOBS // 4}", Answers(["ok"])),
+    "equals, unknown": lambda session: queue.equals(session, "unknown", Answers(["ok"])),
 }
 
 
@@ -184,7 +185,7 @@ def _assert_it_is_there(database: Database, mostly: str) -> None:
     with _undone(database) as session:
         assert (queue.has_expired(session, now=NOW), queue.has_expired(session, now=LATER)) == (False, True)
         assert queue.next_start(session) == NOW
-        known = queue.known_result(session, LAST_FINGERPRINT, ["ok"])
+        known = queue.known_result(session, LAST_FINGERPRINT, Answers(["ok"]))
         assert (known is not None) == (mostly == "queued")
 
 

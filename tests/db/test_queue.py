@@ -276,13 +276,13 @@ def test_known_result__first_with_a_wanted_outcome(database: Database) -> None:
     add_round(database, "a")
     lease = must_claim(database, add_worker(database))
     with database.read() as session:
-        assert queue.known_result(session, "a0", ["ok"]) is None
+        assert queue.known_result(session, "a0", queue.Answers(["ok"])) is None
     complete(database, lease)
     with database.read() as session:
-        known = queue.known_result(session, "a0", ["ok"])
+        known = queue.known_result(session, "a0", queue.Answers(["ok"]))
         assert known is not None
         assert known.job_id == lease.job_id
-        assert queue.known_result(session, "a0", ["diverged"]) is None
+        assert queue.known_result(session, "a0", queue.Answers(["diverged"])) is None
 
 
 def test_equals__one_that_runs_comes_before_one_whose_result_is_known(database: Database) -> None:
@@ -295,7 +295,7 @@ def test_equals__one_that_runs_comes_before_one_whose_result_is_known(database: 
 
     def equals(outcome: str) -> queue.Equals:
         with database.write() as session:
-            return queue.equals(session, "same", [outcome])
+            return queue.equals(session, "same", queue.Answers([outcome]))
 
     assert equals("ok") == queue.Equals(is_at_work=True)
     complete(database, second)

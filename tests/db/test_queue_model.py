@@ -337,7 +337,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.model.claim(expected, worker, self.now)
             self.leases.append((expected, lease))
             job = session.get_one(Job, lease.job_id)
-            known = queue.known_result(session, job.fingerprint, MEASURED)
+            known = queue.known_result(session, job.fingerprint, queue.Answers(MEASURED))
             assert self.model.end_from_cache(expected) is (known is not None)
             if known is not None:
                 queue.complete_from_cache(session, lease, known, now=self.now, outcome=Outcome.CACHED)

@@ -257,6 +257,23 @@ def test_stopped__is_a_verdict_without_a_number(database: Database, tmp_path: Pa
     assert [one.caveats for one in shown if one.key.variant == "new"] == [["stopped_early"]]
 
 
+def test_stopped__answers_what_computes_the_same_in_its_round(database: Database, tmp_path: Path) -> None:
+    rig = CurveRig(database)
+    rig.past(tmp_path)
+    twins = {name: {"layer_start": 1, "alpha_init": -0.123} for name in ("new", "again")}
+    rig.submit(resolve(tmp_path, round="r2", variants=twins, early_stop=ON))
+    rig.run_next(stopped())
+    assert rig.run_next(stopped()) is None
+    found = [one for one in records(database, "r2") if one["config"] != BASELINE]
+    assert [(one["config"], one["status"], one["reason"]) for one in found if one["stage"] == "decision"] == [
+        ("new", "pruned", f"stopped: {REASON}"),
+        ("again", "pruned", f"stopped: {REASON}"),
+    ]
+    job = next(one for one in found if (one["config"], one["stage"]) == ("again", "quick"))
+    assert (job["status"], job["cached_from"] is not None, job["best_val_tok_acc"]) == ("cached", True, None)
+    assert {tuple(one["caveats"]) for one in found} == {("stopped_early",)}
+
+
 def test_stopped__is_no_result_for_a_round_that_stops_nothing(database: Database, tmp_path: Path) -> None:
     rig = CurveRig(database)
     rig.past(tmp_path)

@@ -236,6 +236,24 @@ def test_halving__keeps_a_third(n: int, kept: int) -> None:
     assert promoted == [False] * (n - kept) + [True] * kept
 
 
+@pytest.mark.parametrize("rule", [Halving(eta=3, min_delta=-1), TopK(keep=1, min_delta=-1)])
+@pytest.mark.parametrize(("control", "is_promoted"), [(0.7, False), (0.9, True)])
+def test_plan__a_control_arm_takes_the_place_of_the_worst(
+    control: float, is_promoted: bool, rule: Rule
+) -> None:
+    """So many go on as without it, and it needs the rank that a variant needs."""
+    scores = {BASELINE: 0.5, "v1": 0.8, "v2": 0.6, "v3": 0.55, "aa": control}
+    spec = SearchSpec(("t",), ("v1", "v2", "v3", "aa"), ("quick",), rule=rule, control="aa")
+    results = {
+        JobKey("t", "quick", name, 0): Measurement(Outcome.OK, score=score) for name, score in scores.items()
+    }
+    verdicts = {one.key.variant: one for one in plan(spec, results).decisions}
+    assert verdicts["v1"].verdict is Verdict.PROMOTED
+    assert verdicts["v2"].verdict is Verdict.PRUNED
+    assert (verdicts["aa"].verdict is Verdict.PROMOTED) is is_promoted
+    assert "of 3: the best 1 go on" in verdicts["aa"].reason
+
+
 def test_halving__goes_by_the_number_as_it_is_written() -> None:
     """21 / 1.4 is a little more than 15 in binary fractions."""
     made = [[Trial(0, i / 100)] for i in range(21)]

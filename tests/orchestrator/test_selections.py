@@ -19,13 +19,13 @@ from tests.orchestrator.test_chains import BLOCKED, WAITING, WINNERS, states
 from worker.job import JobResult, Outcome
 
 DECIDED = [
-    Decided("a", Verdict.PROMOTED, 0.01),
-    Decided("a", Verdict.REJECTED, -0.03),
-    Decided("b", Verdict.PROMOTED, 0.004),
-    Decided("c", Verdict.CONFIRMED, 0.02),
-    Decided("d", Verdict.REJECTED, 0.0),
-    Decided("e", Verdict.UNDECIDED, None),
-    Decided("f", Verdict.PROMOTED, 0.004),
+    Decided("a", Verdict.PROMOTED, (0.01,)),
+    Decided("a", Verdict.REJECTED, (-0.03,)),
+    Decided("b", Verdict.PROMOTED, (0.004,)),
+    Decided("c", Verdict.CONFIRMED, (0.02,)),
+    Decided("d", Verdict.REJECTED, (0.0,)),
+    Decided("e", Verdict.UNDECIDED),
+    Decided("f", Verdict.PROMOTED, (0.004,)),
 ]
 
 
@@ -46,6 +46,20 @@ def test_choose(where: Any, top: int | None, expected: list[str]) -> None:
 def test_choose__one_of_those_that_compute_the_same() -> None:
     assert choose(DECIDED, "promoted", 2, {"c": "b"}) == ["c", "f"]
     assert choose(DECIDED, "confirmed", None, {"c": "b"}) == ["c"]  # b was not
+
+
+def test_choose__one_with_a_run_without_a_number_comes_last() -> None:
+    """What is left of it would flatter it: that seed may have done worst."""
+    lucky = [Decided("x", Verdict.PROMOTED, (0.1,)), Decided("x", Verdict.PRUNED, is_unnumbered=True)]
+    whole = [Decided("y", Verdict.PROMOTED, (0.07, 0.08))]
+    assert choose([*lucky, *whole], "promoted", 1, {}) == ["y"]
+    assert choose([*lucky, *whole], "promoted", None, {}) == ["y", "x"]
+
+
+def test_choose__every_run_counts_alike() -> None:
+    x = [Decided("x", Verdict.PROMOTED, (0.2, 0.2)), Decided("x", Verdict.PROMOTED, (0.01,) * 5)]
+    y = [Decided("y", Verdict.PROMOTED, (0.1,) * 2), Decided("y", Verdict.PROMOTED, (0.1,) * 5)]
+    assert choose([*x, *y], "promoted", 1, {}) == ["y"]
 
 
 def test_choose__from_nothing() -> None:

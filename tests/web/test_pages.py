@@ -306,6 +306,24 @@ def test_findings__only_the_best_where_there_are_many(
 
 
 @on_sqlite
+def test_findings__what_came_furthest_and_did_best_there(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what gained most at first and was rejected then; nor the control arm."""
+    monkeypatch.setattr(findings, "SHOWN", 4)
+    variants = {f"l1_{number}": {"layer_start": 1, "alpha_init": -number} for number in (1, 2, 3)}
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path, variants=variants | {"good": {"layer_start": 2}}, control="aa"))
+    luck = {("quick", name): 0.7 for name in (*variants, "aa")} | {("med", name): 0.4 for name in variants}
+    rig.run_all(luck | {("med", "aa"): 0.9, ("quick", "good"): 0.55, ("med", "good"): 0.55}, default=0.5)
+
+    found = found_on(database, "r1", "s4")
+
+    assert found.chart.variants == ("l1_1", "good")
+    assert found.total == 10
+
+
+@on_sqlite
 def test_job__without_a_log_here(client: TestClient, database: Database, tmp_path: Path) -> None:
     finished(database, tmp_path)
     with database.read() as session:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from db import queue as db_queue
 from db.errors import DatabaseUnreachable
 from db.events import lock
-from db.queue import Equals
+from db.queue import Answers, Equals
 from db.session import Database
 from db.tables import Event, Job, JobState, Round
 from orchestrator import engine
@@ -185,12 +185,10 @@ def test_claim__an_equal_job_that_ends_while_another_looks(
     running = must_claim(queue)
     look = db_queue.equals
 
-    def ends_first(
-        session: Session, fingerprint: str, outcomes: Collection[str], *, is_alone: bool | None
-    ) -> Equals:
+    def ends_first(session: Session, fingerprint: str, answers: Answers, *, is_alone: bool | None) -> Equals:
         monkeypatch.setattr(db_queue, "equals", look)
         queue.end(running.lease, result(0.2), [], go_on=False)
-        return look(session, fingerprint, outcomes, is_alone=is_alone)
+        return look(session, fingerprint, answers, is_alone=is_alone)
 
     monkeypatch.setattr(db_queue, "equals", ends_first)
     must_claim(other)

@@ -275,6 +275,12 @@ def test_device__is_used_by_one_worker_at_a_time(database: Database, tmp_path: P
     worker(database, tmp_path, Witness()).run_until_idle()
 
 
+def test_device__whose_lock_cannot_be_taken(database: Database, tmp_path: Path) -> None:
+    (tmp_path / "locks").write_text("a file")
+    with pytest.raises(DeviceBusy, match=r"locks/cpu.lock.* cannot be taken: (Not a directory|File exists)$"):
+        worker(database, tmp_path, Witness()).run_until_idle()
+
+
 def test_child__trains_without_importing_the_compiler(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -39,7 +39,10 @@ class Outcome(StrEnum):
 
 
 MEASURED = (Outcome.OK, Outcome.DIVERGED)  # what an equal fingerprint need not produce again
-CONCLUSIVE = (*MEASURED, Outcome.STOPPED)  # what a decision follows from: nothing failed
+CONCLUSIVE = (
+    *MEASURED,
+    Outcome.STOPPED,
+)  # what a decision follows from: nothing failed; within a round, an answer
 
 
 class Usage(Strict):

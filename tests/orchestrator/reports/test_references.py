@@ -89,6 +89,7 @@ def test_check__agrees(text: str) -> None:
             "there is no result r1/s4/quik/l1/seed1; the nearest is r1/s4/quick/l1/seed1",
         ),
         ("[x](fsq:r2/s4/quick/l1)", "there is no round r2"),
+        ("[x](fsq:r1)", "r1 is a round; a link names a run of it, or a mean of runs"),
         ("see _summary_other.txt", "there is no round other"),
         ("[x](fsq:a b)", "this link names no result; write fsq:round/task/stage/variant/seed0#figure"),
     ],

@@ -11,8 +11,9 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 
+from db.errors import SchemaMismatch
 from db.session import HEAD, Database, open_current
 from tests.worker.diagnosis.findings import is_problem, named, on_postgresql, on_sqlite, problems
 from worker import diagnosis
@@ -44,6 +45,21 @@ def test_migrations__empty_database(database_url: str) -> None:
     found = list(database.examine(database_url))
     assert problems(found) == []
     assert "the first command makes the schema" in named(found, "migrations").found
+
+
+@pytest.mark.parametrize("tables", [["customers"], ["jobs", "rounds"], ["alembic_version"]])
+def test_database__of_something_else(database_url: str, tables: list[str]) -> None:
+    """Nothing is put beside what is there."""
+    opened = Database(database_url)
+    with opened.engine.begin() as connection:
+        for name in tables:
+            connection.execute(text(f"CREATE TABLE {name} (version_num TEXT)"))
+            connection.execute(text(f"INSERT INTO {name} VALUES ('1975ea83b712')"))  # noqa: S608
+    with pytest.raises(SchemaMismatch, match=f"tables of something else .{', '.join(tables)}.; give fsq one"):
+        open_current(database_url)
+    assert inspect(opened.engine).get_table_names() == tables
+    opened.close()
+    assert problems(list(database.examine(database_url))) == ["database"]
 
 
 @on_sqlite
