@@ -177,6 +177,8 @@ def warm_child(device: str) -> Iterator[Child]:
 @contextmanager
 def working(database: Database, child: Child, display: Display, name: str | None) -> Iterator[WorkerService]:
     """A worker whose finished jobs advance their rounds, with a display of what it does."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from db.clock import clock
     from db.errors import DatabaseUnreachable
     from orchestrator import engine, stored_round
@@ -203,7 +205,8 @@ def working(database: Database, child: Child, display: Display, name: str | None
         return go_on(session, engine.advance_job, job_id, now)
 
     def announce(advanced: engine.Advance) -> None:
-        remove_snapshots(home, advanced.closed_trajectories)
+        # the next job need not wait for the disk: it takes milliseconds to let a large file go
+        aside.submit(remove_snapshots, home, advanced.closed_trajectories)
         display.decided(advanced.decisions)
         queue.has_failed |= any(taken.decision.verdict is Verdict.UNDECIDED for taken in advanced.decisions)
 
@@ -215,6 +218,7 @@ def working(database: Database, child: Child, display: Display, name: str | None
     chosen = read_settings()
     home, limits = chosen.home, limits_of(chosen)
     own_patterns = failures.read_table(chosen.failure_table) if chosen.failure_table else ()
+    aside = ThreadPoolExecutor(1, "snapshots")
     signal.signal(signal.SIGTERM, _terminate)
     try:
         with database.read() as session:
@@ -233,6 +237,7 @@ def working(database: Database, child: Child, display: Display, name: str | None
         display.interrupted("interrupted; the running job goes back to the queue")
         raise
     finally:
+        aside.shutdown()
         display.close()
 
 

@@ -332,7 +332,6 @@ class QueueClient:
             self._advanced.clear()
             return work(session, now)
 
-        # announced uninterrupted, too: snapshots that nothing needs go then
         return self._patient.write(from_the_start, round_id=round_id, then=self._announce_all)
 
     def _announce_all(self) -> None:

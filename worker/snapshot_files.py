@@ -20,7 +20,8 @@ def snapshot_folder(home: Path) -> Path:
 
 def snapshots_of(home: Path, trajectory: str) -> list[Path]:
     """The finished snapshots of a trajectory, the newest first; more than one after a crash only."""
-    return sorted(snapshot_folder(home).glob(f"{trajectory}.*.pt"), key=_age)
+    mine = [path for path in _all(home) if path.name.startswith(f"{trajectory}.") and path.suffix == ".pt"]
+    return sorted(mine, key=_age)
 
 
 def publish(unfinished: Path, home: Path, trajectory: str) -> None:
