@@ -9,9 +9,12 @@ counts.
 
 Then a worker's own queue client on a real round, with all that follows from each job (decisions, next jobs): the
 milliseconds of a job that no training can hide, and what part of a second they are. The jobs last a second, in which
-another process trains, as a worker's does, and the worker sleeps; and nothing, so that they come back to back. What
-sleeping costs by itself stands beside it: the microseconds to write to a page of memory, and the milliseconds of a
-loop in Python, at once and a second later. On a virtual machine whose host keeps track of memory they differ by far.
+another process trains, as a worker's does, and the worker sleeps; and nothing, so that they come back to back. And a
+worker itself with its training process, on a round of its own whose jobs train for a second.
+
+What sleeping costs by itself stands beside it: the microseconds to write to a page of memory, and the milliseconds
+of a loop in Python, at once and a second later. On a virtual machine whose host keeps track of memory they differ by
+far.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import gc
 import json
 import logging
 import mmap
+import os
 import random
 import subprocess
 import sys
@@ -33,6 +37,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import Mock
 
 from job_queue import EVALUATION, databases, enter, take_next
 from machine import machine
@@ -46,6 +51,8 @@ from db.queue import Lease
 from db.session import open_current
 from db.tables import AT_ONCE, Job, Round
 from orchestrator import engine, interventions
+from orchestrator.display import Display
+from orchestrator.wiring import warm_child, working
 from worker.limits import Limits
 from worker.queue_client import QueueClient
 
@@ -213,6 +220,48 @@ def worker_path(url: str, folder: Path, name: str, jobs: int, job_seconds: float
     }
 
 
+def in_a_worker(url: str, folder: Path) -> dict[str, float]:
+    """A worker as `fsq run` has it: milliseconds from a job's end to the next job, its decision included."""
+    os.environ |= {"FSQ_HOME": str(folder / "home"), "FSQ_DATABASE_URL": url}
+    database = open_current(url)
+    variants = {"grid": {"layer_start": [1], "alpha_init": [round(-3 + 0.1 * n, 1) for n in range(20)]}}
+    wanted = resolved(
+        folder,
+        round_data(
+            "worker",
+            stages=[{"name": "quick", "seconds": 1, "eval_every": 5}],
+            tasks={f"b{blanks}": SUDOKU | {"blanks": blanks} for blanks in (3, 4)},
+            variants=variants,
+        ),
+    )
+    with database.write() as session:
+        engine.submit(session, wanted, "", by="benchmark", now=datetime.now(UTC))
+    took: dict[str, list[float]] = {"claim": [], "end": []}
+
+    def timed(what: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def timing(*given: Any, **named: Any) -> Any:
+            began = time.perf_counter()
+            done = call(*given, **named)
+            took[what].append(1000 * (time.perf_counter() - began))
+            return done
+
+        return timing
+
+    with warm_child("cpu") as child, working(database, child, Mock(spec=Display), "worker") as service:
+        for what in took:
+            setattr(service.queue, what, timed(what, getattr(service.queue, what)))
+        service.run_until_idle()
+    database.close()
+    ends = len(took["end"])
+    shown = (sum(took["claim"]) + sum(took["end"])) / ends
+    return {
+        "jobs": ends,
+        "end, median": round(median(took["end"]), 2),
+        "claims and ends, mean of a job": round(shown, 2),
+        "percent of a job of one second": round(shown / 10, 2),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -238,6 +287,7 @@ def main() -> None:
             found[f"milliseconds of a job, {database}"] = {
                 "beside training": beside,
                 "back to back": path("back", job_seconds=0.0),
+                "in a worker": in_a_worker(url, folder / database),
             }
         found["what sleeping costs"] = cost_of_sleep()
     print(json.dumps(found, indent=1))
