@@ -22,8 +22,9 @@ _LOCK = 5_371  # two processes that start at once must not both make the tables
 def upgrade(database: Database, revision: str = "head") -> str:
     """Applies the missing migrations and returns the revision reached; a current database is left as it is.
 
-    Raises SchemaMismatch when the database was written by a newer version of fsq.
+    Raises SchemaMismatch when the database was written by a newer version of fsq, or holds something else.
     """
+    database.revision()
     with _unwatched(database) as connection:
         if connection.dialect.name == "postgresql":  # SQLite has one writer anyway
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))

@@ -62,14 +62,17 @@ class Database:
     def revision(self) -> str | None:
         """The migration that the schema is at; None for an empty database; raises SchemaMismatch for another's."""
         with self.reachable(), self._reader.connect() as connection:
-            tables = set(inspect(connection).get_table_names())
+            inspector = inspect(connection)
+            tables = set(inspector.get_table_names(inspector.default_schema_name)) - _of_extensions(
+                connection
+            )
             found = None
             if "alembic_version" in tables:
                 found = connection.scalar(text("SELECT version_num FROM alembic_version"))
             if (tables - {"alembic_version"} or found) and not (found and "rounds" in tables):
                 raise SchemaMismatch(
-                    f"the database holds tables of something else ({', '.join(sorted(tables)[:5])}); "
-                    "give fsq one of its own (FSQ_DATABASE_URL)"
+                    f"the database holds tables that no version of fsq tells of ({', '.join(sorted(tables)[:5])}); "
+                    "give fsq one of its own (FSQ_DATABASE_URL), or put your last backup in its place"
                 )
             return None if found is None else str(found)
 
@@ -95,6 +98,17 @@ class Database:
 def _snapshot(engine: Engine) -> dict[str, Any]:
     """What makes a reader see one moment; on SQLite every transaction does."""
     return {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
+
+
+def _of_extensions(connection: Connection) -> set[str]:
+    """Tables that extensions of PostgreSQL have made, which nobody else can drop."""
+    if connection.dialect.name != "postgresql":
+        return set()
+    query = (
+        "SELECT relname FROM pg_class JOIN pg_depend ON objid = pg_class.oid "
+        "WHERE classid = 'pg_class'::regclass AND deptype = 'e'"
+    )
+    return set(connection.scalars(text(query)))
 
 
 def open_current(url: str) -> Database:

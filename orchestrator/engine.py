@@ -25,6 +25,7 @@ from orchestrator.evidence import Evidence
 from orchestrator.planner import Decision, JobKey, Lane, Plan, SearchSpec, State
 from orchestrator.resolved_round import ResolvedRound
 from orchestrator.results import Standing
+from orchestrator.rules import Scope
 from orchestrator.spec import RoundSpec
 from orchestrator.stored_round import (
     as_broken_round,
@@ -206,7 +207,7 @@ def _advance(session: Session, row: Row[Any], *, now: datetime, ended: EndedJob 
     rests_on = stored_plan.evidence_on(session, resolved, decisions, standings)
     stored_plan.add_decisions(session, round_id, decisions, rests_on, now)
     taken = tuple(Taken(row.name, decision, rests_on.get(decision.key)) for decision in decisions)
-    advanced = Advance(taken, tuple(_closed(resolved, planned, decisions)))
+    advanced = Advance(taken, tuple(_closed(resolved, planned, decisions, ended, standings)))
     if row.reason is not None:
         _give_reason(session, round_id, None, now)
     if planned.state is State.FINISHED and lane is not None:
@@ -335,27 +336,37 @@ def _job_spec(
     return early_stop.with_bounds(session, resolved, key, spec, baseline and baseline.job_id)
 
 
-def _closed(resolved: ResolvedRound, planned: Plan, new: Sequence[Decision]) -> Iterable[str]:
-    """Trajectories that no later stage continues, now that these decisions have fallen."""
-    search = resolved.search
-    for decision in new:
-        key = decision.key
-        for stage in _over(resolved, decision):
-            for variant, _ in stored_plan.pairs(decision):
-                yield resolved.job(variant._replace(stage=stage)).trajectory
-        if search.lane_of(key.task, key.seed) not in planned.open_lanes:
-            for stage in resolved.spec.not_continued(search.stages):
-                for seed in (key.seed,) if search.is_per_seed else search.seeds:
-                    yield resolved.job(JobKey(key.task, stage, BASELINE, seed)).trajectory
+def _closed(
+    resolved: ResolvedRound,
+    planned: Plan,
+    new: Sequence[Decision],
+    ended: EndedJob | None,
+    known: Collection[JobKey],
+) -> Iterable[str]:
+    """Trajectories of these jobs that nothing continues, now that decisions have fallen and a job has ended."""
+    lane_of = resolved.search.lane_of
+    closed = {key for decision in new for key in _over(resolved, decision, known)}
+    touched = {lane_of(decision.key.task, decision.key.seed) for decision in new}
+    touched |= set() if ended is None else {lane_of(ended.task, ended.seed)}
+    over = touched - set(planned.open_lanes)
+    closed |= {key for key in known if key.variant == BASELINE and lane_of(key.task, key.seed) in over}
+    return dict.fromkeys(resolved.job(key).trajectory for key in sorted(closed))
 
 
-def _over(resolved: ResolvedRound, decision: Decision) -> list[str]:
-    """The stages whose runs of a variant nothing goes on with after a decision: its own, or all up to it."""
-    stage, stages = decision.key.stage, resolved.search.stages
+def _over(resolved: ResolvedRound, decision: Decision, known: Collection[JobKey]) -> Iterable[JobKey]:
+    """The jobs of a variant that nothing goes on with after a decision: those of its stage, or all up to it."""
+    task, stage, variant, seed = decision.key
+    stages, confirms = resolved.search.stages, resolved.confirms(stage)
     if decision.verdict is Verdict.NO_OP:
-        return []
-    if resolved.confirms(stage):
-        return [stage]
-    if decision.verdict is Verdict.PROMOTED:
-        return [stage] if stage in resolved.spec.not_continued(stages) else []
-    return resolved.spec.not_continued(stages[: stages.index(stage) + 1])
+        return
+    if confirms:
+        over = [stage]
+    elif decision.verdict is Verdict.PROMOTED:
+        over = [stage] if stage in resolved.spec.not_continued(stages) else []
+    else:
+        over = list(stages[: stages.index(stage) + 1])
+    is_alone = resolved.search.rule.scope is Scope.SEED and not confirms
+    for key in known:
+        is_its_own = (key.task, key.variant) == (task, variant) and (not is_alone or key.seed == seed)
+        if is_its_own and key.stage in over:
+            yield key

@@ -24,7 +24,7 @@ def configure(form: Form) -> None:
         last: list[Any] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
         plain = structlog.dev.plain_traceback  # the others show the values of variables, and so tokens
-        colors = sys.stderr.isatty()
+        colors = sys.stderr is not None and sys.stderr.isatty()
         last = [structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0, exception_formatter=plain)]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

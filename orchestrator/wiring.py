@@ -232,13 +232,17 @@ def working(database: Database, child: Child, display: Display, name: str | None
         queue = QueueClient(database, home, limits, advance, announce, display.troubled, round_id)
         gc.freeze()  # what is imported stays: a look through it for garbage would hold up a job's end
         yield WorkerService(queue, child, display, limits, tidy, own_patterns)
+        aside.shutdown()
+        tidy()
     except KeyboardInterrupt:
         display.close()
         display.interrupted("interrupted; the running job goes back to the queue")
         raise
     finally:
-        aside.shutdown()
-        display.close()
+        try:
+            aside.shutdown()
+        finally:
+            display.close()
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -271,7 +275,7 @@ def whoami() -> str:
 
 def display_for_work(database: Database, log_format: Form | None) -> Display:
     """A live display on a terminal, log lines elsewhere or where a format is asked for."""
-    if log_format is None and sys.stdout.isatty():
+    if log_format is None and sys.stdout is not None and sys.stdout.isatty():
         from rich.console import Console
 
         from orchestrator.display import display_for

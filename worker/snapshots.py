@@ -70,7 +70,9 @@ class Snapshots:
     def restore(self, spec: JobSpec, run: Run) -> bool:
         """Puts a fresh run where the trajectory's snapshot ends, if there is one within the job's budget."""
         for path in snapshots_of(self._home, spec.trajectory):
-            stored = _read(path, run.device)
+            stored = None
+            with suppress(FileNotFoundError):  # let go since it was looked for: it trains from the start
+                stored = _read(path, run.device)
             if stored is not None:
                 return _restore(stored, spec, run)
         return False

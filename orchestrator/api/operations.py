@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Response
 from fastapi.concurrency import run_in_threadpool
 from prometheus_client import generate_latest
 
+from db.errors import SchemaMismatch
 from db.revision import HEAD
 from orchestrator.api import examples
 from orchestrator.api.access import Scope, require
@@ -28,7 +29,10 @@ async def healthz() -> HealthView:
 @router.get("/readyz", responses={503: documented()[503]})
 def readyz(here: Here) -> HealthView:
     """Whether the database answers and has the schema of this version."""
-    revision = here.database.revision()
+    try:
+        revision = here.database.revision()
+    except SchemaMismatch as error:
+        return problem(503, str(error))  # type: ignore[return-value]
     if revision != HEAD:
         return problem(503, f"the database is at revision {revision}, this version needs {HEAD}")  # type: ignore[return-value]
     return HealthView(status="ok")

@@ -27,7 +27,10 @@ class Rivals(tuple[Sequence[Trial], ...]):
 
     def but_the_worst(self) -> Self:
         """The rivals of a control arm, which takes the place of the worst: as many go on as if it were not there."""
-        return self.without(min(range(len(self)), key=lambda place: mean(self[place]))) if self else self
+        if not self:
+            return self
+        worst = min(range(len(self)), key=lambda place: mean(self[place]))
+        return self._with(self[:worst] + self[worst + 1 :], self._means[1:])
 
     def better_than(self, own: float) -> int:
         """How many have a mean delta above this one, that of the judged variant; ties are not above."""

@@ -136,8 +136,8 @@ class _Stands(NamedTuple):
 
     is_variant: bool  # not the control arm
     has_passed: bool  # some seed, at the last stage that selects or the one that confirms
-    is_whole: bool  # no run diverged or was stopped: what is left would flatter it
     reached: int  # stages
+    is_whole: bool  # it was measured, and no run diverged or was stopped: what is left would flatter it
     mean: float  # delta there
     decisions: int
 
@@ -167,8 +167,8 @@ def _standings(session: Session, round_id: int, resolved: ResolvedRound, task: s
         here = _Stands(
             variant != search.control,
             bool(has_passed),
-            not is_unnumbered,
             search.all_stages.index(stage),
+            mean is not None and not is_unnumbered,
             -math.inf if mean is None else mean,
             count,
         )

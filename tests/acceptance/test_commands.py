@@ -50,7 +50,8 @@ def test_command__whose_output_cannot_be_written(command: str, environment: dict
 
 
 @pytest.mark.parametrize(
-    ("command", "code"), [("status", 0), ("workers", 0), ("status none", 3), ("--bogus", 2)]
+    ("command", "code"),
+    [("status", 0), ("workers", 0), ("work --drain", 0), ("status none", 3), ("--bogus", 2)],
 )
 def test_command__without_any_output(command: str, code: int, environment: dict[str, str]) -> None:
     closed = ["sh", "-c", f'exec "$0" {command} >&-', FSQ]

@@ -157,7 +157,7 @@ def test_advance__closes_every_trajectory_once_nothing_goes_on_with_it(
     """Whether the last stage promotes or not, and whichever stages are evaluated at the same steps."""
     stages = [{"name": f"s{n}", "steps": 4 * 2**n, "eval_every": every} for n, every in enumerate(grids)]
     resolved = resolve(tmp_path, stages=stages, variants={"l1": {"layer_start": 1}})
-    round_id = Rig(database).submit(resolved)
+    Rig(database).submit(resolved)
     closed: set[str] = set()
     trajectories: set[str] = set()
     while True:
@@ -172,8 +172,52 @@ def test_advance__closes_every_trajectory_once_nothing_goes_on_with_it(
             job.state, job.outcome = JobState.DONE, "ok"
             job.result = result(accuracy).model_dump(mode="json")
             session.flush()
-            closed |= set(engine.advance(session, round_id, now=NOW).closed_trajectories)
+            closed |= set(engine.advance_job(session, job.id, now=NOW).closed_trajectories)
     assert len(trajectories) == 2 * len(set(grids))
+    assert closed == trajectories
+
+
+TWO_STAGES = [{"name": "s0", "steps": 4, "eval_every": 2}, {"name": "s1", "steps": 8, "eval_every": 2}]
+RANKED = {"rule": "halving", "eta": 3, "min_delta": -1}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"baseline_seeds": 3},
+        {"stages": [*TWO_STAGES, {"name": "confirm", "steps": 8, "eval_every": 2}], "seeds": [0, 1]},
+        {"prune": RANKED, "seeds": [0, 1, 2]},
+        {"prune": {"rule": "evidence", "max_seeds": 3}, "seeds": [0, 1, 2]},
+        {"optimizer": {"schedule": "cosine"}, "seeds": [0, 1]},
+    ],
+    ids=["baseline_seeds", "confirm", "ranked", "evidence", "cosine"],
+)
+@pytest.mark.parametrize("diverges", [None, "s0", "s1"])
+def test_advance__closes_whatever_a_round_has_trained_by_its_end(
+    changes: dict[str, Any], diverges: str | None, database: Database, tmp_path: Path
+) -> None:
+    """A run of l1's last seed may diverge: it is decided by the others' seeds, or by none."""
+    asked = {"stages": TWO_STAGES, "variants": {"l1": {"layer_start": 1}, "l2": {"layer_start": 2}}} | changes
+    round_id = Rig(database).submit(resolve(tmp_path, **asked))
+    last = asked.get("seeds", [0])[-1]
+    closed: set[str] = set()
+    trajectories: set[str] = set()
+    while True:
+        with database.write() as session:
+            job = session.scalars(select(Job).where(Job.state == JobState.QUEUED).order_by(Job.id)).first()
+            if job is None:
+                break
+            assert job.trajectory not in closed
+            trajectories.add(job.trajectory)
+            ended = result(0.2 if job.variant == BASELINE else 0.3)
+            if (job.variant, job.stage, job.seed) == ("l1", diverges, last):
+                ended = JobResult(outcome=Outcome.DIVERGED, reason="NaN")
+            job.state, job.outcome = JobState.DONE, ended.outcome
+            job.result = ended.model_dump(mode="json")
+            session.flush()
+            closed |= set(engine.advance_job(session, job.id, now=NOW).closed_trajectories)
+    with database.read() as session:
+        assert session.get_one(Round, round_id).state is RoundState.FINISHED
     assert closed == trajectories
 
 

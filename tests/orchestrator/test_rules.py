@@ -237,7 +237,7 @@ def test_halving__keeps_a_third(n: int, kept: int) -> None:
 
 
 @pytest.mark.parametrize("rule", [Halving(eta=3, min_delta=-1), TopK(keep=1, min_delta=-1)])
-@pytest.mark.parametrize(("control", "is_promoted"), [(0.7, False), (0.9, True)])
+@pytest.mark.parametrize(("control", "is_promoted"), [(0.52, False), (0.7, False), (0.9, True)])
 def test_plan__a_control_arm_takes_the_place_of_the_worst(
     control: float, is_promoted: bool, rule: Rule
 ) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from db.errors import DatabaseError
+from db.errors import DatabaseError, SchemaMismatch
 from db.revision import HEAD
 from db.session import Database, file_of
 from worker.diagnosis import postgresql, sqlite
@@ -31,6 +31,8 @@ def examine(url: str) -> Iterator[Finding]:
         kind = sqlite if database.engine.dialect.name == "sqlite" else postgresql
         yield from kind.examine(database)
         yield migrations(revision)
+    except SchemaMismatch as error:
+        yield Finding.problem("database", explained(error), REST)
     except (DatabaseError, SQLAlchemyError) as error:
         yield Finding.problem("database", explained(error), f"{_advice(url)}; {REST}")
     finally:

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import inspect, text
 
 from db.errors import SchemaMismatch
+from db.migrations import upgrade
 from db.session import HEAD, Database, open_current
 from tests.worker.diagnosis.findings import is_problem, named, on_postgresql, on_sqlite, problems
 from worker import diagnosis
@@ -55,8 +56,12 @@ def test_database__of_something_else(database_url: str, tables: list[str]) -> No
         for name in tables:
             connection.execute(text(f"CREATE TABLE {name} (version_num TEXT)"))
             connection.execute(text(f"INSERT INTO {name} VALUES ('1975ea83b712')"))  # noqa: S608
-    with pytest.raises(SchemaMismatch, match=f"tables of something else .{', '.join(tables)}.; give fsq one"):
+    with pytest.raises(
+        SchemaMismatch, match=f"no version of fsq tells of .{', '.join(tables)}.; give fsq one"
+    ):
         open_current(database_url)
+    with pytest.raises(SchemaMismatch):
+        upgrade(opened)
     assert inspect(opened.engine).get_table_names() == tables
     opened.close()
     assert problems(list(database.examine(database_url))) == ["database"]
