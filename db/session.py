@@ -63,18 +63,19 @@ class Database:
         """The migration that the schema is at; None for an empty database; raises SchemaMismatch for another's."""
         with self.reachable(), self._reader.connect() as connection:
             inspector = inspect(connection)
-            tables = set(inspector.get_table_names(inspector.default_schema_name)) - _of_extensions(
-                connection
-            )
+            tables = set(inspector.get_table_names(inspector.default_schema_name))
             found = None
             if "alembic_version" in tables:
                 found = connection.scalar(text("SELECT version_num FROM alembic_version"))
-            if (tables - {"alembic_version"} or found) and not (found and "rounds" in tables):
+            if found and "rounds" in tables:
+                return str(found)
+            empty = set() if found else {"alembic_version"}  # as after a downgrade to nothing
+            if others := tables - empty - _of_extensions(connection):
                 raise SchemaMismatch(
-                    f"the database holds tables that no version of fsq tells of ({', '.join(sorted(tables)[:5])}); "
+                    f"the database holds tables that no version of fsq tells of ({', '.join(sorted(others)[:5])}); "
                     "give fsq one of its own (FSQ_DATABASE_URL), or put your last backup in its place"
                 )
-            return None if found is None else str(found)
+            return None
 
     def close(self) -> None:
         self.engine.dispose()

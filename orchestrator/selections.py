@@ -14,7 +14,7 @@ from orchestrator.evidence import Evidence
 from orchestrator.resolved_round import ResolvedRound
 from orchestrator.spec import CONTROL_ARM, MAX_NAME, RoundSpec
 from orchestrator.stored_round import find, on_candidates, resolve
-from orchestrator.verdicts import Verdict
+from orchestrator.verdicts import AGAINST, Verdict
 from worker.job import FutureSeedSettings, RoundFacts
 
 
@@ -129,15 +129,12 @@ def _decided(source: tables.Round, by: str | None, where: chains.Where) -> list[
     found = []
     for decision in on_candidates(source):
         verdict = Verdict(decision.decision)
-        is_unnumbered = verdict in _AGAINST and decision.d_acc is None and decision.stage in up_to_it
+        is_unnumbered = verdict in AGAINST and decision.d_acc is None and decision.stage in up_to_it
         is_of_confirmation = where == "confirmed" and decision.stage not in selecting
         if decision.stage == stage or is_unnumbered or is_of_confirmation:
             deltas = _deltas(decision) if decision.stage == stage else ()
             found.append(chains.Decided(decision.variant, verdict, deltas, is_unnumbered))
     return found
-
-
-_AGAINST = {Verdict.PRUNED, Verdict.REJECTED}
 
 
 def _deltas(decision: tables.Decision) -> tuple[float, ...]:

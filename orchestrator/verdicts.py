@@ -14,3 +14,7 @@ class Verdict(StrEnum):
     CONFIRMED = "confirmed"  # borne out on fresh seeds and unseen validation data
     NO_OP = "no_op"  # computes the same as the baseline: not run
     UNDECIDED = "undecided"  # could not be measured; no verdict on the variant
+
+
+# against the variant; without a delta its run diverged or was stopped
+AGAINST = frozenset({Verdict.PRUNED, Verdict.REJECTED})

@@ -232,7 +232,6 @@ def working(database: Database, child: Child, display: Display, name: str | None
         queue = QueueClient(database, home, limits, advance, announce, display.troubled, round_id)
         gc.freeze()  # what is imported stays: a look through it for garbage would hold up a job's end
         yield WorkerService(queue, child, display, limits, tidy, own_patterns)
-        aside.shutdown()
         tidy()
     except KeyboardInterrupt:
         display.close()

@@ -46,13 +46,7 @@ class PatientDatabase:
     def write(self, work: Work[T], *, round_id: int | None = None, then: Callable[[], None] = _nothing) -> T:
         """Does the work, then `then`, once that is committed; raises DatabaseUnreachable when patience ends."""
 
-        def attempt() -> T:
-            with uninterrupted():
-                done = self._write(work, round_id)
-                then()
-            return done
-
-        return self.patiently(attempt)
+        return self.patiently(lambda: self._write(work, round_id, then))
 
     def read(self, ask: Work[T]) -> T:
         """Asks; raises DatabaseUnreachable when patience ends."""
@@ -61,11 +55,7 @@ class PatientDatabase:
     def try_write(self, work: Work[object], *, round_id: int | None = None) -> bool:
         """Does the work unless the database is away; returns whether it was there."""
 
-        def attempt() -> None:
-            with uninterrupted():
-                self._write(work, round_id)
-
-        return self._once(attempt)
+        return self._once(lambda: self._write(work, round_id, _nothing))
 
     def try_read(self, ask: Work[object]) -> bool:
         """Asks unless the database is away; returns whether it was there."""
@@ -98,10 +88,13 @@ class PatientDatabase:
         self._came_back()
         return True
 
-    def _write(self, work: Work[T], round_id: int | None) -> T:
-        with self._database.write() as session:
-            now = clock(session) if round_id is None else events.lock(session, round_id)
-            return work(session, now)
+    def _write(self, work: Work[T], round_id: int | None, then: Callable[[], None]) -> T:
+        with uninterrupted():
+            with self._database.write() as session:
+                now = clock(session) if round_id is None else events.lock(session, round_id)
+                done = work(session, now)
+            then()
+        return done
 
     def _read(self, ask: Work[T]) -> T:
         with self._database.read() as session:

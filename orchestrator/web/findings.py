@@ -20,7 +20,7 @@ from orchestrator.evidence import Evidence
 from orchestrator.planner import JobKey
 from orchestrator.resolved_round import ResolvedRound
 from orchestrator.statistics.seeds import sign_pattern
-from orchestrator.verdicts import Verdict
+from orchestrator.verdicts import AGAINST, Verdict
 from orchestrator.views import JobView
 
 Conditions = Sequence[ColumnElement[bool]]
@@ -149,7 +149,7 @@ def _standings(session: Session, round_id: int, resolved: ResolvedRound, task: s
         decision.decision == Verdict.CONFIRMED,
         and_(decision.decision == Verdict.PROMOTED, decision.stage == search.stages[-1]),
     )
-    unnumbered = and_(decision.d_acc.is_(None), decision.decision.in_([Verdict.PRUNED, Verdict.REJECTED]))
+    unnumbered = and_(decision.d_acc.is_(None), decision.decision.in_(AGAINST))
     query = (
         select(
             decision.variant,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,25 @@ def test_advance__closed_trajectories(database: Database, tmp_path: Path) -> Non
     assert set(finish(JobKey("s4", "quick", "l2", 0), 0.1)) == {trajectory("l2"), trajectory(BASELINE)}
 
 
+def trained_and_closed(database: Database, end: Callable[[Job], JobResult]) -> tuple[set[str], set[str]]:
+    """The trajectories of all jobs, each ended as given, and those that were closed; none before its last job."""
+    trained: set[str] = set()
+    closed: set[str] = set()
+    while True:
+        with database.write() as session:
+            job = session.scalars(select(Job).where(Job.state == JobState.QUEUED).order_by(Job.id)).first()
+            if job is None:
+                return trained, closed
+            assert job.trajectory is not None
+            assert job.trajectory not in closed
+            trained.add(job.trajectory)
+            ended = end(job)
+            job.state, job.outcome = JobState.DONE, ended.outcome
+            job.result = ended.model_dump(mode="json")
+            session.flush()
+            closed |= set(engine.advance_job(session, job.id, now=NOW).closed_trajectories)
+
+
 @pytest.mark.parametrize("grids", [(2, 2), (2, 4), (2, 2, 4), (2, 4, 2), (4, 2, 2)])
 @pytest.mark.parametrize("last", [0.3, 0.1])
 def test_advance__closes_every_trajectory_once_nothing_goes_on_with_it(
@@ -156,25 +176,15 @@ def test_advance__closes_every_trajectory_once_nothing_goes_on_with_it(
 ) -> None:
     """Whether the last stage promotes or not, and whichever stages are evaluated at the same steps."""
     stages = [{"name": f"s{n}", "steps": 4 * 2**n, "eval_every": every} for n, every in enumerate(grids)]
-    resolved = resolve(tmp_path, stages=stages, variants={"l1": {"layer_start": 1}})
-    Rig(database).submit(resolved)
-    closed: set[str] = set()
-    trajectories: set[str] = set()
-    while True:
-        with database.write() as session:
-            job = session.scalars(select(Job).where(Job.state == JobState.QUEUED).order_by(Job.id)).first()
-            if job is None:
-                break
-            assert job.trajectory not in closed
-            trajectories.add(job.trajectory)
-            is_last = job.stage == stages[-1]["name"]
-            accuracy = 0.2 if job.variant == BASELINE else last if is_last else 0.3
-            job.state, job.outcome = JobState.DONE, "ok"
-            job.result = result(accuracy).model_dump(mode="json")
-            session.flush()
-            closed |= set(engine.advance_job(session, job.id, now=NOW).closed_trajectories)
-    assert len(trajectories) == 2 * len(set(grids))
-    assert closed == trajectories
+    Rig(database).submit(resolve(tmp_path, stages=stages, variants={"l1": {"layer_start": 1}}))
+
+    def end(job: Job) -> JobResult:
+        of_variant = last if job.stage == stages[-1]["name"] else 0.3
+        return result(0.2 if job.variant == BASELINE else of_variant)
+
+    trained, closed = trained_and_closed(database, end)
+    assert len(trained) == 2 * len(set(grids))
+    assert closed == trained
 
 
 TWO_STAGES = [{"name": "s0", "steps": 4, "eval_every": 2}, {"name": "s1", "steps": 8, "eval_every": 2}]
@@ -200,25 +210,16 @@ def test_advance__closes_whatever_a_round_has_trained_by_its_end(
     asked = {"stages": TWO_STAGES, "variants": {"l1": {"layer_start": 1}, "l2": {"layer_start": 2}}} | changes
     round_id = Rig(database).submit(resolve(tmp_path, **asked))
     last = asked.get("seeds", [0])[-1]
-    closed: set[str] = set()
-    trajectories: set[str] = set()
-    while True:
-        with database.write() as session:
-            job = session.scalars(select(Job).where(Job.state == JobState.QUEUED).order_by(Job.id)).first()
-            if job is None:
-                break
-            assert job.trajectory not in closed
-            trajectories.add(job.trajectory)
-            ended = result(0.2 if job.variant == BASELINE else 0.3)
-            if (job.variant, job.stage, job.seed) == ("l1", diverges, last):
-                ended = JobResult(outcome=Outcome.DIVERGED, reason="NaN")
-            job.state, job.outcome = JobState.DONE, ended.outcome
-            job.result = ended.model_dump(mode="json")
-            session.flush()
-            closed |= set(engine.advance_job(session, job.id, now=NOW).closed_trajectories)
+
+    def end(job: Job) -> JobResult:
+        if (job.variant, job.stage, job.seed) == ("l1", diverges, last):
+            return JobResult(outcome=Outcome.DIVERGED, reason="NaN")
+        return result(0.2 if job.variant == BASELINE else 0.3)
+
+    trained, closed = trained_and_closed(database, end)
     with database.read() as session:
         assert session.get_one(Round, round_id).state is RoundState.FINISHED
-    assert closed == trajectories
+    assert closed == trained
 
 
 def test_cancel__keeps_decisions_and_starts_nothing(database: Database, tmp_path: Path) -> None:
