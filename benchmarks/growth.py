@@ -33,8 +33,9 @@ from db import queue
 from db.session import Database, open_current
 from db.tables import AT_ONCE, Decision, Job, Round, Worker
 from model import RWKV7, ModelShape, default_backend, random_state_dict
-from orchestrator import engine, lookup, progress
-from orchestrator.lookup import Slice
+from orchestrator import engine
+from orchestrator.views import lookup, progress
+from orchestrator.views.lookup import Slice
 from worker.training import start_run
 
 TOKENS = (256, 512, 1024, 2048, 4096, 8192, 16384)

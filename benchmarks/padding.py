@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from model.tokenizers import get_tokenizer
-from orchestrator.reading import read_round
+from orchestrator.rounds.reading import read_round
 from tasks import Example, build
 from worker.batches import BatchOrder
 

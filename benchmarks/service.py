@@ -32,8 +32,8 @@ from sqlalchemy import insert, text
 
 from db.session import Database, open_current
 from db.tables import Decision, Job, JobState, Round, RoundState
-from orchestrator.reading import parse_round
-from orchestrator.resolved_round import ResolvedRound
+from orchestrator.rounds.reading import parse_round
+from orchestrator.rounds.resolved_round import ResolvedRound
 from worker.job import BASELINE, JobResult, Metrics, Outcome, Usage
 from worker.preparation import prepare
 

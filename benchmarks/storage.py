@@ -51,7 +51,7 @@ from db.queue import Lease
 from db.session import open_current
 from db.tables import AT_ONCE, Job, Round
 from orchestrator import engine, interventions
-from orchestrator.display import Display
+from orchestrator.terminal.display import Display
 from orchestrator.wiring import warm_child, working
 from worker.limits import Limits
 from worker.queue_client import QueueClient

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from db.session import Database
-from orchestrator import lookup
 from orchestrator.errors import BrokenRound
-from orchestrator.lookup import Found, Slice
-from orchestrator.views import (
+from orchestrator.views import lookup
+from orchestrator.views.lookup import Found, Slice
+from orchestrator.views.shapes import (
     ChangeView,
     DecisionView,
     EvaluationView,
@@ -24,8 +24,8 @@ from orchestrator.views import (
 )
 
 if TYPE_CHECKING:
-    from orchestrator.forecast import Forecast
     from orchestrator.intake import Intake
+    from orchestrator.views.forecast import Forecast
 
 PAGE = 500
 Item = TypeVar("Item")
@@ -87,7 +87,7 @@ class DatabaseClient:
         return self._pages(lambda session, part: lookup.rounds(session, part))
 
     def round(self, name: str) -> RoundView:
-        from orchestrator import progress
+        from orchestrator.views import progress
 
         with self.database.read() as session:
             return progress.round_(session, name)
@@ -96,7 +96,7 @@ class DatabaseClient:
         return self._pages(lambda session, part: lookup.jobs(session, name, part))
 
     def decisions(self, name: str) -> Iterator[DecisionView]:
-        from orchestrator import progress
+        from orchestrator.views import progress
 
         return self._pages(lambda session, part: progress.decisions(session, name, part))
 
@@ -121,7 +121,7 @@ class DatabaseClient:
             return interventions.retry(session, name, by=self.user, now=datetime.now(UTC))
 
     def lines(self, name: str, form: str) -> Iterator[str]:
-        from orchestrator import exports
+        from orchestrator.findings import exports
 
         return exports.lines(self.database, name, form)
 

@@ -19,15 +19,15 @@ from db import events, tables
 from db.events import EventKind
 from db.statements import IS_PARALLEL
 from db.tables import JOBS, ROUNDS, JobState, RoundState
-from orchestrator import chains, early_stop, selections, stored_plan
+from orchestrator import early_stop, stored_plan
 from orchestrator.errors import BrokenRound, Conflict
-from orchestrator.evidence import Evidence
+from orchestrator.findings.evidence import Evidence
+from orchestrator.findings.results import Standing
 from orchestrator.planner import Decision, JobKey, Lane, Plan, SearchSpec, State
-from orchestrator.resolved_round import ResolvedRound
-from orchestrator.results import Standing
-from orchestrator.rules import Scope
-from orchestrator.spec import RoundSpec
-from orchestrator.stored_round import (
+from orchestrator.rounds import chains, selections
+from orchestrator.rounds.resolved_round import ResolvedRound
+from orchestrator.rounds.spec import RoundSpec
+from orchestrator.rounds.stored_round import (
     as_broken_round,
     as_submitted,
     find,
@@ -35,6 +35,7 @@ from orchestrator.stored_round import (
     on_candidates,
     resolved_from,
 )
+from orchestrator.rules import Scope
 from orchestrator.verdicts import Verdict
 from worker.job import BASELINE, JobSpec
 

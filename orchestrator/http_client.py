@@ -14,7 +14,6 @@ import httpx2 as httpx
 from pydantic import BaseModel, ValidationError
 
 from db.tokens import FORM as TOKEN
-from orchestrator import round_file
 from orchestrator.client import PAGE
 from orchestrator.errors import (
     BadInput,
@@ -28,9 +27,10 @@ from orchestrator.errors import (
     Refused,
     no_such_round,
 )
-from orchestrator.forecast import Forecast
-from orchestrator.spec import NAME_PATTERN
-from orchestrator.views import (
+from orchestrator.rounds import round_file
+from orchestrator.rounds.spec import NAME_PATTERN
+from orchestrator.views.forecast import Forecast
+from orchestrator.views.shapes import (
     ChangeView,
     DecisionView,
     EvaluationView,

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from db.session import Database
-from orchestrator import engine, forecast, round_file, stored_round
+from orchestrator import engine
 from orchestrator.errors import BadRound, Problem
-from orchestrator.forecast import Forecast
 from orchestrator.messages import Location, dotted
-from orchestrator.reading import validate
-from orchestrator.resolved_round import ResolvedRound
-from orchestrator.round_file import RoundFile
-from orchestrator.spec import RoundSpec
-from orchestrator.views import SubmissionView
+from orchestrator.rounds import round_file, stored_round
+from orchestrator.rounds.reading import validate
+from orchestrator.rounds.resolved_round import ResolvedRound
+from orchestrator.rounds.round_file import RoundFile
+from orchestrator.rounds.spec import RoundSpec
+from orchestrator.views import forecast
+from orchestrator.views.forecast import Forecast
+from orchestrator.views.shapes import SubmissionView
 from worker.job import RoundFacts
 
 Prepare = Callable[[RoundSpec, RoundFile], RoundFacts]  # raises BadRound, OutOfReach

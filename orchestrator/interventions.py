@@ -11,11 +11,13 @@ from sqlalchemy.orm import Session
 from db import events, queue
 from db.events import EventKind
 from db.tables import Decision, Job, Round, RoundState
-from orchestrator import chains, engine, results, stored_plan, stored_round
+from orchestrator import engine, stored_plan
+from orchestrator.findings import results
 from orchestrator.planner import JobKey
+from orchestrator.rounds import chains, stored_round
 from orchestrator.rules import Scope
 from orchestrator.verdicts import Verdict
-from orchestrator.views import ChangeView
+from orchestrator.views.shapes import ChangeView
 from worker.job import Outcome
 
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from orchestrator.errors import NotFound
-from orchestrator.views import JobView
+from orchestrator.views.shapes import JobView
 from worker.job import LOG_FILE, RUNS, run_dir
 
 

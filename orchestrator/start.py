@@ -40,7 +40,7 @@ def _run() -> None:
     """The command line takes longer to import than `fsq status` should take."""
     try:
         if sys.argv[1:] == ["status"] and (rounds := rounds_at_a_glance()) is not None:
-            from orchestrator.status import rounds_text
+            from orchestrator.terminal.status import rounds_text
 
             _print(rounds_text(rounds))
         else:

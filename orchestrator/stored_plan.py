@@ -12,13 +12,13 @@ from sqlalchemy.orm import Session
 from db import events, queue
 from db.events import EventKind
 from db.tables import AT_ONCE, DECISIONS, JOBS
-from orchestrator import evidence, results
-from orchestrator.evidence import Evidence, Pair
+from orchestrator.findings import evidence, results
+from orchestrator.findings.evidence import Evidence, Pair
+from orchestrator.findings.results import Standing
 from orchestrator.planner import Decision, JobKey, Lane, Plan, plan
 from orchestrator.points import difference
-from orchestrator.resolved_round import ResolvedRound
-from orchestrator.results import Standing
-from orchestrator.stored_round import as_broken_round
+from orchestrator.rounds.resolved_round import ResolvedRound
+from orchestrator.rounds.stored_round import as_broken_round
 from worker.job import BASELINE, CONCLUSIVE, MEASURED, JobSpec, Outcome
 
 _DECIDED = select(*(DECISIONS.c[name] for name in JobKey._fields))

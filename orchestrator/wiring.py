@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
     from db.session import Database
     from orchestrator.client import Client
-    from orchestrator.display import Display
     from orchestrator.intake import Intake, Prepare
     from orchestrator.logs import Form
-    from orchestrator.outlook import Outlook
-    from orchestrator.round_file import RoundFile
+    from orchestrator.rounds.round_file import RoundFile
+    from orchestrator.rounds.spec import RoundSpec
     from orchestrator.settings import Settings
-    from orchestrator.spec import RoundSpec
+    from orchestrator.terminal.display import Display
+    from orchestrator.views.outlook import Outlook
     from worker.job import RoundFacts
     from worker.limits import Limits
     from worker.preparation import InputProblem
@@ -135,8 +135,8 @@ def refusal(name: str, found: Sequence[InputProblem], file: RoundFile | None = N
 def outlook_of(database: Database, job: RunningJob) -> Outlook:
     """What can be said about the round of a job as it starts; nothing for want of a database, or of its rule."""
     from db.errors import DatabaseUnreachable
-    from orchestrator.outlook import Outlook, outlook
     from orchestrator.planner import JobKey
+    from orchestrator.views.outlook import Outlook, outlook
 
     try:
         with database.read() as session:
@@ -181,7 +181,8 @@ def working(database: Database, child: Child, display: Display, name: str | None
 
     from db.clock import clock
     from db.errors import DatabaseUnreachable
-    from orchestrator import engine, stored_round
+    from orchestrator import engine
+    from orchestrator.rounds import stored_round
     from orchestrator.verdicts import Verdict
     from worker import failures
     from worker.queue_client import QueueClient
@@ -277,11 +278,11 @@ def display_for_work(database: Database, log_format: Form | None) -> Display:
     if log_format is None and sys.stdout is not None and sys.stdout.isatty():
         from rich.console import Console
 
-        from orchestrator.display import display_for
+        from orchestrator.terminal.display import display_for
 
         return display_for(Console(), partial(outlook_of, database))
     from orchestrator import logs
-    from orchestrator.log_display import LogDisplay
+    from orchestrator.terminal.log_display import LogDisplay
 
     logs.configure(log_format or read_settings().log_format)
     return LogDisplay()

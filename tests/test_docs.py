@@ -16,13 +16,13 @@ from typer.testing import CliRunner
 
 from db.tables import JobState, RoundState
 from orchestrator.audit.findings import Check
-from orchestrator.caveats import EXPLANATIONS, Caveat
 from orchestrator.cli import app
-from orchestrator.reading import parse_round, validate
-from orchestrator.round_file import parse
+from orchestrator.findings.caveats import EXPLANATIONS, Caveat
+from orchestrator.rounds.reading import parse_round, validate
+from orchestrator.rounds.round_file import parse
+from orchestrator.rounds.spec import RoundSpec
 from orchestrator.rules.registry import BUILT_IN
 from orchestrator.settings import Settings
-from orchestrator.spec import RoundSpec
 from tests.command_lines import Words, check, commands_of, in_page
 from worker.job import task_kinds
 

@@ -14,10 +14,10 @@ from pydantic.fields import FieldInfo
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
-from orchestrator.round_file import parse_settings
+from orchestrator.rounds.round_file import parse_settings
+from orchestrator.rounds.spec import RoundSpec, Selection, Stage, Variant
 from orchestrator.rules import Rule
 from orchestrator.rules.registry import BUILT_IN, DEFAULT
-from orchestrator.spec import RoundSpec, Selection, Stage, Variant
 from tasks import NotedConfig, TaskConfig
 from worker.job import FutureSeedSettings, ModelConfig, OptimizerConfig, task_kinds, task_options
 

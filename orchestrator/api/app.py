@@ -19,7 +19,7 @@ from orchestrator.api.problems import ProblemDetails, install
 from orchestrator.api.service import Service
 from orchestrator.api.watch import Watch
 from orchestrator.intake import Intake, Prepare
-from orchestrator.round_file import MAX_BYTES
+from orchestrator.rounds.round_file import MAX_BYTES
 from orchestrator.web import site
 
 DESCRIPTION = """

@@ -8,14 +8,14 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import PlainTextResponse
 
-from orchestrator import lookup
 from orchestrator.api import examples
 from orchestrator.api.access import Scope, require
 from orchestrator.api.paging import MAX_ID
 from orchestrator.api.problems import documented
 from orchestrator.api.service import Service, service_of
 from orchestrator.run_files import log_tail
-from orchestrator.views import EvaluationView, JobView, Listed, StatusView, WorkerView
+from orchestrator.views import lookup
+from orchestrator.views.shapes import EvaluationView, JobView, Listed, StatusView, WorkerView
 
 Here = Annotated[Service, Depends(service_of)]
 Id = Annotated[int, Path(ge=1, le=MAX_ID, description="The job's number.")]

@@ -13,9 +13,9 @@ from sqlalchemy import case, func, select
 
 from db.session import Database
 from db.tables import Decision, Job, JobState
-from orchestrator import lookup
 from orchestrator.api.watch import Watch
 from orchestrator.verdicts import Verdict
+from orchestrator.views import lookup
 from worker.job import CONCLUSIVE, Outcome
 
 

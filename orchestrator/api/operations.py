@@ -14,7 +14,7 @@ from orchestrator.api import examples
 from orchestrator.api.access import Scope, require
 from orchestrator.api.problems import documented, problem
 from orchestrator.api.service import Service, service_of
-from orchestrator.views import HealthView
+from orchestrator.views.shapes import HealthView
 
 Here = Annotated[Service, Depends(service_of)]
 router = APIRouter(tags=["operations"])

@@ -8,8 +8,8 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Query, Request, Response
 
 from orchestrator.api.service import Service
-from orchestrator.lookup import Found, Slice
-from orchestrator.views import Page, View
+from orchestrator.views.lookup import Found, Slice
+from orchestrator.views.shapes import Page, View
 
 Item = TypeVar("Item")
 

@@ -18,18 +18,29 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from db.tables import JobState, Round, RoundState
-from orchestrator import exports, interventions, lookup, progress, stored_round
+from orchestrator import interventions
 from orchestrator.api import examples
 from orchestrator.api.access import Scope, User, require, token_of
 from orchestrator.api.paging import MAX_ID, Cursor, Limit, answer, is_known, page, part, tag
 from orchestrator.api.problems import Forbidden, UnsupportedMediaType, documented
 from orchestrator.api.service import Service, service_of
-from orchestrator.forecast import Forecast
-from orchestrator.lookup import events_since
+from orchestrator.findings import exports
 from orchestrator.messages import one_line
-from orchestrator.round_file import RoundFile, parse, parse_json
-from orchestrator.spec import MAX_NAME, NAME_PATTERN
-from orchestrator.views import ChangeView, DecisionView, JobView, Page, RoundLine, RoundView, SubmissionView
+from orchestrator.rounds import stored_round
+from orchestrator.rounds.round_file import RoundFile, parse, parse_json
+from orchestrator.rounds.spec import MAX_NAME, NAME_PATTERN
+from orchestrator.views import lookup, progress
+from orchestrator.views.forecast import Forecast
+from orchestrator.views.lookup import events_since
+from orchestrator.views.shapes import (
+    ChangeView,
+    DecisionView,
+    JobView,
+    Page,
+    RoundLine,
+    RoundView,
+    SubmissionView,
+)
 
 KEEPALIVE_SECONDS = 15
 LINES_AT_ONCE = 500

@@ -15,7 +15,7 @@ from orchestrator.audit.comparisons import (
     result_of,
 )
 from orchestrator.audit.findings import Check, Finding, listed, percent, share
-from orchestrator.caveats import STEPS_TOLERANCE
+from orchestrator.findings.caveats import STEPS_TOLERANCE
 from orchestrator.history.entries import History, Run
 from orchestrator.points import points
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from orchestrator.audit.comparisons import arm_name, arm_of, base_task, grouped
 from orchestrator.audit.findings import Check, Finding, percent, share
 from orchestrator.audit.grids import implied_questions
-from orchestrator.caveats import EXPLANATIONS, Caveat
+from orchestrator.findings.caveats import EXPLANATIONS, Caveat
 from orchestrator.history.entries import History, LedgerRow, Run
 from orchestrator.history.predecessor import ARC_MC, EVALUATIONS, Guess, guess_of
 

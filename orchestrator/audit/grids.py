@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from orchestrator.audit.comparisons import base_task, grouped
 from orchestrator.audit.findings import Check, Finding, listed
-from orchestrator.caveats import Caveat
+from orchestrator.findings.caveats import Caveat
 from orchestrator.history.entries import History, LedgerRow, Run
 from orchestrator.points import points
 

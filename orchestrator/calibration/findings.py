@@ -13,10 +13,10 @@ from orchestrator.calibration.runs import Runs
 from orchestrator.calibration.searches import World, search
 from orchestrator.planner import SearchSpec
 from orchestrator.points import points
-from orchestrator.resolved_round import ResolvedRound
+from orchestrator.rounds.resolved_round import ResolvedRound
+from orchestrator.rounds.stored_round import as_broken_round
 from orchestrator.rules import Evidence, Halving, Rule, Threshold, TopK
-from orchestrator.stored_round import as_broken_round
-from orchestrator.views import View
+from orchestrator.views.shapes import View
 
 POWER = 0.8
 LEVEL = 0.05  # one-sided, of a test that must find the effect

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, count, islice
 
 from orchestrator.errors import BadRound, Problem
-from orchestrator.resolved_round import ResolvedRound
+from orchestrator.rounds.resolved_round import ResolvedRound
+from orchestrator.rounds.spec import MAX_NAME, Variant
 from orchestrator.rules import Threshold
-from orchestrator.spec import MAX_NAME, Variant
 from worker.job import FutureSeedSettings, sha256_of
 
 EVERYTHING = -1.0  # a threshold that whatever is measured reaches

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
+from orchestrator.findings.results import examined, standings
 from orchestrator.planner import JobKey
-from orchestrator.resolved_round import ResolvedRound
-from orchestrator.results import examined, standings
+from orchestrator.rounds.resolved_round import ResolvedRound
 
 FEWEST = 2  # that have a spread
 

@@ -9,7 +9,7 @@ from typing import Self
 from db.tables import JobState
 from orchestrator.rules import Metric
 from orchestrator.verdicts import Verdict
-from orchestrator.views import EvaluationView, JobView, RoundView
+from orchestrator.views.shapes import EvaluationView, JobView, RoundView
 from worker.job import CONCLUSIVE, Outcome
 
 WIDE = 720  # pixels of a whole chart, names and margins included

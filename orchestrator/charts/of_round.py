@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from orchestrator.charts.data import WIDE, Curve, Delta, Funnel, TaskCurves, TaskDeltas
 from orchestrator.errors import BadInput
-from orchestrator.records import Record, is_decision
+from orchestrator.findings.records import Record, is_decision
 from orchestrator.verdicts import Verdict
-from orchestrator.views import JobView, RoundView
+from orchestrator.views.shapes import JobView, RoundView
 from worker.job import BASELINE
 
 if TYPE_CHECKING:

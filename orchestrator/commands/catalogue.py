@@ -20,8 +20,8 @@ class Vocabulary(StrEnum):
 
 def variants(as_json: AsJson = False) -> None:
     """List the built-in catalogue of Future-Seed variants."""
-    from orchestrator.listings import variant_table
-    from orchestrator.variants import CATALOGUE
+    from orchestrator.rounds.variants import CATALOGUE
+    from orchestrator.terminal.listings import variant_table
 
     listed = {name: settings.model_dump(exclude_defaults=True) for name, settings in CATALOGUE.items()}
     typer.echo(json.dumps(listed) if as_json else variant_table(listed))
@@ -31,7 +31,7 @@ def tasks(context: typer.Context, as_json: AsJson = False) -> None:
     """List the task kinds and their options. `fsq tasks show KIND` shows an example."""
     if context.invoked_subcommand is not None:
         return
-    from orchestrator.listings import task_table
+    from orchestrator.terminal.listings import task_table
     from worker.job import task_kinds
 
     listed = task_kinds()
@@ -55,8 +55,8 @@ def show(
     Builds 80 training and 20 validation examples, unless --set train=N --set val=N say otherwise.
     """
     from orchestrator.build_report import report_lines
-    from orchestrator.reading import parse_task
-    from orchestrator.round_file import parse_settings
+    from orchestrator.rounds.reading import parse_task
+    from orchestrator.rounds.round_file import parse_settings
     from worker.preparation import InputProblem
     from worker.sample import sample
 

@@ -41,7 +41,7 @@ def status(
     """Show the rounds, or the jobs and decisions of one."""
     with open_client() as client:
         if watch:
-            from orchestrator.display import refresh
+            from orchestrator.terminal.display import refresh
 
             refresh(lambda: _status(client, name, as_json=as_json))
         typer.echo(_status(client, name, as_json=as_json))
@@ -49,7 +49,7 @@ def status(
 
 def _status(client: Client, name: str | None, *, as_json: bool) -> str:
     """One round, or all with the newest last."""
-    from orchestrator import status as texts
+    from orchestrator.terminal import status as texts
 
     if name is None:
         rounds = list(client.rounds())[::-1]
@@ -71,8 +71,8 @@ def workers(
     ] = None,
 ) -> None:
     """Show the workers and what they run."""
-    from orchestrator.status import workers_text
-    from orchestrator.views import WorkerState
+    from orchestrator.terminal.status import workers_text
+    from orchestrator.views.shapes import WorkerState
 
     with open_client() as client:
         found = client.workers()
@@ -100,7 +100,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a round's records or summary, also while it runs."""
-    from orchestrator.exports import write_file, write_files
+    from orchestrator.findings.exports import write_file, write_files
 
     with open_client() as client:
         if output is None or output == Path("-"):
@@ -132,7 +132,7 @@ def plot(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help=".png, .svg or .html.")],
 ) -> None:
     """Draw a round: its variants' deltas and learning curves."""
-    from orchestrator.plotting import plot as draw
+    from orchestrator.charts.plotting import plot as draw
 
     with open_client() as client:
         draw(client, name, output)

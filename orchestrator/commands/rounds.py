@@ -36,7 +36,7 @@ from orchestrator.wiring import (
 
 if TYPE_CHECKING:
     from db.session import Database
-    from orchestrator.views import SubmissionView
+    from orchestrator.views.shapes import SubmissionView
     from worker.process import Child
 
 
@@ -80,7 +80,7 @@ def calibrate(
         resolved, _ = intake.read_path(path)
         from orchestrator.calibration import findings, protocol
         from orchestrator.calibration.runs import runs_of
-        from orchestrator.stored_round import find
+        from orchestrator.rounds.stored_round import find
 
         calibrating = protocol.calibrating(resolved, runs)
         name = calibrating.spec.round
@@ -165,7 +165,7 @@ def plan(path: RoundPath, as_json: AsJson = False) -> None:
 
     Its jobs, no-ops, what is known already, and how fine its accuracies are.
     """
-    from orchestrator.forecast import as_text
+    from orchestrator.views.forecast import as_text
 
     with open_client() as client:
         view = client.forecast(path)
@@ -203,7 +203,7 @@ def prefetch(path: RoundPath) -> None:
 def _refuse_to_wait(database: Database, name: str) -> None:
     """Nothing can be run here of a round that comes after another: says why; exit code 1 if it is blocked."""
     from db.tables import RoundState
-    from orchestrator import stored_round
+    from orchestrator.rounds import stored_round
 
     with database.read() as session:
         row = stored_round.find(session, name)
@@ -219,7 +219,7 @@ def _work_on(database: Database, child: Child, name: str, *, on_stderr: bool = F
     """Works on a round until nothing of it is left to do, with a display."""
     from rich.console import Console
 
-    from orchestrator.display import display_for
+    from orchestrator.terminal.display import display_for
 
     display = display_for(Console(stderr=on_stderr), partial(outlook_of, database))
     with working(database, child, display, name) as service:
@@ -232,10 +232,10 @@ def _say_submitted(submitted: SubmissionView) -> None:
 
 def _finish(database: Database, name: str) -> None:
     """Leaves the results on disk and on the screen; exit code 1 when some job failed."""
-    from orchestrator import exports
-    from orchestrator.records import records
+    from orchestrator.findings import exports
+    from orchestrator.findings.records import records
+    from orchestrator.findings.summary import has_failures
     from orchestrator.reports import gathering, round_log
-    from orchestrator.summary import has_failures
 
     results = read_settings().results
     written = exports.write_files(partial(exports.lines, database), name, results)

@@ -52,7 +52,7 @@ def create(
 def list_tokens(as_json: AsJson = False) -> None:
     """Show the tokens there are, without their secrets."""
     from db import tokens
-    from orchestrator.listings import token_table
+    from orchestrator.terminal.listings import token_table
 
     refuse_a_server_alone("token list")
     with open_database() as database, database.read() as session:

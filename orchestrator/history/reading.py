@@ -14,7 +14,7 @@ from orchestrator.errors import BadInput
 from orchestrator.history.entries import LEDGER_KEY, OWN_KEY, Entry, NotARecord, entry_of, round_of
 from orchestrator.history.lines import Line, Skipped, read_lines
 from orchestrator.messages import one_line
-from orchestrator.round_file import plain_json
+from orchestrator.rounds.round_file import plain_json
 
 ENDINGS = (".jsonl", ".csv")
 

@@ -11,12 +11,12 @@ from db import history
 from db.session import Database
 from orchestrator.client import Client, of_each_round
 from orchestrator.errors import NotFound
+from orchestrator.findings.records import is_decision
 from orchestrator.history.entries import Entry, entry_of
 from orchestrator.history.importing import told
 from orchestrator.history.lines import Skipped
 from orchestrator.history.reading import ENDINGS, read_file
-from orchestrator.records import is_decision
-from orchestrator.round_file import plain_json
+from orchestrator.rounds.round_file import plain_json
 
 
 def told_apart(words: Sequence[str], rounds: Callable[[], Collection[str]]) -> tuple[list[Path], list[str]]:

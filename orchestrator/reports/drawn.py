@@ -22,8 +22,8 @@ from orchestrator.charts.data import (
 )
 from orchestrator.charts.of_round import funnel_of
 from orchestrator.errors import BadInput
+from orchestrator.findings.records import Record, key_of
 from orchestrator.planner import JobKey
-from orchestrator.records import Record, key_of
 from orchestrator.reports.effects import Effect, Report, stages_of
 from orchestrator.reports.gathering import RoundResults
 from orchestrator.verdicts import Verdict

@@ -13,15 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from orchestrator.caveats import Caveat
+from orchestrator.findings.caveats import Caveat
+from orchestrator.findings.records import Record
 from orchestrator.planner import VERDICTS_WITHOUT_A_NUMBER
 from orchestrator.points import rounded
-from orchestrator.records import Record
 from orchestrator.reports.gathering import RoundResults
 from orchestrator.statistics.examples import Interval, is_clear
 from orchestrator.statistics.seeds import AcrossSeeds, across_seeds, estimate_if_known
 from orchestrator.statistics.variants import false_discovery
-from orchestrator.views import RoundView
+from orchestrator.views.shapes import RoundView
 from worker.job import Outcome
 
 # of the pooled delta they are found anew, not_significant where there is an interval or a p-value

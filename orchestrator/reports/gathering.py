@@ -11,10 +11,10 @@ from functools import cached_property
 from orchestrator.charts.data import Curve
 from orchestrator.charts.of_round import last_reached
 from orchestrator.client import Client, of_each_round
+from orchestrator.findings.records import Record, is_decision
 from orchestrator.planner import JobKey
-from orchestrator.records import Record, is_decision
-from orchestrator.spec import CONTROL_ARM
-from orchestrator.views import RoundView
+from orchestrator.rounds.spec import CONTROL_ARM
+from orchestrator.views.shapes import RoundView
 
 
 @dataclass(frozen=True)

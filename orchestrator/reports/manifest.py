@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from orchestrator.errors import BadInput
-from orchestrator.records import key_of
+from orchestrator.findings.records import key_of
 from orchestrator.reports.effects import Effect, of_rounds
 from orchestrator.reports.gathering import RoundResults
 

@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from orchestrator.caveats import EXPLANATIONS
 from orchestrator.errors import BadInput, FsqError
 from orchestrator.files import write_whole
+from orchestrator.findings.caveats import EXPLANATIONS
+from orchestrator.findings.records import RECORDED, by_metric, is_decision, key_of
 from orchestrator.points import interval_text, points
-from orchestrator.records import RECORDED, by_metric, is_decision, key_of
 from orchestrator.reports import tables
 from orchestrator.reports.effects import Effect, of_rounds
 from orchestrator.reports.gathering import RoundResults

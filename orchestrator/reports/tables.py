@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from orchestrator.caveats import EXPLANATIONS
+from orchestrator.findings.caveats import EXPLANATIONS
 from orchestrator.points import interval_text, points
 from orchestrator.reports.effects import Effect, Report
 

@@ -15,7 +15,7 @@ import structlog
 from markupsafe import Markup
 
 from orchestrator.charts.data import NARROW, Curve, Funnel, TaskCurves, TaskDeltas
-from orchestrator.views import EvaluationView, JobView
+from orchestrator.views.shapes import EvaluationView, JobView
 
 Data = Funnel | TaskCurves | TaskDeltas
 Drawing = Future[Markup | None]  # None: it could not be drawn

@@ -12,16 +12,16 @@ from sqlalchemy.orm import Session
 
 from db import tables
 from db.tables import Job
-from orchestrator import stored_round
-from orchestrator.caveats import Caveat
 from orchestrator.charts.data import Delta, TaskDeltas
-from orchestrator.doubts import Doubts, on_task
-from orchestrator.evidence import Evidence
+from orchestrator.findings.caveats import Caveat
+from orchestrator.findings.doubts import Doubts, on_task
+from orchestrator.findings.evidence import Evidence
 from orchestrator.planner import JobKey
-from orchestrator.resolved_round import ResolvedRound
+from orchestrator.rounds import stored_round
+from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.statistics.seeds import sign_pattern
 from orchestrator.verdicts import AGAINST, Verdict
-from orchestrator.views import JobView
+from orchestrator.views.shapes import JobView
 
 Conditions = Sequence[ColumnElement[bool]]
 Decided = tuple[tables.Decision, int | None]  # with the id of its job

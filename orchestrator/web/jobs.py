@@ -12,13 +12,13 @@ from fastapi.responses import Response
 from sqlalchemy.orm import Session
 
 from db.tables import JobState
-from orchestrator import lookup
 from orchestrator.api.access import Scope, User, require
 from orchestrator.api.jobs import Id
 from orchestrator.api.service import Service, service_of
 from orchestrator.errors import NotFound
 from orchestrator.run_files import log_tail
-from orchestrator.views import JobView, WorkerView
+from orchestrator.views import lookup
+from orchestrator.views.shapes import JobView, WorkerView
 from orchestrator.web import findings, overview
 from orchestrator.web.rendering import drawn, page, poll_seconds
 

@@ -10,14 +10,15 @@ from sqlalchemy.orm import Session
 from db import tables
 from db.session import Database
 from db.tables import JobState
-from orchestrator import lookup, progress, stored_round
-from orchestrator.caveats import Caveat
 from orchestrator.charts.data import Curve, Funnel, TaskCurves
-from orchestrator.lookup import Slice
+from orchestrator.findings.caveats import Caveat
 from orchestrator.lru import LruCache
-from orchestrator.progress import Arms
-from orchestrator.spec import Selection
-from orchestrator.views import EventView, JobView, RoundView
+from orchestrator.rounds import stored_round
+from orchestrator.rounds.spec import Selection
+from orchestrator.views import lookup, progress
+from orchestrator.views.lookup import Slice
+from orchestrator.views.progress import Arms
+from orchestrator.views.shapes import EventView, JobView, RoundView
 from orchestrator.web import findings
 from orchestrator.web.drawings import Data, curves_of
 from orchestrator.web.findings import TaskFindings

@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from orchestrator.api.access import Access, User, token_of
-from orchestrator.caveats import EXPLANATIONS
+from orchestrator.findings.caveats import EXPLANATIONS
 from orchestrator.web import words
 from orchestrator.web.drawings import Data, Drawings
 

@@ -9,7 +9,6 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 
 from db.tables import JobState, RoundState
-from orchestrator import chains, lookup, progress, stored_round
 from orchestrator.api import rounds as api
 from orchestrator.api.access import Scope, User, require
 from orchestrator.api.paging import MAX_ID
@@ -17,8 +16,10 @@ from orchestrator.api.problems import Forbidden
 from orchestrator.api.rounds import Name, Submitter
 from orchestrator.api.service import Service, service_of
 from orchestrator.errors import Conflict
-from orchestrator.lookup import Slice
-from orchestrator.spec import MAX_NAME, NAME_PATTERN
+from orchestrator.rounds import chains, stored_round
+from orchestrator.rounds.spec import MAX_NAME, NAME_PATTERN
+from orchestrator.views import lookup, progress
+from orchestrator.views.lookup import Slice
 from orchestrator.web.jobs import end_of_log, workers_of
 from orchestrator.web.overview import Overview, Overviews
 from orchestrator.web.rendering import drawn, page, poll_seconds

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from db.events import EventKind
 from orchestrator.durations import duration
 from orchestrator.points import interval_text, points
-from orchestrator.spec import Selection
+from orchestrator.rounds.spec import Selection
 from orchestrator.verdicts import Verdict
-from orchestrator.views import EventView
+from orchestrator.views.shapes import EventView
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 VERDICTS = {Verdict.NO_OP: "no-op"}  # those that are not said as they are stored

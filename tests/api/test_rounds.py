@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from db.session import Database
 from db.tables import Round
 from orchestrator import interventions
-from orchestrator.records import records, to_jsonl
+from orchestrator.findings.records import records, to_jsonl
 from tests.api.conftest import MakeClient
 from tests.orchestrator.factories import Rig, resolve, result, round_data
 from worker.job import JobResult, Outcome
@@ -111,7 +111,7 @@ def test_records__while_a_retry_takes_decisions_back(database: Database, tmp_pat
         resolve(tmp_path, variants={f"v{n}": {"layer_start": 1, "alpha_init": n / 9} for n in range(9)})
     )
     rig.run_next(JobResult(outcome=Outcome.OOM, reason="too large"))
-    with patch("orchestrator.records.BATCH", 4):
+    with patch("orchestrator.findings.records.BATCH", 4):
         lines = records(database, "r1")
         first = [next(lines) for _ in range(3)]
         with database.write() as session:

@@ -25,7 +25,7 @@ from sqlalchemy import func, select
 from db.events import EventKind
 from db.session import Database, open_current
 from db.tables import Event, Job, JobState, Round, RoundState
-from orchestrator import exports
+from orchestrator.findings import exports
 from orchestrator.intake import Intake
 from worker.preparation import prepare
 

@@ -34,11 +34,11 @@ from orchestrator.history.importing import import_files, totals
 from orchestrator.history.lines import Skipped
 from orchestrator.history.reading import read_file
 from orchestrator.history.sources import of_imported
-from orchestrator.reading import parse_task, validate
 from orchestrator.reports import manifest, references
 from orchestrator.reports.references import Known
-from orchestrator.round_file import RoundFile, parse, parse_json
-from orchestrator.spec import RoundSpec
+from orchestrator.rounds.reading import parse_task, validate
+from orchestrator.rounds.round_file import RoundFile, parse, parse_json
+from orchestrator.rounds.spec import RoundSpec
 from orchestrator.wiring import refusal
 from tasks import Data, DataError, TaskError, build
 from tasks.sources import open_source

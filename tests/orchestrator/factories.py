@@ -14,8 +14,8 @@ from db.session import Database
 from db.tables import Evaluation, Job, Worker
 from orchestrator import engine
 from orchestrator.planner import JobKey
-from orchestrator.reading import parse_round
-from orchestrator.resolved_round import ResolvedRound
+from orchestrator.rounds.reading import parse_round
+from orchestrator.rounds.resolved_round import ResolvedRound
 from tests.claims import take_next
 from worker.job import JobResult, Metrics, Outcome, Usage
 from worker.preparation import prepare

@@ -12,12 +12,13 @@ from sqlalchemy import select
 
 from db.session import Database
 from db.tables import Round, RoundState
-from orchestrator import engine, interventions, stored_round
-from orchestrator.chains import Parent, start
+from orchestrator import engine, interventions
 from orchestrator.errors import BadRound, NotFound
-from orchestrator.reading import parse_round
+from orchestrator.rounds import stored_round
+from orchestrator.rounds.chains import Parent, start
+from orchestrator.rounds.reading import parse_round
+from orchestrator.rounds.spec import RoundSpec
 from orchestrator.rules import RuleFailed
-from orchestrator.spec import RoundSpec
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
 from worker.job import JobResult, Outcome
 

@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from db.session import Database
-from orchestrator import progress, views
 from orchestrator.charts import composed, curves, deltas, funnel, of_round, rendering
 from orchestrator.charts.data import NARROW, WIDE, Curve, Delta, Funnel, TaskCurves, TaskDeltas
+from orchestrator.charts.plotting import plot
 from orchestrator.errors import BadInput, FsqError
+from orchestrator.findings.records import records
 from orchestrator.http_client import HttpClient
-from orchestrator.plotting import plot
-from orchestrator.records import records
 from orchestrator.verdicts import Verdict
+from orchestrator.views import progress, shapes
 from tests.orchestrator.factories import Rig, resolve
 
 HOSTILE = [
@@ -288,8 +288,8 @@ def test_funnel__numbers_are_written() -> None:
 def test_funnel__of_counts() -> None:
     outcomes = {"ok": 5, "diverged": 1, "cached": 2, "cancelled": 3, "build_failed": 1}
     verdicts = {"quick": {"promoted": 3, "pruned": 2}, "med": {"promoted": 1, "rejected": 2}}
-    far = views.Funnel(planned=20, done=12, cached=2, pruned=2, rejected=2, promoted=1, confirmed=0)
-    found = views.RoundView.model_construct(round="r", stages=("quick", "med"), funnel=far)
+    far = shapes.Funnel(planned=20, done=12, cached=2, pruned=2, rejected=2, promoted=1, confirmed=0)
+    found = shapes.RoundView.model_construct(round="r", stages=("quick", "med"), funnel=far)
     assert Funnel.of(found, outcomes, verdicts) == Funnel("r", 20, 2, 6, 4, 2, 2, 1, 0)
     assert Funnel.of(found, {}, {"quick": {"promoted": 3}}).promoted == 0
 

@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from orchestrator.display import (
+from orchestrator.engine import Taken
+from orchestrator.findings.evidence import Evidence, SeedEvidence
+from orchestrator.planner import Decision, JobKey
+from orchestrator.terminal.display import (
     BARS,
     LiveDisplay,
     PlainDisplay,
@@ -19,11 +22,8 @@ from orchestrator.display import (
     duration,
     sparkline,
 )
-from orchestrator.engine import Taken
-from orchestrator.evidence import Evidence, SeedEvidence
-from orchestrator.outlook import Outlook
-from orchestrator.planner import Decision, JobKey
 from orchestrator.verdicts import Verdict
+from orchestrator.views.outlook import Outlook
 from tests.worker.factories import make_job
 from worker.job import Budget, Evaluation, JobResult, Metrics, Outcome
 from worker.running import RunningJob

@@ -13,14 +13,15 @@ from sqlalchemy import select
 from db import queue
 from db.session import Database
 from db.tables import Decision, Evaluation, Job
-from orchestrator import engine, interventions, summary
+from orchestrator import engine, interventions
 from orchestrator.api.metrics import FromDatabase
 from orchestrator.api.watch import Watch
 from orchestrator.errors import BadRound
-from orchestrator.exports import lines
+from orchestrator.findings import summary
+from orchestrator.findings.exports import lines
+from orchestrator.findings.records import Record, records
 from orchestrator.planner import JobKey
 from orchestrator.points import ROUNDING
-from orchestrator.records import Record, records
 from orchestrator.reports import effects
 from orchestrator.statistics.early_stop import remaining
 from orchestrator.web import findings

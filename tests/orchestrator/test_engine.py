@@ -13,10 +13,11 @@ from sqlalchemy import select
 from db import queue
 from db.session import Database
 from db.tables import Decision, Job, JobState, Round, RoundState
-from orchestrator import engine, interventions, stored_round
+from orchestrator import engine, interventions
 from orchestrator.errors import Conflict, NotFound
+from orchestrator.findings.records import records
 from orchestrator.planner import JobKey
-from orchestrator.records import records
+from orchestrator.rounds import stored_round
 from tests.claims import take_next
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
 from worker.job import BASELINE, RESULT_VERSION, JobResult, Outcome

@@ -13,16 +13,20 @@ from sqlalchemy import select
 
 from db.session import Database
 from db.tables import Decision, Job
-from orchestrator import caveats, engine, lookup, progress, selections, status
-from orchestrator.evidence import Evidence, Pair, SeedEvidence, of_pairs
-from orchestrator.exports import lines
+from orchestrator import engine
+from orchestrator.findings import caveats
+from orchestrator.findings.evidence import Evidence, Pair, SeedEvidence, of_pairs
+from orchestrator.findings.exports import lines
+from orchestrator.findings.records import Record, records
 from orchestrator.planner import JobKey
-from orchestrator.reading import parse_round
-from orchestrator.records import Record, records
-from orchestrator.resolved_round import CONTROL_SEEDS
-from orchestrator.spec import MOST_FRESH
+from orchestrator.rounds import selections
+from orchestrator.rounds.reading import parse_round
+from orchestrator.rounds.resolved_round import CONTROL_SEEDS
+from orchestrator.rounds.spec import MOST_FRESH
 from orchestrator.statistics.examples import Outcomes, compare
 from orchestrator.statistics.seeds import estimate
+from orchestrator.terminal import status
+from orchestrator.views import lookup, progress
 from orchestrator.web import findings
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
 from worker.job import BASELINE, Metric, Metrics

@@ -12,9 +12,10 @@ from sqlalchemy.orm import Session
 
 from db.session import Database
 from db.tables import Job
-from orchestrator import forecast, interventions
+from orchestrator import interventions
 from orchestrator.errors import BadRound
 from orchestrator.planner import JobKey
+from orchestrator.views import forecast
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
 from worker.job import BASELINE, JobResult, Outcome
 

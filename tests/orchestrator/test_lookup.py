@@ -8,11 +8,14 @@ import pytest
 
 from db.session import Database
 from db.tables import Job, JobState, Round, RoundState
-from orchestrator import interventions, lookup, progress, status, stored_round
-from orchestrator.lookup import Slice
-from orchestrator.progress import Arms
-from orchestrator.records import records
-from orchestrator.views import WorkerState
+from orchestrator import interventions
+from orchestrator.findings.records import records
+from orchestrator.rounds import stored_round
+from orchestrator.terminal import status
+from orchestrator.views import lookup, progress
+from orchestrator.views.lookup import Slice
+from orchestrator.views.progress import Arms
+from orchestrator.views.shapes import WorkerState
 from tests.orchestrator.factories import NOW, Rig, resolve, result
 from worker.job import JobResult, Outcome
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.errors import BadRound
-from orchestrator.reading import parse_round, read_round
-from orchestrator.spec import Confirm, RoundSpec, entries
+from orchestrator.rounds.reading import parse_round, read_round
+from orchestrator.rounds.spec import Confirm, RoundSpec, entries
 from tests.orchestrator.factories import round_data
 from worker.job import HubCheckpoint, RandomCheckpoint
 
@@ -262,7 +262,9 @@ def test_parse_round__looks_for_the_places_of_variants_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     looked: list[int] = []
-    monkeypatch.setattr("orchestrator.reading.entries", lambda given: looked.append(1) or entries(given))
+    monkeypatch.setattr(
+        "orchestrator.rounds.reading.entries", lambda given: looked.append(1) or entries(given)
+    )
     found = problems(GOOD.replace("[head_l8, scalar_l8_trainable]", f"[{', '.join(['head_l8'] * 5000)}]"))
     assert len(found) == 101
     assert found[0] == "line 8, variants.1: the variant head_l8 stands more than once"

@@ -16,17 +16,19 @@ from typer.testing import CliRunner
 
 from db.session import Database, open_current
 from db.tables import Decision, Job, JobState
-from orchestrator import caveats, doubts, exports, interventions, progress
+from orchestrator import interventions
 from orchestrator.cli import app
 from orchestrator.errors import BadInput, BrokenRound, FsqError
-from orchestrator.evidence import Evidence
 from orchestrator.files import write_whole
-from orchestrator.lookup import Slice
+from orchestrator.findings import caveats, doubts, exports
+from orchestrator.findings.evidence import Evidence
+from orchestrator.findings.records import Record, records, to_jsonl
+from orchestrator.findings.summary import has_failures
 from orchestrator.planner import JobKey
 from orchestrator.points import interval_text
-from orchestrator.records import Record, records, to_jsonl
-from orchestrator.resolved_round import ResolvedRound
-from orchestrator.summary import has_failures
+from orchestrator.rounds.resolved_round import ResolvedRound
+from orchestrator.views import progress
+from orchestrator.views.lookup import Slice
 from tests.orchestrator.factories import NOW, USAGE, Rig, resolve, result, round_data
 from worker.job import BASELINE, RESULT_VERSION, JobResult, Outcome
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.errors import BadRound
-from orchestrator.round_file import MAX_BYTES, parse, parse_json
+from orchestrator.rounds.round_file import MAX_BYTES, parse, parse_json
 
 TEXT = st.text(
     st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"], exclude_characters="\0")

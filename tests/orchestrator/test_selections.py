@@ -9,11 +9,13 @@ import pytest
 
 from db.session import Database
 from db.tables import RoundState
-from orchestrator import engine, forecast, interventions, progress, stored_round
-from orchestrator.chains import Decided, choose
+from orchestrator import engine, interventions
 from orchestrator.errors import BadRound, NotFound
-from orchestrator.records import records
+from orchestrator.findings.records import records
+from orchestrator.rounds import stored_round
+from orchestrator.rounds.chains import Decided, choose
 from orchestrator.verdicts import Verdict
+from orchestrator.views import forecast, progress
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
 from tests.orchestrator.test_chains import BLOCKED, WAITING, WINNERS, states
 from worker.job import JobResult, Outcome

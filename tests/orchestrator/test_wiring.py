@@ -16,15 +16,16 @@ from db import events
 from db.events import EventKind
 from db.session import Database
 from db.tables import Job, Round, RoundState
-from orchestrator import engine, interventions, lookup
+from orchestrator import engine, interventions
 from orchestrator.client import DatabaseClient
 from orchestrator.errors import BrokenRound
-from orchestrator.lookup import Slice
 from orchestrator.reports import checking, references
 from orchestrator.reports.gathering import gather
 from orchestrator.rules import Threshold, TopK, known
 from orchestrator.settings import Settings
 from orchestrator.verdicts import Verdict
+from orchestrator.views import lookup
+from orchestrator.views.lookup import Slice
 from orchestrator.wiring import limits_of, working
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
 from worker.job import JobResult, Outcome

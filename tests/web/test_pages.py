@@ -13,9 +13,10 @@ from structlog.testing import capture_logs
 
 from db.session import Database
 from db.tables import Decision, Job, Round, RoundState, Worker
-from orchestrator import engine, stored_round
-from orchestrator.caveats import Caveat
-from orchestrator.records import records
+from orchestrator import engine
+from orchestrator.findings.caveats import Caveat
+from orchestrator.findings.records import records
+from orchestrator.rounds import stored_round
 from orchestrator.web import findings, overview
 from orchestrator.web.findings import TaskFindings
 from orchestrator.web.sessions import own_path
@@ -137,7 +138,7 @@ def test_errors__a_defect_is_a_page(make_client: MakeClient, monkeypatch: pytest
     def broken(*_: object) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("orchestrator.lookup.workers", broken)
+    monkeypatch.setattr("orchestrator.views.lookup.workers", broken)
     with capture_logs() as said:
         response = make_client(raise_server_exceptions=False).get("/workers")
 
@@ -499,6 +500,6 @@ def test_actions__where_there_is_nothing_to_do(
 def test_rounds__the_list_counts_rounds_only(
     client: TestClient, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr("orchestrator.lookup.status")
+    monkeypatch.delattr("orchestrator.views.lookup.status")
 
     assert client.get("/").status_code == 200

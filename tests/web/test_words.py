@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from db.events import EventKind
-from orchestrator.spec import Selection
-from orchestrator.views import EventView
+from orchestrator.rounds.spec import Selection
+from orchestrator.views.shapes import EventView
 from orchestrator.web.words import age, happened, selection
 from tests.orchestrator.factories import NOW
 

@@ -11,11 +11,11 @@ import pytest
 
 from db.session import Database
 from db.tables import Round
-from orchestrator import exports
 from orchestrator.audit.findings import Check
 from orchestrator.audit.judging import Audit, audit
 from orchestrator.client import DatabaseClient
 from orchestrator.errors import BrokenRound
+from orchestrator.findings import exports
 from orchestrator.history.entries import History, Run
 from orchestrator.history.importing import import_files
 from orchestrator.history.sources import of_files, of_imported, of_rounds

@@ -8,7 +8,7 @@ from typing import Any
 
 from db.tables import JobState, RoundState
 from orchestrator.reports.gathering import RoundResults
-from orchestrator.views import Funnel, RoundView
+from orchestrator.views.shapes import Funnel, RoundView
 from tests.orchestrator.factories import NOW
 
 STAGES = ("quick", "med")

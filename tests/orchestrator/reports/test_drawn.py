@@ -11,7 +11,7 @@ from orchestrator.charts.data import Curve, Forest, Funnel, Pair, Pooled, Spendi
 from orchestrator.errors import BadInput
 from orchestrator.reports import drawn
 from orchestrator.reports.effects import of_rounds
-from orchestrator.views import NoiseFloor
+from orchestrator.views.shapes import NoiseFloor
 from tests.orchestrator.reports.samples import decision, job, of_round, two_seeds
 from tests.orchestrator.test_charts import HOSTILE, marks, parsed, texts
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.caveats import Caveat
+from orchestrator.findings.caveats import Caveat
 from orchestrator.reports.effects import of_rounds, stages_of
 from orchestrator.statistics.seeds import across_seeds, estimate
-from orchestrator.views import NoiseFloor
+from orchestrator.views.shapes import NoiseFloor
 from tests.orchestrator.reports.samples import decision, job, of_round, two_seeds
 
 

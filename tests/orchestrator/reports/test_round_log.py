@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from orchestrator.errors import BadInput, FsqError
 from orchestrator.reports import round_log
 from orchestrator.reports.round_log import entry, update, with_entry
-from orchestrator.views import NoiseFloor
+from orchestrator.views.shapes import NoiseFloor
 from tests.orchestrator.reports.samples import decision, job, of_round, two_seeds
 
 

@@ -14,8 +14,8 @@ from orchestrator.messages import Location, dotted, one_line
 from worker.job import in_words
 
 if TYPE_CHECKING:
+    from orchestrator.rounds.spec import After, EarlyStopping, Selection, Stage, Variant
     from orchestrator.rules import Rule
-    from orchestrator.spec import After, EarlyStopping, Selection, Stage, Variant
     from worker.job import OptimizerConfig, TaskConfig
 
 CONTROL_ARM = "aa"  # the baseline under another name and seed, where a round asks for it

@@ -10,10 +10,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.tables import Evaluation, Job, JobState
-from orchestrator import results, stored_plan, stored_round
+from orchestrator import stored_plan
+from orchestrator.findings import results
+from orchestrator.findings.results import StoredJob
 from orchestrator.planner import JobKey, Plan, SearchSpec
-from orchestrator.resolved_round import ResolvedRound
-from orchestrator.results import StoredJob
+from orchestrator.rounds import stored_round
+from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.rules import Scope
 from orchestrator.verdicts import Verdict
 from worker.job import BASELINE, Budget, Metric, accuracy_of

@@ -16,9 +16,9 @@ from db.statements import AnySelect
 from db.tables import EVALUATIONS, JOBS, Job, JobState
 from orchestrator.planner import JobKey, Lane, Measurement
 from orchestrator.points import ROUNDING
-from orchestrator.resolved_round import ResolvedRound
+from orchestrator.rounds.resolved_round import ResolvedRound
+from orchestrator.rounds.stored_round import unreadable
 from orchestrator.statistics.examples import Outcomes
-from orchestrator.stored_round import unreadable
 from worker.job import (
     CONCLUSIVE,
     Metric,

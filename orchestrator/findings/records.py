@@ -19,14 +19,16 @@ from sqlalchemy.orm import Session
 from db import tables
 from db.session import Database
 from db.tables import Job, JobState
-from orchestrator import caveats, past_runs, round_statistics, stored_plan, stored_round
-from orchestrator.caveats import Caveat, Measured
-from orchestrator.evidence import Evidence, SeedEvidence
+from orchestrator import stored_plan
+from orchestrator.findings import caveats, past_runs, round_statistics
+from orchestrator.findings.caveats import Caveat, Measured
+from orchestrator.findings.evidence import Evidence, SeedEvidence
+from orchestrator.findings.results import Standing, StoredJob, jobs
+from orchestrator.findings.round_statistics import Arm, RoundStatistics
 from orchestrator.planner import Decision, JobKey, Plan, SearchSpec
 from orchestrator.points import difference
-from orchestrator.resolved_round import ResolvedRound
-from orchestrator.results import Standing, StoredJob, jobs
-from orchestrator.round_statistics import Arm, RoundStatistics
+from orchestrator.rounds import stored_round
+from orchestrator.rounds.resolved_round import ResolvedRound
 from worker.job import BASELINE, RESULT_VERSION, RUNS, Metric, Metrics, run_name, version
 
 Record = dict[str, Any]

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from orchestrator.planner import JobKey, SearchSpec
-from orchestrator.spec import RoundSpec
+from orchestrator.rounds.spec import RoundSpec
 from worker.job import (
     BASELINE,
     BuildReport,

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 
 from db.tables import Job, JobState
 from orchestrator.planner import JobKey
-from orchestrator.resolved_round import ResolvedRound
-from orchestrator.spec import CONTROL_ARM
+from orchestrator.rounds.resolved_round import ResolvedRound
+from orchestrator.rounds.spec import CONTROL_ARM
 from orchestrator.statistics.variants import Spread, pooled_spread
 from worker.job import BASELINE
 

@@ -10,16 +10,17 @@ from sqlalchemy.orm import Session
 
 from db.statements import AnyRow
 from db.tables import Decision, Job, JobState, Round
-from orchestrator import doubts, results, stored_round
-from orchestrator.doubts import Doubts
 from orchestrator.errors import BrokenRound
-from orchestrator.evidence import Evidence
-from orchestrator.lookup import Counts, Found, Slice, cut, job_columns, without_id
+from orchestrator.findings import doubts, results
+from orchestrator.findings.doubts import Doubts
+from orchestrator.findings.evidence import Evidence
 from orchestrator.planner import JobKey, SearchSpec
+from orchestrator.rounds import stored_round
+from orchestrator.rounds.stored_round import find
 from orchestrator.rules import Scope, UnknownRule, rule_class
-from orchestrator.stored_round import find
 from orchestrator.verdicts import Verdict
-from orchestrator.views import DecisionView, Funnel, JobView, NoiseFloor, RoundView
+from orchestrator.views.lookup import Counts, Found, Slice, cut, job_columns, without_id
+from orchestrator.views.shapes import DecisionView, Funnel, JobView, NoiseFloor, RoundView
 from worker.job import BASELINE, Outcome
 
 

@@ -8,12 +8,12 @@ from sqlalchemy.orm import Session
 
 from db import tables
 from db.tables import RoundState
-from orchestrator import chains
 from orchestrator.errors import BadRound, Problem
-from orchestrator.evidence import Evidence
-from orchestrator.resolved_round import ResolvedRound
-from orchestrator.spec import CONTROL_ARM, MAX_NAME, RoundSpec
-from orchestrator.stored_round import find, on_candidates, resolve
+from orchestrator.findings.evidence import Evidence
+from orchestrator.rounds import chains
+from orchestrator.rounds.resolved_round import ResolvedRound
+from orchestrator.rounds.spec import CONTROL_ARM, MAX_NAME, RoundSpec
+from orchestrator.rounds.stored_round import find, on_candidates, resolve
 from orchestrator.verdicts import AGAINST, Verdict
 from worker.job import FutureSeedSettings, RoundFacts
 

@@ -10,13 +10,13 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, aliased
 
 from db.tables import Job
-from orchestrator import caveats, results
-from orchestrator.caveats import Caveat, Measured
-from orchestrator.evidence import Evidence
+from orchestrator.findings import caveats, results
+from orchestrator.findings.caveats import Caveat, Measured
+from orchestrator.findings.evidence import Evidence
+from orchestrator.findings.results import StoredJob
+from orchestrator.findings.round_statistics import Arm, seeds_of
 from orchestrator.planner import VERDICTS_WITHOUT_A_NUMBER, JobKey
-from orchestrator.resolved_round import ResolvedRound
-from orchestrator.results import StoredJob
-from orchestrator.round_statistics import Arm, seeds_of
+from orchestrator.rounds.resolved_round import ResolvedRound
 from worker.job import BASELINE, Outcome
 
 

@@ -18,9 +18,9 @@ from db.events import EventKind
 from db.statements import AnyRow, AnySelect
 from db.tables import Decision, Evaluation, Job, JobState, Round, RoundState, Worker
 from orchestrator.errors import NotFound
-from orchestrator.stored_round import find
+from orchestrator.rounds.stored_round import find
 from orchestrator.verdicts import Verdict
-from orchestrator.views import (
+from orchestrator.views.shapes import (
     EvaluationView,
     EventView,
     JobView,

@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 from db import tables
 from orchestrator.errors import BrokenRound, no_such_round
 from orchestrator.messages import dotted, one_line
-from orchestrator.resolved_round import ResolvedRound
+from orchestrator.rounds.resolved_round import ResolvedRound
+from orchestrator.rounds.spec import CONTROL_ARM, RoundSpec
 from orchestrator.rules import RuleFailed
-from orchestrator.spec import CONTROL_ARM, RoundSpec
 from worker.job import RoundFacts
 
 

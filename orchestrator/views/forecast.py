@@ -13,20 +13,22 @@ from sqlalchemy.orm import Session
 
 from db import queue
 from db.tables import Job, JobState, Round
-from orchestrator import caveats, engine, selections, stored_round
+from orchestrator import engine
 from orchestrator.build_report import report_lines
-from orchestrator.caveats import EXPLANATIONS, Caveat
 from orchestrator.durations import duration
 from orchestrator.errors import Conflict, NotFound, no_such_round
-from orchestrator.outlook import job_seconds
-from orchestrator.past_runs import spreads
+from orchestrator.findings import caveats
+from orchestrator.findings.caveats import EXPLANATIONS, Caveat
+from orchestrator.findings.past_runs import spreads
 from orchestrator.planner import JobKey
 from orchestrator.points import points
-from orchestrator.resolved_round import ResolvedRound
+from orchestrator.rounds import selections, stored_round
+from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.rules import Scope
 from orchestrator.statistics.seeds import least_sign_p
 from orchestrator.statistics.variants import smallest_effect
-from orchestrator.views import View
+from orchestrator.views.outlook import job_seconds
+from orchestrator.views.shapes import View
 from worker.job import MEASURED, BuildReport, JobSpec, Outcome
 
 

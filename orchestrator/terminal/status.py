@@ -11,7 +11,7 @@ from db.states import JobState
 from orchestrator.points import interval_text, points
 
 if TYPE_CHECKING:
-    from orchestrator.views import DecisionView, JobView, RoundLine, WorkerView
+    from orchestrator.views.shapes import DecisionView, JobView, RoundLine, WorkerView
 
 
 def rounds_text(rounds: Sequence[RoundLine | Glimpse]) -> str:

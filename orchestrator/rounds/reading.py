@@ -16,12 +16,12 @@ from typing import Any, get_args
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from orchestrator.consistency import Conflict, Inconsistent, conflicts
 from orchestrator.errors import BadRound, NotFound, Problem
 from orchestrator.messages import Location, dotted, one_line
-from orchestrator.round_file import RoundFile, parse, read
+from orchestrator.rounds.consistency import Conflict, Inconsistent, conflicts
+from orchestrator.rounds.round_file import RoundFile, parse, read
+from orchestrator.rounds.spec import MAX_JOBS, NAME_PATTERN, Name, RoundSpec, Selection, entries, spell_out
 from orchestrator.rules.registry import DEFAULT, rule_class
-from orchestrator.spec import MAX_JOBS, NAME_PATTERN, Name, RoundSpec, Selection, entries, spell_out
 from worker.job import AnyTaskConfig, FutureSeedSettings, TaskConfig, task_options
 
 TASK: TypeAdapter[TaskConfig] = TypeAdapter(AnyTaskConfig)

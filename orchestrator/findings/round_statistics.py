@@ -14,8 +14,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from orchestrator import caveats
-from orchestrator.evidence import Evidence, SeedEvidence
+from orchestrator.findings import caveats
+from orchestrator.findings.evidence import Evidence, SeedEvidence
 from orchestrator.planner import VERDICTS_WITHOUT_A_NUMBER, JobKey, Measurement, SearchSpec
 from orchestrator.points import rounded
 from orchestrator.statistics.seeds import AcrossSeeds, across_seeds, estimate_if_known

@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import NamedTuple, Self
 
-from orchestrator.evidence import Evidence
+from orchestrator.findings.evidence import Evidence
+from orchestrator.findings.results import StoredJob
 from orchestrator.planner import SearchSpec
 from orchestrator.points import ROUNDING
-from orchestrator.resolved_round import ResolvedRound
-from orchestrator.results import StoredJob
+from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.rules import Scope
 from orchestrator.statistics.examples import is_clear
 from worker.job import (

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from orchestrator.caveats import EXPLANATIONS, Caveat
+from orchestrator.findings.caveats import EXPLANATIONS, Caveat
+from orchestrator.findings.records import RECORDED, Record, by_metric, is_decision
 from orchestrator.planner import SearchSpec
 from orchestrator.points import interval_text, points
-from orchestrator.records import RECORDED, Record, by_metric, is_decision
-from orchestrator.resolved_round import ResolvedRound
+from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.verdicts import Verdict
 from worker.job import BASELINE, CONCLUSIVE, BuildReport, Outcome
 

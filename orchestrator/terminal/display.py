@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.durations import duration
+from orchestrator.findings.records import RECORDED
 from orchestrator.points import difference, interval_text, points
-from orchestrator.records import RECORDED
 from orchestrator.verdicts import Verdict
 from worker.job import (
     BASELINE,
@@ -34,7 +34,7 @@ from worker.job import (
 
 if TYPE_CHECKING:
     from orchestrator.engine import Taken
-    from orchestrator.outlook import Outlook
+    from orchestrator.views.outlook import Outlook
     from worker.running import RunningJob
 
 COLOURS = {

@@ -9,10 +9,10 @@ from itertools import chain
 from pathlib import Path
 
 from db.session import Database
-from orchestrator import stored_round
 from orchestrator.files import write_whole
-from orchestrator.records import EVERY_LINE, Record, records, to_jsonl
-from orchestrator.summary import summary
+from orchestrator.findings.records import EVERY_LINE, Record, records, to_jsonl
+from orchestrator.findings.summary import summary
+from orchestrator.rounds import stored_round
 
 
 def lines(database: Database, name: str, form: str) -> Iterator[str]:

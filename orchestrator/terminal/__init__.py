@@ -1,0 +1,1 @@
+"""What the command line shows: live displays, log lines and tables."""

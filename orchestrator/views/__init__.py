@@ -1,0 +1,1 @@
+"""What people and programs are shown of rounds, jobs and workers: shapes, and the reads that fill them."""
