@@ -36,7 +36,7 @@ from model import RWKV7, ModelShape, default_backend, random_state_dict
 from orchestrator import engine
 from orchestrator.views import lookup, progress
 from orchestrator.views.lookup import Slice
-from worker.training import start_run
+from worker.child.run import start_run
 
 TOKENS = (256, 512, 1024, 2048, 4096, 8192, 16384)
 BATCHES = (1, 2, 4, 8, 16, 32)

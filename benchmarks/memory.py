@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_leaves
 
 from model import RWKV7, FutureSeed, FutureSeedSettings, ModelShape, time_mix
 from model.kernels import triton_operator
-from worker.training import answer_loss
+from worker.child.passes import answer_loss
 
 LAYERS, WIDTH, VOCABULARY = 12, 768, 65536
 TARGET_GIB = 8

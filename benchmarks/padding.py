@@ -14,7 +14,7 @@ from pathlib import Path
 from model.tokenizers import get_tokenizer
 from orchestrator.rounds.reading import read_round
 from tasks import Example, build
-from worker.batches import BatchOrder
+from worker.child.batches import BatchOrder
 
 EPOCHS = 3
 

@@ -31,7 +31,10 @@ from training_environment import as_in_training
 
 from model import RWKV7, FutureSeedSettings, ModelShape, default_backend, random_state_dict, time_mix
 from tasks import Example, parse_config
-from worker.child import ONE_THREAD_BELOW
+from worker.child.memory import kept_bytes
+from worker.child.passes import Batch, answer_loss, answer_states, autocast
+from worker.child.resources import ONE_THREAD_BELOW
+from worker.child.run import Run, start_run
 from worker.job import (
     Budget,
     JobSpec,
@@ -40,9 +43,7 @@ from worker.job import (
     RandomCheckpoint,
     RandomInit,
 )
-from worker.memory import kept_bytes
 from worker.preparation import inspect_model
-from worker.training import Batch, Run, answer_loss, answer_states, autocast, start_run
 
 # layers, width, vocabulary, batch, prompt tokens, answer tokens
 SHAPES = {

@@ -132,7 +132,7 @@ class Child:
         self.stop()
         ours, theirs = Pipe()
         self._connection = ours
-        command = [sys.executable, "-P", "-m", "worker.start"]  # -P: no module of the current folder
+        command = [sys.executable, "-P", "-m", "worker.child"]  # -P: no module of the current folder
         arguments = [str(theirs.fileno()), str(os.getpid()), torch_name(self.device), str(self._home)]
         arguments += [str(self._limits.snapshot_bytes), str(self._limits.activation_bytes)]
         with log.open("ab") as output:

@@ -1,4 +1,4 @@
-"""Where snapshots lie; apart from `worker.snapshots` so that removing one needs no torch.
+"""Where snapshots lie; apart from `worker.child.snapshots` so that removing one needs no torch.
 
 A snapshot's name carries its trajectory and the SHA-256 of its content.
 """

@@ -18,9 +18,10 @@ import torch
 
 import tasks
 from model import RWKV7, ModelShape, get_tokenizer, random_state_dict
+from worker.child.run import start_run
+from worker.child.training import train
 from worker.job import Budget, Evaluation, JobSpec, ModelConfig, OptimizerConfig, RandomCheckpoint, RandomInit
 from worker.preparation import inspect_model
-from worker.training import start_run, train
 
 LAYERS, WIDTH, VOCABULARY = 4, 64, 256
 EVAL_EVERY = 20

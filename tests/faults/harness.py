@@ -75,7 +75,7 @@ class Program:
 
     def child(self) -> int | None:
         """The process that trains for this worker."""
-        return next((pid for pid in children_of(self.pid) if b"worker.start" in _read(pid, "cmdline")), None)
+        return next((pid for pid in children_of(self.pid) if b"worker.child" in _read(pid, "cmdline")), None)
 
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)

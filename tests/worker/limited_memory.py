@@ -22,12 +22,15 @@ from tasks import build
 from tests.model.model_samples import live_model
 from tests.worker.factories import make_job, task_options
 from tests.worker.test_training import Recorder
-from worker.child import ConnectionReport, Resources, run_job
+from worker.child.fitting import Fitting, Shapes, fit
+from worker.child.jobs import run_job
+from worker.child.reporting import ConnectionReport
+from worker.child.resources import Resources
+from worker.child.run import start_run
+from worker.child.snapshots import Snapshots
+from worker.child.training import gradients, train
 from worker.errors import OutOfMemory
-from worker.fitting import Fitting, Shapes, fit
 from worker.job import JobSpec, ModelConfig, RandomCheckpoint, RandomInit
-from worker.snapshots import Snapshots
-from worker.training import gradients, start_run, train
 
 MODEL = ModelConfig(
     checkpoint=RandomCheckpoint(random=RandomInit(layers=4, dim=256, vocab=256)),

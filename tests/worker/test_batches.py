@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.batches import BatchOrder, evaluation_batches, padded_positions
+from worker.child.batches import BatchOrder, evaluation_batches, padded_positions
 
 lengths = st.lists(st.integers(1, 500), min_size=1, max_size=100)
 

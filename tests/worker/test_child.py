@@ -15,11 +15,14 @@ from safetensors.torch import save_file
 from model import ModelShape, random_state_dict
 from tests.worker.factories import make_job
 from tests.worker.test_training import SEEDED, Recorder, fresh_model
-from worker import child
-from worker.child import ConnectionReport, LoggedReport, Resources, run_job
+from worker.child import reporting, serving
+from worker.child import resources as held
+from worker.child.jobs import run_job
+from worker.child.reporting import ConnectionReport, LoggedReport
+from worker.child.resources import Resources
+from worker.child.run import start_run
+from worker.child.snapshots import Snapshots
 from worker.job import JobResult, JobSpec, ModelConfig
-from worker.snapshots import Snapshots
-from worker.training import start_run
 
 
 @pytest.fixture(autouse=True)
@@ -98,25 +101,25 @@ def test_next_request__gives_memory_back_while_it_waits(
         given_back.append("all")
         ours.send_bytes(b'"late"')
 
-    monkeypatch.setattr(child, "give_back", give_back)
+    monkeypatch.setattr(held, "give_back", give_back)
     resources = Resources(torch.device("cpu"), tmp_path / "cache", 2**40)
     model = resources.model(make_job())
     model.emb.weight.grad = torch.ones_like(model.emb.weight)
     with ours, theirs:
         ours.send_bytes(b'"at once"')
-        assert child.next_request(theirs, resources) == "at once"
+        assert serving.next_request(theirs, resources) == "at once"
         assert not given_back
-        monkeypatch.setattr(child, "IDLE_SECONDS", 0.01)
-        assert child.next_request(theirs, resources) == "late"
+        monkeypatch.setattr(serving, "IDLE_SECONDS", 0.01)
+        assert serving.next_request(theirs, resources) == "late"
         assert given_back == ["all"]
         assert model.emb.weight.grad is None
         ours.close()
         with pytest.raises(EOFError):
-            child.next_request(theirs, resources)
+            serving.next_request(theirs, resources)
 
 
 def test_busy__says_so_until_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "SIGN_SECONDS", 0.01)
+    monkeypatch.setattr(reporting, "SIGN_SECONDS", 0.01)
     ours, theirs = Pipe()
     with ours, theirs:
         report = ConnectionReport(theirs)
@@ -129,8 +132,8 @@ def test_busy__says_so_until_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_busy__not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "SIGN_SECONDS", 0.01)
-    monkeypatch.setattr(child, "LONGEST_LOADING", 0.0)
+    monkeypatch.setattr(reporting, "SIGN_SECONDS", 0.01)
+    monkeypatch.setattr(reporting, "LONGEST_LOADING", 0.0)
     ours, theirs = Pipe()
     with ours, theirs, ConnectionReport(theirs).busy():
         assert not ours.poll(0.1)

@@ -10,11 +10,13 @@ from tasks import Example
 from tasks.tokens import token_ids
 from tests.worker.factories import make_job
 from tests.worker.test_training import examples, fresh_model
-from worker import fitting, training
-from worker.fitting import Fitting, Shapes, activations, fit
+from worker.child import evaluation, fitting
+from worker.child.fitting import Fitting, Shapes, activations, fit
+from worker.child.memory import kept_bytes
+from worker.child.passes import Batch, answer_loss, answer_states
+from worker.child.run import Run, start_run
+from worker.child.training import gradients
 from worker.job import JobSpec
-from worker.memory import kept_bytes
-from worker.training import Batch, Run, answer_loss, answer_states, gradients, start_run
 
 SEEDED = FutureSeedSettings(layer_start=1, alpha_lr=1e-2)
 
@@ -73,12 +75,12 @@ def test_fit__tries_the_evaluation_of_the_most_examples_too(monkeypatch: pytest.
         if len(batch.sizes) > 6:
             raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(training, "predict", at_most_6)
+    monkeypatch.setattr(evaluation, "predict", at_most_6)
     one_long = [Example("long", token_ids([1] * 50), token_ids([2]))]
     many_short = [Example(str(i), token_ids([1] * 3), token_ids([2])) for i in range(20)]
     run = start_run(make_job(), fresh_model())
     run.evaluation_tokens = 60
-    training.try_evaluation(run, make_job(), [*one_long, *many_short])
+    evaluation.try_evaluation(run, make_job(), [*one_long, *many_short])
     assert sizes == [1, 15, 1, 7, 1, 3]
     assert run.evaluation_tokens == 15
 

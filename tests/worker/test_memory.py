@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.conftest import CHECKOUT
-from worker.memory import is_held_by_others, is_out_of_memory
+from worker.child.memory import is_held_by_others, is_out_of_memory
 from worker.process_memory import KEEPING, SPARING
 
 MEMORY_OF_STEPS = """

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from worker.optimizer import AdamW
+from worker.child.optimizer import AdamW
 
 
 def trained(kind: Callable[..., torch.optim.AdamW]) -> Iterator[list[torch.Tensor]]:

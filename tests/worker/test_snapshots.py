@@ -11,10 +11,11 @@ import torch
 
 from tests.worker.factories import make_job
 from tests.worker.test_training import SEEDED, Clock, Recorder, examples, fresh_model
+from worker.child.run import Run, start_run
+from worker.child.snapshots import Keeping, Snapshots
+from worker.child.training import train
 from worker.job import Budget, Evaluation, JobSpec, OptimizerConfig
 from worker.snapshot_files import keep_snapshots, make_room, remove_snapshots, snapshots_of
-from worker.snapshots import Keeping, Snapshots
-from worker.training import Run, start_run, train
 
 QUOTA = 2**30
 

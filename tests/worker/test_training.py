@@ -22,10 +22,12 @@ from tasks import Example, build
 from tasks.tokens import token_ids
 from tests.model.model_samples import live_model
 from tests.worker.factories import make_job, task_options
-from worker import training
+from worker.child import evaluation, passes, training
+from worker.child.passes import Batch, answer_loss, answer_states
+from worker.child.run import Run, start_run
+from worker.child.training import learning_rate_factor, train
 from worker.errors import Diverged, OutOfMemory
 from worker.job import Budget, Evaluation, JobSpec, Metrics, OptimizerConfig
-from worker.training import Batch, Run, answer_loss, answer_states, learning_rate_factor, start_run, train
 
 SEEDED = FutureSeedSettings(layer_start=1, alpha_lr=1e-2)
 
@@ -173,12 +175,13 @@ def test_train__nothing_in_it_is_refused_on_cuda(
 
 
 def test_predict__scores_are_float32_where_training_has_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "autocast", lambda *_: torch.autocast("cpu", torch.bfloat16))
+    for module in (training, evaluation):
+        monkeypatch.setattr(module, "autocast", lambda *_: torch.autocast("cpu", torch.bfloat16))
     spec, (train_set, _) = make_job(future_seed=SEEDED), examples()
     run = start_run(spec, fresh_model())
     dtypes: list[torch.dtype] = []
     run.model.head.register_forward_hook(lambda *x: dtypes.append(x[-1].dtype))
-    training.predict(run, spec, Batch.of(train_set[:4], run.device))
+    evaluation.predict(run, spec, Batch.of(train_set[:4], run.device))
     assert dtypes == [torch.float32]
     training.gradients(run, spec, train_set[:4])
     assert dtypes == [torch.float32, torch.bfloat16]
@@ -341,7 +344,7 @@ def test_answer_loss__in_slices_equals_in_one(monkeypatch: pytest.MonkeyPatch) -
     hidden, targets = torch.randn(10, 64, generator=generator, requires_grad=True), torch.arange(10)
     whole = answer_loss(model, hidden, targets)
     (expected,) = torch.autograd.grad(whole, hidden)
-    monkeypatch.setattr(training, "LOGITS_AT_ONCE", 3)
+    monkeypatch.setattr(passes, "LOGITS_AT_ONCE", 3)
     sliced = answer_loss(model, hidden, targets)
     (found,) = torch.autograd.grad(sliced, hidden)
     assert sliced.item() == pytest.approx(whole.item(), rel=1e-6)
@@ -374,7 +377,7 @@ def test_evaluate__accuracies_and_loss_are_those_of_single_examples() -> None:
         right.append(int((logits.argmax(-1) == targets).sum()))
         losses.append(F.cross_entropy(logits, targets, reduction="sum").item())
         guessed.update(logits.argmax(-1).tolist())
-    found = training._evaluate_all(run, spec, val_set, Recorder())
+    found = evaluation._evaluate_all(run, spec, val_set, Recorder())
     n_tokens = sum(len(one.answer) for one in val_set)
     whole = [count == len(one.answer) for count, one in zip(right, val_set, strict=True)]
     assert 0 < sum(whole) < len(whole)
@@ -413,7 +416,7 @@ def test_train__does_not_import_the_compiler_in_the_time_of_a_run(changed: str) 
     script = f"""
 import sys, time
 from tests.worker.test_training import *
-from worker.fitting import fit
+from worker.child.fitting import fit
 options, seen = task_options(), []
 {changed if changed.startswith("options") else ""}
 spec = make_job(steps=2, task=options, future_seed=SEEDED)

@@ -13,11 +13,14 @@ from typing import NamedTuple
 import torch
 
 from tasks import Example
+from worker.child.evaluation import try_evaluation
+from worker.child.memory import TOO_LARGE, is_limited, is_out_of_memory, kept_bytes
+from worker.child.passes import Batch, answer_states, autocast
+from worker.child.run import Run
+from worker.child.training import gradients, lengths
 from worker.errors import OutOfMemory
 from worker.job import JobSpec
-from worker.memory import is_limited, is_out_of_memory, kept_bytes
 from worker.process_memory import give_back
-from worker.training import TOO_LARGE, Batch, Run, answer_states, autocast, gradients, lengths, try_evaluation
 
 
 class Shapes(NamedTuple):

@@ -1,13 +1,19 @@
-"""Telling a want of memory from other errors, and counting what autograd keeps; see also `worker.fitting`."""
+"""Telling a want of memory from other errors, and making do with less; see also `worker.child.fitting`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 
 from worker import process_memory
+from worker.errors import OutOfMemory
+
+T = TypeVar("T")
+
+TOO_LARGE = "one example at a time does not fit into the device's memory"
 
 _SIGNS = (
     "out of memory",
@@ -50,6 +56,21 @@ def is_held_by_others(device: torch.device) -> bool:
     except RuntimeError:  # there is too little even for this
         return False
     return others > max(total // 10, 2 * 2**30)  # this process holds some 0.5 GiB that torch does not count
+
+
+def until_it_fits(call: Callable[[], T], make_do: Callable[[], bool]) -> T:
+    """Calls again for as long as memory runs out and `make_do` finds a way to take less; raises OutOfMemory."""
+    while True:
+        try:
+            return call()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            said = str(error)
+        # outside the handler, which would keep the failed call's tensors alive
+        if not make_do():
+            raise OutOfMemory(f"{TOO_LARGE}: {said}")
+        torch.cuda.empty_cache()
 
 
 @contextmanager

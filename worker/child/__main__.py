@@ -1,4 +1,4 @@
-"""Where the training process starts: `python -m worker.start`, with the arguments of `worker.child.main`."""
+"""Where the training process starts: `python -m worker.child`, with the arguments of `worker.child.serving.serve`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ def main() -> None:
     What is imported stays; no later look for garbage goes through it.
     """
     gc.disable()
-    from worker import child
+    from worker.child.serving import serve
 
     gc.freeze()
     gc.enable()
-    child.main(sys.argv[1:])
+    serve(sys.argv[1:])
 
 
 if __name__ == "__main__":

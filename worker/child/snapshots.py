@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from worker.child.run import Progress, Run
 from worker.job import Evaluation, JobSpec
 from worker.snapshot_files import (
     is_intact,
@@ -25,7 +26,6 @@ from worker.snapshot_files import (
     snapshot_folder,
     snapshots_of,
 )
-from worker.training import Progress, Run
 
 log = logging.getLogger(__name__)
 
