@@ -165,7 +165,7 @@ def plan(path: RoundPath, as_json: AsJson = False) -> None:
 
     Its jobs, no-ops, what is known already, and how fine its accuracies are.
     """
-    from orchestrator.views.forecast import as_text
+    from orchestrator.terminal.forecast import as_text
 
     with open_client() as client:
         view = client.forecast(path)

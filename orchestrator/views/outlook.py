@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
@@ -18,7 +18,8 @@ from orchestrator.rounds import stored_round
 from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.rules import Scope
 from orchestrator.verdicts import Verdict
-from worker.job import BASELINE, Budget, Metric, accuracy_of
+from orchestrator.views.cost import job_seconds
+from worker.job import BASELINE, Metric, accuracy_of
 
 
 @dataclass(frozen=True)
@@ -117,22 +118,3 @@ def seconds_for(
 
 def _has_run(key: JobKey, jobs: Mapping[JobKey, StoredJob]) -> bool:
     return key in jobs and jobs[key].cached_from_id is None
-
-
-def job_seconds(
-    resolved: ResolvedRound, key: JobKey, per_step: float, has_run: Callable[[JobKey], bool]
-) -> float:
-    """A later stage costs the difference to the one that it continues, where that will have run in this round.
-
-    What was answered from another round has rarely left a snapshot.
-    """
-    seconds = _budget_seconds(resolved.spec.stage(key.stage), per_step)
-    before = resolved.spec.continued_by(key.stage)
-    if before is not None and has_run(key._replace(stage=before.name)):
-        seconds -= _budget_seconds(before, per_step)
-    return max(0.0, seconds)
-
-
-def _budget_seconds(budget: Budget, per_step: float) -> float:
-    limits = [budget.seconds] if budget.seconds is not None else []
-    return min([*limits, budget.steps * per_step] if budget.steps is not None else limits)

@@ -15,6 +15,7 @@ from db.tables import Job
 from orchestrator import interventions
 from orchestrator.errors import BadRound
 from orchestrator.planner import JobKey
+from orchestrator.terminal.forecast import as_text
 from orchestrator.views import forecast
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
 from worker.job import BASELINE, JobResult, Outcome
@@ -31,7 +32,7 @@ def test_plan__says_what_so_few_seeds_can_never_show(database: Database, tmp_pat
         "stages quick, med: three paired seeds can never reach p < 0.125 by their signs, whatever they show; "
         "five are the least for p < 0.05",
     )
-    assert "  warning: stages quick, med: three paired seeds" in forecast.as_text(forecasts[0])
+    assert "  warning: stages quick, med: three paired seeds" in as_text(forecasts[0])
     assert forecasts[1].warnings == ()
     assert forecasts[1].tasks[0].stages["confirm"].jobs == 15
 
@@ -83,7 +84,7 @@ def test_plan__says_that_the_round_before_it_is_not_there(database: Database, tm
     with database.read() as session:
         found = forecast.of_round(session, resolved)
     assert found.missing == "nope"
-    assert "  cannot be submitted yet: there is no round named 'nope'" in forecast.as_text(found)
+    assert "  cannot be submitted yet: there is no round named 'nope'" in as_text(found)
     Rig(database).submit(resolve(tmp_path, round="nope"))
     with database.read() as session:
         assert forecast.of_round(session, resolved).missing is None
@@ -176,7 +177,7 @@ def test_plan__takes_the_pace_of_earlier_runs_on_the_same_examples(
     assert [(one.jobs, one.known) for one in again.tasks[0].stages.values()] == [(3, 3), (3, 0)]
     assert (again.tasks[0].seconds_certain, again.tasks[0].seconds_at_most) == (0.0, 3 * 6.0)
     assert (known.tasks[0].seconds_certain, known.tasks[0].seconds_at_most) == (0.0, 3 * 10.0)
-    text = forecast.as_text(again)
+    text = as_text(again)
     assert "  quick      3 jobs, 3 of which need no training" in text
     assert "  med        at most 3 jobs\n" in text
 
