@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.worker.child.test_training import SEEDED, Clock, Recorder, examples, fresh_model
 from tests.worker.factories import make_job
-from tests.worker.test_training import SEEDED, Clock, Recorder, examples, fresh_model
 from worker.child.run import Run, start_run
 from worker.child.snapshots import Keeping, Snapshots
 from worker.child.training import train

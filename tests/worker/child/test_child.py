@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from model import ModelShape, random_state_dict
+from tests.worker.child.test_training import SEEDED, Recorder, fresh_model
 from tests.worker.factories import make_job
-from tests.worker.test_training import SEEDED, Recorder, fresh_model
 from worker.child import reporting, serving
 from worker.child import resources as held
 from worker.child.jobs import run_job

@@ -8,10 +8,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from tests.worker.child.test_child import run as run_in_child
+from tests.worker.child.test_snapshots import QUOTA, run_stage, without_times
+from tests.worker.child.test_training import SEEDED, run_job
 from tests.worker.factories import make_job
-from tests.worker.test_child import run as run_in_child
-from tests.worker.test_snapshots import QUOTA, run_stage, without_times
-from tests.worker.test_training import SEEDED, run_job
 from worker.child.snapshots import Snapshots
 from worker.job import Bound, EarlyStop, Evaluation, JobResult, JobSpec, Metric, Metrics, Outcome, so_far
 

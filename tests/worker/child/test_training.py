@@ -415,7 +415,7 @@ def test_train__does_not_import_the_compiler_in_the_time_of_a_run(changed: str) 
     """A budget of seconds would be less for the first run of a process, which is a baseline."""
     script = f"""
 import sys, time
-from tests.worker.test_training import *
+from tests.worker.child.test_training import *
 from worker.child.fitting import fit
 options, seen = task_options(), []
 {changed if changed.startswith("options") else ""}

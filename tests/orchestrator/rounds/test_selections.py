@@ -17,7 +17,7 @@ from orchestrator.rounds.chains import Decided, choose
 from orchestrator.verdicts import Verdict
 from orchestrator.views import forecast, progress
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
-from tests.orchestrator.test_chains import BLOCKED, WAITING, WINNERS, states
+from tests.orchestrator.rounds.test_chains import BLOCKED, WAITING, WINNERS, states
 from worker.job import JobResult, Outcome
 
 DECIDED = [

@@ -47,9 +47,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @cache
 def run_with(folder: Path, megabytes: int) -> dict[str, Any]:
-    """What tests/worker/limited_memory.py found with so much memory left; 0: no limit."""
+    """What tests/worker/child/limited_memory.py found with so much memory left; 0: no limit."""
     output = folder / f"{megabytes}.json"
-    command = [sys.executable, "-m", "tests.worker.limited_memory", str(output), str(megabytes)]
+    command = [sys.executable, "-m", "tests.worker.child.limited_memory", str(output), str(megabytes)]
     subprocess.run(command, check=True, cwd=CHECKOUT, env=os.environ | SPARING, timeout=300)
     found: dict[str, Any] = json.loads(output.read_text())
     return found

@@ -1,6 +1,6 @@
 """A program for test_memory: computes gradients, an evaluation or a whole run under a limit of memory.
 
-`python -m tests.worker.limited_memory OUTPUT MEGABYTES`: so many more than with the model loaded; 0: no limit.
+`python -m tests.worker.child.limited_memory OUTPUT MEGABYTES`: so many more than with the model loaded; 0: no limit.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import torch
 from model import default_backend, get_tokenizer
 from tasks import build
 from tests.model.model_samples import live_model
+from tests.worker.child.test_training import Recorder
 from tests.worker.factories import make_job, task_options
-from tests.worker.test_training import Recorder
 from worker.child.fitting import Fitting, Shapes, fit
 from worker.child.jobs import run_job
 from worker.child.reporting import ConnectionReport

@@ -8,8 +8,8 @@ import torch
 from model import FutureSeedSettings
 from tasks import Example
 from tasks.tokens import token_ids
+from tests.worker.child.test_training import examples, fresh_model
 from tests.worker.factories import make_job
-from tests.worker.test_training import examples, fresh_model
 from worker.child import evaluation, fitting
 from worker.child.fitting import Fitting, Shapes, activations, fit
 from worker.child.memory import kept_bytes

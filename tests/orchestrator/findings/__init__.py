@@ -1,0 +1,1 @@
+"""Records, and how far what they say can be believed."""

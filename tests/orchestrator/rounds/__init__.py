@@ -1,0 +1,1 @@
+"""Reading round files, and rounds that wait for others or take over their variants."""

@@ -1,0 +1,1 @@
+"""What is shown of rounds before, while and after they run."""
