@@ -11,6 +11,7 @@ from model.errors import CheckpointError, ShapeError
 Shape = tuple[int, ...]
 
 _BLOCK = re.compile(r"blocks\.(0|[1-9]\d*)\.")
+_IDENTIFYING = frozenset({"emb.weight", "blocks.0.att.r_k"})  # names that make a file one of RWKV-7
 _VALUE_RESIDUAL = ("v0", "v1", "v2")
 
 
@@ -154,6 +155,8 @@ def _count_blocks(shapes: Mapping[str, Shape]) -> int:
 
 def _matrix(shapes: Mapping[str, Shape], key: str) -> tuple[int, int]:
     if key not in shapes:
+        if shapes.keys() >= _IDENTIFYING:
+            raise CheckpointError(f"tensor {key!r} is missing: the file is incomplete")
         raise CheckpointError(
             f"no tensor {key!r} among {len(shapes)} tensors: expected the official RWKV-7 (x070) names; "
             "convert the file, or check that it is an RWKV-7 model"

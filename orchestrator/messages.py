@@ -15,6 +15,11 @@ def dotted(location: Location) -> str:
     return one_line(".".join(str(part) for part in location), LONGEST_PATH)
 
 
+def printable(text: str) -> str:
+    """Text of several lines as a terminal may get it: what could steer it is escaped."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
 def one_line(text: str, limit: int = LONGEST_MESSAGE) -> str:
     """Text as a line of a message: unprintable characters escaped, the end cut."""
     return text if len(text) <= limit and text.isprintable() else shown(text, limit)

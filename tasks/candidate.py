@@ -86,3 +86,8 @@ class Candidate:
     def key(self) -> str:
         """The content without differences in white space, case and the ways to write one character."""
         return " ".join(unicodedata.normalize("NFC", self.content).split()).casefold()
+
+    @property
+    def prompt_key(self) -> str:
+        """SHA-256 of what is asked: rows of different content may ask the same, such as chains that begin alike."""
+        return hashlib.sha256(self.own_text.encode()).hexdigest()

@@ -49,25 +49,28 @@ class Chosen:
 
 
 class Used:
-    """Ids and contents that are taken, and by which split."""
+    """Ids, contents and prompts that are taken, and by which split."""
 
     def __init__(self) -> None:
         self._ids: dict[str, Split] = {}
         self._contents: dict[str, Split] = {}
+        self._prompts: dict[str, Split] = {}
 
     def check(self, candidate: Candidate, split: Split) -> None:
-        """RowError where the id or the content is taken already."""
+        """RowError where the id, the content or the prompt is taken already."""
         for taken, key, reason in (
             (self._contents, candidate.key, "duplicate_content"),
+            (self._prompts, candidate.prompt_key, "duplicate_content"),
             (self._ids, candidate.name, "duplicate_id"),
         ):
             if key in taken:
                 raise RowError(reason if taken[key] is split else f"in_{taken[key]}")
 
     def add(self, candidate: Candidate, split: Split) -> None:
-        """Takes id and content for `split`."""
+        """Takes id, content and prompt for `split`."""
         self._ids[candidate.name] = split
         self._contents[candidate.key] = split
+        self._prompts[candidate.prompt_key] = split
 
 
 def shuffled(rows: Iterable[Row], seed: int | str) -> list[Row]:

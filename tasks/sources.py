@@ -191,9 +191,9 @@ def _csv(path: Path, content: bytes) -> Iterator[RawRow]:
     with _wide_fields(len(text)):
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         try:
-            header = next(reader, [])
+            header = next(filter(None, reader), [])  # whatever blank lines come before it
             if twice := sorted({name for name in header if name and header.count(name) > 1}):
-                raise DataError(f"{path} line 1: two columns are named {twice[0]!r}")
+                raise DataError(f"{path} line {reader.line_num}: two columns are named {twice[0]!r}")
             for cells in reader:
                 if not cells:
                     continue

@@ -75,15 +75,15 @@ class WorkerService:
         try:
             self._lock_path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire()
+        except Timeout:  # an OSError, too
+            raise DeviceBusy(
+                f"another worker is using {self.child.device} (lock {self._lock_path})"
+            ) from None
         except OSError as error:
             raise DeviceBusy(
                 f"the lock {self._lock_path}, which keeps other workers off {self.child.device}, cannot be taken: "
                 f"{error.strerror}"
             ) from error
-        except Timeout:
-            raise DeviceBusy(
-                f"another worker is using {self.child.device} (lock {self._lock_path})"
-            ) from None
         try:
             self.queue.register(self.child.device, self._lock_path)
             try:

@@ -55,6 +55,7 @@ def show(
     Builds 80 training and 20 validation examples, unless --set train=N --set val=N say otherwise.
     """
     from orchestrator.build_report import report_lines
+    from orchestrator.messages import printable
     from orchestrator.rounds.reading import parse_task
     from orchestrator.rounds.round_file import parse_settings
     from worker.preparation import InputProblem
@@ -72,4 +73,4 @@ def show(
         return
     for line in report_lines(built.report):
         typer.echo(line)
-    typer.echo(f"\n{built.example}")
+    typer.echo(f"\n{printable(built.example)}")

@@ -122,10 +122,11 @@ class ProteinContact(ProteinTask[ProteinContactConfig]):
 def _points(row: Row, sequence: str) -> Coordinates:
     """A point for each residue, (length, 3) in angstrom; not a number where there is none."""
     length = len(sequence)
-    points = _given(row.get("points"), length)
+    beta, alpha = row.get("points"), row.get("ca")
+    points = _given(alpha if beta is None else beta, length)
     lacks = (np.array([*sequence]) == "G") & ~np.isfinite(points).all(axis=1)
-    if lacks.any() and row.get("ca") is not None:  # glycine has no C-beta
-        points[lacks] = _given(row.get("ca"), length)[lacks]
+    if lacks.any() and alpha is not None:  # glycine has no C-beta
+        points[lacks] = _given(alpha, length)[lacks]
     points[~(_mask(row.get("mask"), length) & np.isfinite(points).all(axis=1))] = np.nan
     return points
 

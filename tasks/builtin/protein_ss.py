@@ -94,7 +94,12 @@ class ProteinSS(ProteinTask[ProteinSSConfig]):
 
     def _structure(self, row: Row, length: int) -> str:
         """The states of a chain of `length` residues, checked."""
-        structure = row.text("structure").translate(COILS)
+        structure = row.get("structure")
+        if not structure:
+            raise RowError("no_structure")
+        if not isinstance(structure, str):
+            raise RowError("structure_not_text")
+        structure = structure.rstrip("\r\n").translate(COILS)  # blanks are states
         if len(structure) != length:
             raise RowError("lengths_differ")
         if not EIGHT_STATES.issuperset(structure):

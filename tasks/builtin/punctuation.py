@@ -59,8 +59,9 @@ class PunctuationConfig(NotedConfig):
     field: Annotated[
         str | None,
         Field(
+            min_length=1,
             description="Column with the text, also a path into it such as question.stem; if not given, "
-            f"text, or else {', '.join(JOINED_COLUMNS)}: those that are there, joined."
+            f"text, or else {', '.join(JOINED_COLUMNS)}: those that are there, joined.",
         ),
     ] = None
     min_chars: Annotated[Count, Field(description="Shortest text, in characters.")] = 64
@@ -91,8 +92,11 @@ class Punctuation(Task[PunctuationConfig]):
     def columns(self) -> Columns:
         """The configured column, or whichever of the usual ones there are."""
         if self.config.field is not None:
-            column = self.config.field.split(".")[0]
-            return Columns(required={"text": (column,)}, optional={"id": ("id",)})
+            field = self.config.field
+            of_this_name = {"field": (field,)}  # a name with dots may be a column's, or a path
+            return Columns(
+                required={"text": (field, field.split(".")[0])}, optional={"id": ("id",), **of_this_name}
+            )
         # one of them must be there, and all that are there are read
         alternatives = {name: (name,) for name in ("text", *JOINED_COLUMNS)}
         return Columns(required={"some text": tuple(alternatives)}, optional={"id": ("id",), **alternatives})
@@ -122,8 +126,9 @@ class Punctuation(Task[PunctuationConfig]):
 
     def _text(self, row: Row) -> str:
         if self.config.field is not None:
-            return _one_text(row, self.config.field.split(".")[1:])
-        if row.get("text") is not None:
+            path = [] if "field" in row.values else self.config.field.split(".")[1:]
+            return _one_text(row, path)
+        if row.get("text") not in (None, ""):
             return row.text("text")
         texts = [value for name in JOINED_COLUMNS if isinstance(value := row.get(name), str)]
         if not "".join(texts).strip():

@@ -64,6 +64,22 @@ def test_show__json_and_options(fsq: Fsq) -> None:
     assert "SUDOKU4|P=" in shown["example"]
 
 
+def test_show__data_do_not_steer_the_terminal(fsq: Fsq, tmp_path: Path) -> None:
+    rows = [
+        {"text": f"It is {n} o'clock, \x1b]0;title\x07and all is well in the old town."} for n in range(60)
+    ]
+    data = tmp_path / "texts.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)))
+    options = [
+        f"--set={option}" for option in ("train=9", "val=3", "notes.fill=false", "min_prompt_tokens=0")
+    ]
+
+    shown = fsq("tasks", "show", "punctuation", "--data", data, *options)
+
+    assert shown.returncode == 0, shown.stderr
+    assert r"\x1b]0;title\x07and all is well" in shown.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -79,6 +79,7 @@ def test_infer__notices_any_missing_or_misshapen_tensor(shape: ModelShape, data:
         ({"blocks.1.att.key.weight": None}, "1 of 105 tensors are missing: blocks.1.att.key.weight"),
         ({"blocks.0.att.r_k": (2, 64)}, "n_embd = 64 is not n_head \\* head_size = 2 \\* 64"),
         ({"emb.weight": None}, "no tensor 'emb.weight' among 104 tensors"),
+        ({"blocks.0.att.g1": None}, "tensor 'blocks.0.att.g1' is missing: the file is incomplete"),
         ({"emb.weight": (64,)}, r"'emb.weight' has shape \(64,\): expected two dimensions"),
         (
             {"blocks.0.att.time_decay": (64,)},

@@ -113,6 +113,7 @@ def test_candidate__points_of_beta_carbons_before_alpha() -> None:
 
     assert candidate(local).answer == candidate(row).answer
     assert set(candidate(local | {"cb": row["tertiary"], "ca": row["tertiary"]}).answer) == {"0", "1"}
+    assert candidate(local | {"cb": None, "ca": row["tertiary"]}).answer == candidate(row).answer
 
 
 def test_candidate__glycine_without_a_beta_carbon_has_its_alpha() -> None:

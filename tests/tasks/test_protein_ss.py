@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,8 @@ def test_candidate__note_is_the_beginning_of_the_chain() -> None:
     [
         ({"dssp8": "HGIEBTSC"}, 8, "HGIEBTSC"),
         ({"Secondary_structure": "HGIEBT~P"}, 8, "HGIEBTCC"),
+        ({"Secondary_structure": "HGIEBT  "}, 8, "HGIEBTCC"),
+        ({"Secondary_structure": " " * 8 + "\r\n"}, 8, "C" * 8),
         ({"Secondary_structure": "HG_EBTL."}, 8, "HGCEBTCC"),
         ({"dssp3": "HHHEECCC", "dssp8": "TTTTTTTT"}, 3, "HHHEECCC"),
         ({"dssp8": "HGIEBTSC"}, 3, "HHHEECCC"),
@@ -97,6 +100,7 @@ def test_candidate__states(columns: dict[str, str], states: int, expected: str) 
     [
         ({"Sequence": None}, {}, "no_sequence"),
         ({"Secondary_structure": ""}, {}, "no_structure"),
+        ({"Secondary_structure": 5}, {}, "structure_not_text"),
         ({"Sequence": "ACD1" * 30}, {}, "sequence_not_letters"),
         ({"Sequence": "É" * 120}, {}, "sequence_not_letters"),
         ({"Sequence": "A" * 119}, {}, "lengths_differ"),
@@ -119,6 +123,21 @@ def test_build__advice(tmp_path: Path, tokenizer: Bytes) -> None:
         BuildError, match=r"dropped: sequence_too_short \d.* To do: lower min_sequence; give more"
     ):
         build({"kind": "protein_ss", "data": data}, tokenizer)
+
+
+def test_build__chains_that_begin_alike_are_asked_once(tmp_path: Path, tokenizer: Bytes) -> None:
+    core = protein_row(1, 130)["Sequence"]
+    rows = [
+        {"PDB_ID": f"P{n}", "Sequence": core + str.join("", tail), "Secondary_structure": "H" * 132}
+        for n, tail in enumerate(product("ACDEFGHIKL", repeat=2))
+    ]
+    data = {"path": write_jsonl(tmp_path / "a.jsonl", rows)}
+    options = {"max_sequence": 96, "query_region": "prefix", "train": 12, "val": 6, "notes": {"fill": False}}
+
+    train, val, report = build({"kind": "protein_ss", "data": data, **options}, tokenizer)
+
+    assert len({tuple(one.prompt) for one in (*train, *val)}) == 18
+    assert report.val.dropped["duplicate_content"] + report.train.dropped["in_val"] > 0
 
 
 @pytest.mark.parametrize("states", [3, 8])

@@ -60,6 +60,8 @@ def test_candidate__transcript_has_nothing_to_restore(text: str) -> None:
         ({"label": 3, "text": TEXT}, None, TEXT),
         ({"text": "Other.", "body": TEXT}, "body", TEXT),
         ({"question": {"stem": TEXT}}, "question.stem", TEXT),
+        ({"question.stem": TEXT, "question": {"stem": "Other."}}, "question.stem", TEXT),
+        ({"text": "", "question": TEXT}, None, TEXT),
         ({"context": {"sentences": [["In 1931, “The Tower” opened"], [TEXT]]}}, "context.sentences", None),
     ],
 )
@@ -105,7 +107,7 @@ def test_build__missing_columns(tmp_path: Path, tokenizer: Bytes) -> None:
         DataError, match=r"no column for some text: expected text or question or .* mean texts"
     ):
         build({"kind": "punctuation", "data": data}, tokenizer)
-    with pytest.raises(DataError, match=r"no column for text: expected body, found texts"):
+    with pytest.raises(DataError, match=r"no column for text: expected body.a or body, found texts"):
         build({"kind": "punctuation", "data": data, "field": "body.a"}, tokenizer)
 
 

@@ -31,6 +31,7 @@ def read(path: Path, content: bytes) -> list[RawRow]:
         ("a.txt", b"\xef\xbb\xbfone\r\n\ntwo \n", [{"text": "one"}, {"text": "two "}]),
         ("a.csv", b"\xef\xbb\xbfx,y\r\n1,\r\n\r\n2,b\r\n", [{"x": "1", "y": ""}, {"x": "2", "y": "b"}]),
         ("a.csv", b'x,y\n"1\n2","a ""b"""\n', [{"x": "1\n2", "y": 'a "b"'}]),
+        ("a.csv", b"\n\r\nx,y\n1,2\n", [{"x": "1", "y": "2"}]),
     ],
 )
 def test_read__formats(tmp_path: Path, name: str, content: bytes, rows: list[RawRow]) -> None:
@@ -73,6 +74,7 @@ def test_read__parquet(tmp_path: Path) -> None:
         ("a.csv", b"x,y\n1,2\n1,2,3\n", "{path} line 3: 3 cells, the header has 2"),
         ("a.csv", b"x,y\n1\n", "{path} line 2: 1 cells, the header has 2"),
         ("a.csv", b"x,y,x\n1,2,3\n", "{path} line 1: two columns are named 'x'"),
+        ("a.csv", b"\nx,y,x\n1,2,3\n", "{path} line 2: two columns are named 'x'"),
         ("a.csv", b'x,y\n"1,2\n', "{path} line 2: not valid CSV: "),
         ("a.csv", b"x,y\n1,2\n\x80,3\n", "{path} line 3: not UTF-8 text (byte 0x80)"),
         ("a.txt", b"\x89PNG\r\n\x1a\n", "{path} line 1: not UTF-8 text (byte 0x89)"),

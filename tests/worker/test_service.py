@@ -270,7 +270,7 @@ def test_cancel__forgotten_lease_then_fenced(database: Database, tmp_path: Path)
 
 def test_device__is_used_by_one_worker_at_a_time(database: Database, tmp_path: Path) -> None:
     service = worker(database, tmp_path, Witness())
-    with service._registered(), pytest.raises(DeviceBusy):
+    with service._registered(), pytest.raises(DeviceBusy, match=r"^another worker is using cpu \(lock "):
         worker(database, tmp_path, Witness()).run_until_idle()
     worker(database, tmp_path, Witness()).run_until_idle()
 
