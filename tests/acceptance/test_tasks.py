@@ -66,7 +66,8 @@ def test_show__json_and_options(fsq: Fsq) -> None:
 
 def test_show__data_do_not_steer_the_terminal(fsq: Fsq, tmp_path: Path) -> None:
     rows = [
-        {"text": f"It is {n} o'clock, \x1b]0;title\x07and all is well in the old town."} for n in range(60)
+        {"text": f"It is {n} o'clock, \x1b]0;title\x07and all is well in the old town by the wide river."}
+        for n in range(60)
     ]
     data = tmp_path / "texts.jsonl"
     data.write_text("\n".join(map(json.dumps, rows)))
