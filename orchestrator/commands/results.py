@@ -144,8 +144,9 @@ def report(
         list[str] | None, typer.Argument(metavar="[ROUND]...", help="The rounds; default: all.")
     ] = None,
     form: Annotated[
-        ReportFormat, typer.Option("--format", help="text, markdown, csv, json or html.")
-    ] = ReportFormat.TEXT,
+        ReportFormat | None, typer.Option("--format", help="text (the default), markdown, csv, json or html.")
+    ] = None,
+    as_json: AsJson = False,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Writes there instead of to stdout.")
     ] = None,
@@ -165,11 +166,14 @@ def report(
     """
     from orchestrator.reports import publishing
 
+    if as_json and form not in (None, ReportFormat.JSON):
+        raise BadInput("--json and another --format do not go together")
+    chosen = ReportFormat.JSON if as_json else form or ReportFormat.TEXT
     with open_client() as client:
         for line in publishing.publish(
             client,
             names or [],
-            form.value,
+            chosen.value,
             output,
             charts=charts,
             log=log,
@@ -185,6 +189,7 @@ def check_docs(
         Path | None,
         typer.Option(metavar="FILE", help="Results are taken from this manifest; default: from the rounds."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Find numbers and references in documents that are wrong.
 
@@ -195,9 +200,12 @@ def check_docs(
 
     documents = checking.read(paths)
     found = checking.findings(documents, checking.known(documents, manifest, open_client))
-    for finding in found:
-        typer.echo(finding)
+    count = sum(len(document.references) for document in documents)
+    if as_json:
+        typer.echo(json_text({"references": count, "findings": found}))
+    elif found:
+        typer.echo("\n".join(map(str, found)))
+    else:
+        typer.echo(f"{count} references, and all of them agree with the records")
     if found:
         raise typer.Exit(1)
-    count = sum(len(document.references) for document in documents)
-    typer.echo(f"{count} references, and all of them agree with the records")

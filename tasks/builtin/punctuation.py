@@ -59,7 +59,6 @@ class PunctuationConfig(NotedConfig):
     field: Annotated[
         str | None,
         Field(
-            min_length=1,
             description="Column with the text, also a path into it such as question.stem; if not given, "
             f"text, or else {', '.join(JOINED_COLUMNS)}: those that are there, joined.",
         ),
@@ -68,9 +67,11 @@ class PunctuationConfig(NotedConfig):
     max_chars: Annotated[Count, Field(description="Longest text, in characters.")] = 220
 
     @model_validator(mode="after")
-    def _window(self) -> Self:
+    def _consistent(self) -> Self:
         if self.min_chars > self.max_chars:
             raise ValueError(f"min_chars ({self.min_chars}) exceeds max_chars ({self.max_chars})")
+        if self.field == "":
+            raise ValueError("field names no column")
         return self
 
 

@@ -126,10 +126,20 @@ def test_check_docs__with_and_without_a_manifest(fsq: Fsq, tmp_path: Path) -> No
         assert second.startswith(
             f"{bad}:3: there is no result small/s4/quick/l7; the nearest is small/s4/quick/l"
         )
+        done = fsq("check-docs", good, bad, "--json", *options)
+        found = json.loads(done.stdout)
+        assert (done.returncode, found["references"], found["findings"][1]["line"]) == (1, 5, 3)
     assert fsq("check-docs", tmp_path / "none.md").returncode == 3
     manifest.write_text("{}")
     refused = fsq("check-docs", good, "--manifest", manifest)
     assert (refused.returncode, "is no manifest of version 1" in refused.stderr) == (2, True)
+
+
+def test_report__json(fsq: Fsq) -> None:
+    done = fsq("report", "small", "--json")
+    assert json.loads(done.stdout)
+    assert done.stdout == fsq("report", "small", "--format", "json").stdout
+    assert fsq("report", "small", "--json", "--format", "csv").returncode == 2
 
 
 def test_manifest__its_digest_is_that_of_the_exported_records(fsq: Fsq, tmp_path: Path) -> None:

@@ -98,6 +98,8 @@ def test_candidate__drop_reasons(row: dict[str, Any], options: dict[str, Any], r
 def test_config__window() -> None:
     with pytest.raises(ValueError, match=r"min_chars \(64\) exceeds max_chars \(50\)"):
         PunctuationConfig(max_chars=50)
+    with pytest.raises(ValueError, match="field names no column"):
+        PunctuationConfig(field="")
 
 
 def test_build__missing_columns(tmp_path: Path, tokenizer: Bytes) -> None:
