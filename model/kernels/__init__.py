@@ -4,6 +4,8 @@ S_t = S_{t-1} diag(exp(w_t)) + (S_{t-1} a_t) b_t^T + v_t k_t^T        y_t = S_t 
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,15 +13,22 @@ from torch import Tensor
 from model.errors import KernelError, ShapeError
 from model.kernels import chunked, compiled, on_gpu, reference, selection, two_parts
 
-Backend = Callable[..., tuple[Tensor, Tensor]]
 
-_BACKENDS: dict[str, Backend] = {
-    "reference": reference.wkv7,
-    "chunked": chunked.wkv7,
-    "compiled": compiled.wkv7,
-    "triton": on_gpu.wkv7,
+class _Backend(NamedTuple):
+    """What computes the recurrence, and what it can do."""
+
+    compute: Callable[..., tuple[Tensor, Tensor]]
+    is_available: Callable[[], bool] = lambda: True
+    takes_steps: bool = False  # else it knows sequences in one part only
+    takes_bfloat16: bool = False  # else that is widened first, and so read and kept as twice as much
+
+
+_BACKENDS = {
+    "reference": _Backend(reference.wkv7),
+    "chunked": _Backend(chunked.wkv7),
+    "compiled": _Backend(compiled.wkv7, partial(compiled.is_available, 64), takes_steps=True),
+    "triton": _Backend(on_gpu.wkv7, on_gpu.is_available, takes_steps=True, takes_bfloat16=True),
 }
-_TAKE_STEPS = {"compiled", "triton"}  # others know sequences in one part only
 
 
 def wkv7(
@@ -56,32 +65,27 @@ def wkv7(
         raise KernelError(f"unknown WKV-7 backend {backend!r}: expected one of {', '.join(_BACKENDS)}")
     if r.numel() == 0:  # no token, or no sequence: the sum of nothing, which every input has a gradient of
         return (r + w + k + v + a + b).to(dtype), s0
-    name = backend or default_backend(r.device, dtype, N)
-    as_they_are = {dtype}
-    if name == "triton":  # else it would read, and keep for the backward pass, twice as much
-        as_they_are.add(torch.bfloat16)
+    chosen = _BACKENDS[backend or default_backend(r.device, dtype, N)]
+    as_they_are = {dtype, torch.bfloat16} if chosen.takes_bfloat16 else {dtype}
     r, w, k, v, a, b = (x if x.dtype in as_they_are else x.to(dtype) for x in (r, w, k, v, a, b))
     x = r, w, k, v, a, b, s0
     if not torch.is_autocast_enabled(r.device.type):
-        return _compute(name, x, steps)
+        return _compute(chosen, x, steps)
     with torch.autocast(r.device.type, enabled=False):
-        return _compute(name, x, steps)
+        return _compute(chosen, x, steps)
 
 
-def _compute(backend: str, x: Sequence[Tensor], steps: Sequence[int] | None) -> tuple[Tensor, Tensor]:
+def _compute(backend: _Backend, x: Sequence[Tensor], steps: Sequence[int] | None) -> tuple[Tensor, Tensor]:
     if steps is None:
-        return _BACKENDS[backend](*x)
-    if backend in _TAKE_STEPS:
-        return _BACKENDS[backend](*x, steps)
-    return two_parts.wkv7(_BACKENDS[backend], x, steps)
+        return backend.compute(*x)
+    if backend.takes_steps:
+        return backend.compute(*x, steps)
+    return two_parts.wkv7(backend.compute, x, steps)
 
 
 def available_backends() -> tuple[str, ...]:
     """Return the names of the backends that work on this machine."""
-    missing = {"compiled"} if not compiled.is_available(64) else set()
-    if not on_gpu.is_available():
-        missing.add("triton")
-    return tuple(name for name in _BACKENDS if name not in missing)
+    return tuple(name for name, backend in _BACKENDS.items() if backend.is_available())
 
 
 def default_backend(
