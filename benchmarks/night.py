@@ -34,9 +34,10 @@ from sqlalchemy.orm import Session
 from db.session import Database, open_current
 from db.tables import Job, Round
 from orchestrator import stored_plan
-from orchestrator.planner import Decision, JobKey, Measurement, SearchSpec, plan
+from orchestrator.planner import plan
 from orchestrator.rounds import stored_round
 from orchestrator.rounds.resolved_round import ResolvedRound
+from orchestrator.search import Decision, JobKey, Measurement, SearchSpec
 from orchestrator.verdicts import Verdict
 from worker.job import BASELINE, JobResult, JobSpec
 from worker.limits import Limits

@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session
 
 from db.tables import Evaluation, Job, JobState
 from orchestrator.findings.past_runs import trained
-from orchestrator.planner import JobKey
 from orchestrator.points import ROUNDING
 from orchestrator.rounds.resolved_round import ResolvedRound
+from orchestrator.search import JobKey
 from orchestrator.statistics.early_stop import Curve, allowance, largest_lag, least
 from worker.job import Bound, Budget, EarlyStop, JobSpec, Metric, Outcome, accuracy_of, so_far
 

@@ -23,7 +23,7 @@ from orchestrator import early_stop, stored_plan
 from orchestrator.errors import BrokenRound, Conflict
 from orchestrator.findings.evidence import Evidence
 from orchestrator.findings.results import Standing
-from orchestrator.planner import Decision, JobKey, Lane, Plan, SearchSpec, State
+from orchestrator.planner import Plan, State
 from orchestrator.rounds import chains, selections
 from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.rounds.spec import RoundSpec
@@ -36,6 +36,7 @@ from orchestrator.rounds.stored_round import (
     resolved_from,
 )
 from orchestrator.rules import Scope
+from orchestrator.search import Decision, JobKey, Lane, SearchSpec
 from orchestrator.verdicts import Verdict
 from worker.job import BASELINE, JobSpec
 

@@ -13,9 +13,9 @@ from db.events import EventKind
 from db.tables import Decision, Job, Round, RoundState
 from orchestrator import engine, stored_plan
 from orchestrator.findings import results
-from orchestrator.planner import JobKey
 from orchestrator.rounds import chains, stored_round
 from orchestrator.rules import Scope
+from orchestrator.search import JobKey
 from orchestrator.verdicts import Verdict
 from orchestrator.views.shapes import ChangeView
 from worker.job import Outcome

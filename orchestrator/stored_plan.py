@@ -15,10 +15,11 @@ from db.tables import AT_ONCE, DECISIONS, JOBS
 from orchestrator.findings import evidence, results
 from orchestrator.findings.evidence import Evidence, Pair
 from orchestrator.findings.results import Standing
-from orchestrator.planner import Decision, JobKey, Lane, Plan, plan
+from orchestrator.planner import Plan, plan
 from orchestrator.points import difference
 from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.rounds.stored_round import as_broken_round
+from orchestrator.search import Decision, JobKey, Lane
 from worker.job import BASELINE, CONCLUSIVE, MEASURED, JobSpec, Outcome
 
 _DECIDED = select(*(DECISIONS.c[name] for name in JobKey._fields))

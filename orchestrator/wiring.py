@@ -135,7 +135,7 @@ def refusal(name: str, found: Sequence[InputProblem], file: RoundFile | None = N
 def outlook_of(database: Database, job: RunningJob) -> Outlook:
     """What can be said about the round of a job as it starts; nothing for want of a database, or of its rule."""
     from db.errors import DatabaseUnreachable
-    from orchestrator.planner import JobKey
+    from orchestrator.search import JobKey
     from orchestrator.views.outlook import Outlook, outlook
 
     try:

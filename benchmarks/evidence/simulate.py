@@ -24,8 +24,8 @@ import optuna
 
 from orchestrator.calibration.runs import Runs
 from orchestrator.calibration.searches import Found, World, search
-from orchestrator.planner import Confirmation, SearchSpec
 from orchestrator.rules import Evidence, Halving, Rule, Threshold, TopK
+from orchestrator.search import Confirmation, SearchSpec
 from worker.job import BASELINE
 
 HERE = Path(__file__).parent

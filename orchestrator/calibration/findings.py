@@ -11,11 +11,11 @@ from pydantic import Field
 
 from orchestrator.calibration.runs import Runs
 from orchestrator.calibration.searches import World, search
-from orchestrator.planner import SearchSpec
 from orchestrator.points import points
 from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.rounds.stored_round import as_broken_round
 from orchestrator.rules import Evidence, Halving, Rule, Threshold, TopK
+from orchestrator.search import SearchSpec
 from orchestrator.views.shapes import View
 
 POWER = 0.8

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
 from orchestrator.findings.results import examined, standings
-from orchestrator.planner import JobKey
 from orchestrator.rounds.resolved_round import ResolvedRound
+from orchestrator.search import JobKey
 
 FEWEST = 2  # that have a spread
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.calibration.runs import Runs
-from orchestrator.planner import JobKey, Measurement, SearchSpec, plan
+from orchestrator.planner import plan
+from orchestrator.search import JobKey, Measurement, SearchSpec
 from orchestrator.statistics.examples import Outcomes
 from orchestrator.verdicts import Verdict
 from worker.job import BASELINE, Outcome

@@ -8,10 +8,10 @@ from typing import NamedTuple, Self
 
 from orchestrator.findings.evidence import Evidence
 from orchestrator.findings.results import StoredJob
-from orchestrator.planner import SearchSpec
 from orchestrator.points import ROUNDING
 from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.rules import Scope
+from orchestrator.search import SearchSpec
 from orchestrator.statistics.examples import is_clear
 from worker.job import (
     BASELINE,

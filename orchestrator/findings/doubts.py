@@ -15,8 +15,8 @@ from orchestrator.findings.caveats import Caveat, Measured
 from orchestrator.findings.evidence import Evidence
 from orchestrator.findings.results import StoredJob
 from orchestrator.findings.round_statistics import Arm, seeds_of
-from orchestrator.planner import VERDICTS_WITHOUT_A_NUMBER, JobKey
 from orchestrator.rounds.resolved_round import ResolvedRound
+from orchestrator.search import VERDICTS_WITHOUT_A_NUMBER, JobKey
 from worker.job import BASELINE, Outcome
 
 

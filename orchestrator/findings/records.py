@@ -25,10 +25,11 @@ from orchestrator.findings.caveats import Caveat, Measured
 from orchestrator.findings.evidence import Evidence, SeedEvidence
 from orchestrator.findings.results import Standing, StoredJob, jobs
 from orchestrator.findings.round_statistics import Arm, RoundStatistics
-from orchestrator.planner import Decision, JobKey, Plan, SearchSpec
+from orchestrator.planner import Plan
 from orchestrator.points import difference
 from orchestrator.rounds import stored_round
 from orchestrator.rounds.resolved_round import ResolvedRound
+from orchestrator.search import Decision, JobKey, SearchSpec
 from worker.job import BASELINE, RESULT_VERSION, RUNS, Metric, Metrics, run_name, version
 
 Record = dict[str, Any]

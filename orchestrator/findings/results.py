@@ -14,10 +14,10 @@ from sqlalchemy.orm import Session
 
 from db.statements import AnySelect
 from db.tables import EVALUATIONS, JOBS, Job, JobState
-from orchestrator.planner import JobKey, Lane, Measurement
 from orchestrator.points import ROUNDING
 from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.rounds.stored_round import unreadable
+from orchestrator.search import JobKey, Lane, Measurement
 from orchestrator.statistics.examples import Outcomes
 from worker.job import (
     CONCLUSIVE,

@@ -16,8 +16,8 @@ from typing import Any, Literal, NamedTuple
 
 from orchestrator.findings import caveats
 from orchestrator.findings.evidence import Evidence, SeedEvidence
-from orchestrator.planner import VERDICTS_WITHOUT_A_NUMBER, JobKey, Measurement, SearchSpec
 from orchestrator.points import rounded
+from orchestrator.search import VERDICTS_WITHOUT_A_NUMBER, JobKey, Measurement, SearchSpec
 from orchestrator.statistics.seeds import AcrossSeeds, across_seeds, estimate_if_known
 from orchestrator.statistics.variants import Spread, dunnett, false_discovery, holm
 from worker.job import BASELINE

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from orchestrator.findings.caveats import EXPLANATIONS, Caveat
 from orchestrator.findings.records import RECORDED, Record, by_metric, is_decision
-from orchestrator.planner import SearchSpec
 from orchestrator.points import interval_text, points
 from orchestrator.rounds.resolved_round import ResolvedRound
+from orchestrator.search import SearchSpec
 from orchestrator.verdicts import Verdict
 from worker.job import BASELINE, CONCLUSIVE, BuildReport, Outcome
 

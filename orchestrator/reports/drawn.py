@@ -23,9 +23,9 @@ from orchestrator.charts.data import (
 from orchestrator.charts.of_round import funnel_of
 from orchestrator.errors import BadInput
 from orchestrator.findings.records import Record, key_of
-from orchestrator.planner import JobKey
 from orchestrator.reports.effects import Effect, Report, stages_of
 from orchestrator.reports.gathering import RoundResults
+from orchestrator.search import JobKey
 from orchestrator.verdicts import Verdict
 from worker.job import BASELINE, Outcome
 

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from orchestrator.findings.caveats import Caveat
 from orchestrator.findings.records import Record
-from orchestrator.planner import VERDICTS_WITHOUT_A_NUMBER
 from orchestrator.points import rounded
 from orchestrator.reports.gathering import RoundResults
+from orchestrator.search import VERDICTS_WITHOUT_A_NUMBER
 from orchestrator.statistics.examples import Interval, is_clear
 from orchestrator.statistics.seeds import AcrossSeeds, across_seeds, estimate_if_known
 from orchestrator.statistics.variants import false_discovery

@@ -12,8 +12,8 @@ from orchestrator.charts.data import Curve
 from orchestrator.charts.of_round import last_reached
 from orchestrator.client import Client, of_each_round
 from orchestrator.findings.records import Record, is_decision
-from orchestrator.planner import JobKey
 from orchestrator.rounds.spec import CONTROL_ARM
+from orchestrator.search import JobKey
 from orchestrator.views.shapes import RoundView
 
 

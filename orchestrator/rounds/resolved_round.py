@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from orchestrator.planner import JobKey, SearchSpec
 from orchestrator.rounds.spec import RoundSpec
+from orchestrator.search import JobKey, SearchSpec
 from worker.job import (
     BASELINE,
     BuildReport,

@@ -22,13 +22,13 @@ from pydantic import (
 
 from orchestrator.messages import Location
 from orchestrator.paths import expanded
-from orchestrator.planner import Confirmation, SearchSpec
 from orchestrator.rounds.chains import When, Where
 from orchestrator.rounds.consistency import CONTROL_ARM as CONTROL_ARM
 from orchestrator.rounds.consistency import Inconsistent, conflicts
 from orchestrator.rounds.variants import MAX_NAME as MAX_NAME
 from orchestrator.rounds.variants import expand_grid, look_up
 from orchestrator.rules import AnyRule, Threshold
+from orchestrator.search import Confirmation, SearchSpec
 from orchestrator.statistics.variants import control_runs
 from worker.job import (
     BASELINE,

@@ -10,8 +10,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.tables import Job, JobState
-from orchestrator.planner import JobKey
 from orchestrator.rounds.resolved_round import ResolvedRound
+from orchestrator.search import JobKey
 from worker.job import Budget, JobSpec, Outcome
 
 PACED_BY = 100  # jobs of a kind, the last ones: a machine is faster at one time than at another

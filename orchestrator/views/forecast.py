@@ -12,10 +12,10 @@ from orchestrator import engine
 from orchestrator.errors import Conflict, NotFound, no_such_round
 from orchestrator.findings import caveats
 from orchestrator.findings.caveats import Caveat
-from orchestrator.planner import JobKey
 from orchestrator.rounds import selections, stored_round
 from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.rules import Scope
+from orchestrator.search import JobKey
 from orchestrator.views.cost import pace_of, seconds_of
 from orchestrator.views.shapes import View
 from orchestrator.views.warnings import warnings

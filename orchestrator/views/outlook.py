@@ -13,10 +13,11 @@ from db.tables import Evaluation, Job, JobState
 from orchestrator import stored_plan
 from orchestrator.findings import results
 from orchestrator.findings.results import StoredJob
-from orchestrator.planner import JobKey, Plan, SearchSpec
+from orchestrator.planner import Plan
 from orchestrator.rounds import stored_round
 from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.rules import Scope
+from orchestrator.search import JobKey, SearchSpec
 from orchestrator.verdicts import Verdict
 from orchestrator.views.cost import job_seconds
 from worker.job import BASELINE, Metric, accuracy_of

@@ -14,10 +14,10 @@ from orchestrator.errors import BrokenRound
 from orchestrator.findings import doubts, results
 from orchestrator.findings.doubts import Doubts
 from orchestrator.findings.evidence import Evidence
-from orchestrator.planner import JobKey, SearchSpec
 from orchestrator.rounds import stored_round
 from orchestrator.rounds.stored_round import find
 from orchestrator.rules import Scope, UnknownRule, rule_class
+from orchestrator.search import JobKey, SearchSpec
 from orchestrator.verdicts import Verdict
 from orchestrator.views.lookup import Counts, Found, Slice, cut, job_columns, without_id
 from orchestrator.views.shapes import DecisionView, Funnel, JobView, NoiseFloor, RoundView

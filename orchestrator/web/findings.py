@@ -16,9 +16,9 @@ from orchestrator.charts.data import Delta, TaskDeltas
 from orchestrator.findings.caveats import Caveat
 from orchestrator.findings.doubts import Doubts, on_task
 from orchestrator.findings.evidence import Evidence
-from orchestrator.planner import JobKey
 from orchestrator.rounds import stored_round
 from orchestrator.rounds.resolved_round import ResolvedRound
+from orchestrator.search import JobKey
 from orchestrator.statistics.seeds import sign_pattern
 from orchestrator.verdicts import AGAINST, Verdict
 from orchestrator.views.shapes import JobView

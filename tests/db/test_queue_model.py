@@ -35,9 +35,10 @@ from db.queue import LONGEST_BACK_OFF, LONGEST_LEASE, MAX_ATTEMPTS, Lease
 from db.session import Database
 from db.tables import AT_ONCE, Base, Decision, Evaluation, Event, Job, JobState, Round, RoundState, Worker
 from orchestrator import engine, interventions
-from orchestrator.planner import JobKey, Measurement, State, plan
+from orchestrator.planner import State, plan
 from orchestrator.rounds import stored_round
 from orchestrator.rounds.resolved_round import ResolvedRound
+from orchestrator.search import JobKey, Measurement
 from orchestrator.verdicts import Verdict
 from tests.claims import take_next
 from tests.db.test_queue import EVALUATION, LEASE

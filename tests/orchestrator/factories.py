@@ -13,9 +13,9 @@ from db import queue
 from db.session import Database
 from db.tables import Evaluation, Job, Worker
 from orchestrator import engine
-from orchestrator.planner import JobKey
 from orchestrator.rounds.reading import parse_round
 from orchestrator.rounds.resolved_round import ResolvedRound
+from orchestrator.search import JobKey
 from tests.claims import take_next
 from worker.job import JobResult, Metrics, Outcome, Usage
 from worker.preparation import prepare

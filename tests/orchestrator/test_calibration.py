@@ -14,8 +14,8 @@ from orchestrator.calibration import findings, protocol
 from orchestrator.calibration.runs import Runs, runs_of
 from orchestrator.calibration.searches import World, search
 from orchestrator.errors import BadRound
-from orchestrator.planner import Confirmation, JobKey, SearchSpec
 from orchestrator.rules import Threshold, TopK
+from orchestrator.search import Confirmation, JobKey, SearchSpec
 from worker.job import BASELINE, JobResult, Outcome
 
 from .factories import Rig, resolve, result

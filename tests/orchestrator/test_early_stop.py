@@ -20,9 +20,9 @@ from orchestrator.errors import BadRound
 from orchestrator.findings import summary
 from orchestrator.findings.exports import lines
 from orchestrator.findings.records import Record, records
-from orchestrator.planner import JobKey
 from orchestrator.points import ROUNDING
 from orchestrator.reports import effects
+from orchestrator.search import JobKey
 from orchestrator.statistics.early_stop import remaining
 from orchestrator.web import findings
 from tests.claims import take_next

@@ -16,8 +16,8 @@ from db.tables import Decision, Job, JobState, Round, RoundState
 from orchestrator import engine, interventions
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.findings.records import records
-from orchestrator.planner import JobKey
 from orchestrator.rounds import stored_round
+from orchestrator.search import JobKey
 from tests.claims import take_next
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
 from worker.job import BASELINE, RESULT_VERSION, JobResult, Outcome

@@ -9,18 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.planner import (
-    Decision,
-    JobKey,
-    Measurement,
-    Plan,
-    SearchSpec,
-    State,
-    Verdict,
-    plan,
-)
+from orchestrator.planner import Plan, State, plan
 from orchestrator.points import difference, points
 from orchestrator.rules import Threshold, TopK
+from orchestrator.search import Decision, JobKey, Measurement, SearchSpec
+from orchestrator.verdicts import Verdict
 from worker.job import BASELINE, Outcome
 
 Results = dict[JobKey, Measurement]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError, model_validator
 
 from orchestrator.errors import BadRound
-from orchestrator.planner import Confirmation, Decision, JobKey, Measurement, SearchSpec, State, plan
+from orchestrator.planner import State, plan
 from orchestrator.points import ROUNDING, difference
 from orchestrator.rules import (
     Evidence,
@@ -32,6 +32,7 @@ from orchestrator.rules import (
     rule_class,
 )
 from orchestrator.rules.registry import BUILT_IN, UnknownRule, parse_rule
+from orchestrator.search import Confirmation, Decision, JobKey, Measurement, SearchSpec
 from orchestrator.statistics.examples import Outcomes, standard_error
 from orchestrator.verdicts import Verdict
 from tasks import plug_ins

@@ -18,11 +18,11 @@ from orchestrator.findings import caveats
 from orchestrator.findings.evidence import Evidence, Pair, SeedEvidence, of_pairs
 from orchestrator.findings.exports import lines
 from orchestrator.findings.records import Record, records
-from orchestrator.planner import JobKey
 from orchestrator.rounds import selections
 from orchestrator.rounds.reading import parse_round
 from orchestrator.rounds.resolved_round import CONTROL_SEEDS
 from orchestrator.rounds.spec import MOST_FRESH
+from orchestrator.search import JobKey
 from orchestrator.statistics.examples import Outcomes, compare
 from orchestrator.statistics.seeds import estimate
 from orchestrator.terminal import status

@@ -24,9 +24,9 @@ from orchestrator.findings import caveats, doubts, exports
 from orchestrator.findings.evidence import Evidence
 from orchestrator.findings.records import Record, records, to_jsonl
 from orchestrator.findings.summary import has_failures
-from orchestrator.planner import JobKey
 from orchestrator.points import interval_text
 from orchestrator.rounds.resolved_round import ResolvedRound
+from orchestrator.search import JobKey
 from orchestrator.views import progress
 from orchestrator.views.lookup import Slice
 from tests.orchestrator.factories import NOW, USAGE, Rig, resolve, result, round_data

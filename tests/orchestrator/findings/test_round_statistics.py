@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.findings import caveats, round_statistics
 from orchestrator.findings.evidence import Evidence, SeedEvidence
-from orchestrator.planner import Confirmation, JobKey, Measurement, SearchSpec
+from orchestrator.search import Confirmation, JobKey, Measurement, SearchSpec
 from orchestrator.statistics.variants import dunnett
 from worker.job import Outcome
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from orchestrator.engine import Taken
 from orchestrator.findings.evidence import Evidence, SeedEvidence
-from orchestrator.planner import Decision, JobKey
+from orchestrator.search import Decision, JobKey
 from orchestrator.terminal.display import (
     BARS,
     LiveDisplay,

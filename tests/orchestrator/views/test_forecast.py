@@ -14,7 +14,7 @@ from db.session import Database
 from db.tables import Job
 from orchestrator import interventions
 from orchestrator.errors import BadRound
-from orchestrator.planner import JobKey
+from orchestrator.search import JobKey
 from orchestrator.terminal.forecast import as_text
 from orchestrator.views import forecast
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
