@@ -28,7 +28,7 @@ from orchestrator.errors import (
     no_such_round,
 )
 from orchestrator.rounds import round_file
-from orchestrator.rounds.spec import NAME_PATTERN
+from orchestrator.rounds.variants import NAME_PATTERN
 from orchestrator.views.forecast import Forecast
 from orchestrator.views.shapes import (
     ChangeView,

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from orchestrator.cli import app
 from orchestrator.rounds.round_file import parse_settings
-from orchestrator.rounds.spec import RoundSpec, Selection, Stage, Variant
+from orchestrator.rounds.spec import RoundSpec, Stage
+from orchestrator.rounds.variants import Selection, Variant
 from orchestrator.rules import Rule
 from orchestrator.rules.registry import BUILT_IN, DEFAULT
 from tasks import NotedConfig, TaskConfig

@@ -27,8 +27,9 @@ from orchestrator.api.service import Service, service_of
 from orchestrator.findings import exports
 from orchestrator.messages import one_line
 from orchestrator.rounds import stored_round
+from orchestrator.rounds.catalogue import MAX_NAME
 from orchestrator.rounds.round_file import RoundFile, parse, parse_json
-from orchestrator.rounds.spec import MAX_NAME, NAME_PATTERN
+from orchestrator.rounds.variants import NAME_PATTERN
 from orchestrator.views import lookup, progress
 from orchestrator.views.forecast import Forecast
 from orchestrator.views.lookup import events_since

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, count, islice
 
 from orchestrator.errors import BadRound, Problem
+from orchestrator.rounds.catalogue import MAX_NAME
 from orchestrator.rounds.resolved_round import ResolvedRound
-from orchestrator.rounds.spec import MAX_NAME, Variant
+from orchestrator.rounds.variants import Variant
 from orchestrator.rules import Threshold
 from worker.job import FutureSeedSettings, sha256_of
 

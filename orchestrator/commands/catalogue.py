@@ -20,7 +20,7 @@ class Vocabulary(StrEnum):
 
 def variants(as_json: AsJson = False) -> None:
     """List the built-in catalogue of Future-Seed variants."""
-    from orchestrator.rounds.variants import CATALOGUE
+    from orchestrator.rounds.catalogue import CATALOGUE
     from orchestrator.terminal.listings import variant_table
 
     listed = {name: settings.model_dump(exclude_defaults=True) for name, settings in CATALOGUE.items()}

@@ -10,8 +10,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.tables import Job, JobState
+from orchestrator.rounds.consistency import CONTROL_ARM
 from orchestrator.rounds.resolved_round import ResolvedRound
-from orchestrator.rounds.spec import CONTROL_ARM
 from orchestrator.search import JobKey
 from orchestrator.statistics.variants import Spread, pooled_spread
 from worker.job import BASELINE

@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestrator.history.predecessor import NO_FS, PROMPT_FS, SKIP_REUSE
 from orchestrator.messages import one_line
-from orchestrator.rounds.spec import CONTROL_ARM
+from orchestrator.rounds.consistency import CONTROL_ARM
 from worker.job import BASELINE, Outcome
 
 MAX_TEXT = 500  # characters of a name

@@ -12,7 +12,7 @@ from orchestrator.charts.data import Curve
 from orchestrator.charts.of_round import last_reached
 from orchestrator.client import Client, of_each_round
 from orchestrator.findings.records import Record, is_decision
-from orchestrator.rounds.spec import CONTROL_ARM
+from orchestrator.rounds.consistency import CONTROL_ARM
 from orchestrator.search import JobKey
 from orchestrator.views.shapes import RoundView
 

@@ -14,7 +14,8 @@ from orchestrator.messages import Location, dotted, one_line
 from worker.job import in_words
 
 if TYPE_CHECKING:
-    from orchestrator.rounds.spec import After, EarlyStopping, Selection, Stage, Variant
+    from orchestrator.rounds.spec import After, EarlyStopping, Stage
+    from orchestrator.rounds.variants import Selection, Variant
     from orchestrator.rules import Rule
     from worker.job import OptimizerConfig, TaskConfig
 

@@ -20,7 +20,8 @@ from orchestrator.errors import BadRound, NotFound, Problem
 from orchestrator.messages import Location, dotted, one_line
 from orchestrator.rounds.consistency import Conflict, Inconsistent, conflicts
 from orchestrator.rounds.round_file import RoundFile, parse, read
-from orchestrator.rounds.spec import MAX_JOBS, NAME_PATTERN, Name, RoundSpec, Selection, entries, spell_out
+from orchestrator.rounds.spec import MAX_JOBS, RoundSpec
+from orchestrator.rounds.variants import NAME_PATTERN, Name, Selection, entries, spell_out
 from orchestrator.rules.registry import DEFAULT, rule_class
 from worker.job import AnyTaskConfig, FutureSeedSettings, TaskConfig, task_options
 

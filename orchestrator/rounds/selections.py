@@ -11,8 +11,10 @@ from db.tables import RoundState
 from orchestrator.errors import BadRound, Problem
 from orchestrator.findings.evidence import Evidence
 from orchestrator.rounds import chains
+from orchestrator.rounds.catalogue import MAX_NAME
+from orchestrator.rounds.consistency import CONTROL_ARM
 from orchestrator.rounds.resolved_round import ResolvedRound
-from orchestrator.rounds.spec import CONTROL_ARM, MAX_NAME, RoundSpec
+from orchestrator.rounds.spec import RoundSpec
 from orchestrator.rounds.stored_round import find, on_candidates, resolve
 from orchestrator.verdicts import AGAINST, Verdict
 from worker.job import FutureSeedSettings, RoundFacts

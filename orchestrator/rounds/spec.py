@@ -3,38 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BeforeValidator,
-    ConfigDict,
-    Discriminator,
     Field,
     PositiveInt,
-    StringConstraints,
-    Tag,
     ValidationInfo,
     model_validator,
 )
 
-from orchestrator.messages import Location
 from orchestrator.paths import expanded
-from orchestrator.rounds.chains import When, Where
-from orchestrator.rounds.consistency import CONTROL_ARM as CONTROL_ARM
-from orchestrator.rounds.consistency import Inconsistent, conflicts
-from orchestrator.rounds.variants import MAX_NAME as MAX_NAME
-from orchestrator.rounds.variants import expand_grid, look_up
+from orchestrator.rounds.chains import When
+from orchestrator.rounds.consistency import CONTROL_ARM, Inconsistent, conflicts
+from orchestrator.rounds.variants import AnyVariant, Name, Selection, Variant, read_variants
 from orchestrator.rules import AnyRule, Threshold
 from orchestrator.search import Confirmation, SearchSpec
 from orchestrator.statistics.variants import control_runs
 from worker.job import (
-    BASELINE,
     AnyTaskConfig,
     Budget,
-    FutureSeedSettings,
     ModelConfig,
     OptimizerConfig,
     Strict,
@@ -44,8 +35,6 @@ from worker.job import (
 
 MAX_JOBS = 100_000  # of a round
 MOST_FRESH = 1000  # seeds of a confirm stage
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.=+-]*$"
-Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=MAX_NAME)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -76,114 +65,6 @@ class Stage(Budget):
 
 
 MOST_BASELINES = 1000  # runs of it at a stage
-LARGEST_FLOAT32 = 3.4028234e38
-_PROBLEM = "problem"  # instead of a variant's name and settings: what is wrong with it
-
-
-class Variant(Strict):
-    """A named Future-Seed configuration; without settings it is one of the catalogue."""
-
-    name: Name
-    settings: FutureSeedSettings
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_catalogue(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping):
-            return data
-        if _PROBLEM in data:
-            raise ValueError(data[_PROBLEM])
-        if data.get("name") == BASELINE:
-            raise ValueError(
-                f"{BASELINE!r} is the arm without Future-Seed and always run; choose another name"
-            )
-        is_named = isinstance(data.get("name"), str) and data.get("settings", data) is None
-        return {**data, "settings": look_up(data["name"])} if is_named else data
-
-    @model_validator(mode="after")
-    def _is_within_float32(self, info: ValidationInfo) -> Self:
-        """Training computes in it; a stored round may be of a version that let larger numbers pass."""
-        if info.context and info.context.get("is_stored"):
-            return self
-        numbers = {key: value for key, value in self.settings if isinstance(value, float)}
-        for end in ("schedule_min", "schedule_max"):
-            numbers[f"seed_scale * {end}"] = self.settings.seed_scale * numbers[end]
-        for key, value in numbers.items():
-            if abs(value) > LARGEST_FLOAT32:
-                raise ValueError(f"{key} = {value} is beyond float32")
-        return self
-
-
-class Selection(Strict):
-    """Variants that are known once another round has ended: those it decided well on, best first."""
-
-    model_config = ConfigDict(serialize_by_alias=True)
-
-    source: Name = Field(alias="from")
-    where: Where = "promoted"
-    top: PositiveInt | None = None  # the best so many; None: all
-    by: Name | None = None  # the stage that decides; None: the last one of that round that selects
-
-
-def _is_selection(entry: Any) -> bool:
-    return isinstance(entry, Selection) or (isinstance(entry, Mapping) and isinstance(entry.get("from"), str))
-
-
-AnyVariant = Annotated[
-    Annotated[Variant, Tag("named")] | Annotated[Selection, Tag("selection")],
-    Discriminator(lambda entry: "selection" if _is_selection(entry) else "named"),
-]
-
-
-def spell_out(variants: Any) -> Iterator[tuple[Location, dict[str, Any]]]:
-    """Every variant of a round file's `variants`, with its place there.
-
-    Takes catalogue names, mappings of a name to settings, `{grid: ...}`, `{from: ROUND, ...}`, and lists of these.
-    What is none of them is told of when the variant is validated, beside what is wrong with others.
-    """
-    if isinstance(variants, list):
-        for index, entry in enumerate(variants):
-            yield from _spell_out_entry((index,), entry)
-    else:
-        yield from _spell_out_entry((), variants)
-
-
-def _spell_out_entry(place: Location, entry: Any) -> Iterator[tuple[Location, dict[str, Any]]]:
-    if isinstance(entry, str) and place:
-        yield place, {"name": entry, "settings": None}
-    elif _is_selection(entry):
-        yield place, entry
-    elif isinstance(entry, dict):
-        for name, settings in entry.items():
-            if name == "grid" and isinstance(settings, dict):
-                try:
-                    for combination, values in expand_grid(settings):
-                        yield (*place, name), {"name": combination, "settings": values}
-                except ValueError as error:
-                    yield (*place, name), {_PROBLEM: str(error)}
-            else:
-                yield (*place, name), {"name": name, "settings": settings}
-    else:
-        expected = "a catalogue name, " if place else "a list of catalogue names, "
-        problem = f"expected {expected}a mapping of names to settings, or {{from: ROUND}}, not {entry!r}"
-        yield place, {_PROBLEM: problem}
-
-
-def entries(variants: Any) -> Iterator[tuple[Location, Any]]:
-    """Every variant with its place, as a person writes them (see `spell_out`) or as a stored round has them."""
-    if isinstance(variants, list) and variants and all(_is_spelled_out(entry) for entry in variants):
-        yield from (((index,), entry) for index, entry in enumerate(variants))
-    else:
-        yield from spell_out(variants)
-
-
-def _read_variants(value: Any) -> Any:
-    return value if isinstance(value, tuple) else tuple(variant for _, variant in entries(value))
-
-
-def _is_spelled_out(entry: Any) -> bool:
-    """Whether this is how a stored round has its variants, rather than how a person writes them."""
-    return isinstance(entry, Mapping) and (set(entry) == {"name", "settings"} or _is_selection(entry))
 
 
 class EarlyStopping(Strict):
@@ -220,7 +101,7 @@ class RoundSpec(Strict):
     control: Literal["aa"] | None = None  # an arm that is the baseline under another seed
     optimizer: OptimizerConfig = OptimizerConfig()
     tasks: Annotated[dict[Name, AnyTaskConfig], Field(min_length=1)]
-    variants: Annotated[tuple[AnyVariant, ...], BeforeValidator(_read_variants), Field(min_length=1)]
+    variants: Annotated[tuple[AnyVariant, ...], BeforeValidator(read_variants), Field(min_length=1)]
     parallel: bool = False
     early_stop: EarlyStopping | None = None
     after: After | None = None

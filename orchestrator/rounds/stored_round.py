@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 from db import tables
 from orchestrator.errors import BrokenRound, no_such_round
 from orchestrator.messages import dotted, one_line
+from orchestrator.rounds.consistency import CONTROL_ARM
 from orchestrator.rounds.resolved_round import ResolvedRound
-from orchestrator.rounds.spec import CONTROL_ARM, RoundSpec
+from orchestrator.rounds.spec import RoundSpec
 from orchestrator.rules import RuleFailed
 from worker.job import RoundFacts
 

@@ -14,7 +14,7 @@ from orchestrator.charts.data import Curve, Funnel, TaskCurves
 from orchestrator.findings.caveats import Caveat
 from orchestrator.lru import LruCache
 from orchestrator.rounds import stored_round
-from orchestrator.rounds.spec import Selection
+from orchestrator.rounds.variants import Selection
 from orchestrator.views import lookup, progress
 from orchestrator.views.lookup import Slice
 from orchestrator.views.progress import Arms

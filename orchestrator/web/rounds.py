@@ -17,7 +17,8 @@ from orchestrator.api.rounds import Name, Submitter
 from orchestrator.api.service import Service, service_of
 from orchestrator.errors import Conflict
 from orchestrator.rounds import chains, stored_round
-from orchestrator.rounds.spec import MAX_NAME, NAME_PATTERN
+from orchestrator.rounds.catalogue import MAX_NAME
+from orchestrator.rounds.variants import NAME_PATTERN
 from orchestrator.views import lookup, progress
 from orchestrator.views.lookup import Slice
 from orchestrator.web.jobs import end_of_log, workers_of

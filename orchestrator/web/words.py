@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from db.events import EventKind
 from orchestrator.durations import duration
 from orchestrator.points import interval_text, points
-from orchestrator.rounds.spec import Selection
+from orchestrator.rounds.variants import Selection
 from orchestrator.verdicts import Verdict
 from orchestrator.views.shapes import EventView
 

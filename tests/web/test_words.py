@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from db.events import EventKind
-from orchestrator.rounds.spec import Selection
+from orchestrator.rounds.variants import Selection
 from orchestrator.views.shapes import EventView
 from orchestrator.web.words import age, happened, selection
 from tests.orchestrator.factories import NOW

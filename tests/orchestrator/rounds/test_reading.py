@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import BadRound
 from orchestrator.rounds.reading import parse_round, read_round
-from orchestrator.rounds.spec import Confirm, RoundSpec, entries
+from orchestrator.rounds.spec import Confirm, RoundSpec
+from orchestrator.rounds.variants import entries
 from tests.orchestrator.factories import round_data
 from worker.job import HubCheckpoint, RandomCheckpoint
 
