@@ -21,8 +21,7 @@ from db.statements import IS_PARALLEL
 from db.tables import JOBS, ROUNDS, JobState, RoundState
 from orchestrator import early_stop, stored_plan
 from orchestrator.errors import BrokenRound, Conflict
-from orchestrator.findings.evidence import Evidence
-from orchestrator.findings.results import Standing
+from orchestrator.evidence import Evidence
 from orchestrator.planner import Plan, State
 from orchestrator.rounds import chains, selections
 from orchestrator.rounds.resolved_round import ResolvedRound
@@ -37,6 +36,7 @@ from orchestrator.rounds.stored_round import (
 )
 from orchestrator.rules import Scope
 from orchestrator.search import Decision, JobKey, Lane, SearchSpec
+from orchestrator.stored_jobs import Standing
 from orchestrator.verdicts import Verdict
 from worker.job import BASELINE, JobSpec
 

@@ -11,8 +11,7 @@ from sqlalchemy.orm import Session
 from db import events, queue
 from db.events import EventKind
 from db.tables import Decision, Job, Round, RoundState
-from orchestrator import engine, stored_plan
-from orchestrator.findings import results
+from orchestrator import engine, stored_jobs, stored_plan
 from orchestrator.rounds import chains, stored_round
 from orchestrator.rules import Scope
 from orchestrator.search import JobKey
@@ -71,7 +70,7 @@ def _to_run_again(session: Session, row: Round) -> list[Job]:
 
     What failed later may no longer be wanted then. If it is, the next retry finds it.
     """
-    failed = session.scalars(select(Job).where(*results.unmeasured(row.id))).all()
+    failed = session.scalars(select(Job).where(*stored_jobs.unmeasured(row.id))).all()
     resolved = stored_round.resolve(row) if failed else None
     if resolved is None or resolved.search.rule.scope is not Scope.STAGE:
         return list(failed)

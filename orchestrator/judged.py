@@ -9,11 +9,11 @@ from typing import Any
 from orchestrator.messages import one_line
 from orchestrator.points import difference, points, rounded
 from orchestrator.rules import RuleFailed, Ruling, Trial
-from orchestrator.search import VERDICTS_WITHOUT_A_NUMBER, Decision, JobKey, Measurement, SearchSpec
+from orchestrator.search import Decision, JobKey, Measurement, SearchSpec
 from orchestrator.statistics.examples import Outcomes, standard_error
 from orchestrator.statistics.seeds import estimate_if_known
 from orchestrator.verdicts import Verdict
-from worker.job import in_words
+from worker.job import WITHOUT_A_NUMBER, in_words
 
 
 class Judged:
@@ -27,7 +27,7 @@ class Judged:
 
     def add(self, seed: int, variant: Measurement, baseline: Measurement) -> None:
         """One more seed, against a measured baseline."""
-        if variant.outcome in VERDICTS_WITHOUT_A_NUMBER:
+        if variant.outcome in WITHOUT_A_NUMBER:
             self.fail(self._failed, variant.failure)
         elif variant.score is None or baseline.score is None:
             self.fail(Verdict.UNDECIDED, variant.failure)

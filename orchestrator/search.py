@@ -11,8 +11,6 @@ from orchestrator.statistics.examples import Outcomes
 from orchestrator.verdicts import Verdict
 from worker.job import BASELINE, Outcome
 
-VERDICTS_WITHOUT_A_NUMBER = {Outcome.DIVERGED, Outcome.STOPPED}
-
 
 class JobKey(NamedTuple):
     """What names a job within its round."""

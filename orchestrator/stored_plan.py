@@ -12,15 +12,15 @@ from sqlalchemy.orm import Session
 from db import events, queue
 from db.events import EventKind
 from db.tables import AT_ONCE, DECISIONS, JOBS
-from orchestrator.findings import evidence, results
-from orchestrator.findings.evidence import Evidence, Pair
-from orchestrator.findings.results import Standing
+from orchestrator import evidence, stored_jobs
+from orchestrator.evidence import Evidence, Pair
 from orchestrator.planner import Plan, plan
 from orchestrator.points import difference
 from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.rounds.stored_round import as_broken_round
 from orchestrator.search import Decision, JobKey, Lane
-from worker.job import BASELINE, CONCLUSIVE, MEASURED, JobSpec, Outcome
+from orchestrator.stored_jobs import Standing
+from worker.job import BASELINE, CONCLUSIVE, REUSABLE, JobSpec, Outcome
 
 _DECIDED = select(*(DECISIONS.c[name] for name in JobKey._fields))
 _ADD_JOBS = insert(JOBS).returning(JOBS.c.id, sort_by_parameter_order=True)  # each id is its job's
@@ -34,10 +34,10 @@ def current(
 
     Raises BrokenRound.
     """
-    found = results.standings(session, round_id, resolved.spec.prune.metric, lane)
+    found = stored_jobs.standings(session, round_id, resolved.spec.prune.metric, lane)
     search = resolved.search if lane is None else resolved.search.of_lane(lane)
     if judged := [key for key in found if _is_judged_by_example(resolved, key)]:
-        found = results.with_outcomes(found, results.examined(session, resolved, found, judged))
+        found = stored_jobs.with_outcomes(found, stored_jobs.examined(session, resolved, found, judged))
     finished = {key: stands.measurement for key, stands in found.items() if stands.measurement is not None}
     with as_broken_round(resolved.spec.round):
         return plan(search, finished), found
@@ -57,7 +57,7 @@ def evidence_on(
     """What these decisions rest on, of those that have a delta."""
     measured = [decision for decision in decisions if decision.d_acc is not None]
     keys = {key for decision in measured for pair in pairs(decision) for key in pair}
-    told = results.examined(session, resolved, found, keys)
+    told = stored_jobs.examined(session, resolved, found, keys)
     return {
         decision.key: evidence.of_pairs([_pair(*pair, found, told) for pair in pairs(decision)])
         for decision in measured
@@ -74,7 +74,7 @@ def _pair(
     variant: JobKey,
     baseline: JobKey,
     found: Mapping[JobKey, Standing],
-    told: Mapping[JobKey, results.Examined],
+    told: Mapping[JobKey, stored_jobs.Examined],
 ) -> Pair:
     one, other = found[variant].measurement, found[baseline].measurement
     assert one is not None and other is not None  # noqa: S101, PT018  (a decision rests on them)
@@ -106,7 +106,7 @@ def add_jobs(session: Session, round_id: int, specs: Mapping[JobKey, JobSpec], n
         for key, spec in specs.items()
     ]
     are_known = False
-    answers = queue.Answers(MEASURED, here=round_id, outcomes_here=CONCLUSIVE)
+    answers = queue.Answers(REUSABLE, here=round_id, outcomes_here=CONCLUSIVE)
     for job_id, spec in zip(session.scalars(_ADD_JOBS, rows).all(), specs.values(), strict=True):
         known = queue.known_result(session, spec.fingerprint, answers)
         if known is not None:
@@ -117,7 +117,7 @@ def add_jobs(session: Session, round_id: int, specs: Mapping[JobKey, JobSpec], n
 
 def unstored(session: Session, round_id: int, planned: Plan, lane: Lane | None) -> tuple[Decision, ...]:
     """The decisions that have not been stored."""
-    query, which = results.in_lane(_DECIDED, DECISIONS, round_id, lane)
+    query, which = stored_jobs.in_lane(_DECIDED, DECISIONS, round_id, lane)
     stored = {JobKey(*key) for key in session.execute(query, which)}
     return tuple(decision for decision in planned.decisions if decision.key not in stored)
 

@@ -15,7 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from db.tables import JobState, RoundState
-from orchestrator.audit.findings import Check
+from orchestrator.audit.finding import Check
 from orchestrator.cli import app
 from orchestrator.findings.caveats import EXPLANATIONS, Caveat
 from orchestrator.rounds.reading import parse_round, validate

@@ -23,8 +23,8 @@ from db.tables import Worker
 from worker.job import (
     CONCLUSIVE,
     LOG_FILE,
-    MEASURED,
     RESULT_VERSION,
+    REUSABLE,
     JobResult,
     JobSpec,
     Outcome,
@@ -198,7 +198,7 @@ class QueueClient:
                 raise _UnreadableJob(job, error) from error
             is_alone = job.is_alone if job.fingerprint == spec.fingerprint else None
             job = job._replace(fingerprint=spec.fingerprint, trajectory=spec.trajectory)
-            answers = queue.Answers(MEASURED, here=job.round_id, outcomes_here=CONCLUSIVE)
+            answers = queue.Answers(REUSABLE, here=job.round_id, outcomes_here=CONCLUSIVE)
             equals = queue.equals(session, job.fingerprint, answers, is_alone=is_alone)
             if not equals.is_at_work:
                 return Found(job, spec, equals.known)
@@ -256,7 +256,7 @@ class QueueClient:
             if not self._patient.read(lambda session, _: queue.has_ended(session, lease, result.outcome)):
                 raise
             ended = Ended(will_retry=False)  # it had been stored, but the database's answer never came
-        self.has_failed |= not (ended.will_retry or result.outcome in CONCLUSIVE)
+        self.has_failed |= not ended.will_retry and result.outcome.is_failure
         return ended
 
     def _end(

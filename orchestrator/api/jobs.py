@@ -13,8 +13,8 @@ from orchestrator.api.access import Scope, require
 from orchestrator.api.paging import MAX_ID
 from orchestrator.api.problems import documented
 from orchestrator.api.service import Service, service_of
-from orchestrator.run_files import log_tail
 from orchestrator.views import lookup
+from orchestrator.views.run_files import log_tail
 from orchestrator.views.shapes import EvaluationView, JobView, Listed, StatusView, WorkerView
 
 Here = Annotated[Service, Depends(service_of)]

@@ -14,7 +14,7 @@ from orchestrator.audit.comparisons import (
     in_words,
     result_of,
 )
-from orchestrator.audit.findings import Check, Finding, listed, percent, share
+from orchestrator.audit.finding import Check, Finding, listed, percent, share
 from orchestrator.findings.caveats import STEPS_TOLERANCE
 from orchestrator.history.entries import History, Run
 from orchestrator.points import points

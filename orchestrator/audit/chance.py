@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from orchestrator.audit.comparisons import arm_name, arm_of, base_task, grouped
-from orchestrator.audit.findings import Check, Finding, percent, share
+from orchestrator.audit.finding import Check, Finding, percent, share
 from orchestrator.audit.grids import implied_questions
 from orchestrator.findings.caveats import EXPLANATIONS, Caveat
 from orchestrator.history.entries import History, LedgerRow, Run

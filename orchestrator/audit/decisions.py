@@ -17,7 +17,7 @@ from orchestrator.audit.comparisons import (
     name_of,
     seed_in_words,
 )
-from orchestrator.audit.findings import Check, Finding
+from orchestrator.audit.finding import Check, Finding
 from orchestrator.history.entries import Decision, History, Run
 from orchestrator.history.predecessor import (
     COOLDOWN_FROM,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from orchestrator.audit.comparisons import grouped, labelled_seed, name_of, result_of, seed_in_words
-from orchestrator.audit.findings import Check, Finding, listed, share
+from orchestrator.audit.finding import Check, Finding, listed, share
 from orchestrator.history.entries import History, LedgerRow, Run
 from worker.job import Outcome
 

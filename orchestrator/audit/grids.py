@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 
 from orchestrator.audit.comparisons import base_task, grouped
-from orchestrator.audit.findings import Check, Finding, listed
+from orchestrator.audit.finding import Check, Finding, listed
 from orchestrator.findings.caveats import Caveat
 from orchestrator.history.entries import History, LedgerRow, Run
 from orchestrator.points import points

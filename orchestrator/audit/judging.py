@@ -17,7 +17,7 @@ from orchestrator.audit import (
     reversals,
     seeds,
 )
-from orchestrator.audit.findings import Check, Finding
+from orchestrator.audit.finding import Check, Finding
 from orchestrator.history.entries import History
 from orchestrator.history.predecessor import LAYERS
 

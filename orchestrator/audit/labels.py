@@ -15,7 +15,7 @@ from orchestrator.audit.comparisons import (
     name_of,
     stages,
 )
-from orchestrator.audit.findings import Check, Figure, Finding, listed
+from orchestrator.audit.finding import Check, Figure, Finding, listed
 from orchestrator.history.entries import OK, History, LedgerRow, Run
 from orchestrator.history.predecessor import NO_FS, PROBE, PROMPT_FS, SKIP_REUSE, TRAINERS
 from orchestrator.points import points

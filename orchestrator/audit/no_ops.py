@@ -15,7 +15,7 @@ from orchestrator.audit.comparisons import (
     in_words,
     result_of,
 )
-from orchestrator.audit.findings import Check, Finding, listed, percent, share
+from orchestrator.audit.finding import Check, Finding, listed, percent, share
 from orchestrator.history.entries import History, LedgerRow, Run
 
 

@@ -24,7 +24,7 @@ from orchestrator.audit.comparisons import (
     grouped,
     populations,
 )
-from orchestrator.audit.findings import Check, Finding
+from orchestrator.audit.finding import Check, Finding
 from orchestrator.history.entries import History, LedgerRow, Run
 from orchestrator.history.predecessor import ARC_MC
 from orchestrator.points import points

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from orchestrator.audit.findings import EXPLANATIONS
+from orchestrator.audit.finding import EXPLANATIONS
 from orchestrator.audit.judging import Audit
 
 MOST_CITED = 200  # characters of the records under a finding, in text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from orchestrator.audit.comparisons import Step, grouped, populations
-from orchestrator.audit.findings import Check, Finding, share
+from orchestrator.audit.finding import Check, Finding, share
 from orchestrator.history.entries import History
 from orchestrator.points import ROUNDING, points
 

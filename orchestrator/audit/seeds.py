@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from orchestrator.audit.comparisons import comparisons, family_of, labelled_seed, name_of
-from orchestrator.audit.findings import Check, Finding
+from orchestrator.audit.finding import Check, Finding
 from orchestrator.history.entries import History
 from orchestrator.points import points
 from orchestrator.statistics.seeds import TIE, sign_pattern

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
-from orchestrator.findings.results import examined, standings
 from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.search import JobKey
+from orchestrator.stored_jobs import examined, standings
 
 FEWEST = 2  # that have a spread
 

@@ -54,10 +54,10 @@ def show(
 
     Builds 80 training and 20 validation examples, unless --set train=N --set val=N say otherwise.
     """
-    from orchestrator.build_report import report_lines
     from orchestrator.messages import printable
     from orchestrator.rounds.reading import parse_task
     from orchestrator.rounds.round_file import parse_settings
+    from orchestrator.terminal.build_report import report_lines
     from worker.preparation import InputProblem
     from worker.sample import sample
 

@@ -78,7 +78,7 @@ def calibrate(
     with warm_child(device) as child, open_database() as database:
         intake = intake_of(database)
         resolved, _ = intake.read_path(path)
-        from orchestrator.calibration import findings, protocol
+        from orchestrator.calibration import power, protocol
         from orchestrator.calibration.runs import runs_of
         from orchestrator.rounds.stored_round import find
 
@@ -88,11 +88,11 @@ def calibrate(
         _work_on(database, child, name, on_stderr=as_json)
         with database.read() as session:
             measured = runs_of(session, find(session, name).id, calibrating)
-    found = [findings.of_task(resolved, task, found, searches) for task, found in measured.items()]
+    found = [power.of_task(resolved, task, found, searches) for task, found in measured.items()]
     if as_json:
         typer.echo(json_text({"round": resolved.spec.round, "tasks": found}))
     for one in () if as_json else found:
-        typer.echo(findings.as_text(one, resolved))
+        typer.echo(power.as_text(one, resolved))
     for task in resolved.search.tasks:
         if task not in measured:
             typer.echo(f"{task}: too few runs were measured (`fsq status {name}` says why)", err=True)
@@ -233,13 +233,12 @@ def _say_submitted(submitted: SubmissionView) -> None:
 def _finish(database: Database, name: str) -> None:
     """Leaves the results on disk and on the screen; exit code 1 when some job failed."""
     from orchestrator.findings import exports
-    from orchestrator.findings.records import records
-    from orchestrator.findings.summary import has_failures
+    from orchestrator.findings.records import has_failures, records
     from orchestrator.reports import gathering, round_log
 
     results = read_settings().results
     written = exports.write_files(partial(exports.lines, database), name, results)
-    failed = has_failures(list(records(database, name)))
+    failed = has_failures(records(database, name))
     typer.echo(written[-1].read_text(encoding="utf-8"), nl=False)
     typer.echo(f"\nrecords and summary: {' '.join(str(path) for path in written)}")
     log = results / round_log.NAME

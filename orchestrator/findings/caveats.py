@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import NamedTuple, Self
 
-from orchestrator.findings.evidence import Evidence
-from orchestrator.findings.results import StoredJob
+from orchestrator.evidence import Evidence
 from orchestrator.points import ROUNDING
 from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.rules import Scope
 from orchestrator.search import SearchSpec
 from orchestrator.statistics.examples import is_clear
+from orchestrator.stored_jobs import StoredJob
 from worker.job import (
     BASELINE,
     BuildReport,

@@ -10,14 +10,15 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, aliased
 
 from db.tables import Job
-from orchestrator.findings import caveats, results
+from orchestrator import stored_jobs
+from orchestrator.evidence import Evidence
+from orchestrator.findings import caveats
 from orchestrator.findings.caveats import Caveat, Measured
-from orchestrator.findings.evidence import Evidence
-from orchestrator.findings.results import StoredJob
 from orchestrator.findings.round_statistics import Arm, seeds_of
 from orchestrator.rounds.resolved_round import ResolvedRound
-from orchestrator.search import VERDICTS_WITHOUT_A_NUMBER, JobKey
-from worker.job import BASELINE, Outcome
+from orchestrator.search import JobKey
+from orchestrator.stored_jobs import StoredJob
+from worker.job import BASELINE, WITHOUT_A_NUMBER, Outcome
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def on_task(
     of_seeds = [] if seeds is None else [Job.seed.in_(seeds)]
     runs: dict[JobKey, StoredJob] = {}
     stopped: set[JobKey] = set()
-    for job in results.jobs(session, *of_it, *of_seeds):
+    for job in stored_jobs.jobs(session, *of_it, *of_seeds):
         if job.metrics:
             runs[job.key] = job
         elif job.partial:
@@ -88,6 +89,6 @@ def on_task(
     for stage, variant, ended, count in session.execute(counted):
         if ended == Outcome.OK:
             measured[Arm(task, stage, variant)] += count
-        elif ended in VERDICTS_WITHOUT_A_NUMBER:
+        elif ended in WITHOUT_A_NUMBER:
             unnumbered[Arm(task, stage, variant)] += count
     return Doubts(resolved, task, runs, stopped, measured, unnumbered)

@@ -20,17 +20,18 @@ from db import tables
 from db.session import Database
 from db.tables import Job, JobState
 from orchestrator import stored_plan
+from orchestrator.evidence import Evidence, SeedEvidence
 from orchestrator.findings import caveats, past_runs, round_statistics
 from orchestrator.findings.caveats import Caveat, Measured
-from orchestrator.findings.evidence import Evidence, SeedEvidence
-from orchestrator.findings.results import Standing, StoredJob, jobs
 from orchestrator.findings.round_statistics import Arm, RoundStatistics
 from orchestrator.planner import Plan
 from orchestrator.points import difference
 from orchestrator.rounds import stored_round
 from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.search import Decision, JobKey, SearchSpec
-from worker.job import BASELINE, RESULT_VERSION, RUNS, Metric, Metrics, run_name, version
+from orchestrator.stored_jobs import Standing, StoredJob, jobs
+from orchestrator.verdicts import Verdict
+from worker.job import BASELINE, RESULT_VERSION, RUNS, Metric, Metrics, Outcome, run_name, version
 
 Record = dict[str, Any]
 _EVERY_LINE = """
@@ -48,6 +49,14 @@ RECORDED: Metric = "best_val_tok_acc"  # whose deltas stand on the lines of jobs
 def is_decision(record: Record) -> bool:
     """Whether a record is of a decision; all others are of jobs."""
     return bool(record["stage"] == "decision")
+
+
+def has_failures(records: Iterable[Record]) -> bool:
+    """Whether something could not be measured."""
+    return any(
+        record["status"] == Verdict.UNDECIDED if is_decision(record) else Outcome(record["status"]).is_failure
+        for record in records
+    )
 
 
 def key_of(record: Record) -> JobKey:

@@ -14,13 +14,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from orchestrator.evidence import Evidence, SeedEvidence
 from orchestrator.findings import caveats
-from orchestrator.findings.evidence import Evidence, SeedEvidence
 from orchestrator.points import rounded
-from orchestrator.search import VERDICTS_WITHOUT_A_NUMBER, JobKey, Measurement, SearchSpec
+from orchestrator.search import JobKey, Measurement, SearchSpec
 from orchestrator.statistics.seeds import AcrossSeeds, across_seeds, estimate_if_known
 from orchestrator.statistics.variants import Spread, dunnett, false_discovery, holm
-from worker.job import BASELINE
+from worker.job import BASELINE, WITHOUT_A_NUMBER
 
 
 class Arm(NamedTuple):
@@ -96,7 +96,7 @@ def of_round(
     unnumbered = Counter(
         Arm(key.task, key.stage, key.variant)
         for key, found in measured.items()
-        if found.outcome in VERDICTS_WITHOUT_A_NUMBER and key.variant != BASELINE
+        if found.outcome in WITHOUT_A_NUMBER and key.variant != BASELINE
     )
     n_measured = Counter({arm: len(seeds) for arm, seeds in by_arm.items()})
     # the other seeds of an arm would flatter it

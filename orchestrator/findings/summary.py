@@ -11,7 +11,7 @@ from orchestrator.points import interval_text, points
 from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.search import SearchSpec
 from orchestrator.verdicts import Verdict
-from worker.job import BASELINE, CONCLUSIVE, BuildReport, Outcome
+from worker.job import BASELINE, BuildReport
 
 WIDTH = 118
 FALSE_DISCOVERY = 0.05
@@ -211,12 +211,3 @@ def _caveat_lines(records: Sequence[Record]) -> Iterator[str]:
 
 def _key(record: Record, stage: str) -> tuple[str, int, str]:
     return record["config"], record["seed"], stage
-
-
-def has_failures(records: Sequence[Record]) -> bool:
-    """Whether something could not be measured; a divergence and an early stop are verdicts."""
-    measured = {*CONCLUSIVE, Outcome.CACHED}
-    return any(
-        record["status"] == Verdict.UNDECIDED if is_decision(record) else record["status"] not in measured
-        for record in records
-    )

@@ -17,12 +17,11 @@ from orchestrator.findings.caveats import Caveat
 from orchestrator.findings.records import Record
 from orchestrator.points import rounded
 from orchestrator.reports.gathering import RoundResults
-from orchestrator.search import VERDICTS_WITHOUT_A_NUMBER
 from orchestrator.statistics.examples import Interval, is_clear
 from orchestrator.statistics.seeds import AcrossSeeds, across_seeds, estimate_if_known
 from orchestrator.statistics.variants import false_discovery
 from orchestrator.views.shapes import RoundView
-from worker.job import Outcome
+from worker.job import WITHOUT_A_NUMBER, Outcome
 
 # of the pooled delta they are found anew, not_significant where there is an interval or a p-value
 OF_ONE_RUN = {Caveat.SINGLE_SEED, Caveat.NOTHING_NEW, Caveat.NOT_SIGNIFICANT}
@@ -205,7 +204,7 @@ def _are_one_run(distinct: Sequence[Record]) -> bool:
 def _has_no_number(run: Record) -> bool:
     """Whether a run ended in a verdict without a number, or had its result from one that did."""
     is_cached = run["status"] == Outcome.CACHED and run["best_val_tok_acc"] is None
-    return is_cached or run["status"] in VERDICTS_WITHOUT_A_NUMBER
+    return is_cached or run["status"] in WITHOUT_A_NUMBER
 
 
 def _evidence(distinct: Sequence[Record], across: AcrossSeeds) -> tuple[Interval | None, float | None]:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from db import tables
 from db.tables import RoundState
 from orchestrator.errors import BadRound, Problem
-from orchestrator.findings.evidence import Evidence
+from orchestrator.evidence import Evidence
 from orchestrator.rounds import chains
 from orchestrator.rounds.catalogue import MAX_NAME
 from orchestrator.rounds.consistency import CONTROL_ARM

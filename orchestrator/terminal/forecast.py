@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from orchestrator.build_report import report_lines
 from orchestrator.durations import duration
 from orchestrator.findings.caveats import EXPLANATIONS
 from orchestrator.points import points
+from orchestrator.terminal.build_report import report_lines
 from orchestrator.views.forecast import Forecast, TaskForecast
 
 

@@ -19,7 +19,7 @@ from orchestrator.search import JobKey
 from orchestrator.views.cost import pace_of, seconds_of
 from orchestrator.views.shapes import View
 from orchestrator.views.warnings import warnings
-from worker.job import MEASURED, BuildReport, JobSpec
+from worker.job import REUSABLE, BuildReport, JobSpec
 
 
 class StageForecast(View):
@@ -174,4 +174,4 @@ def _is_certain(resolved: ResolvedRound, key: JobKey) -> bool:
 
 
 def _is_known(session: Session, spec: JobSpec) -> bool:
-    return queue.known_result(session, spec.fingerprint, queue.Answers(MEASURED)) is not None
+    return queue.known_result(session, spec.fingerprint, queue.Answers(REUSABLE)) is not None

@@ -10,14 +10,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.tables import Evaluation, Job, JobState
-from orchestrator import stored_plan
-from orchestrator.findings import results
-from orchestrator.findings.results import StoredJob
+from orchestrator import stored_jobs, stored_plan
 from orchestrator.planner import Plan
 from orchestrator.rounds import stored_round
 from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.rules import Scope
 from orchestrator.search import JobKey, SearchSpec
+from orchestrator.stored_jobs import StoredJob
 from orchestrator.verdicts import Verdict
 from orchestrator.views.cost import job_seconds
 from worker.job import BASELINE, Metric, accuracy_of
@@ -38,7 +37,7 @@ def outlook(session: Session, round_name: str, key: JobKey) -> Outlook:
     """The state of a round as its job `key` starts."""
     row = stored_round.find(session, round_name)
     resolved = stored_round.resolve(row)
-    jobs = {job.key: job for job in results.jobs(session, Job.round_id == row.id)}
+    jobs = {job.key: job for job in stored_jobs.jobs(session, Job.round_id == row.id)}
     done = [key for key, job in jobs.items() if job.state is JobState.DONE]
     planned, _ = stored_plan.current(session, row.id, resolved)
     remaining = still_possible(resolved, planned, jobs)

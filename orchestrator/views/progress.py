@@ -10,10 +10,11 @@ from sqlalchemy.orm import Session
 
 from db.statements import AnyRow
 from db.tables import Decision, Job, JobState, Round
+from orchestrator import stored_jobs
 from orchestrator.errors import BrokenRound
-from orchestrator.findings import doubts, results
+from orchestrator.evidence import Evidence
+from orchestrator.findings import doubts
 from orchestrator.findings.doubts import Doubts
-from orchestrator.findings.evidence import Evidence
 from orchestrator.rounds import stored_round
 from orchestrator.rounds.stored_round import find
 from orchestrator.rules import Scope, UnknownRule, rule_class
@@ -169,7 +170,7 @@ def baseline(session: Session, of: JobView) -> JobView | None:
 
 def unmeasured(session: Session, round_id: int) -> int:
     """How many jobs of a round have ended without a result: what a retry would run again."""
-    failed = select(func.count()).select_from(Job).where(*results.unmeasured(round_id))
+    failed = select(func.count()).select_from(Job).where(*stored_jobs.unmeasured(round_id))
     return session.scalars(failed).one()
 
 

@@ -16,10 +16,10 @@ from orchestrator.api.access import Scope, User, require
 from orchestrator.api.jobs import Id
 from orchestrator.api.service import Service, service_of
 from orchestrator.errors import NotFound
-from orchestrator.run_files import log_tail
 from orchestrator.views import lookup
+from orchestrator.views.run_files import log_tail
 from orchestrator.views.shapes import JobView, WorkerView
-from orchestrator.web import findings, overview
+from orchestrator.web import overview, shown_decisions
 from orchestrator.web.rendering import drawn, page, poll_seconds
 
 LOG_BYTES = 16_384
@@ -37,7 +37,7 @@ def show_job(request: Request, here: Here, user: Reader, job_id: Id) -> Response
         job = lookup.job(session, job_id)
         run = overview.run(session, job)
         evaluations = lookup.evaluations(session, job_id)
-        decision = findings.on_job(session, job) if job.state is JobState.DONE else None
+        decision = shown_decisions.on_job(session, job) if job.state is JobState.DONE else None
         workers = workers_of(session, [job])
         measured = lookup.measured(session, job)
     shown = {

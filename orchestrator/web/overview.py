@@ -19,9 +19,9 @@ from orchestrator.views import lookup, progress
 from orchestrator.views.lookup import Slice
 from orchestrator.views.progress import Arms
 from orchestrator.views.shapes import EventView, JobView, RoundView
-from orchestrator.web import findings
+from orchestrator.web import shown_decisions
 from orchestrator.web.drawings import Data, curves_of
-from orchestrator.web.findings import TaskFindings
+from orchestrator.web.shown_decisions import TaskDecisions
 from worker.job import BASELINE
 
 EVENTS = 50
@@ -73,7 +73,7 @@ class Overview:
     outcomes: Mapping[str, int]  # of the jobs that have ended
     selections: Sequence[Selection]  # variants that are not known yet
     running: Sequence[Run]
-    tasks: Mapping[str, TaskFindings]  # those on which something is decided
+    tasks: Mapping[str, TaskDecisions]  # those on which something is decided
     events: Sequence[EventView]  # the newest first
 
     @property
@@ -98,9 +98,9 @@ class Overview:
         return all(len(task.shown) == task.total for task in self.tasks.values())
 
     @property
-    def doubts(self) -> dict[Caveat, list[tuple[TaskFindings, Sequence[str]]]]:
+    def doubts(self) -> dict[Caveat, list[tuple[TaskDecisions, Sequence[str]]]]:
         """Each caveat with the tasks and variants that it touches."""
-        touched: dict[Caveat, list[tuple[TaskFindings, Sequence[str]]]] = {}
+        touched: dict[Caveat, list[tuple[TaskDecisions, Sequence[str]]]] = {}
         for task in self.tasks.values():
             for caveat, variants in task.doubts.items():
                 touched.setdefault(caveat, []).append((task, variants))
@@ -113,7 +113,7 @@ class Overviews:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._rounds: LruCache[Overview] = LruCache(128)
-        self._tasks: LruCache[TaskFindings] = LruCache(512)
+        self._tasks: LruCache[TaskDecisions] = LruCache(512)
 
     def of(self, name: str) -> Overview:
         """The overview of a round; raises NotFound."""
@@ -132,17 +132,17 @@ class Overviews:
             outcomes=progress.outcomes(session, row.id),
             selections=stored_round.resolve(row).spec.selections,
             running=[run(session, job) for job in running],
-            tasks=self._findings(session, row),
+            tasks=self._decisions(session, row),
             events=newest[::-1],
         )
 
-    def _findings(self, session: Session, row: tables.Round) -> dict[str, TaskFindings]:
-        decided = findings.progress(session, row.id)
+    def _decisions(self, session: Session, row: tables.Round) -> dict[str, TaskDecisions]:
+        decided = shown_decisions.progress(session, row.id)
         resolved = stored_round.resolve(row)
         return {
             task: self._tasks.get(
                 (row.id, decided[task]),
-                lambda task=task: findings.of_task(session, row.id, resolved, task),  # type: ignore[misc]
+                lambda task=task: shown_decisions.of_task(session, row.id, resolved, task),  # type: ignore[misc]
             )
             for task in resolved.search.tasks
             if task in decided

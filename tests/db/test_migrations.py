@@ -25,7 +25,7 @@ from db.errors import DatabaseUnreachable, SchemaMismatch
 from db.revision import HEAD
 from db.session import Database, _open, open_current
 from db.tables import Base, Decision, Evaluation, Job, Round, RoundState
-from orchestrator.findings.evidence import Evidence
+from orchestrator.evidence import Evidence
 from tests.db.test_queue import EVALUATION, NOW
 
 

@@ -44,7 +44,7 @@ from tests.claims import take_next
 from tests.db.test_queue import EVALUATION, LEASE
 from tests.db.test_queue_concurrency import without_sync
 from tests.orchestrator.factories import NOW, resolve, result
-from worker.job import MEASURED, JobResult, Outcome
+from worker.job import REUSABLE, JobResult, Outcome
 
 EXAMPLES = int(os.environ.get("FSQ_QUEUE_EXAMPLES", "12"))
 IS_SEARCH = "FSQ_QUEUE_EXAMPLES" in os.environ  # else the same sequences every time
@@ -172,7 +172,7 @@ class Model:
         """Ends a job if the result of another of the same fingerprint is known; returns whether it is."""
         job = self.jobs[name]
         for other in self.jobs.values():
-            if other.fingerprint == job.fingerprint and other.outcome in MEASURED:
+            if other.fingerprint == job.fingerprint and other.outcome in REUSABLE:
                 assert other.measured is not None
                 self.end(name, Outcome.CACHED, other.measured)
                 return True
@@ -207,7 +207,7 @@ class Model:
                 job.holder, job.expires, job.fruitless = None, None, 0
 
     def unmeasured(self, of: str) -> list[ModelJob]:
-        fine = (*MEASURED, Outcome.CACHED)
+        fine = (*REUSABLE, Outcome.CACHED)
         return [job for _, job in self.of(of) if job.state is JobState.DONE and job.outcome not in fine]
 
     def retry(self, of: str) -> None:
@@ -339,7 +339,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.model.claim(expected, worker, self.now)
             self.leases.append((expected, lease))
             job = session.get_one(Job, lease.job_id)
-            known = queue.known_result(session, job.fingerprint, queue.Answers(MEASURED))
+            known = queue.known_result(session, job.fingerprint, queue.Answers(REUSABLE))
             assert self.model.end_from_cache(expected) is (known is not None)
             if known is not None:
                 queue.complete_from_cache(session, lease, known, now=self.now, outcome=Outcome.CACHED)

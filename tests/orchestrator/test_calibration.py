@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db.session import Database
-from orchestrator.calibration import findings, protocol
+from orchestrator.calibration import power, protocol
 from orchestrator.calibration.runs import Runs, runs_of
 from orchestrator.calibration.searches import World, search
 from orchestrator.errors import BadRound
@@ -95,23 +95,23 @@ def test_search__a_confirmation_finds_what_is_there_and_nothing_else() -> None:
 @given(effect=st.floats(1e-4, 0.2))
 def test_needs__more_is_needed_for_less(effect: float) -> None:
     runs = some_runs()
-    small, large = (findings.needs(runs, spec(Threshold()), size, STEPS) for size in (effect, 2 * effect))
+    small, large = (power.needs(runs, spec(Threshold()), size, STEPS) for size in (effect, 2 * effect))
     assert all(a >= b for a, b in zip(small.seeds_and_val, large.seeds_and_val, strict=True))
     assert large.seeds is not None or small.seeds is None
     assert small.steps == 2 * small.seeds_and_val[0] * STEPS["med"]
 
 
 def test_needs__says_when_no_number_suffices() -> None:
-    found = findings.needs(some_runs(examples=30), spec(Threshold()), 0.001, STEPS)
+    found = power.needs(some_runs(examples=30), spec(Threshold()), 0.001, STEPS)
     assert (found.seeds, found.val) == (None, None)
     for effect in (0.0, -0.5):
-        assert findings.needs(some_runs(), spec(Threshold()), effect, STEPS).seeds_and_val == (0, 0)
+        assert power.needs(some_runs(), spec(Threshold()), effect, STEPS).seeds_and_val == (0, 0)
 
 
 def test_needs__runs_that_are_all_alike_may_still_differ_in_an_answer(tmp_path: Path) -> None:
     alike = Runs({stage: np.full((4, 31), 1) for stage in ("quick", "med")}, np.full(31, 1))
     assert alike.example_variance("med") == pytest.approx(1 / 31)
-    found = findings.needs(alike, spec(Threshold()), 0.001, STEPS)
+    found = power.needs(alike, spec(Threshold()), 0.001, STEPS)
     assert found.seeds is None
     assert found.seeds_and_val[1] > 1000  # one answer of these is less than the effect
 
@@ -120,11 +120,11 @@ def test_of_task__a_variant_that_computes_the_same_is_no_other_arm(tmp_path: Pat
     runs = some_runs()
     twins = {"l1": {"layer_start": 1}, "l1_again": {"layer_start": 0}}
     one, both = (
-        findings.of_task(resolve(tmp_path, variants=variants), "s4", runs, 10)
+        power.of_task(resolve(tmp_path, variants=variants), "s4", runs, 10)
         for variants in ({"l1": twins["l1"]}, twins)
     )
     assert both == one
-    assert "all the same, 1 in a search:" in findings.as_text(both, resolve(tmp_path, variants=twins))
+    assert "all the same, 1 in a search:" in power.as_text(both, resolve(tmp_path, variants=twins))
 
 
 def test_calibrating__shares_the_baselines_of_its_round(tmp_path: Path) -> None:
@@ -158,8 +158,8 @@ def test_runs__are_what_the_round_measured(tmp_path: Path, database: Database) -
     assert sorted([*runs.scores("quick"), *runs.scores("med")]) == pytest.approx(
         [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
     )
-    found = findings.of_task(resolved, "s4", runs, searches=3)
-    assert "s4: 4 runs of the baseline" in findings.as_text(found, resolved)
+    found = power.of_task(resolved, "s4", runs, searches=3)
+    assert "s4: 4 runs of the baseline" in power.as_text(found, resolved)
 
 
 def test_runs__of_a_seed_that_failed_later_are_left_out(tmp_path: Path, database: Database) -> None:

@@ -17,14 +17,13 @@ from orchestrator import engine, interventions
 from orchestrator.api.metrics import FromDatabase
 from orchestrator.api.watch import Watch
 from orchestrator.errors import BadRound
-from orchestrator.findings import summary
 from orchestrator.findings.exports import lines
-from orchestrator.findings.records import Record, records
+from orchestrator.findings.records import Record, has_failures, records
 from orchestrator.points import ROUNDING
 from orchestrator.reports import effects
 from orchestrator.search import JobKey
 from orchestrator.statistics.early_stop import remaining
-from orchestrator.web import findings
+from orchestrator.web import shown_decisions
 from tests.claims import take_next
 from tests.orchestrator.factories import NOW, USAGE, Rig, resolve, result
 from tests.orchestrator.reports import samples
@@ -250,11 +249,11 @@ def test_stopped__is_a_verdict_without_a_number(database: Database, tmp_path: Pa
     assert decision["n_tried"] == 2  # one that was stopped has been tried
     assert decision["q_value"] == 1.0
     assert found["quick", "other"]["stopped_at"] is None
-    assert not summary.has_failures(list(records(database, "r2")))
+    assert not has_failures(records(database, "r2"))
     assert "stopped_early (s4): the run was stopped" in "\n".join(lines(database, "r2", "summary"))
     with database.write() as session:
         assert not interventions.retry(session, "r2", by="me", now=NOW).changed
-        shown = findings.of_task(session, round_id, resolved, "s4").shown
+        shown = shown_decisions.of_task(session, round_id, resolved, "s4").shown
     assert [one.caveats for one in shown if one.key.variant == "new"] == [["stopped_early"]]
 
 

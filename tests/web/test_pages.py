@@ -17,9 +17,9 @@ from orchestrator import engine
 from orchestrator.findings.caveats import Caveat
 from orchestrator.findings.records import records
 from orchestrator.rounds import stored_round
-from orchestrator.web import findings, overview
-from orchestrator.web.findings import TaskFindings
+from orchestrator.web import overview, shown_decisions
 from orchestrator.web.sessions import own_path
+from orchestrator.web.shown_decisions import TaskDecisions
 from tests.api.conftest import MakeClient, token
 from tests.orchestrator.factories import NOW, Rig, resolve, result
 from tests.web.conftest import claim, end, evaluate
@@ -42,10 +42,10 @@ def sign_in(client: TestClient, text: str) -> None:
     assert (response.status_code, response.headers["location"]) == (303, "/")
 
 
-def found_on(database: Database, name: str, task: str) -> TaskFindings:
+def found_on(database: Database, name: str, task: str) -> TaskDecisions:
     with database.read() as session:
         row = stored_round.find(session, name)
-        return findings.of_task(session, row.id, stored_round.resolve(row), task)
+        return shown_decisions.of_task(session, row.id, stored_round.resolve(row), task)
 
 
 @on_sqlite
@@ -295,7 +295,7 @@ def test_findings__the_caveats_of_the_records(database: Database, tmp_path: Path
 def test_findings__only_the_best_where_there_are_many(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(findings, "SHOWN", 2)
+    monkeypatch.setattr(shown_decisions, "SHOWN", 2)
     variants = {f"l1_{number}": {"layer_start": 1, "alpha_init": -number} for number in (1, 2, 3)}
     rig = Rig(database)
     rig.submit(resolve(tmp_path, variants=variants | {"noop": {"layer_start": 9}}))
@@ -311,7 +311,7 @@ def test_findings__what_came_furthest_and_did_best_there(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not what gained most at first and was rejected then; nor the control arm."""
-    monkeypatch.setattr(findings, "SHOWN", 4)
+    monkeypatch.setattr(shown_decisions, "SHOWN", 4)
     variants = {f"l1_{number}": {"layer_start": 1, "alpha_init": -number} for number in (1, 2, 3)}
     rig = Rig(database)
     rig.submit(resolve(tmp_path, variants=variants | {"good": {"layer_start": 2}}, control="aa"))

@@ -32,7 +32,16 @@ from worker.job.measures import (
     so_far,
 )
 from worker.job.places import LOG_FILE, RUNS, run_dir, run_name
-from worker.job.results import CONCLUSIVE, LONGEST_REASON, MEASURED, JobResult, Outcome, Usage, version
+from worker.job.results import (
+    CONCLUSIVE,
+    LONGEST_REASON,
+    REUSABLE,
+    WITHOUT_A_NUMBER,
+    JobResult,
+    Outcome,
+    Usage,
+    version,
+)
 from worker.job.spec import BASELINE, RESULT_VERSION, JobSpec
 from worker.job.values import Strict, sha256_of
 
@@ -41,9 +50,10 @@ __all__ = [
     "CONCLUSIVE",
     "LOG_FILE",
     "LONGEST_REASON",
-    "MEASURED",
     "RESULT_VERSION",
+    "REUSABLE",
     "RUNS",
+    "WITHOUT_A_NUMBER",
     "AnyTaskConfig",
     "Bound",
     "BrokenPlugIn",

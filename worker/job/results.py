@@ -37,12 +37,15 @@ class Outcome(StrEnum):
         """Whether a further attempt may end differently."""
         return self in {Outcome.INFRA_FAILED, Outcome.CRASHED, Outcome.LOST, Outcome.TIMEOUT}
 
+    @property
+    def is_failure(self) -> bool:
+        """Whether nothing can be concluded from it; a divergence and an early stop are verdicts."""
+        return self not in (*CONCLUSIVE, Outcome.CACHED)
 
-MEASURED = (Outcome.OK, Outcome.DIVERGED)  # what an equal fingerprint need not produce again
-CONCLUSIVE = (
-    *MEASURED,
-    Outcome.STOPPED,
-)  # what a decision follows from: nothing failed; within a round, an answer
+
+REUSABLE = (Outcome.OK, Outcome.DIVERGED)  # what an equal fingerprint need not produce again
+WITHOUT_A_NUMBER = (Outcome.DIVERGED, Outcome.STOPPED)  # against a variant, whose accuracy is not known
+CONCLUSIVE = (Outcome.OK, *WITHOUT_A_NUMBER)  # what a decision follows from; within a round, an answer
 
 
 class Usage(Strict):

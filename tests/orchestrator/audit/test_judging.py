@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.audit import reporting
-from orchestrator.audit.findings import EXPLANATIONS, Check
+from orchestrator.audit.finding import EXPLANATIONS, Check
 from orchestrator.audit.judging import audit
 from orchestrator.history.entries import History
 from tests.orchestrator.audit.made import DELTAS, decision, row, run

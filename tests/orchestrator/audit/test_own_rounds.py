@@ -11,7 +11,7 @@ import pytest
 
 from db.session import Database
 from db.tables import Round
-from orchestrator.audit.findings import Check
+from orchestrator.audit.finding import Check
 from orchestrator.audit.judging import Audit, audit
 from orchestrator.client import DatabaseClient
 from orchestrator.errors import BrokenRound

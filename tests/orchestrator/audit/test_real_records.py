@@ -10,7 +10,7 @@ import pytest
 
 from db.session import Database
 from orchestrator.audit import reporting
-from orchestrator.audit.findings import Check, Finding
+from orchestrator.audit.finding import Check, Finding
 from orchestrator.audit.judging import Audit, audit
 from orchestrator.history.entries import History
 from orchestrator.history.importing import import_files, totals

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.audit import reporting
-from orchestrator.audit.findings import Check, Finding, share
+from orchestrator.audit.finding import Check, Finding, share
 from orchestrator.audit.judging import audit
 from orchestrator.history.entries import History
 

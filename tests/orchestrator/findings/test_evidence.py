@@ -14,8 +14,8 @@ from sqlalchemy import select
 from db.session import Database
 from db.tables import Decision, Job
 from orchestrator import engine
+from orchestrator.evidence import Evidence, Pair, SeedEvidence, of_pairs
 from orchestrator.findings import caveats
-from orchestrator.findings.evidence import Evidence, Pair, SeedEvidence, of_pairs
 from orchestrator.findings.exports import lines
 from orchestrator.findings.records import Record, records
 from orchestrator.rounds import selections
@@ -27,7 +27,7 @@ from orchestrator.statistics.examples import Outcomes, compare
 from orchestrator.statistics.seeds import estimate
 from orchestrator.terminal import status
 from orchestrator.views import lookup, progress
-from orchestrator.web import findings
+from orchestrator.web import shown_decisions
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
 from worker.job import BASELINE, Metric, Metrics
 from worker.preparation import Unusable
@@ -95,7 +95,7 @@ def test_threshold__the_same_interval_wherever_the_delta_is_shown(database: Data
     with database.read() as session:
         views = progress.decisions(session, "r1", lookup.Slice()).items
         assert shown in status.round_text(lookup.rounds(session, lookup.Slice()).items[0], [], views)
-        on_page = findings.of_task(session, round_id, resolved, "s4")
+        on_page = shown_decisions.of_task(session, round_id, resolved, "s4")
         assert on_page.shown[0].d_acc_ci == pytest.approx(tuple(expected.interval))
         assert on_page.chart.deltas[0].interval == on_page.shown[0].d_acc_ci
 
@@ -142,7 +142,7 @@ def test_threshold__seeds_that_passed_are_no_sample_of_seeds(database: Database,
         database
     )
     with database.read() as session:
-        doubts = findings.of_task(session, round_id, resolved, "s4").doubts
+        doubts = shown_decisions.of_task(session, round_id, resolved, "s4").doubts
     assert list(doubts[caveats.Caveat.SELECTED_SEEDS]) == ["l1", "l2"]
 
 
@@ -173,7 +173,7 @@ def test_evidence__one_decision_on_all_seeds(database: Database, tmp_path: Path)
     with database.read() as session:
         assert progress.arms(session, ["r1"])["r1"].total == 3
         job = session.scalars(select(Job).where(Job.variant == "l1", Job.seed == 2)).one()
-        on_job = findings.on_job(session, lookup.job(session, job.id))
+        on_job = shown_decisions.on_job(session, lookup.job(session, job.id))
         assert on_job is not None
         assert on_job.seeds == "3 seeds, 3+/0=/0-"
     with database.write() as session:

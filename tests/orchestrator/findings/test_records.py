@@ -19,11 +19,10 @@ from db.tables import Decision, Job, JobState
 from orchestrator import interventions
 from orchestrator.cli import app
 from orchestrator.errors import BadInput, BrokenRound, FsqError
+from orchestrator.evidence import Evidence
 from orchestrator.files import write_whole
 from orchestrator.findings import caveats, doubts, exports
-from orchestrator.findings.evidence import Evidence
-from orchestrator.findings.records import Record, records, to_jsonl
-from orchestrator.findings.summary import has_failures
+from orchestrator.findings.records import Record, has_failures, records, to_jsonl
 from orchestrator.points import interval_text
 from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.search import JobKey

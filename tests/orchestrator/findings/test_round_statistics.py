@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.evidence import Evidence, SeedEvidence
 from orchestrator.findings import caveats, round_statistics
-from orchestrator.findings.evidence import Evidence, SeedEvidence
 from orchestrator.search import Confirmation, JobKey, Measurement, SearchSpec
 from orchestrator.statistics.variants import dunnett
 from worker.job import Outcome

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from orchestrator.engine import Taken
-from orchestrator.findings.evidence import Evidence, SeedEvidence
+from orchestrator.evidence import Evidence, SeedEvidence
 from orchestrator.search import Decision, JobKey
 from orchestrator.terminal.display import (
     BARS,

@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 from db import tables
 from db.tables import Job
 from orchestrator.charts.data import Delta, TaskDeltas
+from orchestrator.evidence import Evidence
 from orchestrator.findings.caveats import Caveat
 from orchestrator.findings.doubts import Doubts, on_task
-from orchestrator.findings.evidence import Evidence
 from orchestrator.rounds import stored_round
 from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.search import JobKey
@@ -30,7 +30,7 @@ SHOWN = 60  # decisions of a task; beyond it only the variants that did best
 
 
 @dataclass(frozen=True)
-class Finding:
+class ShownDecision:
     """A decision, the job that it is about and what is to be kept in mind."""
 
     key: JobKey
@@ -61,11 +61,11 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class TaskFindings:
+class TaskDecisions:
     """The decisions of a task, or those on its best variants where there are many."""
 
     task: str
-    shown: Sequence[Finding]
+    shown: Sequence[ShownDecision]
     total: int  # decisions
     chart: TaskDeltas
     doubts: Mapping[Caveat, Sequence[str]]  # the variants that each touches, of those shown
@@ -100,14 +100,14 @@ def progress(session: Session, round_id: int) -> dict[str, Progress]:
     }
 
 
-def of_task(session: Session, round_id: int, resolved: ResolvedRound, task: str) -> TaskFindings:
+def of_task(session: Session, round_id: int, resolved: ResolvedRound, task: str) -> TaskDecisions:
     """What is decided on a task so far."""
     standings = _standings(session, round_id, resolved, task)
     shown = _best(standings)
     doubts = on_task(session, round_id, resolved, task, shown)
     decided = _decided(session, _on(round_id, task, shown))
-    found = [_finding(decision, job, doubts) for decision, job in decided]
-    return TaskFindings(
+    found = [_shown(decision, job, doubts) for decision, job in decided]
+    return TaskDecisions(
         task=task,
         shown=found,
         total=sum(stands.decisions for stands in standings.values()),
@@ -116,13 +116,13 @@ def of_task(session: Session, round_id: int, resolved: ResolvedRound, task: str)
     )
 
 
-def on_job(session: Session, job: JobView) -> Finding | None:
+def on_job(session: Session, job: JobView) -> ShownDecision | None:
     """The decision that a job led to; None for a baseline, and before there is one."""
     row = stored_round.find(session, job.round)
     decision = tables.Decision
     decided = _decided(session, [*_on(row.id, job.task, [job.config]), decision.stage == job.stage])
     doubts = on_task(session, row.id, stored_round.resolve(row), job.task, [job.config])
-    found = (_finding(*one, doubts) for one in decided)
+    found = (_shown(*one, doubts) for one in decided)
     return next((one for one in found if one.key.seed == job.seed or one.rests_on(job.seed)), None)
 
 
@@ -208,10 +208,10 @@ def _decided(session: Session, conditions: Conditions) -> list[Decided]:
     return [(found, job_id) for found, job_id in session.execute(query)]
 
 
-def _finding(decision: tables.Decision, job_id: int | None, doubts: Doubts) -> Finding:
+def _shown(decision: tables.Decision, job_id: int | None, doubts: Doubts) -> ShownDecision:
     key = JobKey(decision.task, decision.stage, decision.variant, decision.seed)
     rests_on = Evidence.from_json(decision.evidence) if decision.evidence else None
-    return Finding(
+    return ShownDecision(
         key,
         Verdict(decision.decision),
         decision.reason,
@@ -223,7 +223,7 @@ def _finding(decision: tables.Decision, job_id: int | None, doubts: Doubts) -> F
     )
 
 
-def _by_caveat(resolved: ResolvedRound, found: Sequence[Finding]) -> dict[Caveat, list[str]]:
+def _by_caveat(resolved: ResolvedRound, found: Sequence[ShownDecision]) -> dict[Caveat, list[str]]:
     """The variants that each caveat touches, in the round's order."""
     touched: dict[Caveat, set[str]] = {}
     for one in found:
@@ -235,7 +235,7 @@ def _by_caveat(resolved: ResolvedRound, found: Sequence[Finding]) -> dict[Caveat
     }
 
 
-def _chart(resolved: ResolvedRound, task: str, found: Sequence[Finding]) -> TaskDeltas:
+def _chart(resolved: ResolvedRound, task: str, found: Sequence[ShownDecision]) -> TaskDeltas:
     named = {one.key.variant for one in found}
     return TaskDeltas(
         task=task,
