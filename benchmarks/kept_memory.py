@@ -25,7 +25,7 @@ from step import ON, phases_of
 from turns import in_turns
 from wkv7_cpu import HEAD_SIZE, SHAPES, forward_backward, make_inputs
 
-from worker.child.serving import be_reproducible
+from worker.child.reproducible import be_reproducible
 from worker.process import environment
 from worker.process_memory import KEEPING, SPARING
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from worker.child.serving import be_reproducible
+from worker.child.reproducible import be_reproducible
 from worker.process import environment
 
 

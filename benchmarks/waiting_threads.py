@@ -26,7 +26,7 @@ from machine import machine
 from step import phases_of
 from turns import in_turns
 
-from worker.child.serving import be_reproducible
+from worker.child.reproducible import be_reproducible
 from worker.process import OF_THREADS, environment
 
 STEPS = ("deep", "small")

@@ -19,7 +19,7 @@ from orchestrator.points import ROUNDING
 from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.search import JobKey
 from orchestrator.statistics.early_stop import Curve, allowance, largest_lag, least
-from worker.job import Bound, Budget, EarlyStop, JobSpec, Metric, Outcome, accuracy_of, so_far
+from worker.job import RESULT_VERSION, Bound, Budget, EarlyStop, JobSpec, Metric, Outcome, accuracy_of, so_far
 
 MOST_RUNS = 1000  # of the past, the latest
 
@@ -69,7 +69,7 @@ def _may_stop(resolved: ResolvedRound, key: JobKey) -> bool:
 
 def _steps_before(resolved: ResolvedRound, stage: str) -> int:
     """Steps of the stage that this one goes on from: that has looked, and promoted what got there."""
-    before = resolved.spec.begun_as(stage)
+    before = resolved.spec.stage_it_follows(stage)
     return 0 if before is None else before.steps or 0
 
 
@@ -123,6 +123,7 @@ def _whole_runs(session: Session, examples_digest: str) -> list[tuple[int, str, 
             Job.state == JobState.DONE,
             Job.outcome == Outcome.OK,
             Job.payload["examples_digest"].as_string() == examples_digest,
+            Job.result["result_version"].as_integer() == RESULT_VERSION,
         )
         .order_by(Job.id.desc())
         .limit(MOST_RUNS)

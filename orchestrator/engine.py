@@ -20,7 +20,7 @@ from db.events import EventKind
 from db.statements import IS_PARALLEL
 from db.tables import JOBS, ROUNDS, JobState, RoundState
 from orchestrator import early_stop, stored_plan
-from orchestrator.errors import BrokenRound, Conflict
+from orchestrator.errors import BrokenRound
 from orchestrator.evidence import Evidence
 from orchestrator.planner import Plan, State
 from orchestrator.rounds import chains, selections
@@ -28,11 +28,11 @@ from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.rounds.spec import RoundSpec
 from orchestrator.rounds.stored_round import (
     as_broken_round,
-    as_submitted,
     find,
     locked,
     on_candidates,
     resolved_from,
+    submitted,
 )
 from orchestrator.rules import Scope
 from orchestrator.search import Decision, JobKey, Lane, SearchSpec
@@ -141,20 +141,6 @@ def submit(session: Session, resolved: ResolvedRound, source: str, *, by: str, n
     else:
         start(session, row, parent, now)
     return Submission(row.id, is_new=True)
-
-
-def submitted(session: Session, resolved: ResolvedRound) -> int | None:
-    """The round's id if it has been submitted; raises Conflict when its name is taken by one that differs."""
-    name = resolved.spec.round
-    row = session.scalars(select(tables.Round).where(tables.Round.name == name)).first()
-    if row is None:
-        return None
-    if resolved.digest != row.digest and resolved.digest != as_submitted(row).digest:
-        raise Conflict(
-            f"a round named {name!r} exists and differs from this one (its settings, its data or its "
-            "checkpoint); give this one another name"
-        )
-    return row.id
 
 
 def advance(session: Session, round_id: int, *, now: datetime) -> Advance:

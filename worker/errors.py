@@ -1,4 +1,4 @@
-"""What can end a job other than success; each maps to one Outcome."""
+"""What ends a job other than success, each with its Outcome; then what keeps a worker from its device or the hub."""
 
 from __future__ import annotations
 

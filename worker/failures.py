@@ -63,7 +63,7 @@ BUILT_IN = (
 )
 
 
-# as worker.child writes them: no last words
+# as worker.child.serving writes them: no last words
 _OWN_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z]+: ")
 _LAST_WORDS = re.compile(r"^(Traceback \(most recent call last\)|terminate called|Fatal Python error)", re.M)
 

@@ -10,12 +10,14 @@ from datetime import timedelta
 
 from db.queue import MAX_ATTEMPTS
 
+LONGEST_HEARTBEAT = timedelta(seconds=10)  # a worker that was not seen for minutes is not there
+
 
 @dataclass(frozen=True)
 class Limits:
     """The defaults suit a night of searching on one GPU."""
 
-    lease: timedelta = timedelta(seconds=60)  # renewed six times as often
+    lease: timedelta = timedelta(seconds=60)
     max_attempts: int = MAX_ATTEMPTS  # in a row that came to nothing, before a job is given up
     back_off: timedelta = timedelta(seconds=5)  # before the third attempt; the second is made at once
     max_infra_attempts: int = 8  # the same for failures of the infrastructure: half an hour of them
@@ -30,4 +32,5 @@ class Limits:
 
     @property
     def heartbeat(self) -> timedelta:
-        return self.lease / 6
+        """How often a worker shows life and renews its lease: six times before that ends, or more often."""
+        return min(self.lease / 6, LONGEST_HEARTBEAT)

@@ -246,7 +246,7 @@ def _same_steps_before(resolved: ResolvedRound, stage: str) -> int:
 
     0 where that is not certain: by the clock, on another grid of evaluations, or by a schedule of another length.
     """
-    before, eval_every = resolved.spec.begun_as(stage), resolved.spec.stage(stage).eval_every
+    before, eval_every = resolved.spec.stage_it_follows(stage), resolved.spec.stage(stage).eval_every
     if before is None or before.steps is None or before.seconds is not None:
         return 0
     is_on_grid = before.eval_every == eval_every and before.steps % eval_every == 0

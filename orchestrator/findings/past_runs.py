@@ -22,8 +22,8 @@ MOST_RUNS = 5000  # of the baseline that the spread is taken from, the latest
 def spreads(session: Session, resolved: ResolvedRound) -> dict[tuple[str, str], Spread]:
     """The spread between runs of the baseline, by task and stage, pooled over all rounds on the same examples.
 
-    Runs are of one group when they differ in nothing but the seed; groups of the same model, examples and budget that
-    differ in their optimizer are pooled.
+    Runs are of one group when they differ in nothing but the seed, and are of one version of results; groups of the
+    same model, examples and budget that differ in their optimizer, or their version, are pooled.
     """
     search = resolved.search
     like = {
@@ -66,7 +66,7 @@ def _groups(like: Mapping[str, Any], runs: Iterable[Run], metric: str) -> list[l
     for fingerprint, payload, result in runs:
         score = ((result or {}).get("metrics") or {}).get(metric)
         if score is not None and all(trained(payload)[name] == trained(like)[name] for name in _SAME):
-            protocol = json.dumps(trained(payload), sort_keys=True)
+            protocol = json.dumps([trained(payload), (result or {}).get("result_version")], sort_keys=True)
             groups.setdefault(protocol, {})[fingerprint] = score
     return [list(scores.values()) for scores in groups.values()]
 
@@ -75,7 +75,10 @@ _SAME = ("examples", "model", "budget")
 
 
 def trained(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """What determines a run beside its seed and its Future-Seed settings, from its job's payload."""
+    """What determines a run beside its seed, its Future-Seed settings and the version of results.
+
+    From its job's payload; `JobSpec` has all of it in what it calls its trajectory.
+    """
     return {
         "examples": payload["examples_digest"],
         "model": (payload["model_facts"]["digest"], payload["model"]["dtype"]),

@@ -147,7 +147,7 @@ class RoundSpec(Strict):
         """The stage of this name, which there is."""
         return next(stage for stage in self.stages if stage.name == name)
 
-    def continued_by(self, name: str) -> Stage | None:
+    def stage_it_continues(self, name: str) -> Stage | None:
         """The last stage whose runs go on in the one of this name; None where it trains from the start."""
         if self.optimizer.depends_on_length:
             return None
@@ -159,7 +159,7 @@ class RoundSpec(Strict):
                 before = stage
         return None  # it confirms
 
-    def begun_as(self, name: str) -> Stage | None:
+    def stage_it_follows(self, name: str) -> Stage | None:
         """The stage before, where the runs of the one of this name come through its weights, continued or not."""
         before = None
         for stage in self.selecting:
@@ -170,7 +170,7 @@ class RoundSpec(Strict):
 
     def not_continued(self, names: Sequence[str]) -> list[str]:
         """Those of these stages whose runs none of the others goes on with."""
-        continued = {stage.name for name in names if (stage := self.continued_by(name)) is not None}
+        continued = {stage.name for name in names if (stage := self.stage_it_continues(name)) is not None}
         return [name for name in names if name not in continued]
 
     @property

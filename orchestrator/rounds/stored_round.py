@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db import tables
-from orchestrator.errors import BrokenRound, no_such_round
+from orchestrator.errors import BrokenRound, Conflict, no_such_round
 from orchestrator.messages import dotted, one_line
 from orchestrator.rounds.consistency import CONTROL_ARM
 from orchestrator.rounds.resolved_round import ResolvedRound
@@ -91,3 +91,17 @@ def on_candidates(row: tables.Round) -> list[tables.Decision]:
     """The decisions on all arms but the control."""
     control = CONTROL_ARM if row.spec.get("control") else None
     return [decision for decision in row.decisions if decision.variant != control]
+
+
+def submitted(session: Session, resolved: ResolvedRound) -> int | None:
+    """The round's id if it has been submitted; raises Conflict when its name is taken by one that differs."""
+    name = resolved.spec.round
+    row = session.scalars(select(tables.Round).where(tables.Round.name == name)).first()
+    if row is None:
+        return None
+    if resolved.digest != row.digest and resolved.digest != as_submitted(row).digest:
+        raise Conflict(
+            f"a round named {name!r} exists and differs from this one (its settings, its data or its "
+            "checkpoint); give this one another name"
+        )
+    return row.id

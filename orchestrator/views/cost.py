@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from db.tables import Job, JobState
 from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.search import JobKey
+from orchestrator.stored_jobs import StoredJob
 from worker.job import Budget, JobSpec, Outcome
 
 PACED_BY = 100  # jobs of a kind, the last ones: a machine is faster at one time than at another
@@ -80,6 +81,31 @@ def seconds_of(
     )
 
 
+def seconds_left(
+    resolved: ResolvedRound, jobs: Mapping[JobKey, StoredJob], keys: list[JobKey]
+) -> float | None:
+    """An estimate from the measured seconds per step of the same task, or of any; None before the first."""
+    pace: dict[str, list[float]] = {}
+    for key, job in jobs.items():
+        metrics = job.metrics
+        if metrics is not None:
+            pace.setdefault(key.task, []).append(metrics.seconds / metrics.steps)
+    if not pace:
+        return None
+    anywhere = median(value for values in pace.values() for value in values)
+    total, wanted = 0.0, set(keys)
+    for key in keys:
+        per_step = median(pace[key.task]) if key.task in pace else anywhere
+        total += job_seconds(
+            resolved, key, per_step, lambda before: before in wanted or _has_run(before, jobs)
+        )
+    return total
+
+
+def _has_run(key: JobKey, jobs: Mapping[JobKey, StoredJob]) -> bool:
+    return key in jobs and jobs[key].cached_from_id is None
+
+
 def job_seconds(
     resolved: ResolvedRound, key: JobKey, per_step: float, has_run: Callable[[JobKey], bool]
 ) -> float:
@@ -88,7 +114,7 @@ def job_seconds(
     What was answered from another round has rarely left a snapshot.
     """
     seconds = _budget_seconds(resolved.spec.stage(key.stage), per_step)
-    before = resolved.spec.continued_by(key.stage)
+    before = resolved.spec.stage_it_continues(key.stage)
     if before is not None and has_run(key._replace(stage=before.name)):
         seconds -= _budget_seconds(before, per_step)
     return max(0.0, seconds)

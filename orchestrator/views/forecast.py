@@ -8,7 +8,6 @@ from sqlalchemy.orm import Session
 
 from db import queue
 from db.tables import Job, JobState, Round
-from orchestrator import engine
 from orchestrator.errors import Conflict, NotFound, no_such_round
 from orchestrator.findings import caveats
 from orchestrator.findings.caveats import Caveat
@@ -80,7 +79,7 @@ def of_round(session: Session, resolved: ResolvedRound, snapshot_bytes: int | No
     """
     is_new, conflict, missing = False, None, None
     try:
-        is_new = engine.submitted(session, resolved) is None
+        is_new = stored_round.submitted(session, resolved) is None
     except Conflict as error:
         conflict = str(error)
     if is_new:

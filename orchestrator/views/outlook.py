@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import median
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -18,7 +17,7 @@ from orchestrator.rules import Scope
 from orchestrator.search import JobKey, SearchSpec
 from orchestrator.stored_jobs import StoredJob
 from orchestrator.verdicts import Verdict
-from orchestrator.views.cost import job_seconds
+from orchestrator.views.cost import seconds_left
 from worker.job import BASELINE, Metric, accuracy_of
 
 
@@ -45,7 +44,7 @@ def outlook(session: Session, round_name: str, key: JobKey) -> Outlook:
         baseline=curve(session, jobs.get(key._replace(variant=BASELINE)), resolved.spec.prune.metric),
         done=len(done),
         at_most=len(done) + len(remaining),
-        seconds_left=seconds_for(resolved, jobs, remaining),
+        seconds_left=seconds_left(resolved, jobs, remaining),
         metric=resolved.spec.prune.metric,
     )
 
@@ -61,9 +60,9 @@ def curve(session: Session, job: StoredJob | None, metric: Metric) -> dict[int, 
 
 
 def still_possible(resolved: ResolvedRound, planned: Plan, jobs: Mapping[JobKey, StoredJob]) -> list[JobKey]:
-    """The jobs that may yet have to run: all that are not done, but for arms that have been stopped."""
+    """The jobs that may yet have to run: all that are not done, but for arms that are not promoted."""
     search = resolved.search
-    stopped = {
+    dropped = {
         (decision.key.task, decision.key.variant, seed)
         for decision in planned.decisions
         if decision.verdict is not Verdict.PROMOTED
@@ -80,7 +79,7 @@ def still_possible(resolved: ResolvedRound, planned: Plan, jobs: Mapping[JobKey,
         for key in resolved.largest_plan()
         if key not in settled
         and not (key in jobs and jobs[key].state is JobState.DONE)
-        and (_is_first_baseline(search, key) or _may_be_needed(search, key, stopped))
+        and (_is_first_baseline(search, key) or _may_be_needed(search, key, dropped))
     ]
 
 
@@ -88,33 +87,8 @@ def _is_first_baseline(search: SearchSpec, key: JobKey) -> bool:
     return key.variant == BASELINE and key.stage == search.stages[0]
 
 
-def _may_be_needed(search: SearchSpec, key: JobKey, stopped: set[tuple[str, str, int]]) -> bool:
-    """Whether this variant, or for a baseline some variant, has not been stopped; a fresh seed needs any seed."""
+def _may_be_needed(search: SearchSpec, key: JobKey, dropped: set[tuple[str, str, int]]) -> bool:
+    """Whether this variant, or for a baseline some variant, has not been dropped; a fresh seed needs any seed."""
     seeds = (key.seed,) if key.seed in search.seeds else search.seeds
     variants = search.arms[1:] if key.variant == BASELINE else (key.variant,)
-    return any((key.task, variant, seed) not in stopped for variant in variants for seed in seeds)
-
-
-def seconds_for(
-    resolved: ResolvedRound, jobs: Mapping[JobKey, StoredJob], keys: list[JobKey]
-) -> float | None:
-    """An estimate from the measured seconds per step of the same task, or of any; None before the first."""
-    pace: dict[str, list[float]] = {}
-    for key, job in jobs.items():
-        metrics = job.metrics
-        if metrics is not None:
-            pace.setdefault(key.task, []).append(metrics.seconds / metrics.steps)
-    if not pace:
-        return None
-    anywhere = median(value for values in pace.values() for value in values)
-    total, wanted = 0.0, set(keys)
-    for key in keys:
-        per_step = median(pace[key.task]) if key.task in pace else anywhere
-        total += job_seconds(
-            resolved, key, per_step, lambda before: before in wanted or _has_run(before, jobs)
-        )
-    return total
-
-
-def _has_run(key: JobKey, jobs: Mapping[JobKey, StoredJob]) -> bool:
-    return key in jobs and jobs[key].cached_from_id is None
+    return any((key.task, variant, seed) not in dropped for variant in variants for seed in seeds)

@@ -45,8 +45,8 @@ def _length_warnings(resolved: ResolvedRound) -> Iterator[str]:
 def _grid_warnings(resolved: ResolvedRound) -> Iterator[str]:
     """Where a stage would go on with runs of one before, were it evaluated at the same steps."""
     for stage in resolved.spec.selecting:
-        before = resolved.spec.begun_as(stage.name)
-        if before is not None and resolved.spec.continued_by(stage.name) is None:
+        before = resolved.spec.stage_it_follows(stage.name)
+        if before is not None and resolved.spec.stage_it_continues(stage.name) is None:
             yield (
                 f"{stage.name} trains from the start: it is evaluated every {stage.eval_every} steps, and "
                 f"{before.name} every {before.eval_every}; with the same eval_every it continues its runs"

@@ -27,7 +27,7 @@ from orchestrator.web import shown_decisions
 from tests.claims import take_next
 from tests.orchestrator.factories import NOW, USAGE, Rig, resolve, result
 from tests.orchestrator.reports import samples
-from worker.job import BASELINE, EarlyStop, JobResult, Outcome
+from worker.job import BASELINE, RESULT_VERSION, EarlyStop, JobResult, Outcome
 
 MANY = {"grid": {"layer_start": [1, 2], "alpha_init": [-float(n) for n in range(1, 13)]}}  # 24 variants
 NEW = {"new": {"layer_start": 1, "norm": False}, "other": {"layer_start": 2, "norm": False}}
@@ -37,6 +37,8 @@ REASON = "at step 2, 25.00 pp below the baseline there"
 
 class CurveRig(Rig):
     """Ends jobs with the accuracies that they are evaluated to have."""
+
+    result_version: int | None = RESULT_VERSION
 
     def run(self, curve: Mapping[int, float]) -> JobKey | None:
         """Ends the next job, which was evaluated at the even steps of its budget: from `curve`, or else at 0.5."""
@@ -56,7 +58,7 @@ class CurveRig(Rig):
         return key
 
     def complete(self, session: Any, lease: queue.Lease, ended: JobResult) -> None:
-        content = ended.model_dump(mode="json")
+        content = ended.model_copy(update={"result_version": self.result_version}).model_dump(mode="json")
         queue.complete(session, lease, now=NOW, outcome=ended.outcome, reason=ended.reason, result=content)
 
     def past(self, tmp_path: Path, **changes: Any) -> None:
@@ -205,6 +207,17 @@ def test_bounds__a_stage_that_goes_on_looks_at_its_own_steps(database: Database,
     assert rig.waiting() == JobKey("s4", "med", "new", 0)
     assert found is not None
     assert [bound.step for bound in found.bounds] == [6]
+
+
+@pytest.mark.parametrize("result_version", [None, RESULT_VERSION - 1])
+def test_bounds__not_from_runs_of_another_version(
+    database: Database, tmp_path: Path, result_version: int | None
+) -> None:
+    rig = CurveRig(database)
+    rig.result_version = result_version
+    rig.past(tmp_path)
+    rig.submit(resolve(tmp_path, round="r2", variants=NEW, early_stop=ON))
+    assert rig.bounds() is None
 
 
 def test_bounds__not_from_runs_that_carried_some(database: Database, tmp_path: Path) -> None:

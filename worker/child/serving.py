@@ -22,6 +22,7 @@ import torch
 
 from worker.child.jobs import run_job
 from worker.child.reporting import ConnectionReport
+from worker.child.reproducible import be_reproducible
 from worker.child.resources import Resources
 from worker.child.snapshots import Snapshots
 from worker.job import JobSpec
@@ -57,14 +58,6 @@ def next_request(connection: Connection, resources: Resources) -> Any:
     if not connection.poll(IDLE_SECONDS):
         resources.rest()
     return json.loads(connection.recv_bytes())
-
-
-def be_reproducible() -> None:
-    """Has torch compute the same bits again, or refuse."""
-    # use_deterministic_algorithms does the same, and imports torch's compiler
-    torch.set_deterministic_debug_mode("error")
-    # or it would fill what is about to be written
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def serve(arguments: Sequence[str]) -> None:

@@ -40,7 +40,7 @@ def as_in_training() -> Iterator[None]:
     """Torch computes reproducibly or not at all, as it does for jobs."""
     import torch
 
-    from worker.child.serving import be_reproducible
+    from worker.child.reproducible import be_reproducible
     from worker.process import environment
 
     mode = torch.get_deterministic_debug_mode()

@@ -18,7 +18,7 @@ from db.tables import Job, JobState, Round, Worker
 from worker.diagnosis.finding import Finding
 from worker.liveness import is_alive
 
-LONGEST_SILENCE = timedelta(minutes=5)  # of a worker elsewhere, which shows life every few seconds
+LONGEST_SILENCE = timedelta(minutes=5)  # of a worker elsewhere, which shows life every ten seconds
 
 
 def examine(database: Database, home: Path, host: str | None = None) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from db.session import Database
 from db.tables import Decision, Job
 from orchestrator import engine
 from orchestrator.evidence import Evidence, Pair, SeedEvidence, of_pairs
-from orchestrator.findings import caveats
+from orchestrator.findings import caveats, past_runs
 from orchestrator.findings.exports import lines
 from orchestrator.findings.records import Record, records
 from orchestrator.rounds import selections
@@ -29,7 +29,7 @@ from orchestrator.terminal import status
 from orchestrator.views import lookup, progress
 from orchestrator.web import shown_decisions
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
-from worker.job import BASELINE, Metric, Metrics
+from worker.job import BASELINE, RESULT_VERSION, Metric, Metrics
 from worker.preparation import Unusable
 
 OF = (4,) * 10
@@ -61,6 +61,23 @@ def decided(database: Database) -> dict[tuple[str, str, int], str]:
 
 def summary(database: Database, name: str = "r1") -> str:
     return "\n".join(lines(database, name, "summary"))
+
+
+def test_spread__only_within_one_version_of_results() -> None:
+    payload = {
+        "examples_digest": "e",
+        "model_facts": {"digest": "m"},
+        "model": {"dtype": "float32"},
+        "budget": {"steps": 4},
+        "task": {"batch_size": 2},
+        "optimizer": {"lr": 0.1},
+    }
+    runs = [
+        (str(n), payload, {"metrics": {"best_val_tok_acc": n / 10}, "result_version": version})
+        for n, version in enumerate([RESULT_VERSION, RESULT_VERSION, RESULT_VERSION - 1, None, None])
+    ]
+    groups = past_runs._groups(payload, runs, "best_val_tok_acc")
+    assert groups == [[0.0, 0.1], [0.2], [0.3, 0.4]]
 
 
 def test_of_pairs__one_seed_and_several() -> None:
