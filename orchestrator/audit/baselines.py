@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from orchestrator.audit.comparisons import (
-    Arm,
+    Setting,
     arm_name,
-    arm_of,
     baselines,
     comparisons,
     grouped,
     in_words,
     result_of,
+    setting_of,
 )
 from orchestrator.audit.finding import Check, Finding, listed, percent, share
 from orchestrator.findings.caveats import STEPS_TOLERANCE
@@ -24,7 +24,7 @@ def judge(history: History) -> Iterator[Finding]:
     """Deltas that compare unlike with unlike, or cannot be taken at all."""
     known = baselines(history.runs)
     variants = [run for run in history.runs if run.is_measured and run.is_variant]
-    lonely = [run for run in variants if (arm_of(run), run.stage) not in known]
+    lonely = [run for run in variants if (setting_of(run), run.stage) not in known]
     if lonely:
         yield Finding(
             Check.UNMATCHED_BASELINE,
@@ -32,17 +32,17 @@ def judge(history: History) -> Iterator[Finding]:
             [run.source for run in lonely],
             {"unmatched": len(lonely), "variants": len(variants)},
         )
-    for group in grouped(lonely, lambda run: (arm_of(run), run.stage)).values():
+    for group in grouped(lonely, lambda run: (setting_of(run), run.stage)).values():
         yield _unmatched(group, known, history.runs)
     yield from _unequal_steps(history.runs)
     yield from _unlike_baselines(history.runs)
 
 
-def _unmatched(group: Sequence[Run], known: dict[tuple[Arm, str], Run], runs: Sequence[Run]) -> Finding:
+def _unmatched(group: Sequence[Run], known: dict[tuple[Setting, str], Run], runs: Sequence[Run]) -> Finding:
     """What a group's deltas look like against the only baseline that there is."""
     first = group[0]
     what = f"{arm_name(first)}: {listed([run.config for run in group])}"
-    earlier = [run for (arm, _), run in known.items() if arm == arm_of(first)]
+    earlier = [run for (arm, _), run in known.items() if arm == setting_of(first)]
     if earlier:
         base = earlier[-1]
         deltas = [run.score - base.score for run in group]
@@ -82,7 +82,7 @@ def _unequal_steps(runs: Sequence[Run]) -> Iterator[Finding]:
 def _unlike_baselines(runs: Sequence[Run]) -> Iterator[Finding]:
     """Two baselines of one arm and stage that differ: it is open which one a delta is against."""
     measured = [run for run in runs if run.is_baseline and run.is_measured]
-    for group in grouped(measured, lambda run: (arm_of(run), run.stage)).values():
+    for group in grouped(measured, lambda run: (setting_of(run), run.stage)).values():
         if len({result_of(run) for run in group}) > 1:
             accuracies = listed([percent(run.score, 2) for run in group])
             text = f"{arm_name(group[0])} has baselines that differ: {accuracies}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from orchestrator.audit.comparisons import arm_name, arm_of, base_task, grouped
+from orchestrator.audit.comparisons import arm_name, base_task, grouped, setting_of
 from orchestrator.audit.finding import Check, Finding, percent, share
 from orchestrator.audit.grids import implied_questions
 from orchestrator.findings.caveats import EXPLANATIONS, Caveat
@@ -79,7 +79,7 @@ def _constant_arms(runs: Sequence[Run]) -> Iterator[Finding]:
     Equal accuracies of own records are no more than a tie: whether the answer was constant, they say themselves.
     """
     with_loss = [run for run in runs if run.is_measured and run.loss is not None]
-    for group in grouped(with_loss, lambda run: (arm_of(run), run.stage)).values():
+    for group in grouped(with_loss, lambda run: (setting_of(run), run.stage)).values():
         losses = {run.loss for run in group}
         is_tie = any(run.is_own and Caveat.DEGENERATE not in run.caveats for run in group)
         if len(losses) >= FEWEST_ARMS and len({run.accuracy for run in group}) == 1 and not is_tie:

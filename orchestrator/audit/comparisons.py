@@ -13,7 +13,7 @@ from orchestrator.history.entries import Decision, History, LedgerRow, Run
 Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)
 
-Arm = tuple[str, str, int | None, int | None]
+Setting = tuple[str, str, int | None, int | None]
 
 
 def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
@@ -24,7 +24,7 @@ def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list
     return dict(groups)
 
 
-def arm_of(run: Run) -> Arm:
+def setting_of(run: Run) -> Setting:
     """What variant and baseline must share: round, task, seed and batch size."""
     return run.round, run.task, run.seed, run.batch_size
 
@@ -91,12 +91,12 @@ def result_of(run: Run) -> tuple[float | None, float | None]:
     return run.loss, run.accuracy
 
 
-def baselines(runs: Iterable[Run]) -> dict[tuple[Arm, str], Run]:
+def baselines(runs: Iterable[Run]) -> dict[tuple[Setting, str], Run]:
     """The first measured baseline of every arm and stage."""
-    found: dict[tuple[Arm, str], Run] = {}
+    found: dict[tuple[Setting, str], Run] = {}
     for run in runs:
         if run.is_baseline and run.is_measured:
-            found.setdefault((arm_of(run), run.stage), run)
+            found.setdefault((setting_of(run), run.stage), run)
     return found
 
 
@@ -104,9 +104,9 @@ def comparisons(runs: Sequence[Run]) -> list[Comparison]:
     """Every measured variant that has a measured baseline of its own arm and stage."""
     known = baselines(runs)
     return [
-        Comparison(run, known[arm_of(run), run.stage])
+        Comparison(run, known[setting_of(run), run.stage])
         for run in runs
-        if run.is_measured and run.is_variant and (arm_of(run), run.stage) in known
+        if run.is_measured and run.is_variant and (setting_of(run), run.stage) in known
     ]
 
 
@@ -140,7 +140,8 @@ def steps_of_runs(runs: Sequence[Run]) -> list[Step]:
         (name, first): second for name, all_ in stages(runs).items() for first, second in pairwise(all_)
     }
     later = {
-        (arm_of(each.variant), each.variant.stage, each.variant.config): each for each in comparisons(runs)
+        (setting_of(each.variant), each.variant.stage, each.variant.config): each
+        for each in comparisons(runs)
     }
     found: dict[object, Step] = {}
     for (arm, stage, config), first in later.items():

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from orchestrator.audit.comparisons import (
     Comparison,
-    arm_of,
     base_task,
     comparisons,
     first_stages,
@@ -16,6 +15,7 @@ from orchestrator.audit.comparisons import (
     in_words,
     name_of,
     seed_in_words,
+    setting_of,
 )
 from orchestrator.audit.finding import Check, Finding
 from orchestrator.history.entries import Decision, History, Run
@@ -246,7 +246,7 @@ def _promotions(history: History, compared: Sequence[Comparison]) -> Iterator[Fi
     """The predecessor's variants that went on below the gate of their round, or did not go on above it."""
     first = first_stages(history.runs)
     later = {
-        (*arm_of(run), run.config)
+        (*setting_of(run), run.config)
         for run in history.runs
         if run.stage not in (first.get(run.round), PROBE) and not run.is_baseline
     }
@@ -255,7 +255,7 @@ def _promotions(history: History, compared: Sequence[Comparison]) -> Iterator[Fi
         for each in compared
         if not each.variant.is_own and each.variant.stage == first[each.variant.round]
     ]
-    for arm, group in grouped(at_first, lambda each: arm_of(each.variant)).items():
+    for arm, group in grouped(at_first, lambda each: setting_of(each.variant)).items():
         gate = gate_of(group[0].variant.round, base_task(group[0].variant.task))
         if gate is None:
             continue

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from orchestrator.audit.comparisons import (
     Comparison,
     arm_name,
-    arm_of,
     comparisons,
     grouped,
     in_words,
     result_of,
+    setting_of,
 )
 from orchestrator.audit.finding import Check, Finding, listed, percent, share
 from orchestrator.history.entries import History, LedgerRow, Run
@@ -53,7 +53,7 @@ def _no_ops(compared: Sequence[Comparison], layers: int) -> Iterator[Finding]:
 
 def _equal_variants(runs: Sequence[Run]) -> Iterator[Finding]:
     variants = [run for run in runs if run.is_measured and run.is_variant and run.loss is not None]
-    for group in grouped(variants, lambda run: (arm_of(run), run.stage, result_of(run))).values():
+    for group in grouped(variants, lambda run: (setting_of(run), run.stage, result_of(run))).values():
         by_name = {name: same[0] for name, same in grouped(group, lambda run: run.config).items()}
         if len(by_name) > 1:
             text = f"{arm_name(group[0])}: {' and '.join(by_name)} are one variant, bit for bit"
@@ -62,7 +62,7 @@ def _equal_variants(runs: Sequence[Run]) -> Iterator[Finding]:
 
 def _ties(compared: Sequence[Comparison]) -> Iterator[Finding]:
     """Equal accuracies with different losses: the answers did not change."""
-    groups = grouped(compared, lambda each: (arm_of(each.variant), each.variant.stage))
+    groups = grouped(compared, lambda each: (setting_of(each.variant), each.variant.stage))
     ties = 0
     for group in groups.values():
         tied = [each for each in group if each.delta == 0 and not each.is_identical]

@@ -17,12 +17,12 @@ from typing import NamedTuple
 from orchestrator.audit.comparisons import (
     Comparison,
     Step,
-    arm_of,
     comparisons,
     family_of,
     first_stages,
     grouped,
     populations,
+    setting_of,
 )
 from orchestrator.audit.finding import Check, Finding
 from orchestrator.history.entries import History, LedgerRow, Run
@@ -133,7 +133,7 @@ def _lucky_baselines(runs: Sequence[Run]) -> Iterator[Finding]:
 def _chosen(runs: Sequence[Run]) -> Iterator[Finding]:
     """All first-stage deltas beside the best of each task: what choosing alone adds."""
     quick = _at_first_stages(runs)
-    groups = grouped(quick, lambda each: arm_of(each.variant))
+    groups = grouped(quick, lambda each: setting_of(each.variant))
     best = [max(each.delta for each in group) for group in groups.values()]
     if len(quick) > len(best) >= FEWEST_BASELINES:
         deltas = [each.delta for each in quick]

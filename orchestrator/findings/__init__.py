@@ -1,1 +1,1 @@
-"""What was found, and how far it can be believed: runs, evidence, caveats, records, summaries."""
+"""What was found, and how far it can be believed: caveats, doubts, statistics over seeds, records, summaries."""

@@ -219,10 +219,10 @@ def _evidence(distinct: Sequence[Record], across: AcrossSeeds) -> tuple[Interval
     return (across.interval, across.sign_p) if found is None else (found.interval(), found.p_value)
 
 
-Arm = tuple[str, str, str]  # task, round and variant
+RoundVariant = tuple[str, str, str]  # task, round and variant
 # Task, stage and protocol; the effect's number where that is not known.
 Experiment = tuple[str, str, str | int]
-Tested = int | Arm  # the number of an effect with a p-value, or what has none
+Tested = int | RoundVariant  # the number of an effect with a p-value, or what has none
 
 
 def _in_company(effects: Sequence[Effect], rounds: Sequence[RoundResults]) -> list[Effect]:
@@ -232,7 +232,7 @@ def _in_company(effects: Sequence[Effect], rounds: Sequence[RoundResults]) -> li
     unless the stage confirms.
     """
     views = {one.view.round: one.view for one in rounds}
-    tried: dict[str, set[Arm]] = {}
+    tried: dict[str, set[RoundVariant]] = {}
     families: dict[tuple[str | None, str], dict[Tested, float]] = {}
     arms = _arms(effects)
     for effect, arm in zip(effects, arms, strict=True):
@@ -270,16 +270,16 @@ def _p_value(effect: Effect) -> float | None:
     return 1.0 if effect.is_unnumbered else effect.p_value  # tried, and no gain
 
 
-def _arms(effects: Sequence[Effect]) -> list[Arm]:
+def _arms(effects: Sequence[Effect]) -> list[RoundVariant]:
     """For each effect its variant, in one round of those that ran the same: by one protocol at some stage."""
-    others: dict[Arm, Arm] = {}
+    others: dict[RoundVariant, RoundVariant] = {}
 
-    def last(arm: Arm) -> Arm:
+    def last(arm: RoundVariant) -> RoundVariant:
         while arm in others:
             arm = others[arm]
         return arm
 
-    alike: dict[Experiment, Arm] = {}
+    alike: dict[Experiment, RoundVariant] = {}
     for i, effect in enumerate(effects):
         for name in effect.rounds:  # within a round a name stands for one variant
             here = last((effect.task, name, effect.variant))
