@@ -5,24 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import IntEnum
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
 
 from db import tokens
 from db.session import Database
 from orchestrator.api.problems import Forbidden, Unauthorized
+from orchestrator.token_scope import TokenScope
 
 COOKIE = "fsq_token"
-
-
-class Scope(IntEnum):
-    """Each includes those before it."""
-
-    READ = 1  # look at everything
-    SUBMIT = 2  # submit rounds, cancel and retry one's own
-    ADMIN = 3  # cancel and retry those of others
 
 
 @dataclass(frozen=True)
@@ -30,14 +23,14 @@ class User:
     """Whoever made a request."""
 
     name: str
-    scope: Scope
+    scope: TokenScope
 
     def may_change(self, owner: str | None) -> bool:
         """Whether this user may cancel and retry the rounds that `owner` submitted; None: nobody known."""
-        return self.scope is Scope.ADMIN or (self.scope is Scope.SUBMIT and owner == self.name)
+        return self.scope is TokenScope.ADMIN or (self.scope is TokenScope.SUBMIT and owner == self.name)
 
 
-LOCAL = User("local user", Scope.ADMIN)
+LOCAL = User("local user", TokenScope.ADMIN)
 
 
 @dataclass(frozen=True)
@@ -55,7 +48,7 @@ class Access:
             return None
         with self.database.read() as session:
             found = tokens.find(session, token, now=datetime.now(UTC))
-            return User(found.name, Scope[found.scope.upper()]) if found else None
+            return User(found.name, TokenScope(found.scope)) if found else None
 
 
 def token_of(request: Request) -> str | None:
@@ -64,7 +57,7 @@ def token_of(request: Request) -> str | None:
     return value.strip() if scheme.lower() == "bearer" else request.cookies.get(COOKIE)
 
 
-def require(scope: Scope) -> Callable[[Request], object]:
+def require(scope: TokenScope) -> Callable[[Request], object]:
     """A dependency that yields the user, or raises Unauthorized, or Forbidden for too small a scope."""
 
     async def user(request: Request) -> User:
@@ -72,11 +65,12 @@ def require(scope: Scope) -> Callable[[Request], object]:
         found = LOCAL if access.is_open else await run_in_threadpool(access.user, token_of(request))
         if found is None:
             raise Unauthorized("this server needs a token: Authorization: Bearer fsq_...")
-        if found.scope < scope:
-            raise Forbidden(
-                f"the token {found.name!r} has the scope {found.scope.name.lower()}; "
-                f"this needs {scope.name.lower()}"
-            )
+        if not found.scope.includes(scope):
+            raise Forbidden(f"the token {found.name!r} has the scope {found.scope}; this needs {scope}")
         return found
 
     return user
+
+
+Reader = Annotated[User, Depends(require(TokenScope.READ))]
+Submitter = Annotated[User, Depends(require(TokenScope.SUBMIT))]

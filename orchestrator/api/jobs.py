@@ -9,18 +9,18 @@ from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import PlainTextResponse
 
 from orchestrator.api import examples
-from orchestrator.api.access import Scope, require
+from orchestrator.api.access import require
 from orchestrator.api.paging import MAX_ID
 from orchestrator.api.problems import documented
-from orchestrator.api.service import Service, service_of
+from orchestrator.api.service import Here
+from orchestrator.token_scope import TokenScope
 from orchestrator.views import lookup
 from orchestrator.views.run_files import log_tail
 from orchestrator.views.shapes import EvaluationView, JobView, Listed, StatusView, WorkerView
 
-Here = Annotated[Service, Depends(service_of)]
 Id = Annotated[int, Path(ge=1, le=MAX_ID, description="The job's number.")]
 
-router = APIRouter(dependencies=[Depends(require(Scope.READ))])
+router = APIRouter(dependencies=[Depends(require(TokenScope.READ))])
 
 
 @router.get("/jobs/{job_id}", tags=["jobs"], responses=documented(404, 422))

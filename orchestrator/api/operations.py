@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from fastapi import APIRouter, Depends, Response
 from fastapi.concurrency import run_in_threadpool
 from prometheus_client import generate_latest
@@ -11,12 +9,12 @@ from prometheus_client import generate_latest
 from db.errors import SchemaMismatch
 from db.revision import HEAD
 from orchestrator.api import examples
-from orchestrator.api.access import Scope, require
+from orchestrator.api.access import require
 from orchestrator.api.problems import documented, problem
-from orchestrator.api.service import Service, service_of
+from orchestrator.api.service import Here
+from orchestrator.token_scope import TokenScope
 from orchestrator.views.shapes import HealthView
 
-Here = Annotated[Service, Depends(service_of)]
 router = APIRouter(tags=["operations"])
 
 
@@ -42,7 +40,7 @@ def readyz(here: Here) -> HealthView:
     "/metrics",
     response_class=Response,
     responses=documented() | examples.METRICS,
-    dependencies=[Depends(require(Scope.READ))],
+    dependencies=[Depends(require(TokenScope.READ))],
 )
 async def metrics(here: Here) -> Response:
     """Counts and times for Prometheus."""

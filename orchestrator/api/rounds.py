@@ -20,16 +20,17 @@ from starlette.requests import ClientDisconnect
 from db.tables import JobState, Round, RoundState
 from orchestrator import interventions
 from orchestrator.api import examples
-from orchestrator.api.access import Scope, User, require, token_of
+from orchestrator.api.access import Submitter, User, require, token_of
 from orchestrator.api.paging import MAX_ID, Cursor, Limit, answer, is_known, page, part, tag
 from orchestrator.api.problems import Forbidden, UnsupportedMediaType, documented
-from orchestrator.api.service import Service, service_of
+from orchestrator.api.service import Here, Service
 from orchestrator.findings import exports
 from orchestrator.messages import one_line
 from orchestrator.rounds import stored_round
 from orchestrator.rounds.catalogue import MAX_NAME
 from orchestrator.rounds.round_file import RoundFile, parse, parse_json
 from orchestrator.rounds.variants import NAME_PATTERN
+from orchestrator.token_scope import TokenScope
 from orchestrator.views import lookup, progress
 from orchestrator.views.forecast import Forecast
 from orchestrator.views.lookup import events_since
@@ -46,11 +47,9 @@ from orchestrator.views.shapes import (
 KEEPALIVE_SECONDS = 15
 LINES_AT_ONCE = 500
 
-Here = Annotated[Service, Depends(service_of)]
 Name = Annotated[str, Path(description="The round's name.", pattern=NAME_PATTERN, max_length=MAX_NAME)]
-Submitter = Annotated[User, Depends(require(Scope.SUBMIT))]
 
-router = APIRouter(prefix="/rounds", tags=["rounds"], dependencies=[Depends(require(Scope.READ))])
+router = APIRouter(prefix="/rounds", tags=["rounds"], dependencies=[Depends(require(TokenScope.READ))])
 
 
 class RecordFormat(StrEnum):

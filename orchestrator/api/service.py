@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from anyio import CapacityLimiter
-from fastapi import Request
+from fastapi import Depends, Request
 
 from db.session import Database
 from orchestrator.api.access import Access
@@ -37,3 +38,6 @@ def service_of(request: Request) -> Service:
     """The service that a request is for."""
     service: Service = request.app.state.service
     return service
+
+
+Here = Annotated[Service, Depends(service_of)]

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from orchestrator.commands.options import AsJson, refuse_a_server_alone
 from orchestrator.errors import BadInput, Conflict, NotFound
+from orchestrator.token_scope import TokenScope
 from orchestrator.wiring import open_database
 
 LONGEST_NAME = 100  # characters
-
-
-class TokenScope(StrEnum):
-    READ = "read"
-    SUBMIT = "submit"
-    ADMIN = "admin"
 
 
 def create(

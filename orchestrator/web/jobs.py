@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from sqlalchemy.orm import Session
 
 from db.tables import JobState
-from orchestrator.api.access import Scope, User, require
+from orchestrator.api.access import Reader
 from orchestrator.api.jobs import Id
-from orchestrator.api.service import Service, service_of
+from orchestrator.api.service import Here
 from orchestrator.errors import NotFound
 from orchestrator.views import lookup
 from orchestrator.views.run_files import log_tail
@@ -23,9 +22,6 @@ from orchestrator.web import overview, shown_decisions
 from orchestrator.web.rendering import drawn, page, poll_seconds
 
 LOG_BYTES = 16_384
-
-Here = Annotated[Service, Depends(service_of)]
-Reader = Annotated[User, Depends(require(Scope.READ))]
 
 router = APIRouter(include_in_schema=False)
 

@@ -10,15 +10,16 @@ from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 
 from db.tables import JobState, RoundState
 from orchestrator.api import rounds as api
-from orchestrator.api.access import Scope, User, require
+from orchestrator.api.access import Reader, Submitter, require
 from orchestrator.api.paging import MAX_ID
 from orchestrator.api.problems import Forbidden
-from orchestrator.api.rounds import Name, Submitter
-from orchestrator.api.service import Service, service_of
+from orchestrator.api.rounds import Name
+from orchestrator.api.service import Here
 from orchestrator.errors import Conflict
 from orchestrator.rounds import chains, stored_round
 from orchestrator.rounds.catalogue import MAX_NAME
 from orchestrator.rounds.variants import NAME_PATTERN
+from orchestrator.token_scope import TokenScope
 from orchestrator.views import lookup, progress
 from orchestrator.views.lookup import Slice
 from orchestrator.web.jobs import end_of_log, workers_of
@@ -29,8 +30,6 @@ PAGE = 50
 LONG_PAGE = 200
 LOG_BYTES = 4096
 
-Here = Annotated[Service, Depends(service_of)]
-Reader = Annotated[User, Depends(require(Scope.READ))]
 After = Annotated[int | None, Query(ge=1, le=MAX_ID)]
 Task = Annotated[str | None, Query(pattern=NAME_PATTERN, max_length=MAX_NAME)]
 
@@ -136,14 +135,14 @@ def list_jobs(
     return page(request, "jobs.html", user, jobs=found.items, older=found.last, **shown)
 
 
-@router.get("/rounds/{name}/file", dependencies=[Depends(require(Scope.READ))])
+@router.get("/rounds/{name}/file", dependencies=[Depends(require(TokenScope.READ))])
 def show_file(here: Here, name: Name) -> Response:
     """The round's file as it was submitted."""
     with here.database.read() as session:
         return PlainTextResponse(stored_round.find(session, name).source)
 
 
-@router.get("/rounds/{name}/{action}", dependencies=[Depends(require(Scope.SUBMIT))])
+@router.get("/rounds/{name}/{action}", dependencies=[Depends(require(TokenScope.SUBMIT))])
 def ask(request: Request, user: Reader, name: Name, action: Action) -> Response:
     """Asks whether this is meant; raises Forbidden, and Conflict where there is nothing to do."""
     found = overviews_of(request).of(name)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form, Query, Request
+from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from db import tokens
 from orchestrator.api.access import COOKIE
-from orchestrator.api.service import Service, service_of
+from orchestrator.api.service import Here
 from orchestrator.web.rendering import page, visitor
 
-Here = Annotated[Service, Depends(service_of)]
 Wanted = Annotated[str, Query(alias="next", max_length=2000)]
 
 router = APIRouter(include_in_schema=False)
