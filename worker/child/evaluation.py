@@ -42,7 +42,7 @@ def try_evaluation(run: Run, spec: JobSpec, val_set: Sequence[Example]) -> None:
     _in_fitting_batches(run, val_set, extremes)
 
 
-def _in_fitting_batches(run: Run, val_set: Sequence[Example], evaluate: Callable[[], T]) -> T:
+def _in_fitting_batches(run: Run, val_set: Sequence[Example], attempt: Callable[[], T]) -> T:
     """Evaluates in smaller and smaller batches until they fit; raises OutOfMemory when not even one example does."""
 
     def halve() -> bool:
@@ -51,7 +51,7 @@ def _in_fitting_batches(run: Run, val_set: Sequence[Example], evaluate: Callable
         run.evaluation_tokens //= 2
         return True
 
-    return until_it_fits(evaluate, halve)
+    return until_it_fits(attempt, halve)
 
 
 def _evaluation_batches(run: Run, val_set: Sequence[Example]) -> Iterator[tuple[int, ...]]:
