@@ -6,6 +6,7 @@ finds none, or one that does not fit, trains from scratch and ends with the same
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
@@ -71,8 +72,14 @@ class Snapshots:
         """Puts a fresh run where the trajectory's snapshot ends, if there is one within the job's budget."""
         for path in snapshots_of(self._home, spec.trajectory):
             stored = None
-            with suppress(FileNotFoundError):  # let go since it was looked for: it trains from the start
+            try:
                 stored = _read(path, run.device)
+            except FileNotFoundError:
+                pass  # let go since it was looked for: it trains from the start
+            except OSError as error:
+                if error.errno == errno.ENOMEM:
+                    raise
+                log.warning("the snapshot %s cannot be read: %s", path, error)
             if stored is not None:
                 return _restore(stored, spec, run)
         return False

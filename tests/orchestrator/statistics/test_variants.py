@@ -65,6 +65,11 @@ def test_dunnett__scipy_agrees_and_is_the_same_each_time() -> None:
     assert found["a"] < 0.05 < found["b"]
 
 
+def test_dunnett__does_not_depend_on_the_order_of_the_variants() -> None:
+    runs = {"x": [0.5, 0.55], "y": [0.52, 0.5], "z": [0.6, 0.56]}
+    assert dunnett(runs, [0.5, 0.53, 0.51]) == dunnett(dict(reversed(runs.items())), [0.5, 0.53, 0.51])
+
+
 def test_dunnett__without_a_known_spread() -> None:
     assert dunnett({}, [0.1, 0.2]) == {}
     assert dunnett({"a": [0.2]}, [0.1]) == {}

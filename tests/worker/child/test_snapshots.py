@@ -111,6 +111,17 @@ def test_restore__damaged_means_from_scratch(tmp_path: Path, how: str) -> None:
     assert not path.exists()
 
 
+def test_restore__what_the_disk_does_not_give_means_from_scratch(tmp_path: Path) -> None:
+    snapshots = Snapshots(tmp_path, QUOTA)
+    quick = make_job(steps=4)
+    run, _ = run_stage(quick, snapshots)
+    snapshots.save(quick, run)
+    (path,) = snapshots_of(tmp_path, quick.trajectory)
+    path.unlink()
+    path.mkdir()
+    assert not snapshots.restore(quick, start_run(quick, fresh_model()))
+
+
 def test_keep_snapshots__drops_the_rest(tmp_path: Path) -> None:
     (tmp_path / "snapshots").mkdir()
     alive, dead = os.getpid(), unused_pid()
