@@ -42,7 +42,7 @@ def _unmatched(group: Sequence[Run], known: dict[tuple[Setting, str], Run], runs
     """What a group's deltas look like against the only baseline that there is."""
     first = group[0]
     what = f"{arm_name(first)}: {listed([run.config for run in group])}"
-    earlier = [run for (arm, _), run in known.items() if arm == setting_of(first)]
+    earlier = [run for (setting, _), run in known.items() if setting == setting_of(first)]
     if earlier:
         base = earlier[-1]
         deltas = [run.score - base.score for run in group]
@@ -80,7 +80,7 @@ def _unequal_steps(runs: Sequence[Run]) -> Iterator[Finding]:
 
 
 def _unlike_baselines(runs: Sequence[Run]) -> Iterator[Finding]:
-    """Two baselines of one arm and stage that differ: it is open which one a delta is against."""
+    """Two baselines of one setting and stage that differ: it is open which one a delta is against."""
     measured = [run for run in runs if run.is_baseline and run.is_measured]
     for group in grouped(measured, lambda run: (setting_of(run), run.stage)).values():
         if len({result_of(run) for run in group}) > 1:

@@ -67,7 +67,7 @@ def seed_in_words(record: Run | Decision) -> str:
 
 
 class Comparison(NamedTuple):
-    """A measured variant and the measured baseline of the same arm and stage."""
+    """A measured variant and the measured baseline of the same setting and stage."""
 
     variant: Run
     baseline: Run
@@ -92,7 +92,7 @@ def result_of(run: Run) -> tuple[float | None, float | None]:
 
 
 def baselines(runs: Iterable[Run]) -> dict[tuple[Setting, str], Run]:
-    """The first measured baseline of every arm and stage."""
+    """The first measured baseline of every setting and stage."""
     found: dict[tuple[Setting, str], Run] = {}
     for run in runs:
         if run.is_baseline and run.is_measured:
@@ -101,7 +101,7 @@ def baselines(runs: Iterable[Run]) -> dict[tuple[Setting, str], Run]:
 
 
 def comparisons(runs: Sequence[Run]) -> list[Comparison]:
-    """Every measured variant that has a measured baseline of its own arm and stage."""
+    """Every measured variant that has a measured baseline of its own setting and stage."""
     known = baselines(runs)
     return [
         Comparison(run, known[setting_of(run), run.stage])
@@ -144,8 +144,8 @@ def steps_of_runs(runs: Sequence[Run]) -> list[Step]:
         for each in comparisons(runs)
     }
     found: dict[object, Step] = {}
-    for (arm, stage, config), first in later.items():
-        second = later.get((arm, following.get((arm[0], stage), ""), config))
+    for (setting, stage, config), first in later.items():
+        second = later.get((setting, following.get((setting[0], stage), ""), config))
         if second is not None:
             family = family_of(first.variant)
             records = first.records + second.records

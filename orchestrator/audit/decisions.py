@@ -255,12 +255,12 @@ def _promotions(history: History, compared: Sequence[Comparison]) -> Iterator[Fi
         for each in compared
         if not each.variant.is_own and each.variant.stage == first[each.variant.round]
     ]
-    for arm, group in grouped(at_first, lambda each: setting_of(each.variant)).items():
+    for setting, group in grouped(at_first, lambda each: setting_of(each.variant)).items():
         gate = gate_of(group[0].variant.round, base_task(group[0].variant.task))
         if gate is None:
             continue
         for each in group:
-            went_on = (*arm, each.variant.config) in later
+            went_on = (*setting, each.variant.config) in later
             against = _kept_too_many(each, group, gate) if went_on else _kept_too_few(each, group, gate)
             if against:
                 did = "went on" if went_on else "did not go on"

@@ -94,9 +94,10 @@ class Punctuation(Task[PunctuationConfig]):
         """The configured column, or whichever of the usual ones there are."""
         if self.config.field is not None:
             field = self.config.field
-            of_this_name = {"field": (field,)}  # a name with dots may be a column's, or a path
+            # a name with dots is a path, unless a column has it
             return Columns(
-                required={"text": (field, field.split(".")[0])}, optional={"id": ("id",), **of_this_name}
+                required={"text": (field, field.split(".")[0])},
+                optional={"id": ("id",), "field": (field,)},
             )
         # one of them must be there, and all that are there are read
         alternatives = {name: (name,) for name in ("text", *JOINED_COLUMNS)}

@@ -65,11 +65,11 @@ def _attempt(
         return _out_of_memory(error, fits=fits or is_held_by_others(resources.device))
     except JobFailed as failure:
         return JobResult(outcome=failure.outcome, reason=str(failure))
-    except OSError as error:
-        return JobResult(outcome=Outcome.INFRA_FAILED, reason=str(error))
-    except (RuntimeError, MemoryError) as error:
+    except (OSError, RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             return _out_of_memory(error, fits=fits or is_held_by_others(resources.device))
+        if isinstance(error, OSError):
+            return JobResult(outcome=Outcome.INFRA_FAILED, reason=str(error))
         raise
     metrics = Metrics.of(run.progress.evaluations)
     if stop is not None:

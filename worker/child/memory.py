@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -28,6 +29,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory, of the device or of this process, is used up."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
     said = str(error).lower() if isinstance(error, RuntimeError) else ""
     # the second is what a full device says, and a sick one
     return any(sign in said for sign in _SIGNS) or ("cublas_status_not_initialized" in said and _is_full())

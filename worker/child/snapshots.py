@@ -6,7 +6,6 @@ finds none, or one that does not fit, trains from scratch and ends with the same
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import time
@@ -18,6 +17,7 @@ from typing import Any
 
 import torch
 
+from worker.child.memory import is_out_of_memory
 from worker.child.run import Progress, Run
 from worker.job import Evaluation, JobSpec
 from worker.snapshot_files import (
@@ -77,7 +77,7 @@ class Snapshots:
             except FileNotFoundError:
                 pass  # let go since it was looked for: it trains from the start
             except OSError as error:
-                if error.errno == errno.ENOMEM:
+                if is_out_of_memory(error):
                     raise
                 log.warning("the snapshot %s cannot be read: %s", path, error)
             if stored is not None:
