@@ -10,7 +10,7 @@ from orchestrator.evidence import Evidence
 from orchestrator.points import ROUNDING
 from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.rules import Scope
-from orchestrator.search import SearchSpec
+from orchestrator.search import JobKey, SearchSpec
 from orchestrator.statistics.examples import is_clear
 from orchestrator.stored_jobs import StoredJob
 from worker.job import (
@@ -85,11 +85,41 @@ class Measured(NamedTuple):
         return cls(metrics, usage, baseline.metrics, is_of_one_version, (usage.continued_from, of_baseline))
 
 
+def baseline_of(key: JobKey, baselines: Mapping[JobKey, StoredJob]) -> StoredJob | None:
+    """The run that one is measured against; None for a baseline itself."""
+    return None if key.variant == BASELINE else baselines.get(key._replace(variant=BASELINE))
+
+
 class Seeds(NamedTuple):
     """How many seeds of a variant were measured."""
 
     here: int  # at the stage in question
     first: int  # at the first stage
+
+
+def of_jobs(
+    resolved: ResolvedRound,
+    jobs: Collection[StoredJob],
+    baselines: Mapping[JobKey, StoredJob],
+    *,
+    evidence: Evidence | None = None,
+    seeds: Seeds | None = None,
+    metric: Metric | None = None,
+) -> list[Caveat]:
+    """Everything that makes one run doubtful, or a decision on several; nothing where there is no number to doubt.
+
+    jobs: of one arm, each of another seed; baselines: by their own keys; all else as of an arm.
+    """
+    if any(job.partial is not None for job in jobs):
+        return [Caveat.STOPPED_EARLY]
+    runs = {
+        job.key: run for job in jobs if (run := Measured.of(job, baseline_of(job.key, baselines))) is not None
+    }
+    if not runs:
+        return []
+    task, stage, variant, _ = next(iter(runs))
+    by_seed = {key.seed: run for key, run in runs.items()}
+    return of_arm(resolved, task, stage, variant, by_seed, evidence=evidence, seeds=seeds, metric=metric)
 
 
 def of_arm(

@@ -13,7 +13,7 @@ from db.tables import Job
 from orchestrator import stored_jobs
 from orchestrator.evidence import Evidence
 from orchestrator.findings import caveats
-from orchestrator.findings.caveats import Caveat, Measured
+from orchestrator.findings.caveats import Caveat
 from orchestrator.findings.round_statistics import Arm, seeds_of
 from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.search import JobKey
@@ -26,28 +26,18 @@ class Doubts:
     """The caveats of one task's decisions, as the records carry them."""
 
     resolved: ResolvedRound
-    task: str
-    runs: Mapping[JobKey, StoredJob]
-    stopped: Collection[JobKey]  # early, far below the baseline
+    jobs: Mapping[JobKey, StoredJob]  # the variants' and the baseline's
     measured: Counter[Arm]  # how many seeds have numbers
     unnumbered: Counter[Arm]  # and how many ended in a verdict without
 
     def on(self, key: JobKey, rests_on: Evidence | None) -> list[Caveat]:
         """What makes a decision doubtful; nothing where there is no number to doubt."""
-        if key in self.stopped:
-            return [Caveat.STOPPED_EARLY]
-        runs: dict[int, Measured] = {}
-        for seed in rests_on.by_seed if rests_on else [key.seed]:
-            run = self.runs.get(key._replace(seed=seed))
-            baseline = self.runs.get(key._replace(seed=seed, variant=BASELINE))
-            if run and baseline and (measured := Measured.of(run, baseline)):
-                runs[seed] = measured
-        if not runs:
-            return []
+        runs = [key._replace(seed=seed) for seed in rests_on.by_seed] if rests_on else [key]
+        jobs = [self.jobs[run] for run in runs if run in self.jobs]
         # decided on all seeds, and on nothing: which of them counted is not known
         is_open = rests_on is None and caveats.are_decided_together(self.resolved, key.stage)
-        of_it = (self.resolved, self.task, key.stage, key.variant, runs)
-        return caveats.of_arm(*of_it, evidence=rests_on, seeds=None if is_open else self._seeds(key))
+        seeds = None if is_open else self._seeds(key)
+        return caveats.of_jobs(self.resolved, jobs, self.jobs, evidence=rests_on, seeds=seeds)
 
     def _seeds(self, key: JobKey) -> caveats.Seeds | None:
         """How many seeds of a variant were measured; None where one ended in a verdict without a number."""
@@ -68,13 +58,7 @@ def on_task(
     """On the decisions about these variants that rest on runs of these seeds, or on all."""
     of_it = [Job.round_id == round_id, Job.task == task, Job.variant.in_([BASELINE, *variants])]
     of_seeds = [] if seeds is None else [Job.seed.in_(seeds)]
-    runs: dict[JobKey, StoredJob] = {}
-    stopped: set[JobKey] = set()
-    for job in stored_jobs.jobs(session, *of_it, *of_seeds):
-        if job.metrics:
-            runs[job.key] = job
-        elif job.partial:
-            stopped.add(job.key)
+    jobs = {job.key: job for job in stored_jobs.jobs(session, *of_it, *of_seeds)}
     source = aliased(Job)
     # of a cached one, the outcome of the run that it stands for
     outcome = func.coalesce(source.outcome, Job.outcome)
@@ -91,4 +75,4 @@ def on_task(
             measured[Arm(task, stage, variant)] += count
         elif ended in WITHOUT_A_NUMBER:
             unnumbered[Arm(task, stage, variant)] += count
-    return Doubts(resolved, task, runs, stopped, measured, unnumbered)
+    return Doubts(resolved, jobs, measured, unnumbered)

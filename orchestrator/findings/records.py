@@ -22,7 +22,7 @@ from db.tables import Job, JobState
 from orchestrator import stored_plan
 from orchestrator.evidence import Evidence, SeedEvidence
 from orchestrator.findings import caveats, past_runs, round_statistics
-from orchestrator.findings.caveats import Caveat, Measured
+from orchestrator.findings.caveats import Caveat
 from orchestrator.findings.round_statistics import Arm, RoundStatistics
 from orchestrator.planner import Plan
 from orchestrator.points import difference
@@ -321,13 +321,9 @@ class _Writer:
             "n_val_tokens": val.n_tokens,
         }
 
-    def _baseline_job(self, key: JobKey) -> StoredJob | None:
-        """What a variant is measured against; None for a baseline itself."""
-        return None if key.variant == BASELINE else self.baselines.get(key._replace(variant=BASELINE))
-
     def _baseline(self, key: JobKey) -> Metrics | None:
         """The numbers that a variant is measured against; None for a baseline itself."""
-        job = self._baseline_job(key)
+        job = caveats.baseline_of(key, self.baselines)
         return None if job is None else job.metrics
 
     @property
@@ -354,15 +350,10 @@ class _Writer:
         evidence: Evidence | None,
         metric: Metric | None = None,
     ) -> list[Caveat]:
-        if any(job.partial is not None for job in jobs):
-            return [Caveat.STOPPED_EARLY]
-        measured = {job.key.seed: Measured.of(job, self._baseline_job(job.key)) for job in jobs}
-        runs = {seed: run for seed, run in measured.items() if run is not None}
-        if not runs:
-            return []
-        of_it = (self.resolved, key.task, key.stage, key.variant, runs)
         seeds = self.statistics.counts.get(Arm(key.task, key.stage, key.variant))
-        return caveats.of_arm(*of_it, evidence=evidence, seeds=seeds, metric=metric)
+        return caveats.of_jobs(
+            self.resolved, jobs, self.baselines, evidence=evidence, seeds=seeds, metric=metric
+        )
 
 
 def _listed(interval: tuple[float, float] | None) -> list[float] | None:
