@@ -52,7 +52,8 @@ from db.session import open_current
 from db.tables import AT_ONCE, Job, Round
 from orchestrator import engine, interventions
 from orchestrator.terminal.display import Display
-from orchestrator.wiring import warm_child, working
+from orchestrator.wiring import warm_child
+from orchestrator.working import working
 from worker.limits import Limits
 from worker.queue_client import QueueClient
 
@@ -185,7 +186,7 @@ def worker_path(url: str, folder: Path, name: str, jobs: int, job_seconds: float
     def advance(session: Session, job_id: int, now: datetime) -> object:
         return engine.advance_job(session, job_id, now=now)
 
-    client = QueueClient(database, folder, Limits(), advance, lambda _: None, lambda _: None)
+    client = QueueClient(database, folder, Limits(), advance, lambda _: True, lambda _: None)
     client.register("cpu", folder / "lock")
     gc.freeze()  # as a worker does
     rng = random.Random(0)

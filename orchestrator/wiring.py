@@ -1,22 +1,18 @@
-"""The composition root, with start, cli and commands: what wires worker, engine, database and server together.
+"""The composition root, with start, cli, commands and working: wires worker, engine, database and server together.
 
 Whatever is wired is imported when it is, so that commands which need little start at once.
 """
 
 from __future__ import annotations
 
-import gc
 import getpass
 import os
-import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import replace
-from datetime import datetime, timedelta
+from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import typer
@@ -24,8 +20,6 @@ import typer
 from orchestrator.errors import BadInput, BadRound, BrokenRound, FsqError, OutOfReach, Problem, as_text
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
     from db.session import Database
     from orchestrator.client import Client
     from orchestrator.intake import Intake, Prepare
@@ -40,7 +34,6 @@ if TYPE_CHECKING:
     from worker.preparation import InputProblem
     from worker.process import Child
     from worker.running import RunningJob
-    from worker.service import WorkerService
 
 
 def read_settings() -> Settings:
@@ -145,15 +138,6 @@ def outlook_of(database: Database, job: RunningJob) -> Outlook:
         return Outlook(baseline={}, done=0, at_most=0, seconds_left=None)
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: whoever runs this machine wants it to stop, in order."""
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut short the handing back
-    raise Terminated
-
-
 def child_on(device: str) -> Child:
     """The training process on a device, not yet started; raises NoSuchDevice."""
     from worker.devices import choose
@@ -172,77 +156,6 @@ def warm_child(device: str) -> Iterator[Child]:
         yield child
     finally:
         child.stop()
-
-
-@contextmanager
-def working(database: Database, child: Child, display: Display, name: str | None) -> Iterator[WorkerService]:
-    """A worker whose finished jobs advance their rounds, with a display of what it does."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    from db.clock import clock
-    from db.errors import DatabaseUnreachable
-    from orchestrator import engine
-    from orchestrator.rounds import stored_round
-    from orchestrator.verdicts import Verdict
-    from worker import failures
-    from worker.queue_client import QueueClient
-    from worker.service import WorkerService
-    from worker.snapshot_files import keep_snapshots, remove_snapshots, trajectories
-
-    def go_on(
-        session: Session, work: Callable[..., engine.Advance], id_: int, now: datetime
-    ) -> engine.Advance:
-        """Advances a round as far as it can be worked out; a broken one holds up no other."""
-        try:
-            advanced = work(session, id_, now=now)
-        except BrokenRound as error:
-            advanced = replace(engine.NOTHING, broken=error)
-        if advanced.broken is not None:
-            engine.hold_up(session, advanced.broken, now=now)
-            display.troubled(f"{advanced.broken}; nothing more of it is decided")
-        return advanced
-
-    def advance(session: Session, job_id: int, now: datetime) -> engine.Advance:
-        return go_on(session, engine.advance_job, job_id, now)
-
-    def announce(advanced: engine.Advance) -> None:
-        # the next job need not wait for the disk: it takes milliseconds to let a large file go
-        aside.submit(remove_snapshots, home, advanced.closed_trajectories)
-        display.decided(advanced.decisions)
-        queue.has_failed |= any(taken.decision.verdict is Verdict.UNDECIDED for taken in advanced.decisions)
-
-    def tidy() -> None:
-        if found := trajectories(home):
-            with suppress(DatabaseUnreachable), database.read() as session:
-                keep_snapshots(home, engine.live_trajectories(session, found))
-
-    chosen = read_settings()
-    home, limits = chosen.home, limits_of(chosen)
-    own_patterns = failures.read_table(chosen.failure_table) if chosen.failure_table else ()
-    aside = ThreadPoolExecutor(1, "snapshots")
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
-        with database.read() as session:
-            active = engine.active_rounds(session)
-            round_id = None if name is None else stored_round.find(session, name).id
-        # what a crash between a completion and its decision left undone
-        for id_ in active if round_id is None else {round_id}.intersection(active):
-            with database.write() as session:
-                go_on(session, engine.advance, id_, clock(session))
-        tidy()
-        queue = QueueClient(database, home, limits, advance, announce, display.troubled, round_id)
-        gc.freeze()  # what is imported stays: a look through it for garbage would hold up a job's end
-        yield WorkerService(queue, child, display, limits, tidy, own_patterns)
-        tidy()
-    except KeyboardInterrupt:
-        display.close()
-        display.interrupted("interrupted; the running job goes back to the queue")
-        raise
-    finally:
-        try:
-            aside.shutdown()
-        finally:
-            display.close()
 
 
 def limits_of(settings: Settings) -> Limits:

@@ -79,14 +79,15 @@ class QueueClient:
     """The queue, of one round or of all, as one worker uses it.
 
     `advance` takes the decisions that follow from a job that ended, in the same transaction; what it returns is
-    handed to `announce` once that is committed. `trouble` is told when the database goes away and comes back.
+    handed to `follow` once that is committed, which returns whether all could be decided. `trouble` is told when the
+    database goes away and comes back.
     """
 
     database: Database
     home: Path
     limits: Limits
     advance: Advance
-    announce: Callable[[Any], None]
+    follow: Callable[[Any], bool]
     trouble: Callable[[str], None]
     round_id: int | None = None
     worker_id: int = field(default=0, init=False)
@@ -326,14 +327,14 @@ class QueueClient:
         self._advanced += [self.advance(session, job_id, now) for job_id in job_ids]
 
     def _write(self, work: Work[T], round_id: int | None = None) -> T:
-        """One transaction, tried again from its start; what it decided is announced once it is committed."""
+        """One transaction, tried again from its start; what it decided is followed once it is committed."""
 
         def from_the_start(session: Session, now: datetime) -> T:
             self._advanced.clear()
             return work(session, now)
 
-        return self._patient.write(from_the_start, round_id=round_id, then=self._announce_all)
+        return self._patient.write(from_the_start, round_id=round_id, then=self._follow_all)
 
-    def _announce_all(self) -> None:
+    def _follow_all(self) -> None:
         for advanced in self._advanced:
-            self.announce(advanced)
+            self.has_failed |= not self.follow(advanced)

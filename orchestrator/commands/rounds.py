@@ -20,7 +20,6 @@ from orchestrator.commands.options import (
 )
 from orchestrator.errors import BadInput, FsqError
 from orchestrator.wiring import (
-    Terminated,
     child_on,
     client_of,
     display_for_work,
@@ -31,7 +30,6 @@ from orchestrator.wiring import (
     read_settings,
     warm_child,
     whoami,
-    working,
 )
 
 if TYPE_CHECKING:
@@ -135,6 +133,7 @@ def work(
 ) -> None:
     """Run queued jobs of all rounds on this machine's device. Goes on until interrupted."""
     from orchestrator import engine
+    from orchestrator.working import Terminated, working
 
     if read_settings().knows_the_server_only:
         to_stderr(
@@ -220,6 +219,7 @@ def _work_on(database: Database, child: Child, name: str, *, on_stderr: bool = F
     from rich.console import Console
 
     from orchestrator.terminal.display import display_for
+    from orchestrator.working import working
 
     display = display_for(Console(stderr=on_stderr), partial(outlook_of, database))
     with working(database, child, display, name) as service:

@@ -26,7 +26,8 @@ from orchestrator.settings import Settings
 from orchestrator.verdicts import Verdict
 from orchestrator.views import lookup
 from orchestrator.views.lookup import Slice
-from orchestrator.wiring import limits_of, working
+from orchestrator.wiring import limits_of
+from orchestrator.working import working
 from tests.orchestrator.factories import NOW, Rig, resolve, result, round_data
 from worker.job import JobResult, Outcome
 from worker.limits import Limits

@@ -44,7 +44,7 @@ def queue(database: Database, tmp_path: Path) -> QueueClient:
     def advance(session: Session, job_id: int, now: datetime) -> object:
         return engine.advance_job(session, job_id, now=now)
 
-    client = QueueClient(database, tmp_path, Limits(), advance, lambda _: None, lambda _: None)
+    client = QueueClient(database, tmp_path, Limits(), advance, lambda _: True, lambda _: None)
     client.register("cpu", tmp_path / "lock")
     return client
 

@@ -75,7 +75,7 @@ def worker(database: Database, home: Path, witness: Witness, **limits: Any) -> W
         return engine.advance_job(session, job_id, now=now)
 
     chosen = Limits(**({"back_off": timedelta(seconds=0.1)} | limits))
-    queue = QueueClient(database, home, chosen, advance, lambda _: None, witness.troubled)
+    queue = QueueClient(database, home, chosen, advance, lambda _: True, witness.troubled)
     return WorkerService(queue, Child("cpu", home, chosen), witness, chosen)
 
 
