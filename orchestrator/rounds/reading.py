@@ -246,7 +246,6 @@ _PLAINER = {
     "a valid array": "a list",
     "a valid dictionary": "a mapping",
     "an object": "a mapping",
-    "Input is not a valid path for <class 'pathlib.Path'>": "expected a path",
 }
 
 
@@ -256,6 +255,8 @@ def _message(detail: ErrorDetails, location: Location, data: Mapping[str, Any]) 
         return _unknown_key(str(location[-1]), sorted(_keys_at(location[:-1], data)))
     if kind == "missing":
         return "is required and missing"
+    if kind == "path_type":  # which class of path it names depends on Python's version
+        return f"expected a path, not {given}"
     if kind == "value_error":
         return one_line(str(detail["ctx"]["error"]))
     if kind == "too_short":

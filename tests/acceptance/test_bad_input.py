@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def refused(fsq: Fsq, home: Path, path: Path) -> str:
     assert "Traceback" not in done.stderr
     database = home / "fsq.db"
     if database.exists():
-        with sqlite3.connect(database) as connection:
+        with closing(sqlite3.connect(database)) as connection:
             assert connection.execute("SELECT count(*) FROM rounds").fetchone() == (0,)
     return done.stderr
 

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -147,7 +148,7 @@ def test_run__failed_jobs_end_with_1(fsq: Fsq, tmp_path: Path) -> None:
 def running_after(database: Path, done: int) -> bool:
     """Whether a job is running and `done` have ended."""
     try:
-        with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
             states = [state for (state,) in connection.execute("SELECT state FROM jobs")]
     except sqlite3.OperationalError:
         return False

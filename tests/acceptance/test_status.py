@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def test_glance__interrupted(fsq: Fsq, path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_glance__shows_what_it_can_where_letters_are_missing(path: Path, environment: dict[str, str]) -> None:
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE rounds SET reason = 'r\u00e9' WHERE name = 'cancelled'")
     env = environment | {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run([FSQ, "status"], env=env, capture_output=True, text=True, check=True)

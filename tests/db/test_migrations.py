@@ -15,7 +15,19 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Column, Connection, MetaData, Table, create_engine, insert, inspect, select, text
+from sqlalchemy import (
+    Column,
+    Connection,
+    DateTime,
+    MetaData,
+    Table,
+    bindparam,
+    create_engine,
+    insert,
+    inspect,
+    select,
+    text,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
 
@@ -123,8 +135,7 @@ def test_upgrade__reads_what_earlier_versions_stored_otherwise(database_url: str
             text(
                 "INSERT INTO rounds (id, name, digest, source, spec, facts, state, created_at) "
                 "VALUES (1, 'old', 'd', 's', '{}', '{}', 'finished', :now)"
-            ),
-            {"now": NOW},
+            ).bindparams(bindparam("now", NOW, DateTime)),
         )
         of_job = {
             "round_id": 1,

@@ -199,11 +199,11 @@ def _undone(database: Database) -> Iterator[Session]:
 
 @contextmanager
 def _statements(connection: Connection) -> Iterator[list[tuple[str, Any]]]:
-    """What is sent to the database meanwhile, with its parameters."""
+    """What is sent to the database meanwhile, with its parameters, or the first of many."""
     sent: list[tuple[str, Any]] = []
 
-    def note(_c: object, _cursor: object, statement: str, parameters: Any, _x: object, _many: bool) -> None:
-        sent.append((statement, parameters))
+    def note(_c: object, _cursor: object, statement: str, parameters: Any, _x: object, many: bool) -> None:
+        sent.append((statement, parameters[0] if many else parameters))
 
     event.listen(connection, "before_cursor_execute", note)
     yield sent
