@@ -20,7 +20,7 @@ import torch
 from model import default_backend, get_tokenizer
 from tasks import build
 from tests.model.model_samples import live_model
-from tests.worker.child.test_training import Recorder
+from tests.worker.child.factories import Recorder
 from tests.worker.factories import make_job, task_options
 from worker.child.fitting import Fitting, Shapes, fit
 from worker.child.jobs import run_job

@@ -13,29 +13,19 @@ import torch
 from safetensors.torch import save_file
 
 from model import ModelShape, random_state_dict
-from tests.worker.child.test_training import SEEDED, Recorder, fresh_model
+from tests.worker.child.factories import SEEDED, Recorder, fresh_model, run_in_child
 from tests.worker.factories import make_job
 from worker.child import reporting, serving
 from worker.child import resources as held
-from worker.child.jobs import run_job
 from worker.child.reporting import ConnectionReport, LoggedReport
 from worker.child.resources import Resources
 from worker.child.run import start_run
-from worker.child.snapshots import Snapshots
-from worker.job import JobResult, JobSpec, ModelConfig
+from worker.job import ModelConfig
 
 
 @pytest.fixture(autouse=True)
 def _info(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-
-
-def run(spec: JobSpec, home: Path) -> JobResult:
-    """Runs a job as the training process does."""
-    ours, theirs = Pipe()
-    with ours, theirs:
-        resources = Resources(torch.device("cpu"), home / "cache", 2**40)
-        return run_job(spec, resources, Snapshots(home, 2**30), ConnectionReport(theirs))
 
 
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
@@ -56,10 +46,10 @@ def test_log__a_stage_and_the_one_that_continues_it(tmp_path: Path, caplog: pyte
     quick = make_job(steps=4, seed=3, future_seed=SEEDED, continues=True)
     med = make_job(steps=6, seed=3, future_seed=SEEDED)
 
-    run(quick, tmp_path)
+    run_in_child(quick, tmp_path)
     first = caplog.messages
     caplog.clear()
-    run(med, tmp_path)
+    run_in_child(med, tmp_path)
 
     assert first[0].startswith(f"job {quick.fingerprint[:16]}: sudoku, Future-Seed {{")
     assert first[0].endswith("seed 3, at most 4 steps")
@@ -72,7 +62,7 @@ def test_log__a_stage_and_the_one_that_continues_it(tmp_path: Path, caplog: pyte
 
 
 def test_log__why_it_failed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    run(make_job().model_copy(update={"examples_digest": "other"}), tmp_path)
+    run_in_child(make_job().model_copy(update={"examples_digest": "other"}), tmp_path)
 
     assert ", baseline, seed 0, " in caplog.messages[0]
     said = "ended: build_failed: the data (generated), or the code of task kind 'sudoku', changed since"

@@ -8,9 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from tests.worker.child.test_child import run as run_in_child
-from tests.worker.child.test_snapshots import QUOTA, run_stage, without_times
-from tests.worker.child.test_training import SEEDED, run_job
+from tests.worker.child.factories import QUOTA, SEEDED, run_in_child, run_stage, train_job, without_times
 from tests.worker.factories import make_job
 from worker.child.snapshots import Snapshots
 from worker.job import Bound, EarlyStop, Evaluation, JobResult, JobSpec, Metric, Metrics, Outcome, so_far
@@ -65,7 +63,7 @@ def test_so_far__what_a_run_would_score_if_it_ended() -> None:
 
 
 def test_train__ends_at_the_first_evaluation_below_its_bound() -> None:
-    run, recorder = run_job(bounded(make_job(steps=8), {2: NOTHING, 4: UNREACHABLE, 6: UNREACHABLE}))
+    run, recorder = train_job(bounded(make_job(steps=8), {2: NOTHING, 4: UNREACHABLE, 6: UNREACHABLE}))
     assert [one.step for one in recorder.evaluations] == [2, 4]
     assert run.progress.step == 4
 
@@ -73,7 +71,7 @@ def test_train__ends_at_the_first_evaluation_below_its_bound() -> None:
 def test_train__bounds_that_are_not_met_change_no_bit_and_no_fingerprint() -> None:
     spec = make_job(steps=4, future_seed=SEEDED)
     within = bounded(spec, {2: NOTHING})
-    (one, first), (two, second) = run_job(spec), run_job(within)
+    (one, first), (two, second) = train_job(spec), train_job(within)
     assert without_times(first.evaluations) == without_times(second.evaluations)
     for name, parameter in one.model.named_parameters():
         assert torch.equal(parameter, two.model.get_parameter(name)), name
@@ -84,9 +82,9 @@ def test_train__bounds_that_are_not_met_change_no_bit_and_no_fingerprint() -> No
 def test_restore__resumed_stops_where_the_whole_run_would(tmp_path: Path) -> None:
     """After a crash, bounds and what was evaluated before it hold as if there had been none."""
     spec = bounded(make_job(steps=8), {4: NOTHING, 6: UNREACHABLE})
-    whole, _ = run_job(spec)
+    whole, _ = train_job(spec)
     snapshots = Snapshots(tmp_path, QUOTA)
-    cut, _ = run_job(bounded(make_job(steps=8), {4: UNREACHABLE}))
+    cut, _ = train_job(bounded(make_job(steps=8), {4: UNREACHABLE}))
     snapshots.save(spec, cut)
 
     resumed, started_from = run_stage(spec, snapshots)
@@ -97,10 +95,10 @@ def test_restore__resumed_stops_where_the_whole_run_would(tmp_path: Path) -> Non
 
 def test_restore__from_a_run_without_bounds_that_came_further(tmp_path: Path) -> None:
     snapshots = Snapshots(tmp_path, QUOTA)
-    further, _ = run_job(make_job(steps=6))
+    further, _ = train_job(make_job(steps=6))
     snapshots.save(make_job(steps=6), further)
     spec = bounded(make_job(steps=8), {4: UNREACHABLE})
-    scratch, _ = run_job(spec)
+    scratch, _ = train_job(spec)
 
     restored, _ = run_stage(spec, snapshots)
 

@@ -8,7 +8,7 @@ import torch
 from model import FutureSeedSettings
 from tasks import Example
 from tasks.tokens import token_ids
-from tests.worker.child.test_training import examples, fresh_model
+from tests.worker.child.factories import examples, fresh_model
 from tests.worker.factories import make_job
 from worker.child import evaluation, fitting
 from worker.child.fitting import Fitting, Shapes, activations, fit

@@ -9,27 +9,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.worker.child.test_training import SEEDED, Clock, Recorder, examples, fresh_model
+from tests.worker.child.factories import (
+    QUOTA,
+    SEEDED,
+    Clock,
+    Recorder,
+    examples,
+    fresh_model,
+    run_stage,
+    without_times,
+)
 from tests.worker.factories import make_job
 from worker.child.run import Run, start_run
 from worker.child.snapshots import Keeping, Snapshots
 from worker.child.training import train
-from worker.job import Budget, Evaluation, JobSpec, OptimizerConfig
+from worker.job import Budget, JobSpec, OptimizerConfig
 from worker.snapshot_files import keep_snapshots, make_room, remove_snapshots, snapshots_of
-
-QUOTA = 2**30
-
-
-def run_stage(spec: JobSpec, snapshots: Snapshots) -> tuple[Run, int]:
-    run = start_run(spec, fresh_model())
-    snapshots.restore(spec, run)
-    started_from = run.progress.step
-    train(run, spec, *examples(), Recorder(), clock=Clock())
-    return run, started_from
-
-
-def without_times(evaluations: list[Evaluation]) -> list[Evaluation]:
-    return [evaluation.model_copy(update={"seconds": 0.0}) for evaluation in evaluations]
 
 
 @pytest.mark.parametrize("quick_steps", [4, 5])  # on the evaluation grid, and off it

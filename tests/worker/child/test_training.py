@@ -1,4 +1,4 @@
-"""Training and evaluation on a tiny real model."""
+"""Training on a tiny real model."""
 
 from __future__ import annotations
 
@@ -7,77 +7,28 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model import RWKV7, FutureSeedSettings, ModelShape, get_tokenizer, random_state_dict, time_mix, wkv7
-from tasks import Example, build
-from tasks.tokens import token_ids
-from tests.model.model_samples import live_model
-from tests.worker.factories import make_job, task_options
-from worker.child import evaluation, passes, training
+from model import RWKV7, FutureSeedSettings, ModelShape, random_state_dict, time_mix, wkv7
+from tasks import Example
+from tests.worker.child.factories import SEEDED, Clock, Recorder, examples, fresh_model, train_job
+from tests.worker.factories import make_job
+from worker.child import training
 from worker.child.passes import Batch, answer_loss, answer_states
 from worker.child.run import Run, start_run
 from worker.child.training import learning_rate_factor, train
 from worker.errors import Diverged, OutOfMemory
-from worker.job import Budget, Evaluation, JobSpec, Metrics, OptimizerConfig
-
-SEEDED = FutureSeedSettings(layer_start=1, alpha_lr=1e-2)
-
-
-@dataclass
-class Recorder:
-    evaluations: list[Evaluation] = field(default_factory=list)
-    steps: list[int] = field(default_factory=list)
-    alive_signs: int = 0
-
-    def evaluated(self, evaluation: Evaluation) -> None:
-        self.evaluations.append(evaluation)
-
-    def progressed(self, step: int, seconds: float, loss: float) -> None:
-        self.steps.append(step)
-
-    def alive(self) -> None:
-        self.alive_signs += 1
-
-
-class Clock:
-    """Advances a second with each look."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        self.now += 1.0
-        return self.now
-
-
-def examples() -> tuple[Sequence[Example], Sequence[Example]]:
-    train_set, val_set, _ = build(task_options(), get_tokenizer("bytes"))
-    return train_set, val_set
-
-
-def fresh_model() -> RWKV7:
-    """Not by the rules of initialisation: they leave most gradients at zero, and mistakes in them unseen."""
-    return live_model(vocab=256, head_size=64)
-
-
-def run_job(spec: JobSpec, model: RWKV7 | None = None) -> tuple[Run, Recorder]:
-    recorder = Recorder()
-    run = start_run(spec, model or fresh_model())
-    train(run, spec, *examples(), recorder, clock=Clock())
-    return run, recorder
+from worker.job import Budget, JobSpec, OptimizerConfig
 
 
 def test_train__evaluates_on_the_grid_and_at_the_end() -> None:
-    run, recorder = run_job(make_job(steps=5, eval_every=2))
+    run, recorder = train_job(make_job(steps=5, eval_every=2))
     assert [evaluation.step for evaluation in recorder.evaluations] == [2, 4, 5]
     assert recorder.steps == [1, 2, 3, 4, 5]
     assert run.progress.evaluations == recorder.evaluations
@@ -85,13 +36,13 @@ def test_train__evaluates_on_the_grid_and_at_the_end() -> None:
 
 def test_train__ends_with_its_seconds() -> None:
     spec = make_job(budget=Budget(steps=100, seconds=7.5, eval_every=3))
-    run, recorder = run_job(spec)
+    run, recorder = train_job(spec)
     assert recorder.evaluations[-1].step == run.progress.step < 100
     assert run.progress.seconds >= 7.5
 
 
 def test_train__ends_with_its_seconds_alone() -> None:
-    run, recorder = run_job(make_job(budget=Budget(seconds=7.5, eval_every=3)))
+    run, recorder = train_job(make_job(budget=Budget(seconds=7.5, eval_every=3)))
     assert recorder.evaluations[-1].step == run.progress.step > 0
     assert run.progress.seconds >= 7.5
 
@@ -117,7 +68,7 @@ def test_train__evaluations_tell_the_mean_training_loss_since_the_one_before() -
 
 def test_train__is_bit_identical() -> None:
     spec = make_job(steps=4, future_seed=SEEDED)
-    (one, first), (two, second) = run_job(spec), run_job(spec)
+    (one, first), (two, second) = train_job(spec), train_job(spec)
     assert first.evaluations == second.evaluations
     for name, parameter in one.model.named_parameters():
         assert torch.equal(parameter, two.model.get_parameter(name)), name
@@ -126,11 +77,11 @@ def test_train__is_bit_identical() -> None:
 def test_train__reads_no_memory_that_nothing_wrote() -> None:
     """Training processes do not have torch fill fresh memory with NaN, as here, which would tell it."""
     spec = make_job(steps=5, eval_every=2, future_seed=SEEDED)
-    run, recorder = run_job(spec)
+    run, recorder = train_job(spec)
     torch.set_deterministic_debug_mode("error")
     try:
         assert torch.empty(2).isnan().all()
-        filled, told = run_job(spec)
+        filled, told = train_job(spec)
     finally:
         torch.set_deterministic_debug_mode("default")
     assert told.evaluations == recorder.evaluations
@@ -168,48 +119,22 @@ def test_train__nothing_in_it_is_refused_on_cuda(
     monkeypatch.setattr(time_mix, "wkv7", partial(wkv7, backend=backend))
     settings = FutureSeedSettings(layer_start=1, gate=gate, alpha_lr=1e-2, norm=True, clip=1.0)
     with Operations() as operations:
-        run_job(make_job(steps=2, eval_every=1, future_seed=settings))
+        train_job(make_job(steps=2, eval_every=1, future_seed=settings))
     assert {"mm", "embedding_dense_backward"} <= {name for name, _ in operations.seen}
     refused = {name for name, dtype in operations.seen if REFUSED.fullmatch(name) and dtype != torch.int64}
     assert not refused
 
 
-def test_predict__scores_are_float32_where_training_has_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (training, evaluation):
-        monkeypatch.setattr(module, "autocast", lambda *_: torch.autocast("cpu", torch.bfloat16))
-    spec, (train_set, _) = make_job(future_seed=SEEDED), examples()
-    run = start_run(spec, fresh_model())
-    dtypes: list[torch.dtype] = []
-    run.model.head.register_forward_hook(lambda *x: dtypes.append(x[-1].dtype))
-    evaluation.predict(run, spec, Batch.of(train_set[:4], run.device))
-    assert dtypes == [torch.float32]
-    training.gradients(run, spec, train_set[:4])
-    assert dtypes == [torch.float32, torch.bfloat16]
-
-
-def test_batch__names_the_positions_that_predict() -> None:
-    rows = [([1, 2, 3], [4]), ([5], [6, 7, 8])]
-    batch = Batch.of(
-        [Example(str(i), token_ids(prompt), token_ids(answer)) for i, (prompt, answer) in enumerate(rows)],
-        torch.device("cpu"),
-    )
-    assert batch.prompt_lengths.tolist() == [3, 1]
-    assert (batch.positions, batch.real_positions) == (10, 6)
-    assert batch.answer.tolist() == [[0, 0], [6, 7]]
-    assert batch.predicting.tolist() == [0, 3, 4, 5]  # of three positions a row, the first the prompt's last
-    assert batch.targets.tolist() == [4, 6, 7, 8]
-
-
 def test_train__learns() -> None:
     spec = make_job(steps=60, eval_every=60, optimizer=OptimizerConfig(lr=3e-3))
-    _, recorder = run_job(spec, RWKV7.from_state_dict(random_state_dict(ModelShape.random(3, 64, 256), 0)))
+    _, recorder = train_job(spec, RWKV7.from_state_dict(random_state_dict(ModelShape.random(3, 64, 256), 0)))
     # from log 256 = 5.5; a uniform guess of four digits is 1.39
     assert recorder.evaluations[-1].val_loss < 1.6
 
 
 def test_train__moves_the_gates_only_when_they_have_a_learning_rate() -> None:
-    trained, _ = run_job(make_job(steps=2, future_seed=SEEDED))
-    fixed, _ = run_job(make_job(steps=2, future_seed=FutureSeedSettings(layer_start=1)))
+    trained, _ = train_job(make_job(steps=2, future_seed=SEEDED))
+    fixed, _ = train_job(make_job(steps=2, future_seed=FutureSeedSettings(layer_start=1)))
     assert trained.future_seed is not None
     assert fixed.future_seed is not None
     assert (trained.future_seed.get_parameter("alpha")[1:] != -2.0).all()
@@ -219,7 +144,7 @@ def test_train__moves_the_gates_only_when_they_have_a_learning_rate() -> None:
 def test_train__diverged() -> None:
     spec = make_job(steps=50, optimizer=OptimizerConfig(lr=1e12, grad_clip=0.0))
     with pytest.raises(Diverged, match=r"the (training loss|validation loss|gradient's norm) is (nan|inf)"):
-        run_job(spec)
+        train_job(spec)
 
 
 def assert_close(found: Tensor | None, expected: Tensor) -> None:
@@ -311,82 +236,6 @@ def test_step__halves_the_micro_batch_when_memory_is_short(
         training._step(run, spec, examples()[0][:4])
 
 
-@pytest.mark.parametrize("future_seed", [None, SEEDED])
-def test_answer_loss__batch_equals_the_examples_one_by_one(future_seed: FutureSeedSettings | None) -> None:
-    """Mixed lengths, answers of a single token among them."""
-    spec = make_job(future_seed=future_seed)
-    run = start_run(spec, fresh_model())
-    rows = [([1, 2, 3, 4, 5], [6]), ([7, 8], [9, 10, 11]), ([3] * 40, [1, 2])]
-    mixed = [Example(str(i), _ids(prompt), _ids(answer)) for i, (prompt, answer) in enumerate(rows)]
-
-    def loss(batch: Sequence[Example]) -> float:
-        made = Batch.of(batch, torch.device("cpu"))
-        hidden = answer_states(run.model, run.future_seed, made)
-        return answer_loss(run.model, hidden, made.targets).item()
-
-    assert loss(mixed) == pytest.approx(sum(loss([example]) for example in mixed), abs=1e-4)
-
-
-def test_answer_loss__is_the_cross_entropy_of_one_pass() -> None:
-    run = start_run(make_job(), fresh_model())
-    tokens = torch.tensor([[1, 2, 3, 4, 5, 6]])
-    example = Example("x", _ids([1, 2, 3]), _ids([4, 5, 6]))
-    batch = Batch.of([example], torch.device("cpu"))
-    hidden, _ = run.model(tokens[:, :-1])
-    expected = F.cross_entropy(run.model.logits(hidden)[0, 2:], tokens[0, 3:], reduction="sum")
-    found = answer_loss(run.model, answer_states(run.model, None, batch), batch.targets)
-    assert found.item() == pytest.approx(expected.item(), abs=1e-4)
-
-
-def test_answer_loss__in_slices_equals_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = fresh_model()
-    generator = torch.Generator().manual_seed(0)
-    hidden, targets = torch.randn(10, 64, generator=generator, requires_grad=True), torch.arange(10)
-    whole = answer_loss(model, hidden, targets)
-    (expected,) = torch.autograd.grad(whole, hidden)
-    monkeypatch.setattr(passes, "LOGITS_AT_ONCE", 3)
-    sliced = answer_loss(model, hidden, targets)
-    (found,) = torch.autograd.grad(sliced, hidden)
-    assert sliced.item() == pytest.approx(whole.item(), rel=1e-6)
-    assert torch.allclose(found, expected, atol=1e-6)
-
-
-def test_evaluate__counts_every_example() -> None:
-    _, recorder = run_job(make_job(steps=2))
-    evaluation = recorder.evaluations[-1]
-    _, val_set = examples()
-    n_tokens = sum(len(example.answer) for example in val_set)
-    assert len(evaluation.correct) == len(val_set)
-    assert evaluation.val_tok_acc == sum(evaluation.correct) / n_tokens
-
-
-def test_evaluate__accuracies_and_loss_are_those_of_single_examples() -> None:
-    """Of answers of several lengths; those of one token are what the model says."""
-    spec = make_job(steps=1, eval_every=2, future_seed=SEEDED)
-    run, _ = run_job(spec)
-
-    def scores(one: Example) -> torch.Tensor:
-        with torch.no_grad():
-            return run.model.logits(answer_states(run.model, run.future_seed, Batch.of([one], run.device)))
-
-    val_set, right, losses, guessed = [], [], [], set()
-    for place, one in enumerate(examples()[1]):
-        answer = one.answer[: 1 + place % 4] if place % 4 else token_ids(scores(one)[:1].argmax(-1).tolist())
-        val_set.append(Example(one.id, one.prompt, answer))
-        logits, targets = scores(val_set[-1]), torch.as_tensor(answer, dtype=torch.int64)
-        right.append(int((logits.argmax(-1) == targets).sum()))
-        losses.append(F.cross_entropy(logits, targets, reduction="sum").item())
-        guessed.update(logits.argmax(-1).tolist())
-    found = evaluation._evaluate_all(run, spec, val_set, Recorder())
-    n_tokens = sum(len(one.answer) for one in val_set)
-    whole = [count == len(one.answer) for count, one in zip(right, val_set, strict=True)]
-    assert 0 < sum(whole) < len(whole)
-    assert found.correct == tuple(right)
-    assert (found.val_tok_acc, found.val_seq_acc) == (sum(right) / n_tokens, sum(whole) / len(whole))
-    assert found.val_loss == pytest.approx(sum(losses) / n_tokens, abs=1e-4)
-    assert found.distinct_predictions == len(guessed)
-
-
 @pytest.mark.parametrize(
     ("schedule", "steps", "factors"),
     [("constant", 8, [0.5, 1.0, 1.0, 1.0]), ("cosine", 6, [0.5, 1.0, 1.0, (1 + math.cos(math.pi / 4)) / 2])],
@@ -400,12 +249,6 @@ def test_learning_rate_factor__warms_up_then_follows_the_schedule(
     assert [learning_rate_factor(spec, step) for step in range(4)] == pytest.approx(factors)
 
 
-def _ids(values: list[int]) -> object:
-    import numpy as np
-
-    return np.array(values, dtype=np.int32)
-
-
 @pytest.mark.parametrize(
     "changed",
     ["", "options.update(size=9, blanks=40, batch_size=30)", "run.recompute = True"],
@@ -415,8 +258,13 @@ def test_train__does_not_import_the_compiler_in_the_time_of_a_run(changed: str) 
     """A budget of seconds would be less for the first run of a process, which is a baseline."""
     script = f"""
 import sys, time
-from tests.worker.child.test_training import *
+from model import get_tokenizer
+from tasks import build
+from tests.worker.child.factories import SEEDED, Recorder, fresh_model
+from tests.worker.factories import make_job, task_options
 from worker.child.fitting import fit
+from worker.child.run import start_run
+from worker.child.training import train
 options, seen = task_options(), []
 {changed if changed.startswith("options") else ""}
 spec = make_job(steps=2, task=options, future_seed=SEEDED)
@@ -432,36 +280,3 @@ print(run.progress.step, sorted(name for name in set(sys.modules) - seen[0] if n
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "2 []\n"
-
-
-def test_metrics__the_best_of_each_kind_and_the_last() -> None:
-    """Each best may come from another evaluation; of equal accuracies the earliest is the best."""
-    rows = [(2, 0.3, 0.0, 1.5, 3), (4, 0.6, 0.1, 1.2, 4), (6, 0.6, 0.3, 1.1, 5), (8, 0.5, 0.2, 1.4, 6)]
-    evaluations = [
-        Evaluation(
-            step=step,
-            seconds=step / 2,
-            tokens=10 * step,
-            train_loss=1.0,
-            val_loss=loss,
-            val_tok_acc=by_token,
-            val_seq_acc=by_sequence,
-            distinct_predictions=distinct,
-            correct=(1,),
-        )
-        for step, by_token, by_sequence, loss, distinct in rows
-    ]
-    assert Metrics.of(evaluations) == Metrics(
-        best_val_tok_acc=0.6,
-        best_val_loss=1.1,
-        best_val_seq_acc=0.3,
-        final_val_tok_acc=0.5,
-        best_step=4,
-        steps=8,
-        tokens=80,
-        seconds=4.0,
-        distinct_predictions=4,
-        final_distinct_predictions=6,
-        best_seq_distinct_predictions=5,
-        best_seq_step=6,
-    )
