@@ -23,6 +23,7 @@ from orchestrator.rules import (
     Halving,
     Rivals,
     Rule,
+    Rule,
     RuleFailed,
     Ruling,
     Scope,
@@ -108,6 +109,30 @@ def test_confirm__equal_deltas_are_no_certainty(right: int | None, verdict: Verd
         for seed in seeds
     }
     assert plan(spec, results).decisions[-1].verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("rule", "gains", "is_confirmed"),
+    [
+        (Threshold(), (1, 1, 0), True),
+        (Threshold(), (1, 0, 0), False),
+        (Threshold(), (1, 0), False),
+        (TopK(keep=1), (1, 1, 0), True),
+    ],
+)
+def test_confirm__is_for_what_most_seeds_promoted(
+    rule: Rule, gains: tuple[int, ...], is_confirmed: bool
+) -> None:
+    seeds = tuple(range(len(gains)))
+    spec = SearchSpec(
+        ("t",), ("v",), ("quick",), seeds, rule=rule, confirmation=Confirmation("confirm", (1000,))
+    )
+    results = {
+        JobKey("t", "quick", arm, seed): Measurement(Outcome.OK, 0.5 + 0.1 * gains[seed] * (arm == "v"), 1.0)
+        for arm in (BASELINE, "v")
+        for seed in seeds
+    }
+    assert (JobKey("t", "confirm", BASELINE, 1000) in plan(spec, results).jobs) is is_confirmed
 
 
 @pytest.mark.parametrize(("same_as", "verdict"), [({}, Verdict.CONFIRMED), ({"w": "v"}, Verdict.REJECTED)])
