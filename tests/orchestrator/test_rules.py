@@ -17,12 +17,11 @@ from pydantic import ValidationError, model_validator
 
 from orchestrator.errors import BadRound
 from orchestrator.planner import State, plan
-from orchestrator.points import ROUNDING, difference
+from orchestrator.points import ROUNDING, difference, points
 from orchestrator.rules import (
     Evidence,
     Halving,
     Rivals,
-    Rule,
     Rule,
     RuleFailed,
     Ruling,
@@ -108,7 +107,12 @@ def test_confirm__equal_deltas_are_no_certainty(right: int | None, verdict: Verd
         for arm in (BASELINE, "v")
         for seed in seeds
     }
-    assert plan(spec, results).decisions[-1].verdict is verdict
+    decision = plan(spec, results).decisions[-1]
+    assert decision.verdict is verdict
+    if right is not None:
+        compared = "within" if verdict is Verdict.CONFIRMED else "above"
+        assert decision.reason.startswith(f"{points(right / 40)} over 2 fresh seeds, false-discovery level ")
+        assert decision.reason.endswith(f"{compared} 0.05")
 
 
 @pytest.mark.parametrize(
