@@ -76,6 +76,8 @@ def test_outcome_of__what_was_survived_is_not_what_it_died_of() -> None:
     assert outcome_of(1, survived) is Outcome.CRASHED
     warned = "UserWarning: out of memory once\nTraceback (most recent call last):\nKeyError: 'x'\n"
     assert outcome_of(1, warned) is Outcome.CRASHED
+    handled = "Traceback (most recent call last):\ntorch.OutOfMemoryError: CUDA out of memory\n"
+    assert outcome_of(1, handled + "Traceback (most recent call last):\nKeyError: 'x'\n") is Outcome.CRASHED
 
 
 def test_outcome_of__own_patterns_come_first(tmp_path: Path) -> None:

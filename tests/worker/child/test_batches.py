@@ -55,6 +55,13 @@ def test_batch_order__seeds_differ_in_what_shares_a_batch(batches: int) -> None:
     assert len(found) > 0.9 * 10 * batches
 
 
+def test_batch_order__shuffles_the_batches_of_a_window() -> None:
+    """Sorted by length, short examples would always come before long ones."""
+    order = BatchOrder(range(8 * 32), 8, 0)
+    longest = [max(order.batch(step)) for step in range(8)]
+    assert longest != sorted(longest)
+
+
 def test_batch_order__little_padding() -> None:
     lengths = [1 + (97 * i) % 1000 for i in range(1000)]
     order = BatchOrder(lengths, 8, 0)
@@ -77,3 +84,7 @@ def test_evaluation_batches__each_once_within_the_limit(lengths: list[tuple[int,
 def test_evaluation_batches__as_large_as_may_be() -> None:
     assert list(evaluation_batches([(8, 2)] * 5, 20)) == [(0, 1), (2, 3), (4,)]
     assert list(evaluation_batches([(9, 1), (1, 9)], 35)) == [(0,), (1,)]
+
+
+def test_evaluation_batches__longest_first() -> None:
+    assert list(evaluation_batches([(1, 1), (8, 2), (3, 2)], 10)) == [(1,), (2, 0)]
