@@ -47,6 +47,18 @@ def test_train__ends_with_its_seconds_alone() -> None:
     assert run.progress.seconds >= 7.5
 
 
+def test_train__goes_on_from_its_seconds_and_counts_none_of_keeping() -> None:
+    spec, clock = make_job(steps=4, eval_every=2), Clock()
+    run = start_run(spec, fresh_model())
+    run.progress.seconds = 100.0
+
+    def keep() -> None:
+        clock.now += 1000.0
+
+    train(run, spec, *examples(), Recorder(), keep=keep, clock=clock)
+    assert 100.0 < run.progress.seconds < 120.0
+
+
 def test_train__evaluations_tell_the_mean_training_loss_since_the_one_before() -> None:
     told: list[float] = []
 
