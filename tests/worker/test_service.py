@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -62,8 +62,10 @@ class Witness:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Database:
-    return open_current(f"sqlite:///{tmp_path / 'fsq.db'}")
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = open_current(f"sqlite:///{tmp_path / 'fsq.db'}")
+    yield database
+    database.close()
 
 
 def now() -> datetime:
