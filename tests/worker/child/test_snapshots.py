@@ -22,7 +22,7 @@ from tests.worker.child.factories import (
 )
 from tests.worker.factories import make_job
 from worker.child.run import Run, start_run
-from worker.child.snapshots import Keeping, Snapshots
+from worker.child.snapshots import FORMAT, Keeping, Snapshots
 from worker.child.training import train
 from worker.job import Budget, JobSpec, OptimizerConfig
 from worker.snapshot_files import keep_snapshots, make_room, remove_snapshots, snapshots_of
@@ -43,6 +43,7 @@ def test_restore__continued_equals_from_scratch(
     assert from_step == quick_steps
     assert without_times(continued.progress.evaluations) == without_times(scratch.progress.evaluations)
     assert continued.progress.tokens == scratch.progress.tokens
+    assert continued.progress.continued_from == quick_steps
     for name, parameter in scratch.model.named_parameters():
         assert torch.equal(parameter, continued.model.get_parameter(name)), name
     if continued.future_seed is not None and scratch.future_seed is not None:
@@ -73,6 +74,38 @@ def test_trajectory__of_a_schedule_that_depends_on_length_is_its_own() -> None:
     cosine = OptimizerConfig(schedule="cosine")
     assert make_job(steps=4, optimizer=cosine).trajectory != make_job(steps=8, optimizer=cosine).trajectory
     assert make_job(steps=4).trajectory == make_job(steps=8).trajectory
+
+
+def test_restore__brings_back_what_fitted_and_the_random_numbers(tmp_path: Path) -> None:
+    snapshots, job = Snapshots(tmp_path, QUOTA), make_job()
+    run = start_run(job, fresh_model())
+    run.micro_batch, run.evaluation_tokens, run.recompute = 2, 100, True
+    torch.rand(3)
+    snapshots.save(job, run)
+    drawn = torch.rand(3)
+    again = start_run(job, fresh_model())
+    assert snapshots.restore(job, again)
+    assert (again.micro_batch, again.evaluation_tokens, again.recompute) == (2, 100, True)
+    assert torch.equal(torch.rand(3), drawn)
+
+
+@pytest.mark.parametrize(("seconds", "within"), [(5.0, False), (5.5, True)])
+def test_restore__only_what_ended_before_the_seconds_of_the_job(
+    tmp_path: Path, seconds: float, within: bool
+) -> None:
+    snapshots, job = Snapshots(tmp_path, QUOTA), make_job(budget=Budget(seconds=9.0))
+    run = start_run(job, fresh_model())
+    run.progress.seconds = 5.0
+    snapshots.save(job, run)
+    other = make_job(budget=Budget(seconds=seconds))
+    assert snapshots.restore(other, start_run(other, fresh_model())) is within
+
+
+def test_restore__nothing_in_another_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshots, job = Snapshots(tmp_path, QUOTA), make_job()
+    snapshots.save(job, start_run(job, fresh_model()))
+    monkeypatch.setattr("worker.child.snapshots.FORMAT", FORMAT + 1)
+    assert not snapshots.restore(job, start_run(job, fresh_model()))
 
 
 @pytest.mark.parametrize(
