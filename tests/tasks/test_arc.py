@@ -33,7 +33,9 @@ def test_candidate__layout_of_both_file_formats(row: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("make", [arc_row, ai2_row])
-@pytest.mark.parametrize(("labels", "answer"), [("ABCD", "D"), ("1234", "4"), ("ABC", "B"), ("ABCDE", "C")])
+@pytest.mark.parametrize(
+    ("labels", "answer"), [("ABCD", "D"), ("1234", "4"), ("ABC", "B"), ("ABCDE", "C"), ("AB", "B")]
+)
 def test_candidate__answer_is_one_label(
     make: Callable[..., dict[str, Any]], labels: str, answer: str
 ) -> None:
@@ -46,6 +48,16 @@ def test_candidate__options_sorted_by_label() -> None:
     shuffled = arc_row(7, choices={"text": ["two", "one", "three"], "label": ["2", "1", "3"]}, answerKey="2")
 
     assert prompt(shuffled).startswith("Options:\n1. one\n2. two\n3. three\n\n")
+
+
+def test_candidate__space_around_key_and_options_goes() -> None:
+    spaced = {"text": [" one", "two\n"], "label": ["1", "2"]}
+    assert prompt(arc_row(7, choices=spaced, answerKey=" 2\n")).startswith("Options:\n1. one\n2. two\n\n")
+
+
+def test_candidate__another_question_or_other_options_are_another_example() -> None:
+    raw = [arc_row(7), arc_row(7, question="Which is not?"), arc_row(7, choices=arc_row(8)["choices"])]
+    assert len({Arc(ArcConfig()).candidate(row).content for row in rows(*raw)}) == 3
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,25 @@ from task_samples import (
     write_jsonl,
 )
 
-from tasks import BuildError, BuildReport, DataError, Example, build, get_kind, parse_config
+from tasks import (
+    BuildError,
+    BuildReport,
+    Candidate,
+    Cut,
+    DataError,
+    Example,
+    Part,
+    Split,
+    TaskConfig,
+    build,
+    get_kind,
+    parse_config,
+)
+from tasks.assembly import finish
+from tasks.encoding import Encoder
+from tasks.notes import NotePool
+from tasks.report import Lengths
+from tasks.selection import Chosen
 
 SMALL: dict[str, Any] = {
     "kind": "mbpp",
@@ -279,6 +297,32 @@ def test_build__cut_answer_that_stands_in_a_note_is_a_leak(tmp_path: Path, token
 
     assert build(options | {"max_answer_tokens": 100}, tokenizer)[2].train.leak == 1.0
     assert build(options | {"max_answer_tokens": 180}, tokenizer)[2].train.leak == 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "extractive", "answer", "leaks"),
+    [
+        ({}, False, "\nby the sea \n", 1),
+        ({}, True, "by the sea", 0),
+        ({"max_prompt_tokens": 15}, False, "by the sea", 0),  # what is cut off stands in no prompt
+        ({"max_answer_tokens": 7}, False, "by the\u00e9", 1),  # half a character is left of the last one
+        ({}, False, "\n", 0),
+    ],
+)
+def test_finish__a_leak_is_of_what_is_trained_on(
+    tokenizer: Bytes, options: dict[str, int], extractive: bool, answer: str, leaks: int
+) -> None:
+    limits = {"kind": "x", "train": 1, "val": 1, "max_prompt_tokens": 99, "max_answer_tokens": 99}
+    prompt = (Part("A town by the sea\n", cut=Cut.RIGHT), Part("Where?"))
+    candidate = Candidate(content="c", prompt=prompt, answer=answer, extractive=extractive)
+    chosen = Chosen(Split.TRAIN, 1)
+    chosen.add(Encoder(TaskConfig.model_validate(limits | options), tokenizer).draft(candidate))
+    assert finish(chosen, NotePool([], tokenizer), tokenizer).leaks == leaks
+
+
+def test_report__percentiles_are_lengths_that_occur() -> None:
+    assert Lengths.of(range(101)) == Lengths(min=0, p50=50, p90=90, max=100)
+    assert Lengths.of([1, 2]) == Lengths(min=1, p50=1, p90=1, max=2)
 
 
 def test_build__symbol_that_is_no_token_is_a_drop_reason(tmp_path: Path, tokenizer: Bytes) -> None:

@@ -31,6 +31,11 @@ def test_candidate__layout() -> None:
     assert (made.id, made.answer, made.choices, made.note) == ("h6", " Town 6.2", None, None)
 
 
+def test_candidate__a_question_is_one_example_whatever_its_context() -> None:
+    one, elsewhere = candidate(hotpot_row(6)), candidate(hotpot_row(6, context=hotpot_row(7)["context"]))
+    assert one.content == elsewhere.content != candidate(hotpot_row(7)).content
+
+
 def test_candidate__original_layout_is_read_alike() -> None:
     row = hotpot_row(6)
     pairs = [list(pair) for pair in zip(*row["context"].values(), strict=True)]

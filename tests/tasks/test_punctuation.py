@@ -86,6 +86,8 @@ def test_candidate__columns(row: dict[str, Any], field: str | None, text: str | 
         ({"text": TEXT.translate(dict.fromkeys(map(ord, MARKS)))}, {}, "no_punctuation"),
         ({"text": "12,345.678 " * 7 + "and a few letters"}, {}, "too_few_letters"),
         ({"text": "Twenty-three letters: abc" + "." * 50}, {}, "too_few_letters"),
+        ({"text": "Twenty-one letters: abcd."}, {"min_chars": 24}, "too_few_letters"),
+        ({"text": "More than twenty-four letters: " + "1234, " * 20}, {"max_chars": 400}, "too_few_letters"),
     ],
 )
 def test_candidate__drop_reasons(row: dict[str, Any], options: dict[str, Any], reason: str) -> None:
@@ -93,6 +95,10 @@ def test_candidate__drop_reasons(row: dict[str, Any], options: dict[str, Any], r
         candidate(row, **options)
 
     assert caught.value.reason == reason
+
+
+def test_candidate__shortest_and_longest_texts_are_taken() -> None:
+    assert candidate({"text": TEXT}, min_chars=len(TEXT), max_chars=len(TEXT)).answer == f" {TEXT}"
 
 
 def test_config__window() -> None:
