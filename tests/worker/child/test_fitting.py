@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from model import FutureSeedSettings
 from tasks import Example
 from tasks.tokens import token_ids
 from tests.worker.child.factories import examples, fresh_model
-from tests.worker.factories import make_job
+from tests.worker.factories import TINY, make_job
 from worker.child import evaluation, fitting
 from worker.child.fitting import Fitting, Shapes, activations, fit
 from worker.child.memory import kept_bytes
@@ -30,6 +32,29 @@ def test_fit__recomputes_activations_that_would_take_more(activation_bytes: int,
     again = start_run(make_job(), fresh_model())
     fit(again, make_job(), *examples(), known, 1 - activation_bytes)
     assert again.recompute is recompute  # remembered
+
+
+@pytest.mark.parametrize(
+    ("changes", "longer"),
+    [
+        ({"future_seed": SEEDED}, None),
+        ({"model": TINY.model_copy(update={"dtype": "bfloat16"})}, None),
+        ({"model_facts": make_job().model_facts.model_copy(update={"n_embd": 128})}, None),
+        ({}, "train"),
+        ({}, "val"),
+    ],
+)
+def test_fit__remembers_each_shape_by_itself(changes: dict[str, Any], longer: str | None) -> None:
+    known, (train_set, val_set) = dict[Shapes, Fitting](), examples()
+    fit(start_run(make_job(), fresh_model()), make_job(), train_set, val_set, known, 0)
+    more = [Example("longer", token_ids([1] * 90), token_ids([2]))]
+    sets = (
+        [*train_set, *(more if longer == "train" else [])],
+        [*val_set, *(more if longer == "val" else [])],
+    )
+    other = make_job(**changes)
+    fit(start_run(other, fresh_model()), other, *sets, known, 0)
+    assert len(known) == 2
 
 
 @pytest.mark.parametrize("future_seed", [None, SEEDED])

@@ -59,6 +59,14 @@ def test_train__goes_on_from_its_seconds_and_counts_none_of_keeping() -> None:
     assert 100.0 < run.progress.seconds < 120.0
 
 
+def test_train__is_kept_after_each_evaluation_but_the_last() -> None:
+    spec, recorder, kept = make_job(steps=6, eval_every=2), Recorder(), list[int]()
+    run = start_run(spec, fresh_model())
+    train(run, spec, *examples(), recorder, keep=lambda: kept.append(run.progress.step), clock=Clock())
+    assert kept == [2, 4]
+    assert recorder.evaluations[-1].seconds == run.progress.seconds  # its own are among them
+
+
 def test_train__evaluations_tell_the_mean_training_loss_since_the_one_before() -> None:
     told: list[float] = []
 
@@ -159,6 +167,19 @@ def test_train__diverged() -> None:
         train_job(spec)
 
 
+def test_step__diverged_is_told_before_the_weights_change() -> None:
+    """Of a loss that is not finite, and of gradients alone."""
+    spec, (train_set, _) = make_job(), examples()
+    of_loss, of_gradient = (start_run(spec, fresh_model()) for _ in range(2))
+    of_loss.model.ln_out.weight.data.fill_(math.nan)
+    of_gradient.model.head.weight.register_hook(lambda gradient: gradient * math.inf)
+    for run, message in ((of_loss, "the training loss is nan"), (of_gradient, "the gradient's norm is")):
+        before = run.model.emb.weight.clone()
+        with pytest.raises(Diverged, match=f"{message}.* at step 1"):
+            training._step(run, spec, train_set[:4])
+        assert torch.equal(run.model.emb.weight, before)
+
+
 def assert_close(found: Tensor | None, expected: Tensor) -> None:
     """Of gradients: equal but for the order of sums, and there is something to be equal."""
     largest = expected.abs().max().item()
@@ -194,6 +215,29 @@ def test_gradients__are_of_the_mean_loss_of_all_answer_tokens(micro_batch: int) 
     assert training.gradients(run, spec, train_set[:4]) == pytest.approx(expected.item(), rel=1e-5)
     for parameter, gradient in zip(parameters, wanted, strict=True):
         assert_close(parameter.grad, gradient)
+
+
+def test_gradients__nothing_counts_of_an_attempt_that_did_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, (train_set, _) = make_job(), examples()
+    expected, run = (start_run(spec, fresh_model()) for _ in range(2))
+    expected.micro_batch = run.micro_batch = 2
+    loss = training.gradients(expected, spec, train_set[:4])
+    calls: list[int] = []
+
+    def too_much_once(model: RWKV7, hidden: Tensor, targets: Tensor) -> Tensor:
+        calls.append(len(targets))
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return answer_loss(model, hidden, targets)
+
+    monkeypatch.setattr(training, "answer_loss", too_much_once)
+    assert training.gradients(run, spec, train_set[:4]) == loss
+    assert len(calls) == 4
+    assert run.progress == expected.progress
+    for name, parameter in expected.model.named_parameters():
+        found = run.model.get_parameter(name).grad
+        assert (found is None) == (parameter.grad is None), name
+        assert found is None or torch.equal(found, parameter.grad), name
 
 
 def test_step__has_the_learning_rate_and_the_clipped_gradient_of_its_step(
