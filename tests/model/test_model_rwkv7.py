@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import model
+from model import time_mix
 from model.errors import CheckpointError, ShapeError
 from model.rwkv7 import RWKV7
 from model.settings import FutureSeedSettings
@@ -318,6 +319,23 @@ def test_forward__bfloat16_keeps_the_memory_in_float32(autocast: bool) -> None:
     assert all(layer.wkv.dtype == torch.float32 for layer in state)
     assert_close(hidden.float(), exact, tolerance=0.4)
     assert float((hidden.float() - exact).abs().mean()) < 0.04
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [(torch.bfloat16, torch.float32), (torch.float64, torch.float64)]
+)
+def test_forward__decay_is_at_least_float32(
+    dtype: torch.dtype, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[torch.dtype] = []
+
+    def noting(*tensors: Tensor, steps: Any) -> tuple[Tensor, Tensor]:
+        found.append(tensors[1].dtype)
+        return model.wkv7(*tensors, steps=steps)
+
+    monkeypatch.setattr(time_mix, "wkv7", noting)
+    live_model(dtype=dtype)(random_tokens(1, 5))
+    assert set(found) == {expected}
 
 
 def test_forward__gradients_agree_with_finite_differences() -> None:
