@@ -47,6 +47,12 @@ def test_stop__by_the_metric_of_the_rule(metric: Metric, step: int | None) -> No
     assert (stop and stop.step) == step
 
 
+def test_stop__not_who_has_just_what_is_the_least() -> None:
+    spec = bounded(make_job(), {2: 0.4})
+    assert spec.early_stop is not None
+    assert spec.early_stop.stop([evaluation(2, 0.4)]) is None
+
+
 def test_stop__says_where_by_how_much_and_how_sure() -> None:
     spec = bounded(make_job(), {4: 0.4})
     assert spec.early_stop is not None

@@ -16,7 +16,7 @@ from worker.child import evaluation, fitting
 from worker.child.fitting import Fitting, Shapes, activations, fit
 from worker.child.memory import kept_bytes
 from worker.child.passes import Batch, answer_loss, answer_states
-from worker.child.run import Run, start_run
+from worker.child.run import Progress, Run, start_run
 from worker.child.training import gradients
 from worker.job import JobSpec
 
@@ -78,6 +78,14 @@ def test_fit__what_is_tried_is_as_large_as_any_batch() -> None:
     mixed = [Example(str(i), token_ids(prompt), token_ids(answer)) for i, (prompt, answer) in enumerate(rows)]
     tried = fitting._largest(mixed, 2)
     assert [(len(example.prompt), len(example.answer)) for example in tried] == [(5, 5), (30, 20)]
+
+
+def test_fit__what_is_tried_leaves_no_trace() -> None:
+    spec, (train_set, val_set) = make_job(future_seed=SEEDED), examples()
+    run = start_run(spec, fresh_model())
+    fitting._try(run, spec, train_set[:4], val_set)
+    assert run.progress == Progress()
+    assert all(p.grad is None for group in run.optimizer.param_groups for p in group["params"])
 
 
 def test_fit__weights_in_bfloat16_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
