@@ -12,7 +12,7 @@ from model import FutureSeedSettings
 from tasks import Example
 from tasks.tokens import token_ids
 from tests.worker.child.factories import SEEDED, fresh_model
-from tests.worker.factories import make_job
+from tests.worker.factories import TINY, make_job
 from worker.child import passes
 from worker.child.passes import Batch, answer_loss, answer_states
 from worker.child.run import start_run
@@ -69,3 +69,9 @@ def test_answer_loss__in_slices_equals_in_one(monkeypatch: pytest.MonkeyPatch) -
     (found,) = torch.autograd.grad(sliced, hidden)
     assert sliced.item() == pytest.approx(whole.item(), rel=1e-6)
     assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_autocast__bfloat16_means_float32_on_the_cpu() -> None:
+    spec = make_job(model=TINY.model_copy(update={"dtype": "bfloat16"}))
+    with passes.autocast(spec, torch.device("cpu")):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
