@@ -102,7 +102,7 @@ def test_run__killed_and_run_again(
 def test_run__interrupted_ends_with_130_and_continues(
     fsq: Fsq, environment: dict[str, str], home: Path, tmp_path: Path
 ) -> None:
-    path = write_round(tmp_path)
+    path = write_round(tmp_path, stages=[{"name": "quick", "steps": 100, "eval_every": 50}])
     with subprocess.Popen(
         [FSQ, "run", path],
         env=environment,
