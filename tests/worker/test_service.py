@@ -211,7 +211,7 @@ def test_machine__pauses_and_says_why(database: Database, tmp_path: Path) -> Non
     submit(database, tmp_path, **QUICK)
     (tmp_path / "runs").write_text("in the way")
     witness = Witness()
-    service = worker(database, tmp_path, witness, max_failures_in_a_row=1, cool_down=timedelta(seconds=0.3))
+    service = worker(database, tmp_path, witness, max_failures_in_a_row=1, cool_down=timedelta(seconds=1.5))
     paused: list[str | None] = []
     show_life = service.queue.show_life
 
@@ -221,7 +221,7 @@ def test_machine__pauses_and_says_why(database: Database, tmp_path: Path) -> Non
             paused.append(session.scalars(select(Worker.paused)).one())
         if (tmp_path / "runs").is_file():
             (tmp_path / "runs").unlink()
-        if reason is None and paused[0] is not None and only_job(database).outcome == "ok":
+        if reason is None and only_job(database).outcome == "ok":
             raise KeyboardInterrupt
 
     service.queue.show_life = heal  # type: ignore[method-assign]
