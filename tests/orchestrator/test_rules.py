@@ -17,7 +17,7 @@ from pydantic import ValidationError, model_validator
 
 from orchestrator.errors import BadRound
 from orchestrator.planner import State, plan
-from orchestrator.points import ROUNDING, difference, points
+from orchestrator.points import ROUNDING, difference
 from orchestrator.rules import (
     Evidence,
     Halving,
@@ -85,111 +85,6 @@ def test_evidence__arms_that_are_alike_are_pruned_at_once_only_on_many_examples(
 
 def test_evidence__equal_seeds_without_known_examples_are_not_certain() -> None:
     assert EVIDENCE.judge([Trial(0, 0.01), Trial(1, 0.01)], ()) is None
-
-
-@pytest.mark.parametrize(
-    ("right", "verdict"),
-    [(None, Verdict.UNDECIDED), (20, Verdict.CONFIRMED), (2, Verdict.REJECTED)],
-)
-def test_confirm__equal_deltas_are_no_certainty(right: int | None, verdict: Verdict) -> None:
-    """Two fresh seeds with the same gain: of unknown error, of 20 answers in 40, and of 2."""
-
-    def ended(n: int) -> Measurement:
-        of = (1,) * 40
-        known = None if right is None else Outcomes((1,) * n + (0,) * (40 - n), of)
-        return Measurement(Outcome.OK, n / 40, 1.0, outcomes=known)
-
-    confirmation = Confirmation("confirm", (1000, 1001))
-    spec = SearchSpec(("t",), ("v",), ("quick",), confirmation=confirmation)
-    results = {
-        JobKey("t", stage, arm, seed): ended(0 if arm == BASELINE else right or 20)
-        for stage, seeds in (("quick", (0,)), ("confirm", (1000, 1001)))
-        for arm in (BASELINE, "v")
-        for seed in seeds
-    }
-    decision = plan(spec, results).decisions[-1]
-    assert decision.verdict is verdict
-    if right is not None:
-        compared = "within" if verdict is Verdict.CONFIRMED else "above"
-        assert decision.reason.startswith(f"{points(right / 40)} over 2 fresh seeds, false-discovery level ")
-        assert decision.reason.endswith(f"{compared} 0.05")
-
-
-@pytest.mark.parametrize(
-    ("rule", "gains", "is_confirmed"),
-    [
-        (Threshold(), (1, 1, 0), True),
-        (Threshold(), (1, 0, 0), False),
-        (Threshold(), (1, 0), False),
-        (TopK(keep=1), (1, 1, 0), True),
-    ],
-)
-def test_confirm__is_for_what_most_seeds_promoted(
-    rule: Rule, gains: tuple[int, ...], is_confirmed: bool
-) -> None:
-    seeds = tuple(range(len(gains)))
-    spec = SearchSpec(
-        ("t",), ("v",), ("quick",), seeds, rule=rule, confirmation=Confirmation("confirm", (1000,))
-    )
-    results = {
-        JobKey("t", "quick", arm, seed): Measurement(Outcome.OK, 0.5 + 0.1 * gains[seed] * (arm == "v"), 1.0)
-        for arm in (BASELINE, "v")
-        for seed in seeds
-    }
-    assert (JobKey("t", "confirm", BASELINE, 1000) in plan(spec, results).jobs) is is_confirmed
-
-
-@pytest.mark.parametrize(("same_as", "verdict"), [({}, Verdict.CONFIRMED), ({"w": "v"}, Verdict.REJECTED)])
-def test_confirm__the_same_under_two_names_is_one_candidate(
-    same_as: dict[str, str], verdict: Verdict
-) -> None:
-    """A gain among two tried has a q-value of 0.009, two gains among three have 0.007: a second name is no gain."""
-
-    def ended(right: int) -> Measurement:
-        outcomes = Outcomes((1,) * right + (0,) * (40 - right), (1,) * 40)
-        return Measurement(Outcome.OK, right / 40, 1.0, outcomes=outcomes)
-
-    right = {BASELINE: 10, "v": 16, "w": 16, "x": 10}
-    results = {
-        JobKey("t", stage, arm, seed): ended(right[arm])
-        for stage, seed in (("quick", 0), ("confirm", 1000))
-        for arm in right
-    }
-    spec = SearchSpec(
-        ("t",),
-        ("v", "w", "x"),
-        ("quick",),
-        rule=Threshold(min_delta=0.0),
-        confirmation=Confirmation("confirm", (1000,), level=0.008),
-        same_as=same_as,
-    )
-    confirmed = {one.key.variant: one.verdict for one in plan(spec, results).decisions[-3:]}
-    assert confirmed == {"v": verdict, "w": verdict, "x": Verdict.REJECTED}
-
-
-@pytest.mark.parametrize(
-    ("outcome", "verdict"),
-    [(Outcome.DIVERGED, Verdict.REJECTED), (Outcome.INFRA_FAILED, Verdict.CONFIRMED)],
-)
-def test_confirm__a_candidate_that_diverged_was_tried(outcome: Outcome, verdict: Verdict) -> None:
-    """The gain has p = 0.004: among two that is 0.009."""
-
-    def ended(right: int) -> Measurement:
-        return Measurement(
-            Outcome.OK, right / 40, 1.0, outcomes=Outcomes((1,) * right + (0,) * (40 - right), (1,) * 40)
-        )
-
-    results = {
-        JobKey("t", stage, arm, seed): ended(right)
-        for stage, seed in (("quick", 0), ("confirm", 1000))
-        for arm, right in ((BASELINE, 10), ("v", 16), ("w", 16))
-    }
-    results[JobKey("t", "confirm", "w", 1000)] = Measurement(outcome, reason="nan")
-    confirmation = Confirmation("confirm", (1000,), level=0.008)
-    spec = SearchSpec(
-        ("t",), ("v", "w"), ("quick",), rule=Threshold(min_delta=0.0), confirmation=confirmation
-    )
-    assert plan(spec, results).decisions[-2].verdict is verdict
 
 
 def test_evidence__seeds_go_on_from_those_of_the_round() -> None:

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import os
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import select
-from typer.testing import CliRunner
 
-from db.session import Database, open_current
+from db.session import Database
 from db.tables import Decision, Job, JobState
 from orchestrator import interventions
-from orchestrator.cli import app
-from orchestrator.errors import BadInput, BrokenRound, FsqError
+from orchestrator.errors import BrokenRound
 from orchestrator.evidence import Evidence
-from orchestrator.files import write_whole
-from orchestrator.findings import caveats, doubts, exports
+from orchestrator.findings import caveats, doubts
 from orchestrator.findings.records import Record, has_failures, records, to_jsonl
-from orchestrator.points import interval_text
-from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.search import JobKey
 from orchestrator.views import progress
 from orchestrator.views.lookup import Slice
@@ -252,41 +243,6 @@ def test_records__a_jobs_line_doubts_no_delta_that_is_not_on_it(database: Databa
     assert "not_significant" in decision["caveats"]
 
 
-def test_summary__accuracies_and_deltas_are_of_the_metric_that_decides(
-    database: Database, tmp_path: Path
-) -> None:
-    rig = Rig(database)
-    rule = {"rule": "threshold", "metric": "best_val_seq_acc", "min_delta": 0.0}
-    rig.submit(resolve(tmp_path, prune=rule))
-    rig.run_all({("quick", "l1"): 0.5})
-    text = "\n".join(exports.lines(database, "r1", "summary"))
-    assert "acc and delta: best_val_seq_acc" in text
-    # a result's accuracy by sequence is half of that by token
-    assert "baseline                        0 quick      10.00%          -" in text
-    assert "l1                              0 quick      25.00%  +15.00 pp" in text
-
-
-def test_summary__a_run_decided_by_itself_has_its_interval_whatever_the_metric(
-    database: Database, tmp_path: Path
-) -> None:
-    rig = Rig(database, by_example=True)
-    rig.submit(resolve(tmp_path, prune={"rule": "threshold", "metric": "best_val_seq_acc", "min_delta": 0.0}))
-    for accuracy in (0.2, 0.8):  # baseline and variant, as their evaluations have it
-        ended = result(accuracy)
-        assert ended.metrics is not None
-        metrics = ended.metrics.model_copy(update={"best_val_seq_acc": accuracy})
-        rig.run_next(ended.model_copy(update={"metrics": metrics}))
-    (own,) = [
-        one for one in exported(database) if one.get("decided_stage") == "quick" and one["config"] == "l1"
-    ]
-    text = "\n".join(exports.lines(database, "r1", "summary"))
-    (line,) = [line for line in text.splitlines() if line.startswith("l1 ") and " quick " in line]
-    assert own["d_acc_ci"] is not None
-    assert interval_text(own["d_acc_ci"]) in line
-    assert "uniform guess" in text
-    assert " of the tokens" in text
-
-
 def test_caveats__two_names_of_one_variant_are_no_selection(database: Database, tmp_path: Path) -> None:
     rig = Rig(database)
     rig.submit(resolve(tmp_path, variants={name: {"layer_start": 1} for name in ("a", "b")}))
@@ -294,107 +250,6 @@ def test_caveats__two_names_of_one_variant_are_no_selection(database: Database, 
     of_med = [one for one in exported(database) if one.get("decided_stage") == "med"]
     assert {one["config"] for one in of_med} == {"a", "b"}
     assert not [one for one in of_med if "selected_of_n" in one["caveats"]]
-
-
-def test_summary__one_gain_under_two_names_is_one(database: Database, tmp_path: Path) -> None:
-    rig = Rig(database, by_example=True)
-    rig.submit(resolve(tmp_path, variants={name: {"layer_start": 1} for name in ("a", "b")}))
-    rig.run_all({("quick", "a"): 0.9, ("quick", "b"): 0.9})
-    lines = list(exports.lines(database, "r1", "summary"))
-    (gains,) = [line for line in lines if line.startswith("gains among the 1 tried at quick")]
-    assert gains.count("s4/a (q ") == 1
-    assert "s4/b" not in gains
-
-
-def test_summary__seeds_that_are_alike_have_no_interval(database: Database, tmp_path: Path) -> None:
-    rig = Rig(database)
-    rig.submit(resolve(tmp_path, seeds=[0, 1, 2], prune={"min_delta": 0.5}))
-    rig.run_all({})
-    lines = list(exports.lines(database, "r1", "summary"))
-    assert any("l1 at quick: mean" in line and line.endswith(": no interval") for line in lines)
-    assert not any("t interval" in line for line in lines)
-
-
-def test_exports__one_file_of_any_form(database: Database, tmp_path: Path) -> None:
-    rig = Rig(database)
-    rig.submit(resolve(tmp_path))
-    rig.run_all({})
-    ask = partial(exports.lines, database)
-    rig.submit(resolve(tmp_path, round="r2", optimizer={"lr": 1e-3}))
-    (header,) = ask("r2", "csv")  # nothing has ended
-    written = exports.write_file(ask, "r1", "csv", tmp_path / "x.csv")
-    assert written.read_text().startswith(header)
-    table = list(csv.DictReader(written.read_text().splitlines()))
-    assert [row["config"] for row in table] == [line["config"] for line in exported(database)]
-    names = {path.name for path in exports.write_files(ask, "r1", tmp_path / "out", is_csv=True)}
-    assert names == {"_r1_records.jsonl", "_r1_records.csv", "_summary_r1.txt"}
-
-
-def test_export__a_path_is_a_file_or_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FSQ_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-    for folder in ("home", "folder.csv"):
-        Path(folder).mkdir()
-    database = open_current(f"sqlite:///{tmp_path / 'home' / 'fsq.db'}")
-    rig = Rig(database)
-    rig.submit(resolve(tmp_path))
-    rig.run_all({})
-    texts = {form: [*exports.lines(database, "r1", form)] for form in ("jsonl", "csv", "summary")}
-    database.close()
-    both = {"_r1_records.jsonl": "jsonl", "_summary_r1.txt": "summary"}
-    expected: dict[str, dict[str, str]] = {
-        "-o x.csv": {"x.csv": "csv"},
-        "-o x.TXT": {"x.TXT": "summary"},
-        "-o new/x.jsonl": {"new/x.jsonl": "jsonl"},
-        "-o report.md --format summary": {"report.md": "summary"},
-        "-o there": {"there": "jsonl"},
-        "-o there --format csv": {"there": "csv"},
-        "-o v1.0": {f"v1.0/{name}": form for name, form in both.items()},
-        "-o folder.csv": {f"folder.csv/{name}": form for name, form in both.items()},
-        "-o -": {},
-    }
-    for arguments, written in expected.items():
-        Path("there").write_text("old")
-        done = CliRunner().invoke(app, ["export", "r1", *arguments.split()])
-        assert done.exit_code == 0
-        assert done.stdout.splitlines() == (list(written) or texts["jsonl"])
-        for path, form in written.items():
-            assert Path(path).read_text().splitlines() == texts[form]
-    no_path = CliRunner().invoke(app, ["export", "r1", "-o", f"{'x' * 300}.csv"])
-    assert isinstance(no_path.exception, BadInput)
-
-
-def test_write_whole__what_cannot_be_written_and_what_is_no_file(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    for wrong in (tmp_path / "file" / "x.csv", tmp_path, Path(), Path("/")):
-        with pytest.raises(FsqError, match="cannot be written"):
-            write_whole(wrong, b"x")
-    os.mkfifo(tmp_path / "pipe")
-    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
-    write_whole(tmp_path / "pipe", b"x")
-    assert os.read(reader, 9) == b"x"
-    os.close(reader)
-    assert (tmp_path / "pipe").is_fifo()
-
-
-def test_exports__files_and_csv(database: Database, tmp_path: Path) -> None:
-    rig = Rig(database)
-    rig.submit(resolve(tmp_path))
-    rig.run_all({("quick", "l1"): 0.5})
-    jsonl, text = exports.write_files(partial(exports.lines, database), "r1", tmp_path / "out")
-    table = list(csv.DictReader(exports.lines(database, "r1", "csv")))
-    lines = [json.loads(line) for line in jsonl.read_text().splitlines()]
-    assert jsonl.name == "_r1_records.jsonl"
-    assert text.name == "_summary_r1.txt"
-    assert lines == exported(database)
-    assert [row["config"] for row in table] == [line["config"] for line in lines]
-    summary = text.read_text()
-    for expected in (
-        "r1: finished",
-        "l1                              0 quick      50.00%  +30.00 pp",
-        "no_op (1): s4/noop",
-    ):
-        assert expected in summary, summary
 
 
 def test_records__of_what_ended_stay_while_something_is_tried_again(
@@ -464,19 +319,6 @@ def test_records__that_this_version_cannot_read(database: Database, tmp_path: Pa
         BrokenRound, match=r"usage of job 1 \(s4/quick/baseline/0\) cannot be read here: colour"
     ):
         exported(database)
-
-
-def test_summary__how_many_prompts_hold_their_answer(database: Database, tmp_path: Path) -> None:
-    rig = Rig(database)
-    whole = resolve(tmp_path)
-    report = whole.facts.tasks["s4"]
-    leaking = report.model_copy(update={"train": report.train.model_copy(update={"leak": 0.031})})
-    facts = whole.facts.model_copy(update={"tasks": {"s4": leaking}})
-    rig.submit(ResolvedRound(whole.spec, facts))
-    rig.run_next(result(0.2))
-    lines = list(exports.lines(database, "r1", "summary"))
-    assert "  leak: the answer stands in the prompt of 3.1% in train, 0.0% in val" in lines
-    assert "leak" in next(records(database, "r1"))["caveats"]
 
 
 def test_records__a_jobs_line_says_how_sure_its_own_delta_is(database: Database, tmp_path: Path) -> None:
