@@ -22,7 +22,16 @@ class Glimpse(NamedTuple):
 
 
 def rounds(path: Path) -> list[Glimpse] | None:
-    """Every round, the oldest first; None for a file that cannot be read like this, or of another schema."""
+    """Every round, the oldest first, none where no file is yet; None for one that cannot be read like this.
+
+    That may be for want of rights, or because it is of another schema.
+    """
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return []
+    except OSError:
+        return None
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             return _rounds(connection)

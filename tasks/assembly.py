@@ -20,11 +20,16 @@ LEAST_ANSWERS = 2**32  # so many possible answers make it no chance that one sta
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The examples of one split; leaks: how many have their answer in their prompt."""
+    """The examples of one split.
+
+    leaks: how many have their answer in their prompt; lost_answers: how many would, as they should, but for what was
+    cut.
+    """
 
     chosen: Chosen
     examples: list[Example]
     leaks: int
+    lost_answers: int
 
 
 def finish(chosen: Chosen, pool: NotePool, tokenizer: Tokenizer) -> Finished:
@@ -40,7 +45,7 @@ def finish(chosen: Chosen, pool: NotePool, tokenizer: Tokenizer) -> Finished:
             leaked = leaked or (hidden is not None and pool.shows(filling, hidden))
         leaks += leaked
         examples.append(Example(name, np.concatenate(parts), draft.answer))
-    return Finished(chosen, examples, leaks)
+    return Finished(chosen, examples, leaks, sum(_is_lost(draft, tokenizer) for draft in chosen.drafts))
 
 
 def _hidden_answer(draft: Draft, tokenizer: Tokenizer) -> str | None:
@@ -50,8 +55,21 @@ def _hidden_answer(draft: Draft, tokenizer: Tokenizer) -> str | None:
         return None
     if candidate.choices is not None and candidate.choices ** len(candidate.answer) < LEAST_ANSWERS:
         return None
-    answer = tokenizer.decode(draft.answer.tolist()) if draft.answer_cut else candidate.answer
-    return answer.strip(" \t\r\n\ufffd") or None
+    return _answer_text(draft, tokenizer) or None
+
+
+def _is_lost(draft: Draft, tokenizer: Tokenizer) -> bool:
+    """Whether the answer was to be found in the prompt, and is gone with what was cut of that."""
+    if not (draft.candidate.extractive and draft.truncated):
+        return False
+    answer = _answer_text(draft, tokenizer)
+    return answer in draft.candidate.own_text and answer not in _own_text(draft, tokenizer)
+
+
+def _answer_text(draft: Draft, tokenizer: Tokenizer) -> str:
+    """The answer as it is trained on, without white space around it."""
+    answer = tokenizer.decode(draft.answer.tolist()) if draft.answer_cut else draft.candidate.answer
+    return answer.strip(" \t\r\n\ufffd")
 
 
 def _own_text(draft: Draft, tokenizer: Tokenizer) -> str:
@@ -100,4 +118,5 @@ def _split_counts(finished: Finished) -> dict[str, Any]:
         "truncated": sum(draft.truncated for draft in chosen.drafts) / kept,
         "cut_answers": sum(draft.answer_cut for draft in chosen.drafts),
         "leak": finished.leaks / kept,
+        "lost_answers": finished.lost_answers / kept,
     }

@@ -45,6 +45,8 @@ class SplitReport(_Frozen):
     truncated: float  # share of prompts of which a part was cut (notes do not count)
     cut_answers: int  # answers cut at max_answer_tokens
     leak: float  # share of examples whose answer stands word for word in their prompt
+    # share of examples whose answer was to be found in the prompt and went with what was cut; 0 in earlier reports
+    lost_answers: float = 0.0
 
 
 class ValReport(SplitReport):

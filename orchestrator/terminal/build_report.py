@@ -33,8 +33,12 @@ def _dropped(split: SplitReport) -> str:
 
 
 def _cut(report: BuildReport) -> str:
-    cut = report.train.cut_answers + report.val.cut_answers
-    return f"; {cut} answer{'s' if cut > 1 else ''} cut" if cut else ""
+    """What else was cut, and how many examples cannot be answered from what is left of their prompt."""
+    train, val = report.train, report.val
+    lost = train.lost_answers or val.lost_answers
+    gone = f", the answer with it: {train.lost_answers:.1%} and {val.lost_answers:.1%}" if lost else ""
+    cut = train.cut_answers + val.cut_answers
+    return gone + (f"; {cut} answer{'s' if cut > 1 else ''} cut" if cut else "")
 
 
 def _lengths(lengths: Lengths) -> str:

@@ -59,6 +59,13 @@ def test_status__says_the_same_however_it_is_read(fsq: Fsq, path: Path) -> None:
 
 
 def test_glance__starts_without_what_is_slow_to_import(path: Path, environment: dict[str, str]) -> None:
+    assert _looked_at(environment).startswith("r1 ")
+    path.unlink()
+    assert _looked_at(environment).startswith("no rounds yet")
+    assert not path.exists()
+
+
+def _looked_at(environment: dict[str, str]) -> str:
     script = (
         "import sys; from orchestrator.start import main; sys.argv = ['fsq', 'status']; main(); "
         "print([name for name in ('sqlalchemy', 'pydantic', 'typer', 'torch') if name in sys.modules])"
@@ -66,8 +73,8 @@ def test_glance__starts_without_what_is_slow_to_import(path: Path, environment: 
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
     )
-    assert done.stdout.startswith("r1 ")
     assert done.stdout.endswith("\n[]\n")
+    return done.stdout
 
 
 def test_glance__interrupted(fsq: Fsq, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,10 +99,11 @@ def test_glance__only_of_a_database_with_this_schema(path: Path, tmp_path: Path)
     found = glance.rounds(path)
     assert found is not None
     assert [one.round for one in found] == ["r1", "cancelled", "active", "waits"]
-    assert glance.rounds(tmp_path / "none.db") is None
+    assert glance.rounds(tmp_path / "none.db") == []
     assert not (tmp_path / "none.db").exists()
     (tmp_path / "no.db").write_bytes(os.urandom(4096))
     assert glance.rounds(tmp_path / "no.db") is None
+    assert glance.rounds(tmp_path / "no.db" / "in-no-folder.db") is None
     database = open_current(f"sqlite:///{path}")
     with database.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = '0001'"))
@@ -122,7 +130,7 @@ def test_glance__looks_where_the_settings_say(
         monkeypatch.delenv(name)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert rounds_at_a_glance() is None
+    assert rounds_at_a_glance() == []
     file = Path(read_settings().database.removeprefix("sqlite:///"))
     file.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, file)

@@ -40,7 +40,7 @@ from tasks import (
     get_kind,
     parse_config,
 )
-from tasks.assembly import finish
+from tasks.assembly import Finished, finish
 from tasks.encoding import Encoder
 from tasks.notes import NotePool
 from tasks.report import Lengths
@@ -119,6 +119,7 @@ def test_build__selects_by_split_and_fills_exactly(mbpp_file: Path, tokenizer: B
         "truncated": 0.0,
         "cut_answers": 0,
         "leak": 0.0,
+        "lost_answers": 0.0,
     }
     assert report.val.n_tokens == sum(len(one.answer) for one in val)
     assert report.val.symbol_pp == 100 / report.val.n_tokens
@@ -312,12 +313,36 @@ def test_build__cut_answer_that_stands_in_a_note_is_a_leak(tmp_path: Path, token
 def test_finish__a_leak_is_of_what_is_trained_on(
     tokenizer: Bytes, options: dict[str, int], extractive: bool, answer: str, leaks: int
 ) -> None:
+    assert _finished(tokenizer, options, answer, extractive=extractive).leaks == leaks
+
+
+@pytest.mark.parametrize(
+    ("options", "extractive", "answer", "lost"),
+    [
+        ({"max_prompt_tokens": 15}, True, " by the sea", 1),
+        ({"max_prompt_tokens": 22}, True, " by the sea", 1),  # of which a letter is left out
+        ({"max_prompt_tokens": 23}, True, " by the sea", 0),
+        ({"max_prompt_tokens": 15}, True, " yes", 0),  # was not to be found
+        ({"max_prompt_tokens": 15}, True, " Where", 0),  # is asked for, too
+        ({"max_prompt_tokens": 9, "max_answer_tokens": 6}, True, " town with trees", 1),
+        ({"max_prompt_tokens": 15}, False, " by the sea", 0),
+        ({}, True, " by the sea", 0),
+    ],
+)
+def test_finish__an_answer_goes_with_what_is_cut(
+    tokenizer: Bytes, options: dict[str, int], extractive: bool, answer: str, lost: int
+) -> None:
+    assert _finished(tokenizer, options, answer, extractive=extractive).lost_answers == lost
+
+
+def _finished(tokenizer: Bytes, options: dict[str, int], answer: str, *, extractive: bool) -> Finished:
+    """One example of which all but six tokens may be cut."""
     limits = {"kind": "x", "train": 1, "val": 1, "max_prompt_tokens": 99, "max_answer_tokens": 99}
     prompt = (Part("A town by the sea\n", cut=Cut.RIGHT), Part("Where?"))
     candidate = Candidate(content="c", prompt=prompt, answer=answer, extractive=extractive)
     chosen = Chosen(Split.TRAIN, 1)
     chosen.add(Encoder(TaskConfig.model_validate(limits | options), tokenizer).draft(candidate))
-    assert finish(chosen, NotePool([], tokenizer), tokenizer).leaks == leaks
+    return finish(chosen, NotePool([], tokenizer), tokenizer)
 
 
 def test_report__percentiles_are_lengths_that_occur() -> None:

@@ -128,3 +128,4 @@ def test_build__real_files(
     assert report.val.prompt_tokens.max <= limit
     assert (report.val.truncated == 1.0) is (limit == 768)
     assert report.val.leak == report.train.leak == 0.0  # the answer is meant to stand in the context
+    assert (report.val.lost_answers > 0.1) is (report.train.lost_answers > 0.1) is (limit == 768)
