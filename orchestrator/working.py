@@ -47,11 +47,12 @@ def working(database: Database, child: Child, display: Display, name: str | None
     rounds = _Rounds(database, display, chosen.home)
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        round_id = rounds.catch_up(name)
+        round_id, all_decided = rounds.catch_up(name)
         rounds.tidy()
         queue = QueueClient(
             database, chosen.home, limits, rounds.advance, rounds.follow, display.troubled, round_id
         )
+        queue.has_failed = not all_decided
         gc.freeze()  # what is imported stays: a look through it for garbage would hold up a job's end
         yield WorkerService(queue, child, display, limits, rounds.tidy, own_patterns)
         rounds.tidy()
@@ -78,18 +79,21 @@ class _Rounds:
         self._database, self._display, self._home = database, display, home
         self._aside = ThreadPoolExecutor(1, "snapshots")
 
-    def catch_up(self, name: str | None) -> int | None:
-        """Advances the active rounds, or the one of this name, whose id it returns; raises NotFound.
+    def catch_up(self, name: str | None) -> tuple[int | None, bool]:
+        """Advances the active rounds, or the one of this name; raises NotFound.
 
-        A crash between a completion and its decision, or a rule that failed, may have left something undone.
+        A crash between a completion and its decision, or a rule that failed, may have left something undone. Returns
+        the named round's id, and whether all could be decided.
         """
         with self._database.read() as session:
             active = engine.active_rounds(session)
             round_id = None if name is None else stored_round.find(session, name).id
+        all_decided = True
         for id_ in active if round_id is None else {round_id}.intersection(active):
             with self._database.write() as session:
-                self._go_on(session, engine.advance, id_, clock(session))
-        return round_id
+                advanced = self._go_on(session, engine.advance, id_, clock(session))
+            all_decided &= self.follow(advanced)
+        return round_id, all_decided
 
     def advance(self, session: Session, job_id: int, now: datetime) -> Advance:
         """Takes the decisions that follow from a job that has ended."""

@@ -95,8 +95,8 @@ class Rig:
         with self.database.write() as session:
             return engine.submit(session, resolved, "", by="me", now=NOW).round_id
 
-    def run_next(self, outcome: JobResult, at: datetime = NOW) -> JobKey | None:
-        """Ends the next job with `outcome` and advances its round; None when there is none."""
+    def run_next(self, outcome: JobResult, at: datetime = NOW, *, advance: bool = True) -> JobKey | None:
+        """Ends the next job with `outcome` and advances its round, if it is to; None when there is none."""
         with self.database.write() as session:
             lease = take_next(session, worker_id=self.worker_id, now=at, lease_for=timedelta(minutes=1))
             if lease is None:
@@ -113,8 +113,9 @@ class Rig:
                 reason=outcome.reason,
                 result=outcome.model_dump(mode="json"),
             )
-        with self.database.write() as session:
-            engine.advance_job(session, lease.job_id, now=at)
+        if advance:
+            with self.database.write() as session:
+                engine.advance_job(session, lease.job_id, now=at)
         return key
 
     def run_all(

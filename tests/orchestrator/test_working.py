@@ -150,6 +150,28 @@ def test_working__what_nobody_could_measure_is_a_failure(
     assert service.queue.has_failed
 
 
+@pytest.mark.parametrize(
+    ("outcome", "verdict"),
+    [(Outcome.DIVERGED, Verdict.UNDECIDED), (Outcome.OK, Verdict.PRUNED)],  # of the baseline
+)
+def test_working__tells_of_what_it_decides_at_its_start(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: Outcome, verdict: Verdict
+) -> None:
+    """A job has ended without its round being advanced, as after a rule that failed."""
+    monkeypatch.setenv("FSQ_HOME", str(tmp_path))
+    monkeypatch.setattr(signal, "signal", Mock())
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path, variants={"l1": {"layer_start": 1}}))
+    if outcome is Outcome.OK:
+        rig.run_next(result(0.2))
+    rig.run_next(result(0.1) if outcome is Outcome.OK else JobResult(outcome=outcome), advance=False)
+    display = Mock()
+    with working(database, Mock(), display, None) as service:
+        assert service.queue.has_failed is (verdict is Verdict.UNDECIDED)
+    told = [one.decision for call in display.decided.call_args_list for one in call.args[0]]
+    assert [(one.key.variant, one.verdict) for one in told] == [("l1", verdict)]
+
+
 def test_working__what_followed_before_a_round_broke_is_announced(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
