@@ -152,5 +152,5 @@ def learning_rate_factor(spec: JobSpec, step: int) -> float:
     if spec.optimizer.schedule == "constant":
         return 1.0
     assert spec.budget.steps is not None  # noqa: S101  (a round with another budget is refused)
-    share = (step - warmup) / max(1, spec.budget.steps - warmup)
-    return (1 + math.cos(math.pi * min(1.0, share))) / 2
+    share = (step - warmup) / (spec.budget.steps - warmup)
+    return (1 + math.cos(math.pi * share)) / 2
