@@ -53,8 +53,6 @@ def sign_pattern(deltas: Sequence[float]) -> str:
 
 def sign_test(up: int, down: int) -> float:
     """P(at least so many up) if up and down were equally likely; 1 where there are none."""
-    if not up + down:
-        return 1.0
     n = up + down
     return float(sum(comb(n, k) for k in range(up, n + 1)) / 2**n)
 

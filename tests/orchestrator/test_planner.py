@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.judged import Judged
 from orchestrator.planner import Plan, State, plan
 from orchestrator.points import difference, points
-from orchestrator.rules import Threshold, TopK
+from orchestrator.rules import Threshold, TopK, Trial
 from orchestrator.search import Decision, JobKey, Measurement, SearchSpec
+from orchestrator.statistics.examples import Outcomes, standard_error
 from orchestrator.verdicts import Verdict
 from worker.job import BASELINE, Outcome
 
@@ -261,6 +263,33 @@ def test_points__more_digits_where_two_would_mislead() -> None:
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(1, 10**6))
 def test_difference__is_exact_for_ratios(a: int, b: int, n: int) -> None:
     assert difference(a / n, b / n) == pytest.approx((a - b) / n, abs=1e-9)
+
+
+def test_judge__a_run_without_a_score_is_undecided() -> None:
+    for baseline, variant in ((ok(0.2), Measurement(Outcome.OK)), (Measurement(Outcome.OK), ok(0.3))):
+        assert decide(baseline, variant).verdict is Verdict.UNDECIDED
+
+
+TWO = Outcomes(right=(1, 0), of=(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("variant", "baseline", "error"),
+    [
+        (TWO, Outcomes(right=(0, 0), of=(1, 1)), standard_error([1, 0], [1, 1])),
+        (None, TWO, None),
+        (TWO, None, None),
+        (Outcomes(right=(1,), of=(2,)), Outcomes(right=(0,), of=(2,)), None),  # one example tells of no other
+    ],
+)
+def test_judge__error_over_examples_where_both_runs_tell_of_several(
+    variant: Outcomes | None, baseline: Outcomes | None, error: float | None
+) -> None:
+    judged = Judged(SMALL, key("quick", "v"))
+    judged.add(
+        0, Measurement(Outcome.OK, 0.5, outcomes=variant), Measurement(Outcome.OK, 0.4, outcomes=baseline)
+    )
+    assert judged.trials == [Trial(0, 0.1, error)]
 
 
 def test_judge__delta_of_the_loss_where_both_have_one() -> None:

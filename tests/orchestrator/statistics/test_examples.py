@@ -104,6 +104,11 @@ def test_bootstrap__scipy_agrees() -> None:
     assert standard_error(d, of) == pytest.approx(theirs.standard_error, rel=0.05)
 
 
+def test_standard_error__of_answers_of_one_length_is_that_of_the_mean() -> None:
+    d = [3, -2, 4, 0]
+    assert standard_error(d, [5, 5, 5, 5]) == pytest.approx(stats.sem(d) / 5)
+
+
 def test_compare__one_example_tells_nothing() -> None:
     assert compare(Outcomes((3,), (4,)), Outcomes((1,), (4,)), PRINTS) is None
 

@@ -15,6 +15,7 @@ from orchestrator.statistics.seeds import (
     Estimate,
     across_seeds,
     estimate,
+    estimate_if_known,
     least_sign_p,
     sign_pattern,
     sign_test,
@@ -80,6 +81,17 @@ def test_estimate__without_doubt_about_runs_is_the_normal_distribution(mean: flo
     assert estimate([mean, mean], [error, error]).p_value == pytest.approx(
         stats.norm.sf(mean / error), abs=1e-6
     )
+
+
+def test_estimate__of_one_seed_is_the_normal_distribution() -> None:
+    found = estimate([0.03], [0.01])
+    assert found.interval() == pytest.approx(stats.norm.interval(LEVEL, loc=0.03, scale=0.01))
+    assert found.p_value == pytest.approx(stats.norm.sf(3), abs=1e-6)
+
+
+def test_estimate_if_known__asks_for_the_error_of_every_seed() -> None:
+    assert estimate_if_known([0.1, 0.2], [0.01, 0.02]) == estimate([0.1, 0.2], [0.01, 0.02])
+    assert estimate_if_known([0.1, 0.2], [0.01, None]) is None
 
 
 @given(st.floats(-0.05, 0.05), st.floats(1e-4, 0.05), st.floats(1e-4, 0.05), st.integers(2, 6))

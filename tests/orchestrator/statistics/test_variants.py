@@ -18,6 +18,7 @@ from orchestrator.statistics.variants import (
     false_discovery,
     holm,
     pooled_spread,
+    smallest_effect,
 )
 
 p_values = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.floats(0, 1), min_size=1, max_size=8)
@@ -87,6 +88,14 @@ def test_pooled_spread() -> None:
     assert pooled_spread([[0.1, 0.3], [0.5, 0.7], [0.9]]) == Spread(pytest.approx(0.02**0.5), 4, 2)
     assert pooled_spread([[0.1], []]) is None
     assert pooled_spread([[0.1, 0.1]]) is None
+
+
+@pytest.mark.parametrize("seeds", [1, 3, 8])
+def test_smallest_effect__is_found_as_often_as_its_power_says(seeds: int) -> None:
+    sd, level, power = 0.02, 0.05, 0.8
+    error = sd * (2 / seeds) ** 0.5  # of the mean difference of so many pairs of runs
+    effect = smallest_effect(sd, seeds, level=level, power=power)
+    assert stats.norm.sf(stats.norm.isf(level) * error, loc=effect, scale=error) == pytest.approx(power)
 
 
 @pytest.mark.parametrize(("variants", "runs"), [(0, 1), (1, 1), (2, 2), (4, 2), (16, 4), (17, 5)])
