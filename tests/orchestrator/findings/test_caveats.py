@@ -94,7 +94,15 @@ def test_caveats__predictions_are_constant_where_the_metric_looks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("taken_over", "of_second", "is_new"), [((4, 4), 3, False), ((4, 0), 3, True), ((4, 4), 5, True)]
+    ("taken_over", "of_second", "is_new"),
+    [
+        ((4, 4), 3, False),
+        ((7, 7), 7, False),
+        ((4, 0), 3, True),
+        ((4, 4), 5, True),
+        # all eight steps: nothing was tried after them
+        ((8, 8), 8, True),
+    ],
 )
 def test_caveats__steps_that_were_taken_over_are_known_whatever_the_budget(
     tmp_path: Path, taken_over: tuple[int, int], of_second: int, is_new: bool
@@ -126,6 +134,17 @@ def test_caveats__seeds_that_are_the_same_run_are_one(tmp_path: Path) -> None:
         task = round_data()["tasks"]["s4"] | {"batch_size": size}
         resolved = resolve(tmp_path, tasks={"s4": task}, seeds=[0, 1, 2])
         assert (caveats.Caveat.SINGLE_SEED in caveats.of_protocol(resolved, "s4", "quick")) is told
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("what", ["leak", "truncated"])
+def test_caveats__what_the_examples_of_either_split_make_doubtful(
+    what: str, split: str, tmp_path: Path
+) -> None:
+    report = resolve(tmp_path).report("s4", "quick")
+    assert list(caveats.of_data(report)) == []
+    some = getattr(report, split).model_copy(update={what: 0.01})
+    assert list(caveats.of_data(report.model_copy(update={split: some}))) == [caveats.Caveat(what)]
 
 
 def test_caveats__one_example_says_nothing_of_others(tmp_path: Path) -> None:

@@ -174,3 +174,15 @@ def test_adjusted__a_seed_that_crashed_has_no_score() -> None:
     )
     assert with_it["adjusted_by"] == "dunnett"
     assert with_it["adjusted_p"] == without["adjusted_p"]
+
+
+def test_adjusted__not_by_runs_where_one_of_them_diverged() -> None:
+    """The other runs of that arm would flatter it, and with it the spread that all are held against."""
+    search = SearchSpec(("t",), ("v", "w"), ("quick",), seeds=(0, 1))
+    scores = {("baseline", 0): 0.4, ("baseline", 1): 0.45, ("v", 0): 0.5, ("v", 1): 0.6, ("w", 0): 0.5}
+    measured = {JobKey("t", "quick", *arm): Measurement(Outcome.OK, score) for arm, score in scores.items()}
+    decisions = [decided_with("t", "quick", "v", 0.5, seed) for seed in (0, 1)]
+    for outcome, by in ((Outcome.DIVERGED, "holm"), (Outcome.CRASHED, "dunnett")):
+        ended = {JobKey("t", "quick", "w", 1): Measurement(outcome)}
+        found = round_statistics.of_round(search, decisions, measured | ended, {})
+        assert found.of(decisions[0][0])["adjusted_by"] == by

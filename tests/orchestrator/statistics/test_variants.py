@@ -75,6 +75,8 @@ def test_dunnett__without_a_known_spread() -> None:
     assert dunnett({}, [0.1, 0.2]) == {}
     assert dunnett({"a": [0.2]}, [0.1]) == {}
     assert dunnett({"a": [0.2]}, [0.1, 0.1]) == {}
+    assert dunnett({"a": [0.2, 0.3]}, [0.1]) == {}  # nor of the control's own
+    assert set(dunnett({"a": [0.2, 0.3]}, [0.1, 0.1])) == {"a"}
 
 
 def test_dunnett__not_of_more_variants_than_it_can_integrate_in_time() -> None:
