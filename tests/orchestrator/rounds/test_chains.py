@@ -170,6 +170,51 @@ def test_advance__promotion_is_what_the_child_asked_for(database: Database, tmp_
     assert states(database)["r2"] == (ACTIVE, None, 1)
 
 
+@pytest.mark.parametrize(
+    ("at_med", "expected"),
+    [(0.3, (ACTIVE, None, 1)), (0.2, (BLOCKED, "round r1 promoted nothing at its last stage", 0))],
+)
+def test_advance__what_only_an_earlier_stage_promoted_starts_no_child(
+    at_med: float, expected: tuple[RoundState, str | None, int], database: Database, tmp_path: Path
+) -> None:
+    rig = Rig(database)
+    chain(rig, tmp_path, r2=("r1", "promoted"))
+    for accuracy in (0.2, 0.3, 0.2, at_med, 0.2):  # baseline and l1 at quick, then at med, l2 at quick
+        rig.run_next(result(accuracy))
+    assert states(database)["r2"] == expected
+
+
+@pytest.mark.parametrize(("of_l1", "expected"), [(Outcome.DIVERGED, ACTIVE), (Outcome.OOM, BLOCKED)])
+def test_advance__no_ops_do_not_count_as_measured(
+    of_l1: Outcome, expected: RoundState, database: Database, tmp_path: Path
+) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path, variants={"l1": {"layer_start": 1}, "noop": {"layer_start": 9}}))
+    rig.submit(resolve(tmp_path, round="r2", seeds=[1], after={"round": "r1"}))
+    rig.run_next(result(0.2))
+    rig.run_next(JobResult(outcome=of_l1, reason="why"))
+    assert states(database)["r1"][0] is RoundState.FINISHED
+    assert states(database)["r2"][0] is expected
+
+
+def test_submit__a_round_that_is_blocked_has_ended_until_it_waits_again(
+    database: Database, tmp_path: Path
+) -> None:
+    rig = Rig(database)
+    chain(rig, tmp_path, r2=("r1", "finished"))
+
+    def ended_at() -> list[bool]:
+        with database.read() as session:
+            found = [stored_round.find(session, name).finished_at for name in ("r1", "r2")]
+        return [at is not None for at in found]
+
+    assert ended_at() == [False, False]
+    for intervene, has_ended in ((interventions.cancel, True), (interventions.retry, False)):
+        with database.write() as session:
+            intervene(session, "r1", by="me", now=NOW)
+        assert ended_at() == [has_ended, has_ended]
+
+
 def test_advance__a_promoted_control_starts_no_child(database: Database, tmp_path: Path) -> None:
     rig = Rig(database)
     rig.submit(resolve(tmp_path, control="aa"))
