@@ -210,6 +210,29 @@ def test_readers__tensors_that_no_model_has(
         reader(path)
 
 
+def nested(depth: int) -> tuple[Any, ...]:
+    """A tuple that has 2^depth in it, each of them one of few: to hash it takes for ever."""
+    made: tuple[Any, ...] = ()
+    for _ in range(depth):
+        made = (made, made)
+    return made
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_readers__an_index_that_grows_as_it_is_read(tmp_path: Path, reader: Any, zipped: bool) -> None:
+    path = save(tmp_path / "model.pth", live_state_dict(SHAPE) | {"x": nested(40)}, zipped=zipped)
+    with pytest.raises(CheckpointError, match=r"model\.pth: its index uses a tuple twice"):
+        reader(path)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_readers__an_index_larger_than_that_of_any_model(tmp_path: Path, reader: Any) -> None:
+    path = save(tmp_path / "model.pth", live_state_dict(SHAPE) | {"x": "x" * 2**24})
+    with pytest.raises(CheckpointError, match=r"model\.pth: its index has 16,78\d,\d{3} bytes"):
+        reader(path)
+
+
 def test_inspect__of_safetensors_needs_no_torch(tmp_path: Path) -> None:
     path = save(tmp_path / "model.safetensors", live_state_dict(SHAPE))
     code = (
