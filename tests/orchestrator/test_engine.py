@@ -115,6 +115,29 @@ def test_advance__equal_jobs_of_another_round_are_not_run_again(database: Databa
     assert decisions == [("quick", "other", "promoted"), ("med", "other", "promoted")]
 
 
+def test_advance__what_was_stopped_early_answers_for_its_equals_in_the_same_round_alone(
+    database: Database, tmp_path: Path
+) -> None:
+    """In another the run would have been held to other bounds."""
+    rig = Rig(database)
+    task = round_data()["tasks"]["s4"]
+    asked = {"tasks": {"a": task, "b": dict(task)}, "variants": {"l1": {"layer_start": 1}}}
+    rig.submit(resolve(tmp_path, **asked))
+    rig.run_next(result(0.2))
+    rig.run_next(JobResult(outcome=Outcome.STOPPED, reason="at step 2", partial=result(0.1).metrics))
+    jobs, decisions, state = stored(database)
+    assert jobs == [
+        ("quick", BASELINE, "ok"),
+        ("quick", "l1", "stopped"),
+        ("quick", BASELINE, "cached"),
+        ("quick", "l1", "cached"),
+    ]
+    assert decisions == 2 * [("quick", "l1", "pruned")]
+    assert state is RoundState.FINISHED
+    rig.submit(resolve(tmp_path, round="r2", **asked))
+    assert stored(database)[0] == [("quick", BASELINE, "cached"), ("quick", "l1", "queued")]
+
+
 def test_advance__diverged_and_out_of_memory(database: Database, tmp_path: Path) -> None:
     rig = Rig(database)
     rig.submit(resolve(tmp_path))

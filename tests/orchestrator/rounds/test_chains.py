@@ -15,7 +15,7 @@ from db.tables import Round, RoundState
 from orchestrator import engine, interventions
 from orchestrator.errors import BadRound, NotFound
 from orchestrator.rounds import stored_round
-from orchestrator.rounds.chains import Parent, start
+from orchestrator.rounds.chains import Parent, can_retry, start
 from orchestrator.rounds.reading import parse_round
 from orchestrator.rounds.spec import RoundSpec
 from orchestrator.rules import RuleFailed
@@ -52,6 +52,25 @@ def test_start__after_an_end(
     begun = start(Parent("p", RoundState(state), promoted, measured), when)
 
     assert (begun.state, begun.reason) == (expected, reason)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "unmeasured", "can"),
+    [
+        ("active", None, 0, False),
+        ("active", "on h: the rule failed", 0, True),
+        ("active", None, 1, True),
+        ("finished", None, 0, False),
+        ("finished", None, 1, True),
+        ("waiting", "waits for round p", 0, False),
+        ("cancelled", None, 0, True),
+        ("blocked", "round p was cancelled", 0, True),
+    ],
+)
+def test_can_retry__where_something_can_go_on(
+    state: str, reason: str | None, unmeasured: int, can: bool
+) -> None:
+    assert can_retry(RoundState(state), reason, unmeasured) is can
 
 
 def states(database: Database) -> dict[str, tuple[RoundState, str | None, int]]:
