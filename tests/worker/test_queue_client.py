@@ -26,7 +26,7 @@ from db.tables import Event, Job, JobState, Round
 from orchestrator import engine
 from tests.claims import start_until_it_waits
 from tests.db.test_queue import EVALUATION
-from tests.orchestrator.factories import resolve, result
+from tests.orchestrator.factories import resolve, result, round_data
 from worker.job import JobResult, JobSpec, Outcome
 from worker.limits import Limits
 from worker.queue_client import Claim, QueueClient
@@ -169,6 +169,23 @@ def test_claim__an_equal_job_runs_where_the_other_came_to_nothing(
     running = must_claim(queue)
     queue.end(running.lease, JobResult(outcome=Outcome.OOM, reason="too large"), [], go_on=False)
     assert must_claim(queue).job.round == "r2"
+
+
+def test_claim__an_equal_job_that_was_stopped_early_answers_in_its_own_round_alone(
+    queue: QueueClient, database: Database, tmp_path: Path
+) -> None:
+    task, variants = round_data()["tasks"]["s4"], {"l1": {"layer_start": 1}}
+    asked = {"tasks": {"a": task, "b": dict(task)}, "variants": variants, "parallel": True}
+    submit(database, tmp_path, **asked)
+    queue.end(must_claim(queue).lease, result(0.2), [], go_on=False)
+    stopped = JobResult(outcome=Outcome.STOPPED, reason="at step 2", partial=result(0.1).metrics)
+    queue.end(must_claim(queue).lease, stopped, [], go_on=False)
+    assert queue.claim() is None
+    with database.read() as session:
+        ended = session.execute(select(Job.task, Job.outcome).where(Job.variant == "l1").order_by(Job.id))
+        assert [tuple(one) for one in ended] == [("a", "stopped"), ("b", "cached")]
+    submit(database, tmp_path, round="r2", tasks={"a": task}, variants=variants)
+    assert must_claim(queue).job.variant == "l1"
 
 
 def test_claim__an_equal_job_that_ends_while_another_looks(
