@@ -146,4 +146,6 @@ def _curves(session: Session, which: Any, metric: Metric) -> dict[int, dict[int,
 def _is_whole(curve: Curve, budget: Budget) -> bool:
     """Whether a curve has all evaluations of a budget in steps."""
     assert budget.steps is not None  # noqa: S101  (a round with another budget is refused)
+    if len(curve) != ceil(budget.steps / budget.eval_every):
+        return False
     return set(curve) == {*range(budget.eval_every, budget.steps, budget.eval_every), budget.steps}

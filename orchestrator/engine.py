@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from socket import gethostname
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, Text, bindparam, cast, select, update
+from sqlalchemy import Row, Text, bindparam, cast, exists, select, true, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -65,22 +66,27 @@ class Advance:
     decisions: tuple[Taken, ...]
     closed_trajectories: tuple[str, ...]  # no later stage will continue from these
     broken: BrokenRound | None = None  # why nothing more follows
+    is_whole: bool = True  # whether that is all that follows: the rest takes other transactions
 
     def __add__(self, other: Advance) -> Advance:
         return Advance(
             self.decisions + other.decisions,
             self.closed_trajectories + other.closed_trajectories,
             self.broken or other.broken,
+            self.is_whole and other.is_whole,
         )
 
 
 NOTHING = Advance((), ())
+LONGEST_PORTION = 2.0  # seconds that one transaction spends on what follows: others wait for it
+_UNTIL = "fsq_until"  # in what is known of a session: when those are over
 
 # built once: a job's end takes these
 _TO_END = (JobState.QUEUED, JobState.RUNNING)
 _UNFINISHED = (
     select(JOBS.c.id).where(JOBS.c.round_id == bindparam("round")).where(JOBS.c.state.in_(_TO_END)).limit(1)
 )
+_HAS_UNFINISHED = exists().where(JOBS.c.round_id == ROUNDS.c.id, JOBS.c.state.in_(_TO_END))
 _ROUND = select(
     *(ROUNDS.c[name] for name in ("id", "name", "state", "reason")),
     *(cast(ROUNDS.c[name], Text) for name in ("spec", "selected", "facts")),
@@ -146,7 +152,7 @@ def submit(session: Session, resolved: ResolvedRound, source: str, *, by: str, n
 def advance(session: Session, round_id: int, *, now: datetime) -> Advance:
     """Stores the decisions and jobs that follow from what has finished, in the caller's transaction.
 
-    Raises BrokenRound.
+    Where they are too many for one, the first of them: whoever calls it again goes on from there. Raises BrokenRound.
     """
     return _advance(session, session.execute(_LOCKED, {"round": round_id}).one(), now=now)
 
@@ -184,20 +190,18 @@ def _advance(session: Session, row: Row[Any], *, now: datetime, ended: EndedJob 
         return NOTHING
     round_id, resolved = row.id, resolved_from(row.name, row.spec, row.selected, row.facts)
     lane = None if ended is None else _lane(resolved.search, ended)
-    while True:
-        planned, standings = stored_plan.current(session, round_id, resolved, lane)
-        missing = {
-            key: _job_spec(session, resolved, key, standings) for key in planned.jobs if key not in standings
-        }
-        if not stored_plan.add_jobs(session, round_id, missing, now):
-            break
-    decisions = stored_plan.unstored(session, round_id, planned, lane)
-    rests_on = stored_plan.evidence_on(session, resolved, decisions, standings)
-    stored_plan.add_decisions(session, round_id, decisions, rests_on, now)
-    taken = tuple(Taken(row.name, decision, rests_on.get(decision.key)) for decision in decisions)
+    until = session.info.setdefault(_UNTIL, time.monotonic() + LONGEST_PORTION)
+    planned, standings, are_all = _add_jobs(session, round_id, resolved, lane, until, now)
+    due = stored_plan.unstored(session, round_id, planned, lane) if are_all else ()
+    rest_on = stored_plan.with_evidence(session, resolved, due, standings, until)
+    stored_plan.add_decisions(session, round_id, rest_on, now)
+    taken = tuple(Taken(row.name, decision, evidence) for decision, evidence in rest_on)
+    decisions = [one.decision for one in taken]
     advanced = Advance(taken, tuple(_closed(resolved, planned, decisions, ended, standings)))
     if row.reason is not None:
         _give_reason(session, round_id, None, now)
+    if not are_all or len(taken) < len(due):
+        return replace(advanced, is_whole=False)
     if planned.state is State.FINISHED and lane is not None:
         try:
             return advanced + advance(session, round_id, now=now)
@@ -211,6 +215,29 @@ def _advance(session: Session, row: Row[Any], *, now: datetime, ended: EndedJob 
     return advanced
 
 
+def _add_jobs(
+    session: Session, round_id: int, resolved: ResolvedRound, lane: Lane | None, until: float, now: datetime
+) -> tuple[Plan, dict[JobKey, Standing], bool]:
+    """Stores the jobs that are missing: the plan, where its jobs stand, and whether there was time for all of them.
+
+    What a job leads to whose equal's result is known is planned before the job is stored, many at a time.
+    """
+    standings = stored_plan.standings(session, round_id, resolved, lane)
+    known = stored_plan.Known(session, round_id, resolved, until)
+    while True:
+        planned = stored_plan.planned(resolved, standings, lane, known.foresee)
+        missing = [key for key in planned.jobs if key not in standings]
+        foreseen = {key: resolved.job(key) for key in missing if key in known.foreseen}
+        standings |= stored_plan.add_jobs(session, round_id, foreseen, known, now)
+        specs = {key: _job_spec(session, resolved, key, standings) for key in missing if key not in foreseen}
+        new = stored_plan.add_jobs(session, round_id, specs, known, now)
+        standings |= new
+        if all(stands.measurement is None for stands in new.values()):
+            return planned, standings, True
+        if time.monotonic() > until:
+            return planned, standings, False
+
+
 def hold_up(session: Session, error: BrokenRound, *, now: datetime) -> None:
     """Notes why a round decides nothing more, once nothing of it is left to run; advancing it takes the note away."""
     round_id = session.scalar(select(tables.Round.id).where(tables.Round.name == error.round))
@@ -220,6 +247,18 @@ def hold_up(session: Session, error: BrokenRound, *, now: datetime) -> None:
     is_at_rest = session.execute(_UNFINISHED, {"round": round_id}).first() is None
     if row.state is RoundState.ACTIVE and is_at_rest and row.reason != reason:
         _give_reason(session, round_id, reason, now)
+
+
+def at_rest(session: Session, round_id: int | None = None) -> tuple[int, int] | None:
+    """An active round, of all or only this one, of which nothing is queued or running, nor is it held up.
+
+    Something of it has yet to follow: a transaction stored a part of that, or one was cut off. Its id and version.
+    """
+    only = ROUNDS.c.id == round_id if round_id is not None else true()
+    has_nothing = ROUNDS.c.state == RoundState.ACTIVE, ROUNDS.c.reason.is_(None), ~_HAS_UNFINISHED
+    query = select(ROUNDS.c.id, ROUNDS.c.n_events).where(*has_nothing, only).order_by(ROUNDS.c.id)
+    found = session.execute(query.limit(1)).first()
+    return found and (found.id, found.n_events)
 
 
 def is_held_up(session: Session) -> bool:
@@ -333,7 +372,10 @@ def _closed(
 ) -> Iterable[str]:
     """Trajectories of these jobs that nothing continues, now that decisions have fallen and a job has ended."""
     lane_of = resolved.search.lane_of
-    closed = {key for decision in new for key in _over(resolved, decision, known)}
+    of_variant: dict[tuple[str, str], list[JobKey]] = {}
+    for key in known if new else ():
+        of_variant.setdefault((key.task, key.variant), []).append(key)
+    closed = {key for decision in new for key in _over(resolved, decision, of_variant)}
     touched = {lane_of(decision.key.task, decision.key.seed) for decision in new}
     touched |= set() if ended is None else {lane_of(ended.task, ended.seed)}
     over = touched - set(planned.open_lanes)
@@ -341,8 +383,13 @@ def _closed(
     return dict.fromkeys(resolved.job(key).trajectory for key in sorted(closed))
 
 
-def _over(resolved: ResolvedRound, decision: Decision, known: Collection[JobKey]) -> Iterable[JobKey]:
-    """The jobs of a variant that nothing goes on with after a decision: those of its stage, or all up to it."""
+def _over(
+    resolved: ResolvedRound, decision: Decision, known: Mapping[tuple[str, str], Sequence[JobKey]]
+) -> Iterable[JobKey]:
+    """The jobs of a variant that nothing goes on with after a decision: those of its stage, or all up to it.
+
+    known: the jobs there are by task and variant.
+    """
     task, stage, variant, seed = decision.key
     stages, confirms = resolved.search.stages, resolved.confirms(stage)
     if decision.verdict is Verdict.NO_OP:
@@ -354,7 +401,6 @@ def _over(resolved: ResolvedRound, decision: Decision, known: Collection[JobKey]
     else:
         over = list(stages[: stages.index(stage) + 1])
     is_alone = resolved.search.rule.scope is Scope.SEED and not confirms
-    for key in known:
-        is_its_own = (key.task, key.variant) == (task, variant) and (not is_alone or key.seed == seed)
-        if is_its_own and key.stage in over:
+    for key in known.get((task, variant), ()):
+        if key.stage in over and (not is_alone or key.seed == seed):
             yield key

@@ -53,7 +53,8 @@ def retry(session: Session, name: str, *, by: str, now: datetime) -> ChangeView:
     events.append(session, row.id, EventKind.RETRIED, now=now, by=by, jobs=len(failed))
     queue.run_again(failed)
     _take_back_decisions(session, row, failed)
-    never_started = parent if was is RoundState.BLOCKED or not row.jobs else None
+    has_jobs = session.scalar(select(Job.id).where(Job.round_id == row.id).limit(1)) is not None
+    never_started = parent if was is RoundState.BLOCKED or not has_jobs else None
     row.state = RoundState.ACTIVE if never_started is None else RoundState.WAITING
     row.reason, row.finished_at = None, None
     _wait_again(session, row, now)

@@ -137,7 +137,7 @@ def standings(
     # piece by piece, which one seed of a task is too short for: to PostgreSQL that is five requests instead of one
     options = {"yield_per": 500} if lane is None or lane.seed is None else {}
     return {
-        JobKey(*key): Standing(id_, _measurement(result, reason, metric) if state is JobState.DONE else None)
+        JobKey(*key): Standing(id_, measurement(result, reason, metric) if state is JobState.DONE else None)
         for id_, *key, state, reason, result in session.execute(query, which, execution_options=options)
     }
 
@@ -229,7 +229,8 @@ def _adds_up(outcomes: Outcomes | None, score: float | None) -> bool:
     return abs(sum(outcomes.right) / sum(outcomes.of) - score) < ROUNDING
 
 
-def _measurement(result: dict[str, Any] | None, reason: str | None, metric: str) -> Measurement:
+def measurement(result: dict[str, Any] | None, reason: str | None, metric: str) -> Measurement:
+    """What the planner needs of a job that has ended."""
     stored = result or {}
     outcome = Outcome(stored["outcome"])  # of a cached job: its source's
     metrics = stored.get("metrics")

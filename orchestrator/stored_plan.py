@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from math import inf
 from typing import Any
 
 from sqlalchemy import insert, select
@@ -11,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from db import events, queue
 from db.events import EventKind
+from db.queue import KnownResult
 from db.tables import AT_ONCE, DECISIONS, JOBS
 from orchestrator import evidence, stored_jobs
 from orchestrator.evidence import Evidence, Pair
@@ -18,13 +21,14 @@ from orchestrator.planner import Plan, plan
 from orchestrator.points import difference
 from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.rounds.stored_round import as_broken_round
-from orchestrator.search import Decision, JobKey, Lane
+from orchestrator.search import Decision, JobKey, Lane, Measurement
 from orchestrator.stored_jobs import Standing
 from worker.job import BASELINE, CONCLUSIVE, REUSABLE, JobSpec, Outcome
 
 _DECIDED = select(*(DECISIONS.c[name] for name in JobKey._fields))
 _ADD_JOBS = insert(JOBS).returning(JOBS.c.id, sort_by_parameter_order=True)  # each id is its job's
 _ADD_DECISIONS = insert(DECISIONS)
+EXAMINED_AT_ONCE = 20  # decisions whose runs are asked for together
 
 
 def current(
@@ -34,13 +38,98 @@ def current(
 
     Raises BrokenRound.
     """
+    found = standings(session, round_id, resolved, lane)
+    return planned(resolved, found, lane), found
+
+
+def standings(
+    session: Session, round_id: int, resolved: ResolvedRound, lane: Lane | None = None
+) -> dict[JobKey, Standing]:
+    """Where every job stands, of all or of one lane, with all that decisions look at."""
     found = stored_jobs.standings(session, round_id, resolved.spec.prune.metric, lane)
+    return _with_outcomes(session, resolved, found)
+
+
+def planned(
+    resolved: ResolvedRound,
+    found: Mapping[JobKey, Standing],
+    lane: Lane | None = None,
+    foresee: Callable[[JobKey], Measurement | None] = lambda _: None,
+) -> Plan:
+    """What follows from where the jobs stand, all or those of one lane; raises BrokenRound.
+
+    foresee: what a job that is not there yet will have measured as soon as it is.
+    """
     search = resolved.search if lane is None else resolved.search.of_lane(lane)
-    if judged := [key for key in found if _is_judged_by_example(resolved, key)]:
-        found = stored_jobs.with_outcomes(found, stored_jobs.examined(session, resolved, found, judged))
-    finished = {key: stands.measurement for key, stands in found.items() if stands.measurement is not None}
     with as_broken_round(resolved.spec.round):
-        return plan(search, finished), found
+        return plan(search, _Finished(found, foresee))
+
+
+class _Finished(Mapping[JobKey, Measurement]):
+    """What jobs have measured, and those that are not there yet will have; each of these is asked for once."""
+
+    def __init__(
+        self, found: Mapping[JobKey, Standing], foresee: Callable[[JobKey], Measurement | None]
+    ) -> None:
+        self._found: dict[JobKey, Measurement | None] = {key: one.measurement for key, one in found.items()}
+        self._foresee = foresee
+
+    def __getitem__(self, key: JobKey) -> Measurement:
+        if key not in self._found:
+            self._found[key] = self._foresee(key)
+        found = self._found[key]
+        if found is None:
+            raise KeyError(key)
+        return found
+
+    def __iter__(self) -> Iterator[JobKey]:
+        return (key for key, found in self._found.items() if found is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class Known:
+    """Results that equals of a round's jobs have shown, each looked up once: those to come end with them at once."""
+
+    def __init__(self, session: Session, round_id: int, resolved: ResolvedRound, until: float) -> None:
+        self._session, self.resolved, self._until = session, resolved, until
+        self._answers = queue.Answers(REUSABLE, here=round_id, outcomes_here=CONCLUSIVE)
+        self._found: dict[JobKey, KnownResult | None] = {}
+        self.foreseen: set[JobKey] = set()  # what a plan rests on although it is not there yet
+
+    def of(self, key: JobKey) -> KnownResult | None:
+        """That of a job's equal, if there is one."""
+        if key not in self._found:
+            fingerprint = self.resolved.job(key).fingerprint
+            self._found[key] = queue.known_result(self._session, fingerprint, self._answers)
+        return self._found[key]
+
+    def measurement(self, key: JobKey) -> Measurement | None:
+        """What the planner needs of that."""
+        if (known := self.of(key)) is None:
+            return None
+        return stored_jobs.measurement(known.result, known.reason, self.resolved.spec.prune.metric)
+
+    def foresee(self, key: JobKey) -> Measurement | None:
+        """What a job will have measured as soon as it is there; None where that is not known, or time is over.
+
+        Nor where decisions look at what it got right of each example, which is found by a job that is there.
+        """
+        if time.monotonic() > self._until or _is_judged_by_example(self.resolved, key):
+            return None
+        if (found := self.measurement(key)) is not None:
+            self.foreseen.add(key)
+        return found
+
+
+def _with_outcomes(
+    session: Session, resolved: ResolvedRound, found: dict[JobKey, Standing]
+) -> dict[JobKey, Standing]:
+    judged = [key for key in found if _is_judged_by_example(resolved, key)]
+    if not judged:
+        return found
+    return stored_jobs.with_outcomes(found, stored_jobs.examined(session, resolved, found, judged))
 
 
 def _is_judged_by_example(resolved: ResolvedRound, key: JobKey) -> bool:
@@ -48,20 +137,29 @@ def _is_judged_by_example(resolved: ResolvedRound, key: JobKey) -> bool:
     return resolved.spec.prune.needs_examples or resolved.confirms(key.stage)
 
 
-def evidence_on(
+def with_evidence(
     session: Session,
     resolved: ResolvedRound,
     decisions: Sequence[Decision],
     found: Mapping[JobKey, Standing],
-) -> dict[JobKey, Evidence]:
-    """What these decisions rest on, of those that have a delta."""
-    measured = [decision for decision in decisions if decision.d_acc is not None]
-    keys = {key for decision in measured for pair in pairs(decision) for key in pair}
-    told = stored_jobs.examined(session, resolved, found, keys)
-    return {
-        decision.key: evidence.of_pairs([_pair(*pair, found, told) for pair in pairs(decision)])
-        for decision in measured
-    }
+    until: float = inf,
+) -> list[tuple[Decision, Evidence | None]]:
+    """Decisions with what they rest on, if they have a delta.
+
+    In their order, and at least one, but as soon as the clock (`time.monotonic`) says `until` no more.
+    """
+    told: list[tuple[Decision, Evidence | None]] = []
+    for start in range(0, len(decisions), EXAMINED_AT_ONCE):
+        some = decisions[start : start + EXAMINED_AT_ONCE]
+        compared = {one.key: pairs(one) for one in some if one.d_acc is not None}
+        keys = {key for each in compared.values() for pair in each for key in pair}
+        examined = stored_jobs.examined(session, resolved, found, keys)
+        for one in some:
+            if told and time.monotonic() > until:
+                return told
+            each = [_pair(*pair, found, examined) for pair in compared.get(one.key, ())]
+            told.append((one, evidence.of_pairs(each) if each else None))
+    return told
 
 
 def pairs(decision: Decision) -> list[tuple[JobKey, JobKey]]:
@@ -89,10 +187,12 @@ def _pair(
     )
 
 
-def add_jobs(session: Session, round_id: int, specs: Mapping[JobKey, JobSpec], now: datetime) -> bool:
-    """Stores new jobs; an equal one's known result ends a job at once. Returns whether there are such."""
+def add_jobs(
+    session: Session, round_id: int, specs: Mapping[JobKey, JobSpec], known: Known, now: datetime
+) -> dict[JobKey, Standing]:
+    """Stores new jobs, and returns where they stand: an equal one's known result ends a job at once."""
     if not specs:
-        return False
+        return {}
     rows = [
         {
             **key._asdict(),
@@ -105,14 +205,12 @@ def add_jobs(session: Session, round_id: int, specs: Mapping[JobKey, JobSpec], n
         }
         for key, spec in specs.items()
     ]
-    are_known = False
-    answers = queue.Answers(REUSABLE, here=round_id, outcomes_here=CONCLUSIVE)
-    for job_id, spec in zip(session.scalars(_ADD_JOBS, rows).all(), specs.values(), strict=True):
-        known = queue.known_result(session, spec.fingerprint, answers)
-        if known is not None:
-            queue.end_new(session, round_id, job_id, known, now=now, outcome=Outcome.CACHED)
-            are_known = True
-    return are_known
+    found: dict[JobKey, Standing] = {}
+    for job_id, key in zip(session.scalars(_ADD_JOBS, rows).all(), specs, strict=True):
+        found[key] = Standing(job_id, known.measurement(key))
+        if (result := known.of(key)) is not None:
+            queue.end_new(session, round_id, job_id, result, now=now, outcome=Outcome.CACHED)
+    return _with_outcomes(session, known.resolved, found)
 
 
 def unstored(session: Session, round_id: int, planned: Plan, lane: Lane | None) -> tuple[Decision, ...]:
@@ -123,24 +221,19 @@ def unstored(session: Session, round_id: int, planned: Plan, lane: Lane | None) 
 
 
 def add_decisions(
-    session: Session,
-    round_id: int,
-    decisions: Sequence[Decision],
-    rests_on: Mapping[JobKey, Evidence],
-    now: datetime,
+    session: Session, round_id: int, decisions: Sequence[tuple[Decision, Evidence | None]], now: datetime
 ) -> None:
     """Stores decisions with what they rest on."""
     if not decisions:
         return
     rows = []
-    for decision in decisions:
+    for decision, found in decisions:
         task, stage, variant, seed = decision.key
         verdict: dict[str, Any] = {
             "decision": decision.verdict,
             "reason": decision.reason,
             "d_acc": decision.d_acc,
         }
-        found = rests_on.get(decision.key)
         rows.append(
             {
                 **decision.key._asdict(),

@@ -28,7 +28,7 @@ from worker import failures
 from worker.process import Child
 from worker.queue_client import QueueClient
 from worker.service import WorkerService
-from worker.snapshot_files import keep_snapshots, remove_snapshots, trajectories
+from worker.snapshot_files import remove_snapshots, remove_stale, trajectories
 
 
 class Terminated(KeyboardInterrupt):
@@ -50,7 +50,14 @@ def working(database: Database, child: Child, display: Display, name: str | None
         round_id, all_decided = rounds.catch_up(name)
         rounds.tidy()
         queue = QueueClient(
-            database, chosen.home, limits, rounds.advance, rounds.follow, display.troubled, round_id
+            database,
+            chosen.home,
+            limits,
+            rounds.advance,
+            rounds.follow,
+            display.troubled,
+            round_id,
+            rounds.go_on,
         )
         queue.has_failed = not all_decided
         gc.freeze()  # what is imported stays: a look through it for garbage would hold up a job's end
@@ -77,6 +84,8 @@ class _Rounds:
 
     def __init__(self, database: Database, display: Display, home: Path) -> None:
         self._database, self._display, self._home = database, display, home
+        self._only: int | None = None  # the round of the name
+        self._found_at_rest: tuple[int, int] | None = None
         self._aside = ThreadPoolExecutor(1, "snapshots")
 
     def catch_up(self, name: str | None) -> tuple[int | None, bool]:
@@ -87,19 +96,29 @@ class _Rounds:
         """
         with self._database.read() as session:
             active = engine.active_rounds(session)
-            round_id = None if name is None else stored_round.find(session, name).id
+            round_id = self._only = None if name is None else stored_round.find(session, name).id
         all_decided = True
         for id_ in active if round_id is None else {round_id}.intersection(active):
-            with self._database.write() as session:
-                advanced = self._go_on(session, engine.advance, id_, clock(session))
-            all_decided &= self.follow(advanced)
+            advanced = None
+            while advanced is None or not advanced.is_whole:
+                with self._database.write() as session:
+                    advanced = self._advance(session, engine.advance, id_, clock(session))
+                all_decided &= self.follow(advanced)
         return round_id, all_decided
 
     def advance(self, session: Session, job_id: int, now: datetime) -> Advance:
         """Takes the decisions that follow from a job that has ended."""
-        return self._go_on(session, engine.advance_job, job_id, now)
+        return self._advance(session, engine.advance_job, job_id, now)
 
-    def _go_on(
+    def go_on(self, session: Session, now: datetime) -> Advance | None:
+        """Advances a round of which more follows although nothing of it is left to run; None where there is none."""
+        found = engine.at_rest(session, self._only)
+        if found is None or found == self._found_at_rest:  # the same, unchanged: going on does not help it
+            return None
+        self._found_at_rest = found
+        return self._advance(session, engine.advance, found[0], now)
+
+    def _advance(
         self, session: Session, work: Callable[..., Advance], round_or_job: int, now: datetime
     ) -> Advance:
         """Advances a round as far as it can be worked out; a broken one holds up no other."""
@@ -123,7 +142,8 @@ class _Rounds:
         """Lets go of the snapshots that no round needs any more."""
         if found := trajectories(self._home):
             with suppress(DatabaseUnreachable), self._database.read() as session:
-                keep_snapshots(self._home, engine.live_trajectories(session, found))
+                live = engine.live_trajectories(session, found)
+                remove_stale(self._home, found - live)  # what has come since then nobody was asked about
 
     def close(self) -> None:
         self._aside.shutdown()

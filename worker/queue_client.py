@@ -41,6 +41,13 @@ LONGEST_WAIT = 5.0  # seconds between looks for expired leases
 EQUAL_AT_WORK = timedelta(seconds=2)  # between looks whether the equal of a job has ended
 
 Advance = Callable[[Session, int, datetime], Any]
+LONGEST_BEFORE_A_CLAIM = (
+    1.0  # seconds: the lease of a job that is claimed with another's end counts from its begin
+)
+
+
+def _nothing(session: Session, now: datetime) -> None:
+    """Nothing is left over."""
 
 
 class Claim(NamedTuple):
@@ -79,7 +86,8 @@ class QueueClient:
     """The queue, of one round or of all, as one worker uses it.
 
     `advance` takes the decisions that follow from a job that ended, in the same transaction; what it returns is
-    handed to `follow` once that is committed, which returns whether all could be decided. `trouble` is told when the
+    handed to `follow` once that is committed, which returns whether all could be decided. `go_on` takes decisions
+    that were left over, a part of them in each transaction; None when there are none. `trouble` is told when the
     database goes away and comes back.
     """
 
@@ -90,6 +98,7 @@ class QueueClient:
     follow: Callable[[Any], bool]
     trouble: Callable[[str], None]
     round_id: int | None = None
+    go_on: Callable[[Session, datetime], Any] = _nothing
     worker_id: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -149,27 +158,39 @@ class QueueClient:
         """The next job that must be run; known results and unreadable jobs are dealt with on the way."""
         while True:
             claimed = self._write(self._claim)
-            if not isinstance(claimed, Lease):
+            if isinstance(claimed, Claim):
                 return claimed
+            if not claimed and not self._write(self._go_on):
+                return None
 
-    def _claim(self, session: Session, now: datetime) -> Claim | Lease | None:
-        """A claim; or the lease of a job that has been ended from the cache or put off; or None."""
+    def _go_on(self, session: Session, now: datetime) -> bool:
+        """Goes on with what was left over; returns whether there was anything."""
+        if (advanced := self.go_on(session, now)) is None:
+            return False
+        self._advanced.append(advanced)
+        return True
+
+    def _claim(self, session: Session, now: datetime) -> Claim | bool:
+        """A claim; or whether to look again: something was taken back, ended from the cache, or put off."""
         queue.hand_back_all(session, worker_id=self.worker_id, now=now)
         expired = queue.requeue_expired(session, now=now, max_attempts=self.limits.max_attempts)
         self._look_at = time.monotonic() + LONGEST_WAIT
-        self._advance_all(session, now, expired)
+        if expired:
+            self._advance_all(session, now, expired)
+            return True
         try:
             found = self._find(session, now)
         except _UnreadableJob as error:
-            return self._put_off(session, now, error)
+            self._put_off(session, now, error)
+            return True
         if found is None:
-            return None
+            return False
         claim = self._take(session, now, found)
         if found.known is None:
             return claim
         queue.complete_from_cache(session, claim.lease, found.known, now=now, outcome=Outcome.CACHED)
         self._advance_all(session, now, [claim.lease.job_id])
-        return claim.lease
+        return True
 
     def _next_to_run(self, session: Session, now: datetime, locked: int) -> Claim | None:
         """The next job to run, if there is one; `locked` is the round in which one has ended in this transaction.
@@ -206,14 +227,13 @@ class QueueClient:
             queue.let_wait(session, job, until=now + EQUAL_AT_WORK)
         return None
 
-    def _put_off(self, session: Session, now: datetime, unreadable: _UnreadableJob) -> Lease:
+    def _put_off(self, session: Session, now: datetime, unreadable: _UnreadableJob) -> None:
         """Counts an attempt at a job that cannot be read, as if a file of it were missing: it holds up no other."""
         job = unreadable.job
         self.trouble(f"job {job.id} of round {job.round} {unreadable}")
         lease = queue.take(session, job, worker_id=self.worker_id, now=now, lease_for=self.limits.lease)
         self.has_failed |= not self._fail(session, now, lease, Outcome.INFRA_FAILED, str(unreadable))
         self._advance_all(session, now, [lease.job_id])
-        return lease
 
     def _take(self, session: Session, now: datetime, found: Found) -> Claim:
         job = found.job
@@ -248,8 +268,10 @@ class QueueClient:
         """
 
         def work(session: Session, now: datetime) -> Ended:
+            began = time.monotonic()
             will_retry = self._end(session, now, lease, result, evaluations)
-            return Ended(will_retry, self._next_to_run(session, now, lease.round_id) if go_on else None)
+            may_claim = go_on and time.monotonic() < began + LONGEST_BEFORE_A_CLAIM
+            return Ended(will_retry, self._next_to_run(session, now, lease.round_id) if may_claim else None)
 
         try:
             ended = self._write(work, lease.round_id)

@@ -74,10 +74,10 @@ def trajectories(home: Path) -> set[str]:
     return {path.name.partition(".")[0] for path in _all(home)}
 
 
-def keep_snapshots(home: Path, live: Collection[str]) -> None:
-    """Drops the files of every other trajectory, unfinished ones included."""
+def remove_stale(home: Path, stale: Collection[str]) -> None:
+    """Drops the files of these trajectories, unfinished ones included, and what nobody will finish."""
     for path in _all(home):
-        if path.name.partition(".")[0] not in live or _is_abandoned(path):
+        if path.name.partition(".")[0] in stale or _is_abandoned(path):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
 

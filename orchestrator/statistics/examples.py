@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95  # of every interval that is shown
 RESAMPLES = 9999
-AT_ONCE = 2_000_000  # numbers drawn at a time
+AT_ONCE = 200_000  # numbers drawn at a time
+COUNT_COST = 6  # what it takes to draw the multinomial count of one kind, in examples drawn one by one
 
 
 class Outcomes(NamedTuple):
@@ -99,7 +100,7 @@ def bootstrap(
 ) -> Interval:
     """The BCa bootstrap interval of sum(differences) / sum(of) over examples (Efron 1987).
 
-    Examples that are alike are drawn together, as multinomial counts: the same distribution, far faster.
+    Examples that are alike are drawn together, as multinomial counts, where that is faster: the same distribution.
     """
     import numpy as np
 
@@ -131,14 +132,23 @@ def _resampled(
     generator: np.random.Generator,
     resamples: int,
 ) -> NDArray[np.float64]:
-    """The ratio in each resample."""
+    """The ratio in each resample: as multinomial counts of the kinds, or example by example where that costs less."""
     import numpy as np
 
-    n, rows = int(counts.sum()), max(1, AT_ONCE // len(counts))
+    n = int(counts.sum())
+    is_by_kind = len(counts) * COUNT_COST < n
+    if not is_by_kind:
+        d, size = np.repeat(d, counts), np.repeat(size, counts)
+    rows = max(1, AT_ONCE // len(d))
     parts = []
     for start in range(0, resamples, rows):
-        drawn = generator.multinomial(n, counts / n, size=min(rows, resamples - start))
-        parts.append((drawn @ d) / (drawn @ size))
+        some = min(rows, resamples - start)
+        if is_by_kind:
+            drawn = generator.multinomial(n, counts / n, size=some)
+            parts.append((drawn @ d) / (drawn @ size))
+        else:
+            which = generator.integers(n, size=(some, n), dtype=np.uint32)
+            parts.append(d[which].sum(axis=1) / size[which].sum(axis=1))
     return np.concatenate(parts)
 
 

@@ -11,6 +11,7 @@ from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
 
 from db import events
 from db.events import EventKind
@@ -170,6 +171,67 @@ def test_working__tells_of_what_it_decides_at_its_start(
         assert service.queue.has_failed is (verdict is Verdict.UNDECIDED)
     told = [one.decision for call in display.decided.call_args_list for one in call.args[0]]
     assert [(one.key.variant, one.verdict) for one in told] == [("l1", verdict)]
+
+
+def test_tidy__leaves_what_came_after_it_asked(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker of this home has just written the first snapshot of its job."""
+    monkeypatch.setenv("FSQ_HOME", str(tmp_path))
+    monkeypatch.setattr(signal, "signal", Mock())
+    folder = tmp_path / "snapshots"
+    folder.mkdir()
+    (folder / "old.digest.pt").touch()
+    asked = engine.live_trajectories
+
+    def while_it_asks(session: Session, found: set[str]) -> set[str]:
+        (folder / "new.digest.pt").touch()
+        return asked(session, found)
+
+    monkeypatch.setattr(engine, "live_trajectories", while_it_asks)
+    with working(database, Mock(), Mock(), None):
+        assert [path.name for path in folder.iterdir()] == ["new.digest.pt"]
+
+
+def test_working__goes_on_with_what_did_not_follow_in_one_transaction(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round of which all is known is submitted beside an idle worker, and nobody else advances it."""
+    monkeypatch.setenv("FSQ_HOME", str(tmp_path))
+    monkeypatch.setattr(signal, "signal", Mock())
+    rig, display = Rig(database), Mock()
+    rig.submit(resolve(tmp_path))
+    rig.run_all({("quick", "l1"): 0.3, ("med", "l1"): 0.4})
+    monkeypatch.setattr(engine, "LONGEST_PORTION", -1.0)
+    with working(database, Mock(), display, None) as service:
+        service.queue.register("cpu", tmp_path / "cpu.lock")
+        again = rig.submit(resolve(tmp_path, round="r2"))
+        with database.read() as session:
+            assert session.get_one(Round, again).state is RoundState.ACTIVE
+        assert service.queue.claim() is None
+    with database.read() as session:
+        assert session.get_one(Round, again).state is RoundState.FINISHED
+    told = [one.decision.key for call in display.decided.call_args_list for one in call.args[0]]
+    assert [(key.stage, key.variant) for key in told] == [
+        ("quick", "l1"),
+        ("med", "l1"),
+        ("quick", "l2"),
+        ("quick", "noop"),
+    ]
+
+
+def test_working__does_not_go_on_for_ever_where_that_does_not_help(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FSQ_HOME", str(tmp_path))
+    monkeypatch.setattr(signal, "signal", Mock())
+    round_id = Rig(database).submit(resolve(tmp_path))
+    with working(database, Mock(), Mock(), None) as service:
+        service.queue.register("cpu", tmp_path / "cpu.lock")
+        with database.write() as session:
+            session.execute(delete(Job).where(Job.round_id == round_id))
+        monkeypatch.setattr(engine, "advance", lambda *_, **__: engine.NOTHING)
+        assert service.queue.claim() is None
 
 
 def test_working__what_followed_before_a_round_broke_is_announced(

@@ -29,7 +29,7 @@ from tests.db.test_queue import EVALUATION
 from tests.orchestrator.factories import resolve, result, round_data
 from worker.job import JobResult, JobSpec, Outcome
 from worker.limits import Limits
-from worker.queue_client import Claim, QueueClient
+from worker.queue_client import LONGEST_BEFORE_A_CLAIM, Claim, QueueClient
 
 
 def submit(database: Database, tmp_path: Path, **changes: Any) -> None:
@@ -97,6 +97,22 @@ def test_end__claims_nothing_unless_it_may_go_on(
     submit(database, tmp_path)
     assert queue.end(must_claim(queue).lease, result(0.2), [], go_on=False).next is None
     assert states(database)["r1 l1"] == (JobState.QUEUED, None, 0)
+
+
+def test_end__claims_nothing_where_what_followed_took_long(
+    queue: QueueClient, database: Database, tmp_path: Path
+) -> None:
+    """The lease would have begun before that."""
+    submit(database, tmp_path)
+    at_once = queue.advance
+
+    def slowly(session: Session, job_id: int, now: datetime) -> object:
+        time.sleep(LONGEST_BEFORE_A_CLAIM + 0.1)
+        return at_once(session, job_id, now)
+
+    queue.advance = slowly
+    assert queue.end(must_claim(queue).lease, result(0.2), [], go_on=True).next is None
+    assert must_claim(queue).job.variant == "l1"
 
 
 def test_end__does_not_put_off_the_look_for_expired_leases(
@@ -227,7 +243,7 @@ def test_claim__two_that_look_at_equal_jobs_at_once(
     with database.write() as session:
         first = queue._claim(session, datetime.now(UTC))
         with database.write() as second:
-            assert other._claim(second, datetime.now(UTC)) is None
+            assert other._claim(second, datetime.now(UTC)) is False
     assert isinstance(first, Claim)
     assert sum(state is JobState.RUNNING for state, *_ in states(database).values()) == 1
 

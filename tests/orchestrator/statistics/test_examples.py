@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from orchestrator.statistics import examples
 from orchestrator.statistics.examples import (
     LEVEL,
     Comparison,
@@ -91,7 +92,9 @@ def bootstrap_of_scipy(d: Sequence[int], of: Sequence[int]) -> Any:
     )
 
 
-def test_bootstrap__scipy_agrees() -> None:
+@pytest.mark.parametrize("count_cost", [0, 1000], ids=["kinds are drawn", "examples are drawn"])
+def test_bootstrap__scipy_agrees(count_cost: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examples, "COUNT_COST", count_cost)
     generator = random.Random(5)
     of = [generator.randint(2, 9) for _ in range(60)]
     d = [generator.randint(-2, 3) for _ in of]

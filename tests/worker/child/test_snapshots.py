@@ -24,7 +24,7 @@ from worker.child.run import Run, start_run
 from worker.child.snapshots import FORMAT, Keeping, Snapshots
 from worker.child.training import train
 from worker.job import Budget, JobSpec, OptimizerConfig
-from worker.snapshot_files import keep_snapshots, make_room, remove_snapshots, snapshots_of
+from worker.snapshot_files import make_room, remove_snapshots, remove_stale, snapshots_of
 
 
 @pytest.mark.parametrize("quick_steps", [4, 5])  # on the evaluation grid, and off it
@@ -150,12 +150,12 @@ def test_restore__what_the_disk_does_not_give_means_from_scratch(tmp_path: Path)
     assert not snapshots.restore(quick, start_run(quick, fresh_model()))
 
 
-def test_keep_snapshots__drops_the_rest(tmp_path: Path) -> None:
+def test_remove_stale__leaves_what_it_was_not_told_of(tmp_path: Path) -> None:
     (tmp_path / "snapshots").mkdir()
     alive, dead = os.getpid(), unused_pid()
     for name in ("a.d.pt", f"a.{alive}.tmp", f"a.{dead}.tmp", "b.d.pt", f"c.{alive}.tmp"):
         (tmp_path / "snapshots" / name).touch()
-    keep_snapshots(tmp_path, {"a"})
+    remove_stale(tmp_path, {"b", "c"})
     kept = {path.name for path in (tmp_path / "snapshots").iterdir()}
     assert kept == {"a.d.pt", f"a.{alive}.tmp"}  # one may be in writing
 
