@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import signal
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -26,7 +27,7 @@ from orchestrator.verdicts import Verdict
 from orchestrator.wiring import limits_of, read_settings
 from worker import failures
 from worker.process import Child
-from worker.queue_client import QueueClient
+from worker.queue_client import LONGEST_WAIT, QueueClient
 from worker.service import WorkerService
 from worker.snapshot_files import remove_snapshots, remove_stale, trajectories
 
@@ -86,6 +87,7 @@ class _Rounds:
         self._database, self._display, self._home = database, display, home
         self._only: int | None = None  # the round of the name
         self._found_at_rest: tuple[int, int] | None = None
+        self._look_at = 0.0  # when to try the same again
         self._aside = ThreadPoolExecutor(1, "snapshots")
 
     def catch_up(self, name: str | None) -> tuple[int | None, bool]:
@@ -113,9 +115,9 @@ class _Rounds:
     def go_on(self, session: Session, now: datetime) -> Advance | None:
         """Advances a round of which more follows although nothing of it is left to run; None where there is none."""
         found = engine.at_rest(session, self._only)
-        if found is None or found == self._found_at_rest:  # the same, unchanged: going on does not help it
-            return None
-        self._found_at_rest = found
+        if found is None or (found == self._found_at_rest and time.monotonic() < self._look_at):
+            return None  # unchanged: either going on does not help it, or the database went away with what followed
+        self._found_at_rest, self._look_at = found, time.monotonic() + LONGEST_WAIT
         return self._advance(session, engine.advance, found[0], now)
 
     def _advance(

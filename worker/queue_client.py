@@ -42,7 +42,7 @@ EQUAL_AT_WORK = timedelta(seconds=2)  # between looks whether the equal of a job
 
 Advance = Callable[[Session, int, datetime], Any]
 LONGEST_BEFORE_A_CLAIM = (
-    1.0  # seconds: the lease of a job that is claimed with another's end counts from its begin
+    1.0  # seconds; the lease of a job that is claimed with another's end began before that
 )
 
 
