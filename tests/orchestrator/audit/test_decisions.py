@@ -39,6 +39,24 @@ def test_statement__what_is_said_of_a_delta_holds(delta: float, threshold: float
         assert said.holds(delta) == (delta < threshold)
 
 
+@pytest.mark.parametrize(
+    ("relation", "below", "at", "above"),
+    [
+        ("<", True, False, False),
+        ("is below", True, False, False),
+        ("<=", True, True, False),
+        (">", False, False, True),
+        (">=", False, True, True),
+        ("reaches", False, True, True),
+    ],
+)
+def test_statement__at_its_threshold(relation: str, below: bool, at: bool, above: bool) -> None:
+    said = decisions.statement(f"d_acc +1.00pp {relation} +0.30pp")
+    assert said is not None
+    assert (said.holds(0.29), said.holds(0.31)) == (below, above)
+    assert said.holds(0.1 + 0.2) is said.holds(0.3) is at  # the first is a little more in binary
+
+
 def decided(
     reason: str, accuracy: float, status: str = "pruned", round_: str = "77", **changes: Any
 ) -> list[str]:
