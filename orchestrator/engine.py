@@ -227,9 +227,13 @@ def _add_jobs(
     while True:
         planned = stored_plan.planned(resolved, standings, lane, known.foresee)
         missing = [key for key in planned.jobs if key not in standings]
-        foreseen = {key: resolved.job(key) for key in missing if key in known.foreseen}
+        foreseen = {key: known.spec(key) for key in missing if key in known.foreseen}
         standings |= stored_plan.add_jobs(session, round_id, foreseen, known, now)
-        specs = {key: _job_spec(session, resolved, key, standings) for key in missing if key not in foreseen}
+        specs = {
+            key: _with_bounds(session, resolved, key, known.spec(key), standings)
+            for key in missing
+            if key not in foreseen
+        }
         new = stored_plan.add_jobs(session, round_id, specs, known, now)
         standings |= new
         if all(stands.measurement is None for stands in new.values()):
@@ -354,12 +358,11 @@ def live_trajectories(session: Session, trajectories: Collection[str]) -> set[st
     return {trajectory for trajectory in found if trajectory is not None}
 
 
-def _job_spec(
-    session: Session, resolved: ResolvedRound, key: JobKey, found: Mapping[JobKey, Standing]
+def _with_bounds(
+    session: Session, resolved: ResolvedRound, key: JobKey, spec: JobSpec, found: Mapping[JobKey, Standing]
 ) -> JobSpec:
     """A job that is missing; a variant's knows where it need not go on."""
     baseline = found.get(key._replace(variant=BASELINE))
-    spec = resolved.job(key)
     return early_stop.with_bounds(session, resolved, key, spec, baseline and baseline.job_id)
 
 

@@ -95,14 +95,20 @@ class Known:
     def __init__(self, session: Session, round_id: int, resolved: ResolvedRound, until: float) -> None:
         self._session, self.resolved, self._until = session, resolved, until
         self._answers = queue.Answers(REUSABLE, here=round_id, outcomes_here=CONCLUSIVE)
+        self._specs: dict[JobKey, JobSpec] = {}
         self._found: dict[JobKey, KnownResult | None] = {}
         self.foreseen: set[JobKey] = set()  # what a plan rests on although it is not there yet
+
+    def spec(self, key: JobKey) -> JobSpec:
+        """All that a worker needs to run a job."""
+        if key not in self._specs:
+            self._specs[key] = self.resolved.job(key)
+        return self._specs[key]
 
     def of(self, key: JobKey) -> KnownResult | None:
         """That of a job's equal, if there is one."""
         if key not in self._found:
-            fingerprint = self.resolved.job(key).fingerprint
-            self._found[key] = queue.known_result(self._session, fingerprint, self._answers)
+            self._found[key] = queue.known_result(self._session, self.spec(key).fingerprint, self._answers)
         return self._found[key]
 
     def measurement(self, key: JobKey) -> Measurement | None:
