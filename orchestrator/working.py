@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import signal
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -27,7 +26,7 @@ from orchestrator.verdicts import Verdict
 from orchestrator.wiring import limits_of, read_settings
 from worker import failures
 from worker.process import Child
-from worker.queue_client import LONGEST_WAIT, QueueClient
+from worker.queue_client import QueueClient
 from worker.service import WorkerService
 from worker.snapshot_files import remove_snapshots, remove_stale, trajectories
 
@@ -86,8 +85,9 @@ class _Rounds:
     def __init__(self, database: Database, display: Display, home: Path) -> None:
         self._database, self._display, self._home = database, display, home
         self._only: int | None = None  # the round of the name
-        self._found_at_rest: tuple[int, int] | None = None
-        self._look_at = 0.0  # when to try the same again
+        # rounds at rest, as `engine.at_rest` tells of them: the one that is being gone on with, and the last that was
+        self._trying: tuple[int, int] | None = None
+        self._tried: tuple[int, int] | None = None
         self._aside = ThreadPoolExecutor(1, "snapshots")
 
     def catch_up(self, name: str | None) -> tuple[int | None, bool]:
@@ -115,9 +115,9 @@ class _Rounds:
     def go_on(self, session: Session, now: datetime) -> Advance | None:
         """Advances a round of which more follows although nothing of it is left to run; None where there is none."""
         found = engine.at_rest(session, self._only)
-        if found is None or (found == self._found_at_rest and time.monotonic() < self._look_at):
-            return None  # unchanged: either going on does not help it, or the database went away with what followed
-        self._found_at_rest, self._look_at = found, time.monotonic() + LONGEST_WAIT
+        if found is None or found == self._tried:  # unchanged: going on does not help it
+            return None
+        self._trying = found
         return self._advance(session, engine.advance, found[0], now)
 
     def _advance(
@@ -135,6 +135,7 @@ class _Rounds:
 
     def follow(self, advanced: Advance) -> bool:
         """Shows decisions that are stored, and lets their snapshots go; returns whether all could be decided."""
+        self._tried, self._trying = self._trying or self._tried, None
         # the next job need not wait for the disk: it takes milliseconds to let a large file go
         self._aside.submit(remove_snapshots, self._home, advanced.closed_trajectories)
         self._display.decided(advanced.decisions)

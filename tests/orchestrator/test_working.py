@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import nullcontext
+from datetime import datetime
 from pathlib import Path
 from socket import gethostname
 from typing import Any
@@ -14,11 +15,13 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from db import events
+from db.errors import DatabaseUnreachable
 from db.events import EventKind
 from db.session import Database
 from db.tables import Job, Round, RoundState
 from orchestrator import engine, interventions
 from orchestrator.client import DatabaseClient
+from orchestrator.engine import Advance
 from orchestrator.errors import BrokenRound
 from orchestrator.reports import checking, references
 from orchestrator.reports.gathering import gather
@@ -218,6 +221,31 @@ def test_working__goes_on_with_what_did_not_follow_in_one_transaction(
         ("quick", "l2"),
         ("quick", "noop"),
     ]
+
+
+def test_working__goes_on_although_the_database_was_away_for_a_moment(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FSQ_HOME", str(tmp_path))
+    monkeypatch.setattr(signal, "signal", Mock())
+    rig = Rig(database)
+    round_id = rig.submit(resolve(tmp_path, variants={"l1": {"layer_start": 1}}))
+    at_once, tries = engine.advance, iter((True, False))
+
+    def losing_the_first(session: Session, id_: int, *, now: datetime) -> Advance:
+        advanced = at_once(session, id_, now=now)
+        if next(tries):
+            raise DatabaseUnreachable("gone")
+        return advanced
+
+    with working(database, Mock(), Mock(), None) as service:
+        service.queue.register("cpu", tmp_path / "cpu.lock")
+        rig.run_next(result(0.2))
+        rig.run_next(result(0.1), advance=False)  # whoever ran it was cut off
+        monkeypatch.setattr(engine, "advance", losing_the_first)
+        assert service.queue.claim() is None
+    with database.read() as session:
+        assert session.get_one(Round, round_id).state is RoundState.FINISHED
 
 
 def test_working__does_not_go_on_for_ever_where_that_does_not_help(
