@@ -30,6 +30,7 @@ from db.events import EventKind
 from db.statements import (
     ALONE_WITH,
     AN_EXPIRED,
+    AT_REST,
     EVALUATED,
     EXPIRED,
     FORGET,
@@ -389,6 +390,23 @@ def is_running(session: Session, *, round_id: int | None = None) -> bool:
     if round_id is not None:
         query = query.where(Job.round_id == round_id)
     return session.execute(query.limit(1)).first() is not None
+
+
+class AtRest(NamedTuple):
+    """A round of which nothing is left to run although it is not over."""
+
+    round_id: int
+    version: int  # its number of events
+
+
+def round_at_rest(session: Session, *, round_id: int | None = None) -> AtRest | None:
+    """An active round, of all or only this one, of which nothing is queued or running, nor is it held up.
+
+    Something of it has yet to follow: a transaction stored a part of that, or whoever was to store it was cut off.
+    """
+    query = AT_REST if round_id is None else AT_REST.where(Round.id == round_id)
+    found = session.execute(query).first()
+    return found and AtRest(found.id, found.n_events)
 
 
 def _held(lease: Lease) -> tuple[ColumnElement[bool], ...]:

@@ -12,7 +12,7 @@ from datetime import datetime
 from socket import gethostname
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, Text, bindparam, cast, exists, select, true, update
+from sqlalchemy import Row, Text, bindparam, cast, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -86,7 +86,6 @@ _TO_END = (JobState.QUEUED, JobState.RUNNING)
 _UNFINISHED = (
     select(JOBS.c.id).where(JOBS.c.round_id == bindparam("round")).where(JOBS.c.state.in_(_TO_END)).limit(1)
 )
-_HAS_UNFINISHED = exists().where(JOBS.c.round_id == ROUNDS.c.id, JOBS.c.state.in_(_TO_END))
 _ROUND = select(
     *(ROUNDS.c[name] for name in ("id", "name", "state", "reason")),
     *(cast(ROUNDS.c[name], Text) for name in ("spec", "selected", "facts")),
@@ -251,18 +250,6 @@ def hold_up(session: Session, error: BrokenRound, *, now: datetime) -> None:
     is_at_rest = session.execute(_UNFINISHED, {"round": round_id}).first() is None
     if row.state is RoundState.ACTIVE and is_at_rest and row.reason != reason:
         _give_reason(session, round_id, reason, now)
-
-
-def at_rest(session: Session, round_id: int | None = None) -> tuple[int, int] | None:
-    """An active round, of all or only this one, of which nothing is queued or running, nor is it held up.
-
-    Something of it has yet to follow: a transaction stored a part of that, or one was cut off. Its id and version.
-    """
-    only = ROUNDS.c.id == round_id if round_id is not None else true()
-    has_nothing = ROUNDS.c.state == RoundState.ACTIVE, ROUNDS.c.reason.is_(None), ~_HAS_UNFINISHED
-    query = select(ROUNDS.c.id, ROUNDS.c.n_events).where(*has_nothing, only).order_by(ROUNDS.c.id)
-    found = session.execute(query.limit(1)).first()
-    return found and (found.id, found.n_events)
 
 
 def is_held_up(session: Session) -> bool:

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from db.clock import clock
 from db.errors import DatabaseUnreachable
+from db.queue import AtRest, round_at_rest
 from db.session import Database
 from orchestrator import engine
 from orchestrator.engine import Advance
@@ -85,9 +86,8 @@ class _Rounds:
     def __init__(self, database: Database, display: Display, home: Path) -> None:
         self._database, self._display, self._home = database, display, home
         self._only: int | None = None  # the round of the name
-        # rounds at rest, as `engine.at_rest` tells of them: the one that is being gone on with, and the last that was
-        self._trying: tuple[int, int] | None = None
-        self._tried: tuple[int, int] | None = None
+        self._trying: AtRest | None = None  # what is gone on with
+        self._tried: AtRest | None = None  # and was, the last time
         self._aside = ThreadPoolExecutor(1, "snapshots")
 
     def catch_up(self, name: str | None) -> tuple[int | None, bool]:
@@ -114,11 +114,11 @@ class _Rounds:
 
     def go_on(self, session: Session, now: datetime) -> Advance | None:
         """Advances a round of which more follows although nothing of it is left to run; None where there is none."""
-        found = engine.at_rest(session, self._only)
+        found = round_at_rest(session, round_id=self._only)
         if found is None or found == self._tried:  # unchanged: going on does not help it
             return None
         self._trying = found
-        return self._advance(session, engine.advance, found[0], now)
+        return self._advance(session, engine.advance, found.round_id, now)
 
     def _advance(
         self, session: Session, work: Callable[..., Advance], round_or_job: int, now: datetime
