@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, aliased
 
-from db.tables import Job
+from db.tables import Decision, Job
 from orchestrator import stored_jobs
 from orchestrator.evidence import Evidence
 from orchestrator.findings import caveats
@@ -18,7 +18,7 @@ from orchestrator.findings.round_statistics import Arm, seeds_of
 from orchestrator.rounds.resolved_round import ResolvedRound
 from orchestrator.search import JobKey
 from orchestrator.stored_jobs import StoredJob
-from worker.job import BASELINE, WITHOUT_A_NUMBER, Outcome
+from worker.job import BASELINE, WITHOUT_A_NUMBER
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Doubts:
 
     resolved: ResolvedRound
     jobs: Mapping[JobKey, StoredJob]  # the variants' and the baseline's
-    measured: Counter[Arm]  # how many seeds have numbers
-    unnumbered: Counter[Arm]  # and how many ended in a verdict without
+    measured: Counter[Arm]  # how many seeds decisions rest on
+    unnumbered: Counter[Arm]  # and how many ended in a verdict without a number
 
     def on(self, key: JobKey, rests_on: Evidence | None) -> list[Caveat]:
         """What makes a decision doubtful; nothing where there is no number to doubt."""
@@ -59,20 +59,23 @@ def on_task(
     of_it = [Job.round_id == round_id, Job.task == task, Job.variant.in_([BASELINE, *variants])]
     of_seeds = [] if seeds is None else [Job.seed.in_(seeds)]
     jobs = {job.key: job for job in stored_jobs.jobs(session, *of_it, *of_seeds)}
+    decided = select(Decision.stage, Decision.variant, Decision.evidence).where(
+        Decision.round_id == round_id, Decision.task == task, Decision.variant.in_(variants)
+    )
+    measured: Counter[Arm] = Counter()
+    for stage, variant, stored in session.execute(decided):
+        if stored:
+            measured[Arm(task, stage, variant)] += len(Evidence.from_json(stored).seeds)
     source = aliased(Job)
     # of a cached one, the outcome of the run that it stands for
     outcome = func.coalesce(source.outcome, Job.outcome)
     counted = (
-        select(Job.stage, Job.variant, outcome, func.count())
+        select(Job.stage, Job.variant, func.count())
         .outerjoin(source, source.id == Job.cached_from_id)
-        .where(*of_it)
-        .group_by(Job.stage, Job.variant, outcome)
+        .where(*of_it, outcome.in_(WITHOUT_A_NUMBER))
+        .group_by(Job.stage, Job.variant)
     )
-    measured: Counter[Arm] = Counter()
-    unnumbered: Counter[Arm] = Counter()
-    for stage, variant, ended, count in session.execute(counted):
-        if ended == Outcome.OK:
-            measured[Arm(task, stage, variant)] += count
-        elif ended in WITHOUT_A_NUMBER:
-            unnumbered[Arm(task, stage, variant)] += count
+    unnumbered = Counter(
+        {Arm(task, stage, variant): count for stage, variant, count in session.execute(counted)}
+    )
     return Doubts(resolved, jobs, measured, unnumbered)

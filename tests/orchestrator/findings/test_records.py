@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from db.session import Database
 from db.tables import Decision, Job, JobState
-from orchestrator import interventions
+from orchestrator import engine, interventions
 from orchestrator.errors import BrokenRound
 from orchestrator.evidence import Evidence
 from orchestrator.findings import caveats, doubts
@@ -232,6 +232,27 @@ def test_records__a_decision_over_seeds_has_the_doubts_of_every_run(
     with database.read() as session:
         shown = progress.decisions(session, "r1", Slice()).items
     assert [list(one.caveats or ()) for one in shown] == [decision["caveats"]]
+
+
+def test_records__what_is_measured_and_not_decided_yet_takes_no_doubt_away(
+    database: Database, tmp_path: Path
+) -> None:
+    """Neither in the records nor where decisions are shown."""
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path, seeds=[0, 1], variants={"l1": {"layer_start": 1}}))
+    for accuracy in (0.4, 0.3, 0.4):  # seed 0, and the baseline of seed 1
+        rig.run_next(result(accuracy))
+    for advance in (False, True):
+        if advance:
+            with database.write() as session:
+                engine.advance(session, 1, now=NOW)
+        else:
+            rig.run_next(result(0.3), advance=False)
+        told = [record["caveats"] for record in exported(database) if record["stage"] == "decision"]
+        with database.read() as session:
+            shown = progress.decisions(session, "r1", Slice()).items
+        assert [list(one.caveats or ()) for one in shown] == told
+        assert ["single_seed" in one for one in told] == ([False, False] if advance else [True])
 
 
 def test_records__a_jobs_line_doubts_no_delta_that_is_not_on_it(database: Database, tmp_path: Path) -> None:
