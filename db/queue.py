@@ -30,7 +30,7 @@ from db.events import EventKind
 from db.statements import (
     ALONE_WITH,
     AN_EXPIRED,
-    AT_REST,
+    BEHIND,
     EVALUATED,
     EXPIRED,
     FORGET,
@@ -163,7 +163,7 @@ def take(session: Session, job: NextJob, *, worker_id: int, now: datetime, lease
 def heartbeat(session: Session, lease: Lease, *, now: datetime, lease_for: timedelta) -> None:
     """Extends the lease; raises LeaseLost when the job is no longer this worker's."""
     _change(session, lease, lease_expires_at=now + lease_for)
-    session.execute(SEEN, {"worker": lease.worker_id, "seen_at": now})
+    show_life(session, lease.worker_id, now=now)
 
 
 def record_evaluations(
@@ -392,21 +392,23 @@ def is_running(session: Session, *, round_id: int | None = None) -> bool:
     return session.execute(query.limit(1)).first() is not None
 
 
-class AtRest(NamedTuple):
-    """A round of which nothing is left to run although it is not over."""
+class Behind(NamedTuple):
+    """A round of which something has yet to follow that was too much for one transaction."""
 
     round_id: int
     version: int  # its number of events
+    is_held_up: bool  # somebody could not work it out
 
 
-def round_at_rest(session: Session, *, round_id: int | None = None) -> AtRest | None:
-    """An active round, of all or only this one, of which nothing is queued or running, nor is it held up.
+def rounds_behind(session: Session, *, round_id: int | None = None) -> list[Behind]:
+    """Those of all rounds, or only this one, that are behind, the oldest first."""
+    query = BEHIND if round_id is None else BEHIND.where(Round.id == round_id)
+    return [Behind(*row) for row in session.execute(query)]
 
-    Something of it has yet to follow: a transaction stored a part of that, or whoever was to store it was cut off.
-    """
-    query = AT_REST if round_id is None else AT_REST.where(Round.id == round_id)
-    found = session.execute(query).first()
-    return found and AtRest(found.id, found.n_events)
+
+def show_life(session: Session, worker_id: int, *, now: datetime) -> None:
+    """Says that a worker is there."""
+    session.execute(SEEN, {"worker": worker_id, "seen_at": now})
 
 
 def _held(lease: Lease) -> tuple[ColumnElement[bool], ...]:

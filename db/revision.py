@@ -1,3 +1,3 @@
 """Which schema this version works with."""
 
-HEAD = "0008"  # the newest migration in alembic/versions
+HEAD = "0009"  # the newest migration in alembic/versions

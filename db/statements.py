@@ -126,15 +126,10 @@ HELD_FREE = RUNNING.where(Job.worker_id == bindparam("worker"))
 _HAS_EXPIRED = or_(JOBS.c.lease_expires_at < bindparam("now"), JOBS.c.lease_expires_at > bindparam("far"))
 EXPIRED = RUNNING.where(_HAS_EXPIRED)
 AN_EXPIRED = select(JOBS.c.id).where(JOBS.c.state == JobState.RUNNING, _HAS_EXPIRED).limit(1)
-_UNFINISHED = select(JOBS.c.id).where(
-    JOBS.c.round_id == ROUNDS.c.id, JOBS.c.state.in_((JobState.QUEUED, JobState.RUNNING))
-)
-AT_REST = (
-    select(ROUNDS.c.id, ROUNDS.c.n_events)
-    .where(ROUNDS.c.state == RoundState.ACTIVE, ROUNDS.c.reason.is_(None))
-    .where(_UNFINISHED.limit(1).scalar_subquery().is_(None))
+BEHIND = (
+    select(ROUNDS.c.id, ROUNDS.c.n_events, ROUNDS.c.reason.is_not(None).label("is_held_up"))
+    .where(ROUNDS.c.state == RoundState.ACTIVE, ROUNDS.c.is_behind)
     .order_by(ROUNDS.c.id)
-    .limit(1)
 )
 _OF_FINGERPRINT = select(JOBS.c.id, JOBS.c.state, JOBS.c.result, JOBS.c.reason).where(
     JOBS.c.fingerprint == bindparam("known")

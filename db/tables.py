@@ -18,6 +18,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -89,6 +90,8 @@ class Round(Base):
     # its variants, once taken from others
     selected: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON)
     n_events: Mapped[int] = mapped_column(default=0, server_default="0")
+    # whether something of what follows has yet to be stored: it was too much for one transaction
+    is_behind: Mapped[bool] = mapped_column(default=False, server_default=false())
     created_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
 

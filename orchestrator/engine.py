@@ -79,7 +79,13 @@ class Advance:
 
 NOTHING = Advance((), ())
 LONGEST_PORTION = 2.0  # seconds that one transaction spends on what follows: others wait for it
-_UNTIL = "fsq_until"  # in what is known of a session: when those are over
+FORESEEING = 0.3  # the share of it for looking up what is known already: storing that takes the rest
+DECIDING = (
+    1.0  # the least for decisions, as a share of what reading and planning took, which large rounds do anew
+)
+_BEGAN = (
+    "fsq_began"  # in what is known of a session: since when, for a round and those that it starts, together
+)
 
 # built once: a job's end takes these
 _TO_END = (JobState.QUEUED, JobState.RUNNING)
@@ -87,7 +93,7 @@ _UNFINISHED = (
     select(JOBS.c.id).where(JOBS.c.round_id == bindparam("round")).where(JOBS.c.state.in_(_TO_END)).limit(1)
 )
 _ROUND = select(
-    *(ROUNDS.c[name] for name in ("id", "name", "state", "reason")),
+    *(ROUNDS.c[name] for name in ("id", "name", "state", "reason", "is_behind")),
     *(cast(ROUNDS.c[name], Text) for name in ("spec", "selected", "facts")),
 ).with_for_update(key_share=True, of=ROUNDS)
 _LOCKED = _ROUND.where(ROUNDS.c.id == bindparam("round"))
@@ -188,9 +194,12 @@ def _advance(session: Session, row: Row[Any], *, now: datetime, ended: EndedJob 
     if row.state is not RoundState.ACTIVE:
         return NOTHING
     round_id, resolved = row.id, resolved_from(row.name, row.spec, row.selected, row.facts)
-    lane = None if ended is None else _lane(resolved.search, ended)
-    until = session.info.setdefault(_UNTIL, time.monotonic() + LONGEST_PORTION)
+    lane = None if ended is None or row.is_behind else _lane(resolved.search, ended)
+    began = time.monotonic()
+    until = session.info.setdefault(_BEGAN, began) + LONGEST_PORTION
     planned, standings, are_all = _add_jobs(session, round_id, resolved, lane, until, now)
+    planned_at = time.monotonic()
+    until = max(until, planned_at + DECIDING * (planned_at - began))
     due = stored_plan.unstored(session, round_id, planned, lane) if are_all else ()
     rest_on = stored_plan.with_evidence(session, resolved, due, standings, until)
     stored_plan.add_decisions(session, round_id, rest_on, now)
@@ -199,7 +208,10 @@ def _advance(session: Session, row: Row[Any], *, now: datetime, ended: EndedJob 
     advanced = Advance(taken, tuple(_closed(resolved, planned, decisions, ended, standings)))
     if row.reason is not None:
         _give_reason(session, round_id, None, now)
-    if not are_all or len(taken) < len(due):
+    is_whole = are_all and len(taken) == len(due)
+    if row.is_behind is is_whole:
+        session.execute(_OF_ROUND, {"round": round_id, "is_behind": not is_whole})
+    if not is_whole:
         return replace(advanced, is_whole=False)
     if planned.state is State.FINISHED and lane is not None:
         try:
@@ -222,7 +234,7 @@ def _add_jobs(
     What a job leads to whose equal's result is known is planned before the job is stored, many at a time.
     """
     standings = stored_plan.standings(session, round_id, resolved, lane)
-    known = stored_plan.Known(session, round_id, resolved, until)
+    known = stored_plan.Known(session, round_id, resolved, FORESEEING * LONGEST_PORTION)
     while True:
         planned = stored_plan.planned(resolved, standings, lane, known.foresee)
         missing = [key for key in planned.jobs if key not in standings]
@@ -237,7 +249,7 @@ def _add_jobs(
         standings |= new
         if all(stands.measurement is None for stands in new.values()):
             return planned, standings, True
-        if time.monotonic() > until:
+        if time.monotonic() > until or (known.foreseen and known.is_over):
             return planned, standings, False
 
 

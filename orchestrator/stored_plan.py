@@ -90,14 +90,26 @@ class _Finished(Mapping[JobKey, Measurement]):
 
 
 class Known:
-    """Results that equals of a round's jobs have shown, each looked up once: those to come end with them at once."""
+    """Results that equals of a round's jobs have shown, each looked up once: those to come end with them at once.
 
-    def __init__(self, session: Session, round_id: int, resolved: ResolvedRound, until: float) -> None:
-        self._session, self.resolved, self._until = session, resolved, until
+    seconds: for foreseeing, from the first time that anything is.
+    """
+
+    def __init__(self, session: Session, round_id: int, resolved: ResolvedRound, seconds: float) -> None:
+        self._session, self.resolved, self._seconds = session, resolved, seconds
+        self._until: float | None = None
         self._answers = queue.Answers(REUSABLE, here=round_id, outcomes_here=CONCLUSIVE)
         self._specs: dict[JobKey, JobSpec] = {}
         self._found: dict[JobKey, KnownResult | None] = {}
         self.foreseen: set[JobKey] = set()  # what a plan rests on although it is not there yet
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is no more time to foresee anything."""
+        now = time.monotonic()
+        if self._until is None:
+            self._until = now + self._seconds
+        return now > self._until
 
     def spec(self, key: JobKey) -> JobSpec:
         """All that a worker needs to run a job."""
@@ -120,9 +132,9 @@ class Known:
     def foresee(self, key: JobKey) -> Measurement | None:
         """What a job will have measured as soon as it is there; None where that is not known, or time is over.
 
-        Nor where decisions look at what it got right of each example, which is found by a job that is there.
+        Nor where decisions look at what it got right of each example: that is read by way of a job that is there.
         """
-        if time.monotonic() > self._until or _is_judged_by_example(self.resolved, key):
+        if _is_judged_by_example(self.resolved, key) or self.is_over:
             return None
         if (found := self.measurement(key)) is not None:
             self.foreseen.add(key)
@@ -156,6 +168,8 @@ def with_evidence(
     """
     told: list[tuple[Decision, Evidence | None]] = []
     for start in range(0, len(decisions), EXAMINED_AT_ONCE):
+        if told and time.monotonic() > until:
+            break
         some = decisions[start : start + EXAMINED_AT_ONCE]
         compared = {one.key: pairs(one) for one in some if one.d_acc is not None}
         keys = {key for each in compared.values() for pair in each for key in pair}

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from db.clock import clock
 from db.errors import DatabaseUnreachable
-from db.queue import AtRest, round_at_rest
+from db.queue import Behind, rounds_behind
 from db.session import Database
 from orchestrator import engine
 from orchestrator.engine import Advance
@@ -58,7 +58,7 @@ def working(database: Database, child: Child, display: Display, name: str | None
             rounds.follow,
             display.troubled,
             round_id,
-            rounds.go_on,
+            rounds.catch_up_more,
         )
         queue.has_failed = not all_decided
         gc.freeze()  # what is imported stays: a look through it for garbage would hold up a job's end
@@ -86,8 +86,10 @@ class _Rounds:
     def __init__(self, database: Database, display: Display, home: Path) -> None:
         self._database, self._display, self._home = database, display, home
         self._only: int | None = None  # the round of the name
-        self._trying: AtRest | None = None  # what is gone on with
-        self._tried: AtRest | None = None  # and was, the last time
+        self._catching_up: Behind | None = None  # the round that this transaction advances
+        self._beyond: set[Behind] = (
+            set()
+        )  # those that cannot be worked out here; known once that is committed
         self._aside = ThreadPoolExecutor(1, "snapshots")
 
     def catch_up(self, name: str | None) -> tuple[int | None, bool]:
@@ -112,13 +114,13 @@ class _Rounds:
         """Takes the decisions that follow from a job that has ended."""
         return self._advance(session, engine.advance_job, job_id, now)
 
-    def go_on(self, session: Session, now: datetime) -> Advance | None:
-        """Advances a round of which more follows although nothing of it is left to run; None where there is none."""
-        found = round_at_rest(session, round_id=self._only)
-        if found is None or found == self._tried:  # unchanged: going on does not help it
+    def catch_up_more(self, session: Session, now: datetime) -> Advance | None:
+        """Advances a round that is behind, by as much as one transaction takes; None where none is."""
+        behind = [one for one in rounds_behind(session, round_id=self._only) if one not in self._beyond]
+        if not behind:
             return None
-        self._trying = found
-        return self._advance(session, engine.advance, found.round_id, now)
+        self._catching_up = behind[0]
+        return self._advance(session, engine.advance, behind[0].round_id, now)
 
     def _advance(
         self, session: Session, work: Callable[..., Advance], round_or_job: int, now: datetime
@@ -129,13 +131,16 @@ class _Rounds:
         except BrokenRound as error:
             advanced = replace(engine.NOTHING, broken=error)
         if advanced.broken is not None:
-            engine.hold_up(session, advanced.broken, now=now)
+            if self._catching_up is None or not self._catching_up.is_held_up:
+                engine.hold_up(session, advanced.broken, now=now)
             self._display.troubled(f"{advanced.broken}; nothing more of it is decided")
         return advanced
 
     def follow(self, advanced: Advance) -> bool:
         """Shows decisions that are stored, and lets their snapshots go; returns whether all could be decided."""
-        self._tried, self._trying = self._trying or self._tried, None
+        if advanced.broken is not None and self._catching_up is not None:
+            self._beyond.add(self._catching_up)
+        self._catching_up = None
         # the next job need not wait for the disk: it takes milliseconds to let a large file go
         self._aside.submit(remove_snapshots, self._home, advanced.closed_trajectories)
         self._display.decided(advanced.decisions)

@@ -41,13 +41,12 @@ LONGEST_WAIT = 5.0  # seconds between looks for expired leases
 EQUAL_AT_WORK = timedelta(seconds=2)  # between looks whether the equal of a job has ended
 
 Advance = Callable[[Session, int, datetime], Any]
-LONGEST_BEFORE_A_CLAIM = (
-    1.0  # seconds; the lease of a job that is claimed with another's end began before that
-)
+# seconds from locking a job's round to claiming the next one with its end: the lease counts from then
+LONGEST_BEFORE_A_CLAIM = 1.0
 
 
-def _nothing(session: Session, now: datetime) -> None:
-    """Nothing is left over."""
+def _none_is_behind(session: Session, now: datetime) -> None:
+    """Whatever follows is stored at once."""
 
 
 class Claim(NamedTuple):
@@ -86,9 +85,9 @@ class QueueClient:
     """The queue, of one round or of all, as one worker uses it.
 
     `advance` takes the decisions that follow from a job that ended, in the same transaction; what it returns is
-    handed to `follow` once that is committed, which returns whether all could be decided. `go_on` takes decisions
-    that were left over, a part of them in each transaction; None when there are none. `trouble` is told when the
-    database goes away and comes back.
+    handed to `follow` once that is committed, which returns whether all could be decided. `catch_up` takes some of
+    those that were left over of a round that is behind; None when none is. `trouble` is told when the database goes
+    away and comes back.
     """
 
     database: Database
@@ -98,7 +97,7 @@ class QueueClient:
     follow: Callable[[Any], bool]
     trouble: Callable[[str], None]
     round_id: int | None = None
-    go_on: Callable[[Session, datetime], Any] = _nothing
+    catch_up: Callable[[Session, datetime], Any] = _none_is_behind
     worker_id: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -158,20 +157,17 @@ class QueueClient:
         """The next job that must be run; known results and unreadable jobs are dealt with on the way."""
         while True:
             claimed = self._write(self._claim)
-            if isinstance(claimed, Claim):
+            if not isinstance(claimed, bool):
                 return claimed
-            if not claimed and not self._write(self._go_on):
+            if not claimed:
                 return None
 
-    def _go_on(self, session: Session, now: datetime) -> bool:
-        """Goes on with what was left over; returns whether there was anything."""
-        if (advanced := self.go_on(session, now)) is None:
-            return False
-        self._advanced.append(advanced)
-        return True
-
     def _claim(self, session: Session, now: datetime) -> Claim | bool:
-        """A claim; or whether to look again: something was taken back, ended from the cache, or put off."""
+        """A claim; or whether to look again: a round caught up, or a job was taken back, put off, or known."""
+        if (advanced := self.catch_up(session, now)) is not None:
+            self._advanced.append(advanced)
+            queue.show_life(session, self.worker_id, now=now)
+            return True
         queue.hand_back_all(session, worker_id=self.worker_id, now=now)
         expired = queue.requeue_expired(session, now=now, max_attempts=self.limits.max_attempts)
         self._look_at = time.monotonic() + LONGEST_WAIT
@@ -195,11 +191,12 @@ class QueueClient:
     def _next_to_run(self, session: Session, now: datetime, locked: int) -> Claim | None:
         """The next job to run, if there is one; `locked` is the round in which one has ended in this transaction.
 
-        None, too, where only `claim` can go on: leases have expired (looked for as often as by an idle worker), the
-        result of the next job is known (what follows may touch other rounds), or it cannot be read.
+        None, too, where only `claim` can go on: leases have expired or a round is behind (both looked for as often as
+        by an idle worker), the result of the next job is known (what follows may touch other rounds), or it cannot
+        be read.
         """
         if time.monotonic() >= self._look_at:
-            if queue.has_expired(session, now=now):
+            if queue.has_expired(session, now=now) or queue.rounds_behind(session, round_id=self.round_id):
                 return None
             self._look_at = time.monotonic() + LONGEST_WAIT
         with suppress(_UnreadableJob):
@@ -336,11 +333,13 @@ class QueueClient:
         self._patient.patiently(lambda: self._changes.wait(min(seconds, max(until, SHORTEST_WAIT))))
 
     def is_idle(self) -> bool:
-        """Whether nothing is queued or running."""
+        """Whether nothing is queued or running, nor a round behind that somebody could work out."""
 
         def ask(session: Session, now: datetime) -> bool:
-            start = queue.next_start(session, round_id=self.round_id)
-            return start is None and not queue.is_running(session, round_id=self.round_id)
+            of_round = {"round_id": self.round_id}
+            if queue.next_start(session, **of_round) is not None or queue.is_running(session, **of_round):
+                return False
+            return all(one.is_held_up for one in queue.rounds_behind(session, **of_round))
 
         return self._patient.read(ask)
 

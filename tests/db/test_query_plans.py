@@ -107,8 +107,7 @@ CALLS: dict[str, Call] = {
     "next_start": queue.next_start,
     "is_running": queue.is_running,
     "is_running, of the last round": lambda session: queue.is_running(session, round_id=ROUNDS),
-    "round_at_rest": queue.round_at_rest,
-    "round_at_rest, the last": lambda session: queue.round_at_rest(session, round_id=ROUNDS),
+    "rounds_behind": queue.rounds_behind,
     "known_result, of the last two jobs": lambda session: queue.known_result(
         session, LAST_FINGERPRINT, Answers(["ok"])
     ),
@@ -187,7 +186,6 @@ def _assert_it_is_there(database: Database, mostly: str) -> None:
     with _undone(database) as session:
         assert (queue.has_expired(session, now=NOW), queue.has_expired(session, now=LATER)) == (False, True)
         assert queue.next_start(session) == NOW
-        assert queue.round_at_rest(session) == (None if mostly == "queued" else (1, 0))
         known = queue.known_result(session, LAST_FINGERPRINT, Answers(["ok"]))
         assert (known is not None) == (mostly == "queued")
 
