@@ -347,6 +347,22 @@ def test_advance__in_portions_comes_to_the_same(
         assert dict(records_of(session, again)) == expected
 
 
+def test_advance_job__of_a_round_that_is_behind_looks_at_all_of_it(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(database)
+    rig.submit(resolve(tmp_path, seeds=[1]))
+    rig.run_all({})
+    with monkeypatch.context() as patched:
+        patched.setattr(engine, "LONGEST_PORTION", -1.0)
+        again = rig.submit(resolve(tmp_path, round="r2", seeds=[0, 1], parallel=True))
+    rig.run_next(result(0.2))  # the baseline of seed 0
+    with database.read() as session:
+        row = session.get_one(Round, again)
+        decided = [one.variant for one in row.decisions if one.seed == 1]
+        assert (decided, row.is_behind) == (["l1", "l2", "noop"], False)
+
+
 def test_submit__what_is_known_is_planned_in_one_go(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

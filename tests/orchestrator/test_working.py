@@ -11,14 +11,14 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from db import events
 from db.errors import DatabaseUnreachable
 from db.events import EventKind
 from db.session import Database
-from db.tables import Job, Round, RoundState
+from db.tables import Job, Round, RoundState, Worker
 from orchestrator import engine, interventions
 from orchestrator.client import DatabaseClient
 from orchestrator.engine import Advance
@@ -209,9 +209,12 @@ def test_working__goes_on_with_what_did_not_follow_in_one_transaction(
     with working(database, Mock(), display, None) as service:
         service.queue.register("cpu", tmp_path / "cpu.lock")
         again = rig.submit(resolve(tmp_path, round="r2"))
-        with database.read() as session:
+        with database.write() as session:
             assert session.get_one(Round, again).state is RoundState.ACTIVE
+            session.execute(update(Worker).values(seen_at=NOW))
         assert service.queue.claim() is None
+        with database.read() as session:
+            assert session.get_one(Worker, service.queue.worker_id).seen_at > NOW  # that may take minutes
     with database.read() as session:
         assert session.get_one(Round, again).state is RoundState.FINISHED
     told = [one.decision.key for call in display.decided.call_args_list for one in call.args[0]]
@@ -235,9 +238,10 @@ def test_working__a_broken_round_that_is_behind_is_tried_once_by_each_worker(
     monkeypatch.setattr(engine, "LONGEST_PORTION", -1.0)
     with (
         working(database, Mock(), Mock(), None) as without_rule,
+        working(database, Mock(), Mock(), None) as without_rule_too,
         working(database, Mock(), Mock(), None) as with_rule,
     ):
-        for name, service in (("a", without_rule), ("b", with_rule)):
+        for name, service in (("a", without_rule), ("b", without_rule_too), ("c", with_rule)):
             service.queue.register(name, tmp_path / f"{name}.lock")
         again = rig.submit(resolve(tmp_path, round="r2"))
         assert not without_rule.queue.is_idle()
@@ -249,6 +253,9 @@ def test_working__a_broken_round_that_is_behind_is_tried_once_by_each_worker(
             assert reason_of(database, again) == told
             assert "no rivals" in (told or "")
             assert without_rule.queue.is_idle()
+            monkeypatch.setattr(engine, "gethostname", lambda: "elsewhere")
+            assert without_rule_too.queue.claim() is None
+            assert reason_of(database, again) == told  # or they would take turns for ever
         assert with_rule.queue.claim() is None
     assert reason_of(database, again) is None
     with database.read() as session:
