@@ -15,12 +15,13 @@ import json
 import random
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from growth import fastest
 from machine import machine
 from scipy import stats
 from service import SUDOKU, resolved, result, round_data
@@ -35,16 +36,6 @@ JOBS = (10, 100, 1_000)
 EXAMPLES = (100, 1_000, 10_000)
 MOST_FOR_SCIPY = 1_000  # examples: it holds all resamples at once
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def fastest(run: Callable[[], Any], repeat: int = 3) -> float:
-    """Seconds."""
-    took = []
-    for _ in range(repeat):
-        began = time.perf_counter()
-        run()
-        took.append(time.perf_counter() - began)
-    return min(took)
 
 
 def known_round(folder: Path, jobs: int) -> dict[str, float]:
@@ -115,10 +106,10 @@ def interval(examples: int, sizes: tuple[int, int]) -> dict[str, float]:
     right = [generator.randint(0, size) for size in of]
     other = [min(size, max(0, n + generator.randint(-3, 3))) for n, size in zip(right, of, strict=True)]
     variant, baseline = Outcomes(tuple(right), tuple(of)), Outcomes(tuple(other), tuple(of))
-    found = {"fsq": round(1000 * fastest(lambda: compare(variant, baseline, ("v", "b"))), 1)}
+    found = {"fsq": round(fastest(lambda: compare(variant, baseline, ("v", "b")), 3), 1)}
     if examples <= MOST_FOR_SCIPY:
         d = [a - b for a, b in zip(right, other, strict=True)]
-        found["scipy"] = round(1000 * fastest(lambda: scipy_bootstrap(d, of)), 1)
+        found["scipy"] = round(fastest(lambda: scipy_bootstrap(d, of), 3), 1)
     return found
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from db import queue
 from db.session import Database
@@ -18,7 +16,6 @@ from db.tables import Decision, Job, JobState, Round, RoundState
 from orchestrator import engine, interventions
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.findings.records import records
-from orchestrator.planner import plan
 from orchestrator.rounds import stored_round
 from orchestrator.search import JobKey
 from tests.claims import take_next
@@ -315,74 +312,6 @@ def test_advance_job__comes_to_what_advance_comes_to(
             assert engine.advance(session, round_id, now=NOW) == engine.NOTHING
     with database.read() as session:
         assert session.get_one(Round, round_id).state is RoundState.FINISHED
-
-
-def in_portions(database: Database, round_id: int) -> tuple[int, list[str]]:
-    """Advances a round until all has followed: how many transactions that took, and who was decided in them."""
-    advances = []
-    while not (advances and advances[-1].is_whole):
-        with database.write() as session:
-            advances.append(engine.advance(session, round_id, now=NOW))
-    assert all(one != engine.NOTHING for one in advances[:-1])  # or it might go on for ever
-    return len(advances), [taken.decision.key.variant for one in advances for taken in one.decisions]
-
-
-def test_advance__in_portions_comes_to_the_same(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However little a transaction may do: what is known already, and decisions that all come at once."""
-    rig = Rig(database, by_example=True)
-    rule = {"rule": "top_k", "keep": 1}
-    first = rig.submit(resolve(tmp_path, prune=rule))
-    rig.run_all({("quick", "l1"): 0.3, ("med", "l1"): 0.4, ("quick", "l2"): 0.35})
-    with database.read() as session:
-        expected = dict(records_of(session, first))
-    monkeypatch.setattr(engine, "LONGEST_PORTION", -1.0)
-
-    again = rig.submit(resolve(tmp_path, round="r2", prune=rule))
-    transactions, decided = in_portions(database, again)
-    assert transactions > len(decided) == 4
-    with database.read() as session:
-        assert session.get_one(Round, again).state is RoundState.FINISHED
-        assert dict(records_of(session, again)) == expected
-
-
-def test_advance_job__of_a_round_that_is_behind_looks_at_all_of_it(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rig = Rig(database)
-    rig.submit(resolve(tmp_path, seeds=[1]))
-    rig.run_all({})
-    with monkeypatch.context() as patched:
-        patched.setattr(engine, "LONGEST_PORTION", -1.0)
-        again = rig.submit(resolve(tmp_path, round="r2", seeds=[0, 1], parallel=True))
-    rig.run_next(result(0.2))  # the baseline of seed 0
-    with database.read() as session:
-        row = session.get_one(Round, again)
-        decided = [one.variant for one in row.decisions if one.seed == 1]
-        assert (decided, row.is_behind) == (["l1", "l2", "noop"], False)
-
-
-def test_submit__what_is_known_is_planned_in_one_go(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However many jobs there are: planning anew after each takes a time that grows with their square."""
-    rig = Rig(database)
-    rig.submit(resolve(tmp_path, seeds=[0, 1, 2]))
-    rig.run_all({("quick", "l1"): 0.3})
-    planned = Mock(wraps=plan)
-    monkeypatch.setattr("orchestrator.stored_plan.plan", planned)
-    again = rig.submit(resolve(tmp_path, round="r2", seeds=[0, 1, 2]))
-    assert planned.call_count == 1
-    with database.read() as session:
-        assert len(session.get_one(Round, again).jobs) == 15
-        assert session.get_one(Round, again).state is RoundState.FINISHED
-
-
-def records_of(session: Session, round_id: int) -> Iterator[tuple[str, Any]]:
-    """What was decided, and what that rests on."""
-    for one in session.get_one(Round, round_id).decisions:
-        yield f"{one.stage} {one.variant}", (one.decision, one.reason, one.d_acc, one.evidence)
 
 
 def another_can_be_had(rig: Rig) -> bool:
